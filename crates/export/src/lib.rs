@@ -1,0 +1,4 @@
+//! The exporting process.
+#![forbid(unsafe_code)]
+
+pub mod v5;

@@ -1,0 +1,287 @@
+//! NetFlow version 5 on the wire: a 24-octet header and 1 to 30 records of 48 octets, all integers big-endian.
+//!
+//! The structures below *are* the wire format: their fields stand in wire order and carry their byte order, so encoding
+//! and decoding are views of octets rather than code. Source: Cisco, *NetFlow Export Datagram Format*, tables B-3 and B-4.
+
+use xdprobe_flow::FlowRecord;
+use zerocopy::byteorder::network_endian::{U16, U32};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+/// The number that opens every version 5 datagram.
+pub const VERSION: u16 = 5;
+/// Length of the header in octets.
+pub const HEADER_OCTETS: usize = 24;
+/// Length of a record in octets.
+pub const RECORD_OCTETS: usize = 48;
+/// The most records that one datagram carries.
+pub const RECORDS_MAX: usize = 30;
+/// Length of the longest datagram: 24 + 30 * 48 octets of UDP payload.
+pub const DATAGRAM_OCTETS_MAX: usize = HEADER_OCTETS + RECORDS_MAX * RECORD_OCTETS;
+
+const _: () = assert!(size_of::<Header>() == HEADER_OCTETS);
+const _: () = assert!(size_of::<Record>() == RECORD_OCTETS);
+
+/// A version 5 header.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct Header {
+    /// Always [`VERSION`].
+    pub version: U16,
+    /// Records that follow, 1 to 30.
+    pub count: U16,
+    /// SysUptime: ms modulo 2^32 at the moment of export.
+    pub sys_uptime_ms: U32,
+    /// UTC seconds at the same moment.
+    pub unix_s: U32,
+    /// Residual nanoseconds, 0 to 999 999 999.
+    pub unix_ns: U32,
+    /// Records sent in this sequence space before this datagram, modulo 2^32.
+    pub flow_sequence: U32,
+    /// Engine type.
+    pub engine_type: u8,
+    /// Engine id: with the exporter's address and the type it names one sequence space.
+    pub engine_id: u8,
+    /// Sampling: mode in the top 2 bits, interval in the low 14; 0 = not sampled.
+    pub sampling: U16,
+}
+
+/// A version 5 record.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct Record {
+    /// Source IPv4 address.
+    pub source: [u8; 4],
+    /// Destination IPv4 address.
+    pub destination: [u8; 4],
+    /// Next hop router; 0 if unknown.
+    pub next_hop: [u8; 4],
+    /// ifIndex that the flow came in on.
+    pub input: U16,
+    /// ifIndex that the flow went out on; 0 if unknown.
+    pub output: U16,
+    /// Packets.
+    pub packets: U32,
+    /// Layer-3 octets.
+    pub octets: U32,
+    /// SysUptime at the first packet, in ms.
+    pub first_ms: U32,
+    /// SysUptime at the last packet, in ms.
+    pub last_ms: U32,
+    /// Source port.
+    pub source_port: U16,
+    /// Destination port; ICMP type * 256 + code.
+    pub destination_port: U16,
+    /// Zero.
+    pub pad1: u8,
+    /// OR of the TCP flags.
+    pub tcp_flags: u8,
+    /// IP protocol.
+    pub protocol: u8,
+    /// IP type of service.
+    pub tos: u8,
+    /// AS of the source.
+    pub source_as: U16,
+    /// AS of the destination.
+    pub destination_as: U16,
+    /// Prefix length of the source.
+    pub source_mask: u8,
+    /// Prefix length of the destination.
+    pub destination_mask: u8,
+    /// Zero.
+    pub pad2: U16,
+}
+
+impl From<&FlowRecord> for Record {
+    /// The record as version 5 carries it; uptimes are reduced modulo 2^32.
+    fn from(flow: &FlowRecord) -> Self {
+        Self {
+            source: flow.key.source.octets(),
+            destination: flow.key.destination.octets(),
+            input: flow.key.input.into(),
+            packets: flow.packets.into(),
+            octets: flow.octets.into(),
+            first_ms: uptime_on_the_wire(flow.first_ms).into(),
+            last_ms: uptime_on_the_wire(flow.last_ms).into(),
+            source_port: flow.key.source_port.into(),
+            destination_port: flow.key.destination_port.into(),
+            tcp_flags: flow.tcp_flags,
+            protocol: flow.key.protocol,
+            tos: flow.key.tos,
+            ..Self::default()
+        }
+    }
+}
+
+/// Reduces an uptime to the 32 bits that headers and records carry; it wraps every 49.71 days.
+#[must_use]
+#[inline]
+#[expect(clippy::cast_possible_truncation, reason = "SysUptime is defined modulo 2^32")]
+pub fn uptime_on_the_wire(uptime_ms: u64) -> u32 {
+    uptime_ms as u32
+}
+
+/// Why octets are not a version 5 datagram.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum DatagramError {
+    /// Shorter than a header.
+    #[error("datagram of {0} octets is shorter than the 24-octet header")]
+    Short(usize),
+    /// Another version number.
+    #[error("version {0}, wanted 5")]
+    Version(u16),
+    /// A count outside 1 to 30.
+    #[error("record count {0}, wanted 1 to 30")]
+    Count(u16),
+    /// The length contradicts the count.
+    #[error("datagram of {found} octets, wanted {wanted} for its record count")]
+    Length {
+        /// Octets in the datagram.
+        found: usize,
+        /// 24 + 48 * count.
+        wanted: usize,
+    },
+}
+
+/// Why records do not make a datagram.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum EncodeError {
+    /// No records, or more than 30.
+    #[error("{0} records, wanted 1 to 30")]
+    RecordCount(usize),
+    /// The buffer is too short.
+    #[error("buffer of {found} octets, wanted {wanted}")]
+    Buffer {
+        /// Octets in the buffer.
+        found: usize,
+        /// Octets that the datagram takes.
+        wanted: usize,
+    },
+}
+
+/// The header and records of a version 5 datagram, as views of its octets.
+///
+/// # Errors
+///
+/// [`DatagramError`] where the octets are anything but one header and exactly its count of records; nothing is guessed.
+pub fn decode(datagram: &[u8]) -> Result<(&Header, &[Record]), DatagramError> {
+    let (header, records) = Header::ref_from_prefix(datagram).map_err(|_| DatagramError::Short(datagram.len()))?;
+    if header.version.get() != VERSION {
+        return Err(DatagramError::Version(header.version.get()));
+    }
+    let count = header.count.get();
+    if !(1..=RECORDS_MAX).contains(&usize::from(count)) {
+        return Err(DatagramError::Count(count));
+    }
+    let wrong_length =
+        || DatagramError::Length { found: datagram.len(), wanted: HEADER_OCTETS + usize::from(count) * RECORD_OCTETS };
+    let records = <[Record]>::ref_from_bytes_with_elems(records, usize::from(count)).map_err(|_| wrong_length())?;
+    Ok((header, records))
+}
+
+/// Encodes one datagram into `datagram` and returns its length in octets: `24 + 48 * records.len()`.
+///
+/// Version and count of `header` are written as they must be, whatever it says.
+///
+/// # Errors
+///
+/// [`EncodeError::RecordCount`] if `records` is empty or longer than 30, [`EncodeError::Buffer`] if `datagram` is too
+/// short. Nothing is written in either case.
+pub fn encode(header: &Header, records: &[Record], datagram: &mut [u8]) -> Result<usize, EncodeError> {
+    let count = match u16::try_from(records.len()) {
+        Ok(count) if (1..=RECORDS_MAX).contains(&records.len()) => count,
+        _ => return Err(EncodeError::RecordCount(records.len())),
+    };
+    let wanted = HEADER_OCTETS + size_of_val(records);
+    let Some(room) = datagram.get_mut(..wanted) else {
+        return Err(EncodeError::Buffer { found: datagram.len(), wanted });
+    };
+    let header = Header { version: VERSION.into(), count: count.into(), ..*header };
+    room[..HEADER_OCTETS].copy_from_slice(header.as_bytes());
+    room[HEADER_OCTETS..].copy_from_slice(records.as_bytes());
+    Ok(wanted)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    /// What ng_netflow 0.1 sent for one ICMP packet of 84 octets from 192.168.1.2 to 192.168.1.1 in January 2004.
+    #[rustfmt::skip]
+    const SEED: [u8; 72] = [
+        0x00, 0x05, 0x00, 0x01, 0x00, 0x00, 0x03, 0xc5, 0x3f, 0xfe, 0xa9, 0x8c,
+        0x00, 0x04, 0xdf, 0x9c, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00,
+        0xc0, 0xa8, 0x01, 0x02, 0xc0, 0xa8, 0x01, 0x01, 0x00, 0x00, 0x00, 0x00,
+        0x00, 0x01, 0x00, 0x01, 0x00, 0x00, 0x00, 0x01, 0x00, 0x00, 0x00, 0x54,
+        0x00, 0x00, 0x03, 0xb2, 0x00, 0x00, 0x03, 0xb2, 0x00, 0x00, 0x00, 0x00,
+        0x00, 0x00, 0x01, 0x00, 0x00, 0x00, 0x00, 0x00, 0x18, 0x18, 0x00, 0x00,
+    ];
+
+    fn any_octets<T: FromBytes + std::fmt::Debug>() -> impl Strategy<Value = T> {
+        vec(any::<u8>(), size_of::<T>()).prop_map(|octets| T::read_from_bytes(&octets).unwrap())
+    }
+
+    #[test]
+    fn decodes_the_seed_datagram_and_encodes_it_again() {
+        let (header, records) = decode(&SEED).unwrap();
+        assert_eq!(
+            (header.sys_uptime_ms.get(), header.unix_s.get(), header.unix_ns.get()),
+            (0x3c5, 0x3ffe_a98c, 0x4df9c)
+        );
+        assert_eq!(records.len(), 1);
+        assert_eq!(records[0].source, [192, 168, 1, 2]);
+        assert_eq!(records[0].destination, [192, 168, 1, 1]);
+        assert_eq!((records[0].packets.get(), records[0].octets.get(), records[0].protocol), (1, 84, 1));
+        assert_eq!((records[0].input.get(), records[0].output.get()), (1, 1));
+        assert_eq!((records[0].source_mask, records[0].destination_mask), (24, 24));
+        let mut again = [0; SEED.len()];
+        assert_eq!(encode(header, records, &mut again), Ok(SEED.len()));
+        assert_eq!(again, SEED);
+    }
+
+    #[test]
+    fn refuses_what_is_not_one_header_and_its_records() {
+        assert_eq!(decode(&SEED[..23]), Err(DatagramError::Short(23)));
+        assert_eq!(decode(&SEED[..71]), Err(DatagramError::Length { found: 71, wanted: 72 }));
+        let long: Vec<u8> = SEED.iter().copied().chain([0]).collect();
+        assert_eq!(decode(&long), Err(DatagramError::Length { found: 73, wanted: 72 }));
+        let mut other = SEED;
+        other[1] = 9;
+        assert_eq!(decode(&other), Err(DatagramError::Version(9)));
+        other = SEED;
+        other[3] = 31;
+        assert_eq!(decode(&other), Err(DatagramError::Count(31)));
+        other[3] = 0;
+        assert_eq!(decode(&other), Err(DatagramError::Count(0)));
+    }
+
+    #[test]
+    fn encodes_one_to_thirty_records_and_no_others() {
+        let mut datagram = [0; DATAGRAM_OCTETS_MAX];
+        let records = [Record::default(); 31];
+        assert_eq!(encode(&Header::default(), &[], &mut datagram), Err(EncodeError::RecordCount(0)));
+        assert_eq!(encode(&Header::default(), &records, &mut datagram), Err(EncodeError::RecordCount(31)));
+        assert_eq!(encode(&Header::default(), &records[..30], &mut datagram), Ok(DATAGRAM_OCTETS_MAX));
+        let wanted = EncodeError::Buffer { found: 71, wanted: 72 };
+        assert_eq!(encode(&Header::default(), &records[..1], &mut datagram[..71]), Err(wanted));
+    }
+
+    proptest! {
+        #[test]
+        fn decoding_undoes_encoding(header in any_octets::<Header>(), records in vec(any_octets::<Record>(), 1..=30)) {
+            let mut datagram = [0; DATAGRAM_OCTETS_MAX];
+            let octets = encode(&header, &records, &mut datagram).unwrap();
+            let (found, found_records) = decode(&datagram[..octets]).unwrap();
+            prop_assert_eq!(usize::from(found.count.get()), records.len());
+            let count = found.count;
+            prop_assert_eq!(found, &Header { version: VERSION.into(), count, ..header });
+            prop_assert_eq!(found_records, &records[..]);
+        }
+
+        #[test]
+        fn no_octets_panic(octets in vec(any::<u8>(), 0..2000)) {
+            let _ = decode(&octets);
+        }
+    }
+}

@@ -1,0 +1,7 @@
+//! The metering process.
+
+pub mod key;
+pub mod record;
+
+pub use key::FlowKey;
+pub use record::{EndReason, FlowRecord, RecordSink};

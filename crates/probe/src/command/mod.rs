@@ -1,0 +1,8 @@
+//! The subcommands, one module each.
+
+pub mod print;
+
+/// A command line that parses but cannot be meant: exit code 2.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct UsageError(pub String);
