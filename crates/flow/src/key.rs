@@ -35,6 +35,22 @@ impl FlowKey {
             | u128::from(self.tos) << 16
             | u128::from(self.input)
     }
+
+    /// The key that [`to_bits`](Self::to_bits) made an integer of.
+    #[must_use]
+    #[inline]
+    #[expect(clippy::cast_possible_truncation, reason = "each field is cut out of the integer at its own width")]
+    pub fn from_bits(bits: u128) -> Self {
+        Self {
+            source: Ipv4Addr::from_bits((bits >> 96) as u32),
+            destination: Ipv4Addr::from_bits((bits >> 64) as u32),
+            source_port: (bits >> 48) as u16,
+            destination_port: (bits >> 32) as u16,
+            protocol: (bits >> 24) as u8,
+            tos: (bits >> 16) as u8,
+            input: bits as u16,
+        }
+    }
 }
 
 impl PartialEq for FlowKey {
@@ -50,5 +66,18 @@ impl Hash for FlowKey {
     #[inline]
     fn hash<H: Hasher>(&self, state: &mut H) {
         state.write_u128(self.to_bits());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn bits_hold_the_whole_key(bits in any::<u128>()) {
+            prop_assert_eq!(FlowKey::from_bits(bits).to_bits(), bits);
+        }
     }
 }

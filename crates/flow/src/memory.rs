@@ -1,0 +1,168 @@
+//! The crate's one unsafe module: tables on huge pages, and prefetching.
+//!
+//! A flow cache is read at random, so with pages of 4 KiB nearly every packet misses the TLB as well as the cache.
+#![expect(unsafe_code, reason = "memory mapping and prefetching have no safe form")]
+
+use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap_anonymous, munmap};
+use std::io;
+use std::marker::PhantomData;
+use std::num::NonZeroUsize;
+use std::ops::{Deref, DerefMut};
+use std::ptr::NonNull;
+use zerocopy::FromZeros;
+
+/// When the pages of a table are made.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Backing {
+    /// At once: nothing on a packet's path ever waits for a page. For live captures.
+    Prefaulted,
+    /// At first use: a small capture file touches little of a large table.
+    OnDemand,
+}
+
+/// What kind of pages a table got.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum PageSize {
+    /// Reserved huge pages (hugetlbfs, vm.nr_hugepages).
+    Reserved,
+    /// Transparent huge pages, as far as the kernel finds them.
+    Transparent,
+    /// Ordinary pages of 4 KiB.
+    Ordinary,
+}
+
+impl std::fmt::Display for PageSize {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Reserved => "reserved huge pages",
+            Self::Transparent => "transparent huge pages",
+            Self::Ordinary => "4 KiB pages",
+        })
+    }
+}
+
+const HUGE_PAGE_OCTETS: usize = 2 << 20;
+
+/// A slice of zeroed values that never moves or grows, on the largest pages to be had.
+pub struct Table<T> {
+    /// Start and length of the mapping; the values begin at its start.
+    mapping: NonNull<u8>,
+    mapping_octets: usize,
+    length: usize,
+    page_size: PageSize,
+    values: PhantomData<T>,
+}
+
+// SAFETY: a `Table` owns its mapping alone, as a `Box<[T]>` would, so it may move to wherever a `T` may.
+unsafe impl<T: Send> Send for Table<T> {}
+
+impl<T: FromZeros> Table<T> {
+    /// `length` values, each as if made of zero octets.
+    ///
+    /// # Errors
+    ///
+    /// What `mmap` said, where there is not even ordinary memory.
+    pub fn zeroed(length: usize, backing: Backing) -> io::Result<Self> {
+        let out_of_memory = || io::Error::from(io::ErrorKind::OutOfMemory);
+        let octets = length.checked_mul(size_of::<T>()).ok_or_else(out_of_memory)?;
+        let rounded = octets.max(1).checked_next_multiple_of(HUGE_PAGE_OCTETS).ok_or_else(out_of_memory)?;
+        let mapping_octets = NonZeroUsize::new(rounded).ok_or_else(out_of_memory)?;
+        assert!(align_of::<T>() <= 4096, "mappings are aligned to pages and no further");
+        let (mapping, page_size) = map(mapping_octets, backing)?;
+        Ok(Self { mapping, mapping_octets: mapping_octets.get(), length, page_size, values: PhantomData })
+    }
+
+    /// The pages that the table stands on.
+    pub fn page_size(&self) -> PageSize {
+        self.page_size
+    }
+}
+
+/// Maps zeroed memory: reserved huge pages, else transparent ones, else ordinary ones.
+fn map(octets: NonZeroUsize, backing: Backing) -> io::Result<(NonNull<u8>, PageSize)> {
+    let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+    let populate = match backing {
+        Backing::Prefaulted => MapFlags::MAP_POPULATE,
+        Backing::OnDemand => MapFlags::empty(),
+    };
+    let anonymous = MapFlags::MAP_PRIVATE;
+    if backing == Backing::Prefaulted {
+        // SAFETY: an anonymous mapping at an address of the kernel's choice touches nothing that exists.
+        let reserved =
+            unsafe { mmap_anonymous(None, octets, protection, anonymous | MapFlags::MAP_HUGETLB | populate) };
+        if let Ok(mapping) = reserved {
+            return Ok((mapping.cast(), PageSize::Reserved));
+        }
+    }
+    // SAFETY: as above.
+    let mapping = unsafe { mmap_anonymous(None, octets, protection, anonymous) }?;
+    // SAFETY: the range is the mapping just made; the advice changes its page size and nothing in it.
+    let advised = unsafe { madvise(mapping, octets.get(), MmapAdvise::MADV_HUGEPAGE) };
+    if backing == Backing::Prefaulted {
+        // SAFETY: the range is the mapping just made; populating leaves its contents as they are. Kernels before 5.14
+        // refuse the advice, and the pages then come at first use.
+        let _ = unsafe { madvise(mapping, octets.get(), MmapAdvise::MADV_POPULATE_WRITE) };
+    }
+    Ok((mapping.cast(), if advised.is_ok() { PageSize::Transparent } else { PageSize::Ordinary }))
+}
+
+impl<T> Deref for Table<T> {
+    type Target = [T];
+
+    #[inline]
+    fn deref(&self) -> &[T] {
+        // SAFETY: the mapping holds `length` values, is aligned to a page (at least `align_of::<T>()`, asserted), was zeroed
+        // (a valid `T` by `FromZeros`) and lives as long as `self`, which is borrowed.
+        unsafe { std::slice::from_raw_parts(self.mapping.as_ptr().cast(), self.length) }
+    }
+}
+
+impl<T> DerefMut for Table<T> {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut [T] {
+        // SAFETY: as in `deref`, and `self` is borrowed exclusively.
+        unsafe { std::slice::from_raw_parts_mut(self.mapping.as_ptr().cast(), self.length) }
+    }
+}
+
+impl<T> Drop for Table<T> {
+    fn drop(&mut self) {
+        // SAFETY: the range is the whole mapping that this table owns, and nothing borrows from it any more.
+        let unmapped = unsafe { munmap(self.mapping.cast(), self.mapping_octets) };
+        debug_assert!(unmapped.is_ok());
+    }
+}
+
+/// Asks for the cache line of `value` ahead of its use; it need not exist in any cache yet.
+#[inline(always)]
+pub fn prefetch<T>(value: &T) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: prefetching reads nothing architecturally and faults on no address; SSE is part of x86_64.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(value).cast()) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = value;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tables_begin_zeroed_and_hold_what_is_written() {
+        for backing in [Backing::Prefaulted, Backing::OnDemand] {
+            let mut table = Table::<u64>::zeroed(300_000, backing).unwrap();
+            assert_eq!((table.len(), table.iter().sum::<u64>()), (300_000, 0));
+            table[299_999] = 7;
+            assert_eq!(table.iter().sum::<u64>(), 7);
+        }
+    }
+
+    #[test]
+    fn an_impossible_size_is_an_error() {
+        assert!(Table::<u64>::zeroed(usize::MAX / 2, Backing::OnDemand).is_err());
+        assert!(Table::<u64>::zeroed(1 << 58, Backing::OnDemand).is_err());
+    }
+}
