@@ -1,0 +1,115 @@
+//! What the host knows of a network interface: its queues, its MTU, who uses it, and what its driver dropped.
+
+use crate::CaptureError;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+mod driver_statistics;
+
+/// A network interface of this host.
+#[derive(Clone, Debug)]
+pub struct Interface {
+    /// Its name.
+    pub name: String,
+    /// Its ifIndex.
+    pub index: u32,
+    /// Its MTU in octets: what a frame carries behind its link header.
+    pub mtu: u32,
+    /// Its RX queues (channels).
+    pub queue_count: u32,
+}
+
+impl Interface {
+    /// Looks the interface up.
+    ///
+    /// # Errors
+    ///
+    /// [`CaptureError::NoInterface`] if there is none of this name.
+    pub fn look_up(name: &str) -> Result<Self, CaptureError> {
+        let missing = |_| CaptureError::NoInterface(name.to_owned());
+        let index = nix::net::if_::if_nametoindex(name).map_err(missing)?;
+        let mtu = read_number(&sysfs(name).join("mtu")).unwrap_or(1500);
+        let queue_count = entries(&sysfs(name).join("queues")).filter(|queue| queue.starts_with("rx-")).count();
+        let queue_count = u32::try_from(queue_count).unwrap_or(u32::MAX).max(1);
+        Ok(Self { name: name.to_owned(), index, mtu: u32::try_from(mtu).unwrap_or(u32::MAX), queue_count })
+    }
+
+    /// Why taking the interface's frames away would cut the host off, if it would: the host has an address on it, or on
+    /// something that stands on it (a VLAN, bridge or bond).
+    #[must_use]
+    pub fn carries_host_traffic(&self) -> Option<String> {
+        if let Some(address) = host_address(&self.name) {
+            return Some(format!("the host has the address {address} on it"));
+        }
+        let upper = entries(&sysfs(&self.name)).find_map(|entry| entry.strip_prefix("upper_").map(str::to_owned));
+        upper.map(|upper| format!("'{upper}' stands on it"))
+    }
+
+    /// Packets that the card or its driver has dropped since it was loaded, as far as either tells.
+    #[must_use]
+    pub fn driver_drops(&self) -> u64 {
+        if let Some(veth) = driver_statistics::veth_drops(&self.name) {
+            return veth;
+        }
+        let statistics = sysfs(&self.name).join("statistics");
+        ["rx_dropped", "rx_missed_errors", "rx_fifo_errors"]
+            .into_iter()
+            .filter_map(|counter| read_number(&statistics.join(counter)))
+            .sum()
+    }
+
+    /// Writes a tunable of the device in sysfs and returns what it was.
+    ///
+    /// # Errors
+    ///
+    /// What the system said.
+    pub fn set_tunable(&self, tunable: &str, value: u64) -> io::Result<u64> {
+        let path = sysfs(&self.name).join(tunable);
+        let before = read_number(&path).ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
+        fs::write(&path, value.to_string())?;
+        Ok(before)
+    }
+}
+
+/// An address of the host on the interface. Link-local IPv6 does not count: every interface that is up has one, taps too.
+fn host_address(name: &str) -> Option<String> {
+    let on_it = nix::ifaddrs::getifaddrs().ok()?.filter(|entry| entry.interface_name == name);
+    on_it.filter_map(|entry| entry.address).find_map(|address| {
+        let v4 = address.as_sockaddr_in().map(|address| address.ip().to_string());
+        let v6 = address.as_sockaddr_in6().map(nix::sys::socket::SockaddrIn6::ip);
+        v4.or_else(|| v6.filter(|address| !address.is_unicast_link_local()).map(|address| address.to_string()))
+    })
+}
+
+fn sysfs(name: &str) -> PathBuf {
+    Path::new("/sys/class/net").join(name)
+}
+
+fn entries(folder: &Path) -> impl Iterator<Item = String> + use<> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.map(|entry| entry.file_name().to_string_lossy().into_owned())
+}
+
+fn read_number(path: &Path) -> Option<u64> {
+    fs::read_to_string(path).ok()?.trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_loopback_interface_carries_the_hosts_traffic() {
+        let loopback = Interface::look_up("lo").unwrap();
+        assert_eq!((loopback.name.as_str(), loopback.queue_count), ("lo", 1));
+        assert!(loopback.mtu >= 1500);
+        assert!(loopback.carries_host_traffic().unwrap().contains("127.0.0.1"));
+    }
+
+    #[test]
+    fn an_interface_that_is_not_there_is_named() {
+        let error = Interface::look_up("ngeth77").unwrap_err().to_string();
+        assert!(error.contains("'ngeth77' does not exist"), "{error}");
+    }
+}

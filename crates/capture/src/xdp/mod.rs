@@ -1,0 +1,293 @@
+//! AF_XDP: frames are taken from a card's queue before the host's stack sees them.
+//!
+//! [`XdpInterface`] is what an interface has once: the program that redirects, attached as a BPF link that the kernel undoes
+//! when this process ends, however it ends; the map from queues to sockets; promiscuous mode. [`XdpQueue`] is what each queue
+//! has: a socket with its rings and frames, opened on the thread that will read it. Order of the start: attach with an empty
+//! map (frames pass to the host), open and fill each queue, and put its socket into the map last, so that no frame is taken
+//! that nobody could read.
+
+mod queue;
+mod socket_options;
+
+pub use queue::{QueueReport, XdpQueue};
+
+use crate::{CaptureError, Dropped, Filter, Interface};
+use aya::maps::{MapData, PerCpuArray, XskMap};
+use aya::programs::links::FdLink;
+use aya::programs::{ProgramError, Xdp, xdp::XdpMode};
+use aya::{Ebpf, EbpfLoader};
+use std::fmt;
+use std::io;
+use std::os::fd::{OwnedFd, RawFd};
+use std::sync::{Mutex, PoisonError};
+
+/// Which ways of AF_XDP are tried.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Mode {
+    /// Zero-copy, else copy in the driver's own XDP, else skb mode.
+    #[default]
+    Auto,
+    /// Frames stay where the card put them; the driver must support it.
+    ZeroCopy,
+    /// The driver runs XDP and the kernel copies each frame once.
+    Copy,
+    /// Any driver: XDP runs behind it, on socket buffers.
+    Skb,
+}
+
+/// How an interface is captured from.
+#[derive(Clone)]
+pub struct XdpConfig {
+    /// Which ways are tried.
+    pub mode: Mode,
+    /// Entries of each queue's receive ring, a power of two. It has twice as many frames, and a fill ring of four times.
+    pub ring_entries: u32,
+    /// Never sleep: the reader drives the card itself.
+    pub busy_poll: bool,
+    /// What is wanted; the rest is dropped as soon as it is received.
+    pub filter: Option<Filter>,
+}
+
+impl XdpConfig {
+    /// 10 ms at 3 Mpps: a reader that lost its core for so long loses nothing.
+    pub const RING_ENTRIES: u32 = 32_768;
+}
+
+/// An interface with the redirecting program attached.
+pub struct XdpInterface {
+    interface: Interface,
+    config: XdpConfig,
+    /// Where the program runs: in the driver, or behind it on socket buffers.
+    in_driver: bool,
+    /// Frames of more than one buffer are let through.
+    frags: bool,
+    sockets: Mutex<XskMap<MapData>>,
+    counters: PerCpuArray<MapData, u64>,
+    driver_drops_before: u64,
+    tunables: Vec<(&'static str, u64)>,
+    // Dropped in this order: the program is detached, then promiscuous mode is left, then the maps go.
+    _link: FdLink,
+    _promiscuous: OwnedFd,
+    _program: Ebpf,
+}
+
+/// What the XDP program counted, in packets, and the driver before it.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct InterfaceCounters {
+    /// Handed to a socket.
+    pub redirected: u64,
+    /// Passed on to the host: their queue had no socket.
+    pub no_socket: u64,
+    /// Dropped by the driver since the start.
+    pub driver: u64,
+}
+
+impl InterfaceCounters {
+    /// The losses among them.
+    #[must_use]
+    pub fn dropped(&self) -> Dropped {
+        Dropped { driver: self.driver, no_socket: self.no_socket, ..Dropped::default() }
+    }
+}
+
+/// Aligned as the ELF reader wants it.
+#[repr(C, align(8))]
+struct Aligned<T: ?Sized>(T);
+
+static OBJECT: &Aligned<[u8]> = &Aligned(*include_bytes!(concat!(env!("OUT_DIR"), "/redirect.bpf.o")));
+
+/// The largest MTU whose frames fit one buffer in every driver, with its own needs around them: the smallest limit is that of
+/// drivers with 4 KiB pages, 256 octets of headroom and 320 of shared info. Above it the frags program is used.
+const LINEAR_MTU_MAX: u32 = 3_498;
+
+impl XdpInterface {
+    /// Attaches the program to an interface. Frames still pass to the host until a queue is opened.
+    ///
+    /// # Errors
+    ///
+    /// [`CaptureError::Xdp`] with what failed and what to do about it.
+    pub fn attach(interface: Interface, config: XdpConfig) -> Result<Self, CaptureError> {
+        let failed = |what: String| CaptureError::Xdp { interface: interface.name.clone(), what };
+        let frags = interface.mtu > LINEAR_MTU_MAX;
+        let mut program = load(interface.queue_count).map_err(&failed)?;
+        let promiscuous = socket_options::promiscuous(&interface)
+            .map_err(|error| failed(format!("promiscuous mode: {error} (wanted: root, or CAP_NET_RAW)")))?;
+        let xdp: &mut Xdp = program
+            .program_mut(if frags { "redirect_frags" } else { "redirect_linear" })
+            .and_then(|xdp| xdp.try_into().ok())
+            .ok_or_else(|| failed("its own XDP program is not in this binary".to_owned()))?;
+        xdp.load().map_err(|error| failed(in_one_line(&error)))?;
+        let (link, in_driver) = attach(xdp, &interface, config.mode).map_err(&failed)?;
+        let no_map = || failed("its own XDP program lacks a map".to_owned());
+        let sockets = program.take_map("sockets").and_then(|map| XskMap::try_from(map).ok()).ok_or_else(no_map)?;
+        let counters =
+            program.take_map("counters").and_then(|map| PerCpuArray::try_from(map).ok()).ok_or_else(no_map)?;
+        let mut this = Self {
+            driver_drops_before: interface.driver_drops(),
+            interface,
+            config,
+            in_driver,
+            frags,
+            sockets: Mutex::new(sockets),
+            counters,
+            tunables: Vec::new(),
+            _link: link,
+            _promiscuous: promiscuous,
+            _program: program,
+        };
+        if this.config.busy_poll {
+            this.defer_interrupts();
+        }
+        Ok(this)
+    }
+
+    /// Opens a queue: frames, socket, rings; its socket goes into the map last. Called on the thread that will read it, so
+    /// that its memory is near that thread's core.
+    ///
+    /// # Errors
+    ///
+    /// [`CaptureError::Xdp`] with what failed and what to do about it.
+    pub fn open_queue(&self, queue: u32) -> Result<XdpQueue, CaptureError> {
+        let Interface { name, queue_count, .. } = &self.interface;
+        let failed =
+            |what: String| CaptureError::Xdp { interface: name.clone(), what: format!("queue {queue}: {what}") };
+        if queue >= *queue_count {
+            return Err(failed(format!("it has {queue_count} queues, 0 to {}", queue_count - 1)));
+        }
+        let opened = XdpQueue::open(&self.interface, queue, &self.config, self.in_driver, self.frags)?;
+        self.set_socket(queue, opened.socket_fd()).map_err(failed)?;
+        Ok(opened)
+    }
+
+    /// Takes all sockets out of the map: from here on frames pass to the host, and what the rings hold can be read to its
+    /// end.
+    pub fn stop_redirecting(&self) {
+        let mut sockets = self.sockets.lock().unwrap_or_else(PoisonError::into_inner);
+        for queue in 0..sockets.len() {
+            // Empty entries say so; there is nothing to do about them.
+            let _ = sockets.unset(queue);
+        }
+    }
+
+    /// What was counted before the sockets.
+    #[must_use]
+    pub fn counters(&self) -> InterfaceCounters {
+        let sum = |index| self.counters.get(&index, 0).map_or(0, |values| values.iter().sum());
+        InterfaceCounters {
+            redirected: sum(0),
+            no_socket: sum(1),
+            driver: self.interface.driver_drops().saturating_sub(self.driver_drops_before),
+        }
+    }
+
+    /// The interface.
+    #[must_use]
+    pub fn interface(&self) -> &Interface {
+        &self.interface
+    }
+
+    fn set_socket(&self, queue: u32, socket: RawFd) -> Result<(), String> {
+        let mut sockets = self.sockets.lock().unwrap_or_else(PoisonError::into_inner);
+        sockets.set(queue, socket, 0).map_err(|error| in_one_line(&error))
+    }
+
+    /// Lets the reader's own polling drive the card (Documentation/networking/napi.rst); undone when this is dropped.
+    fn defer_interrupts(&mut self) {
+        for (tunable, value) in [("napi_defer_hard_irqs", 2), ("gro_flush_timeout", 200_000)] {
+            match self.interface.set_tunable(tunable, value) {
+                Ok(before) => self.tunables.push((tunable, before)),
+                Err(error) => tracing::warn!("{}: cannot set {tunable} to {value}: {error}", self.interface.name),
+            }
+        }
+    }
+}
+
+impl Drop for XdpInterface {
+    fn drop(&mut self) {
+        for (tunable, before) in self.tunables.drain(..) {
+            if let Err(error) = self.interface.set_tunable(tunable, before) {
+                tracing::warn!("{}: cannot set {tunable} back to {before}: {error}", self.interface.name);
+            }
+        }
+    }
+}
+
+impl fmt::Display for XdpInterface {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { interface: Interface { name, mtu, queue_count, .. }, in_driver, frags, .. } = self;
+        let place = if *in_driver { "in the driver (native)" } else { "behind the driver (skb mode)" };
+        let frags = if *frags { ", frames of several buffers" } else { "" };
+        write!(f, "{name}: XDP program {place}, {queue_count} queues, MTU {mtu}{frags}")
+    }
+}
+
+fn load(queue_count: u32) -> Result<Ebpf, String> {
+    let loaded = EbpfLoader::new().map_max_entries("sockets", queue_count).load(&OBJECT.0);
+    loaded.map_err(|error| format!("{} (wanted: root, or CAP_BPF and CAP_NET_ADMIN)", in_one_line(&error)))
+}
+
+/// Attaches in the driver where mode and driver allow it, else behind it where the mode allows that; says which it was.
+fn attach(xdp: &mut Xdp, interface: &Interface, mode: Mode) -> Result<(FdLink, bool), String> {
+    let places: &[(XdpMode, bool)] = match mode {
+        Mode::Auto => &[(XdpMode::Driver, true), (XdpMode::Skb, false)],
+        Mode::ZeroCopy | Mode::Copy => &[(XdpMode::Driver, true)],
+        Mode::Skb => &[(XdpMode::Skb, false)],
+    };
+    let mut reasons = String::new();
+    for &(place, in_driver) in places {
+        match xdp.attach_to_if_index(interface.index, place) {
+            Ok(id) => {
+                let link = xdp.take_link(id).map_err(|error| in_one_line(&error))?;
+                // Netlink was used: nothing would detach such a program after a crash.
+                let link = FdLink::try_from(link)
+                    .map_err(|_| "the kernel has no BPF links for XDP; wanted: Linux 5.9 or newer".to_owned())?;
+                return Ok((link, in_driver));
+            }
+            Err(error) if is_busy(&error) => {
+                return Err("another XDP program is attached to it already, perhaps another xdprobe; \
+                            `ip link show` names it: stop that first"
+                    .to_owned());
+            }
+            Err(error) => reasons = in_one_line(&error),
+        }
+    }
+    let remedy = match mode {
+        Mode::ZeroCopy | Mode::Copy => "its driver has no XDP of its own for this: try --mode skb",
+        Mode::Auto | Mode::Skb => "try --capture pcap",
+    };
+    Err(format!("the XDP program cannot be attached: {reasons}; {remedy}"))
+}
+
+fn is_busy(error: &ProgramError) -> bool {
+    let errno = match error {
+        ProgramError::SyscallError(error) => error.io_error.raw_os_error(),
+        _ => None,
+    };
+    matches!(errno, Some(libc::EBUSY | libc::EEXIST))
+}
+
+/// An error with its causes on one line, the verifier's log left out but for its last words.
+fn in_one_line(error: &dyn std::error::Error) -> String {
+    let mut line = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let text = error.to_string();
+        if !line.contains(&text) {
+            line = format!("{line}: {text}");
+        }
+        cause = error.source();
+    }
+    line.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join("; ")
+}
+
+/// The system's error number behind an error of a library.
+fn errno(error: &(dyn std::error::Error + 'static)) -> Option<i32> {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if let Some(errno) = error.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error) {
+            return Some(errno);
+        }
+        cause = error.source();
+    }
+    None
+}

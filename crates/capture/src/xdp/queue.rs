@@ -1,0 +1,401 @@
+//! One queue: a socket, its rings, and the frames that go round in them.
+//!
+//! A frame is in exactly one place: the fill ring or the card, the receive ring, the burst being shown, or `idle`. What was
+//! shown goes to `idle` and from there back to the fill ring, at once or, where the kernel has not yet taken what it already
+//! used, at the next turn. The fill ring has twice as many entries as there are frames, so that this is rare; since producing
+//! is all or nothing, a frame whose return failed would otherwise be gone for good.
+
+use super::{Mode, XdpConfig, errno, in_one_line, socket_options};
+use crate::{BURST_MAX, CaptureError, Dropped, Filter, Frame, Interface, Received, Source, SourceCounters};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use std::fmt;
+use std::num::NonZeroU32;
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::time::Duration;
+use xsk_rs::config::{BindFlags, FrameSize, LibxdpFlags, QueueSize, SocketConfig, UmemConfig};
+use xsk_rs::{CompQueue, FillQueue, FrameDesc, RxQueue, Socket, TxQueue, Umem};
+
+/// An AF_XDP socket bound to one RX queue.
+pub struct XdpQueue {
+    rings: Rings,
+    interface: String,
+    queue: u32,
+    report: QueueReport,
+    busy_poll: bool,
+    filter: Option<Filter>,
+    burst: Box<[FrameDesc; BURST_MAX]>,
+    /// Frames on their way back to the fill ring.
+    idle: Vec<FrameDesc>,
+    /// The first buffer of a frame whose last one has not come yet, and the octets so far.
+    unfinished: Option<(FrameDesc, u32)>,
+    state: State,
+    /// Waits in a row that nothing came of.
+    fruitless_waits: u32,
+    counters: SourceCounters,
+}
+
+struct Rings {
+    // The kernel's socket goes when the last of its four queues is dropped, so the unused two are kept beside the others.
+    rx: RxQueue,
+    fill: FillQueue,
+    _unused: (TxQueue, CompQueue),
+    umem: Umem,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum State {
+    Running,
+    /// The link is down; the socket is kept and goes on by itself when the link is back.
+    Down,
+}
+
+/// What a queue really got, read from the kernel.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct QueueReport {
+    /// Frames stay where the card put them.
+    pub zero_copy: bool,
+    /// XDP runs in the driver, not behind it.
+    pub in_driver: bool,
+    /// The frames stand on reserved huge pages.
+    pub huge_pages: bool,
+    /// Frames.
+    pub frame_count: u32,
+    /// Octets of each.
+    pub frame_octets: u32,
+}
+
+impl fmt::Display for QueueReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mode = match (self.zero_copy, self.in_driver) {
+            (true, _) => "zero-copy",
+            (false, true) => "copy (native)",
+            (false, false) => "copy (skb)",
+        };
+        let pages = if self.huge_pages { "reserved huge pages" } else { "4 KiB pages" };
+        write!(f, "{mode}, {} frames of {} octets on {pages}", self.frame_count, self.frame_octets)
+    }
+}
+
+/// How often and how far apart binding is tried while the queue is still being released: 36 ms was the longest ever seen.
+const BUSY_RETRIES: u32 = 100;
+const BUSY_PAUSE: Duration = Duration::from_millis(5);
+/// Headers are asked for this many frames ahead.
+const PREFETCH_AHEAD: usize = 8;
+/// While frames trickle in, the reader looks again after this long instead of being woken for each: at 60 Mpps the default
+/// ring would not be full by then.
+const NAP: Duration = Duration::from_micros(500);
+/// Naps in a row without a frame before it sleeps until it is woken.
+const NAPS_MAX: u32 = 4;
+
+impl XdpQueue {
+    pub(super) fn open(
+        interface: &Interface,
+        queue: u32,
+        config: &XdpConfig,
+        in_driver: bool,
+        frags: bool,
+    ) -> Result<Self, CaptureError> {
+        let failed = |what: String| CaptureError::Xdp {
+            interface: interface.name.clone(),
+            what: format!("queue {queue}: {what}"),
+        };
+        let frame_count = NonZeroU32::new(config.ring_entries.saturating_mul(2))
+            .ok_or_else(|| failed("a ring of 0 entries".to_owned()))?;
+        let layout = Layout { frame_count, frame_octets: frame_octets(interface.mtu), config, frags };
+        let bound = bind(interface, queue, &layout, in_driver).map_err(&failed)?;
+        let fd = bound.rings.rx.fd().as_raw_fd();
+        let zero_copy = socket_options::is_zero_copy(fd)
+            .map_err(|error| failed(format!("the kernel does not say whether it copies: {error}")))?;
+        if config.busy_poll {
+            socket_options::prefer_busy_poll(fd).map_err(|error| {
+                failed(format!("busy polling is not possible: {error}; wanted: Linux 5.11 or newer, or no --busy-poll"))
+            })?;
+        }
+        let mut opened = Self {
+            rings: bound.rings,
+            interface: interface.name.clone(),
+            queue,
+            report: QueueReport {
+                zero_copy,
+                in_driver,
+                huge_pages: bound.huge_pages,
+                frame_count: frame_count.get(),
+                frame_octets: layout.frame_octets,
+            },
+            busy_poll: config.busy_poll,
+            filter: config.filter.clone(),
+            burst: Box::new([FrameDesc::default(); BURST_MAX]),
+            idle: bound.frames,
+            unfinished: None,
+            state: State::Running,
+            fruitless_waits: 0,
+            counters: SourceCounters::default(),
+        };
+        opened.fill();
+        if !opened.idle.is_empty() {
+            return Err(failed(format!("{} frames do not fit the fill ring", opened.idle.len())));
+        }
+        // Some drivers (mlx5) only look at the fill ring once they are asked to.
+        opened.kick().map_err(|error| failed(error.to_string()))?;
+        Ok(opened)
+    }
+
+    /// What it really got.
+    #[must_use]
+    pub fn report(&self) -> QueueReport {
+        self.report
+    }
+
+    pub(super) fn socket_fd(&self) -> RawFd {
+        self.rings.rx.fd().as_raw_fd()
+    }
+
+    /// Gives the idle frames back to the kernel, or keeps them until next time.
+    #[inline]
+    fn fill(&mut self) {
+        // SAFETY: the descriptors were given out by this UMEM, are in no ring, and are not used after being produced.
+        let produced = unsafe { self.rings.fill.produce(&self.idle) };
+        debug_assert!(produced == 0 || produced == self.idle.len());
+        if produced > 0 {
+            self.idle.clear();
+        }
+    }
+
+    /// Wakes the driver and learns whether the device is still there and up.
+    fn kick(&mut self) -> Result<(), CaptureError> {
+        let state = match socket_options::kick(self.socket_fd()).map_err(|error| error.raw_os_error()) {
+            Err(Some(libc::ENXIO | libc::ENODEV)) => return Err(CaptureError::Gone(self.interface.clone())),
+            Err(Some(libc::ENETDOWN)) => State::Down,
+            // EAGAIN, EBUSY, EINTR, ENOBUFS: nothing that the next kick would not mend.
+            _ => State::Running,
+        };
+        if state != self.state {
+            match state {
+                State::Down => tracing::warn!("{} queue {}: link is down; flows are kept", self.interface, self.queue),
+                State::Running => tracing::info!("{} queue {}: link is up again", self.interface, self.queue),
+            }
+            self.state = state;
+        }
+        Ok(())
+    }
+
+    /// Shows the frame that `descriptor` completes, if it does complete one.
+    #[inline]
+    fn show(&mut self, descriptor: FrameDesc, each: &mut impl FnMut(Frame<'_>)) -> Result<(), CaptureError> {
+        let octets = u32::try_from(descriptor.lengths().data()).unwrap_or(u32::MAX);
+        let (first, wire_octets) = match self.unfinished.take() {
+            None => (descriptor, octets),
+            Some((first, before)) => (first, before + octets),
+        };
+        if descriptor.has_more_frames() {
+            // The first buffer has the headers and is kept; later ones only count.
+            if first.addr() != descriptor.addr() {
+                self.idle.push(descriptor);
+            }
+            self.unfinished = Some((first, wire_octets));
+            return Ok(());
+        }
+        // SAFETY: the descriptor came from this UMEM's receive ring and has not been given back, so the kernel leaves the frame
+        // alone, and nobody writes to it here.
+        let data = unsafe { self.rings.umem.data(&first) };
+        // AF_XDP sockets are bound to Ethernet devices: LINKTYPE_ETHERNET.
+        let frame = Frame { octets: data.contents(), wire_octets, link: 1, captured_ns: None };
+        let wanted = self.filter.as_mut().map_or(Ok(true), |filter| filter.wants(&frame))?;
+        if wanted {
+            self.counters.received += 1;
+            self.counters.received_octets += u64::from(wire_octets);
+            each(frame);
+        } else {
+            self.counters.filtered += 1;
+        }
+        self.idle.push(first);
+        if first.addr() != descriptor.addr() {
+            self.idle.push(descriptor);
+        }
+        Ok(())
+    }
+}
+
+impl Source for XdpQueue {
+    fn receive(&mut self, each: &mut impl FnMut(Frame<'_>)) -> Result<Received, CaptureError> {
+        // SAFETY: the receive ring belongs to the UMEM that the descriptors are used with.
+        let count = unsafe { self.rings.rx.consume(&mut self.burst[..]) };
+        for descriptor in &self.burst[..count.min(PREFETCH_AHEAD)] {
+            prefetch(&self.rings.umem, descriptor);
+        }
+        for index in 0..count {
+            if let Some(ahead) = self.burst[..count].get(index + PREFETCH_AHEAD) {
+                prefetch(&self.rings.umem, ahead);
+            }
+            self.show(self.burst[index], each)?;
+        }
+        if !self.idle.is_empty() {
+            self.fill();
+        }
+        if self.rings.fill.needs_wakeup() || (self.busy_poll && count == 0) {
+            self.kick()?;
+        }
+        if count == 0 {
+            return Ok(Received::Nothing);
+        }
+        self.fruitless_waits = 0;
+        Ok(Received::Frames)
+    }
+
+    fn wait(&mut self, timeout: Duration) {
+        if self.busy_poll {
+            return;
+        }
+        self.fruitless_waits += 1;
+        if self.fruitless_waits <= NAPS_MAX && self.state == State::Running {
+            std::thread::sleep(NAP.min(timeout));
+            return;
+        }
+        // SAFETY: the socket lives as long as `self`.
+        let socket = unsafe { BorrowedFd::borrow_raw(self.socket_fd()) };
+        let timeout = PollTimeout::try_from(timeout).unwrap_or(PollTimeout::MAX);
+        let woken = poll(&mut [PollFd::new(socket, PollFlags::POLLIN)], timeout);
+        // poll() does not tell of a link that went down or a device that went away; a kick does.
+        if woken != Ok(1) {
+            let _ = self.kick();
+        }
+    }
+
+    fn counters(&mut self) -> SourceCounters {
+        if let Ok(statistics) = self.rings.rx.fd().xdp_statistics() {
+            self.counters.dropped = Dropped {
+                ring_full: statistics.rx_ring_full(),
+                no_frame: statistics.rx_dropped(),
+                ..Dropped::default()
+            };
+        }
+        self.counters
+    }
+}
+
+/// How a queue's memory is laid out.
+struct Layout<'a> {
+    frame_count: NonZeroU32,
+    frame_octets: u32,
+    config: &'a XdpConfig,
+    frags: bool,
+}
+
+/// Octets of a frame buffer: the kernel keeps 256 of them for itself, and a page is the most.
+fn frame_octets(mtu: u32) -> u32 {
+    const HEADROOM: u32 = 256;
+    /// Ethernet header and two VLAN tags.
+    const LINK_HEADER: u32 = 22;
+    if mtu.saturating_add(LINK_HEADER + HEADROOM) <= 2048 { 2048 } else { 4096 }
+}
+
+struct Bound {
+    rings: Rings,
+    frames: Vec<FrameDesc>,
+    huge_pages: bool,
+}
+
+/// Binds a queue in the first of the ways that the mode allows and the driver supports.
+fn bind(interface: &Interface, queue: u32, layout: &Layout<'_>, in_driver: bool) -> Result<Bound, String> {
+    let ways: &[BindFlags] = match (layout.config.mode, in_driver) {
+        (Mode::ZeroCopy, _) => &[BindFlags::XDP_ZEROCOPY],
+        (Mode::Auto, true) => &[BindFlags::XDP_ZEROCOPY, BindFlags::XDP_COPY],
+        (Mode::Auto | Mode::Copy | Mode::Skb, _) => &[BindFlags::XDP_COPY],
+    };
+    let mut last = String::new();
+    for &way in ways {
+        let flags = way
+            | BindFlags::XDP_USE_NEED_WAKEUP
+            | if layout.frags { BindFlags::XDP_USE_SG } else { BindFlags::empty() };
+        match bind_when_free(interface, queue, layout, flags) {
+            Ok(bound) => return Ok(bound),
+            Err(BindError { errno: Some(libc::ENOBUFS | libc::ENOMEM), .. }) => {
+                return Err(format!(
+                    "no memory for {} MiB of frames; raise the memlock limit (ulimit -l), grant CAP_IPC_LOCK, or ask for a \
+                     smaller --ring",
+                    (u64::from(layout.frame_count.get()) * u64::from(layout.frame_octets)) >> 20
+                ));
+            }
+            Err(BindError { errno: Some(libc::EPERM), .. }) => {
+                return Err("not permitted; wanted: root, or CAP_NET_RAW and CAP_NET_ADMIN".to_owned());
+            }
+            Err(BindError { errno: Some(libc::EBUSY), .. }) => {
+                return Err("another AF_XDP socket is bound to it; stop that program first".to_owned());
+            }
+            Err(error) => last = error.what,
+        }
+    }
+    Err(match layout.config.mode {
+        Mode::ZeroCopy => format!("the driver does not support zero-copy ({last}); try --mode auto"),
+        _ => format!("the socket cannot be bound ({last}); `ethtool -l {}` shows the queues there are", interface.name),
+    })
+}
+
+struct BindError {
+    errno: Option<i32>,
+    what: String,
+}
+
+/// Binds once the queue is free: the kernel releases the socket of a process that ended only a little later.
+fn bind_when_free(
+    interface: &Interface,
+    queue: u32,
+    layout: &Layout<'_>,
+    flags: BindFlags,
+) -> Result<Bound, BindError> {
+    for _ in 0..BUSY_RETRIES {
+        match bind_once(interface, queue, layout, flags) {
+            Err(BindError { errno: Some(libc::EBUSY), .. }) => std::thread::sleep(BUSY_PAUSE),
+            done => return done,
+        }
+    }
+    bind_once(interface, queue, layout, flags)
+}
+
+/// Makes frames and socket afresh: a UMEM that a failed bind left behind is not used again.
+fn bind_once(interface: &Interface, queue: u32, layout: &Layout<'_>, flags: BindFlags) -> Result<Bound, BindError> {
+    let wrong = |what: String| BindError { errno: None, what };
+    let Layout { frame_count, frame_octets, config, .. } = *layout;
+    let size = |entries: u32| {
+        QueueSize::new(entries).map_err(|_| wrong(format!("a ring of {entries} entries is not a power of two")))
+    };
+    let umem_config = UmemConfig::builder()
+        .frame_size(FrameSize::new(frame_octets).map_err(|error| wrong(error.to_string()))?)
+        .fill_queue_size(size(frame_count.get().saturating_mul(2))?)
+        .build()
+        .map_err(|error| wrong(error.to_string()))?;
+    let (umem, frames, huge_pages) = match Umem::new(umem_config, frame_count, true) {
+        Ok((umem, frames)) => (umem, frames, true),
+        Err(_) => {
+            let (umem, frames) = Umem::new(umem_config, frame_count, false)
+                .map_err(|error| BindError { errno: errno(&error), what: in_one_line(&error) })?;
+            (umem, frames, false)
+        }
+    };
+    let socket_config = SocketConfig::builder()
+        .rx_queue_size(size(config.ring_entries)?)
+        .libxdp_flags(LibxdpFlags::XSK_LIBXDP_FLAGS_INHIBIT_PROG_LOAD)
+        .bind_flags(flags)
+        .build();
+    let name = interface.name.parse().map_err(|_| wrong(format!("'{}' is no interface name", interface.name)))?;
+    // SAFETY: the UMEM is new and shared with no other socket, and no program is loaded by libxdp.
+    let (tx, rx, rings) = unsafe { Socket::new(socket_config, &umem, &name, queue) }
+        .map_err(|error| BindError { errno: errno(&error), what: in_one_line(&error) })?;
+    let (fill, completion) = rings.ok_or_else(|| wrong("the kernel gave no fill ring".to_owned()))?;
+    Ok(Bound { rings: Rings { rx, fill, _unused: (tx, completion), umem }, frames, huge_pages })
+}
+
+/// Asks for the cache line that a frame's headers begin in.
+#[inline(always)]
+fn prefetch(umem: &Umem, descriptor: &FrameDesc) {
+    // SAFETY: the descriptor came from this UMEM's receive ring and has not been given back.
+    let data = unsafe { umem.data(descriptor) };
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: prefetching reads nothing architecturally and faults on no address.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(data.contents().as_ptr().cast()) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = data;
+}
