@@ -4,6 +4,7 @@
 //! clock, so a burst ends before it spans more than [`BURST_SPAN_NS`] of them: whoever expires flows between bursts is then
 //! never later than that, however fast the file is read, and however it arrives.
 
+use crate::filter::Matcher;
 use crate::{BURST_MAX, CaptureError, Filter, Frame, Received, Source, SourceCounters};
 use pcap_parser::traits::{PcapNGPacketBlock, PcapReaderIterator};
 use pcap_parser::{
@@ -12,6 +13,8 @@ use pcap_parser::{
 use std::fs::File;
 use std::io::{self, Cursor, Read};
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// The longest that the frames of one burst lie apart, by their own times.
@@ -22,10 +25,11 @@ pub struct CaptureFile {
     name: String,
     reader: Box<dyn PcapReaderIterator + Send>,
     section: Section,
-    filter: Option<Filter>,
+    filter: Option<Matcher>,
     counters: SourceCounters,
     last_ns: u64,
     ended: bool,
+    progress: Arc<AtomicU64>,
 }
 
 /// Read at a time, and how long a block may be before the buffer has to grow.
@@ -42,7 +46,7 @@ impl CaptureFile {
     /// # Errors
     ///
     /// [`CaptureError::Read`] or [`CaptureError::NotACapture`].
-    pub fn open(path: &Path, filter: Option<Filter>) -> Result<Self, CaptureError> {
+    pub fn open(path: &Path, filter: Option<&Filter>) -> Result<Self, CaptureError> {
         if path == Path::new("-") {
             return Self::from_reader("standard input", io::stdin(), filter);
         }
@@ -61,7 +65,7 @@ impl CaptureFile {
     pub fn from_reader(
         name: &str,
         mut reader: impl Read + Send + 'static,
-        filter: Option<Filter>,
+        filter: Option<&Filter>,
     ) -> Result<Self, CaptureError> {
         let head = read_head(&mut reader).map_err(|source| CaptureError::Read { name: name.to_owned(), source })?;
         let found = describe(&head);
@@ -72,16 +76,21 @@ impl CaptureFile {
             name: name.to_owned(),
             reader,
             section: Section::default(),
-            filter,
+            filter: filter.map(Filter::matcher),
             counters: SourceCounters::default(),
             last_ns: 0,
             ended: false,
+            progress: Arc::default(),
         })
     }
 
-    /// Octets of the file that were read so far.
+    /// Octets of the file that were read so far, kept up to date with each burst: for whoever shows it.
     #[must_use]
-    pub fn consumed_octets(&self) -> u64 {
+    pub fn progress(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.progress)
+    }
+
+    fn consumed_octets(&self) -> u64 {
         self.reader.consumed() as u64
     }
 
@@ -104,6 +113,7 @@ impl CaptureFile {
 
 impl Source for CaptureFile {
     fn receive(&mut self, each: &mut impl FnMut(Frame<'_>)) -> Result<Received, CaptureError> {
+        self.progress.store(self.consumed_octets(), Ordering::Relaxed);
         if self.ended {
             return Ok(Received::End);
         }

@@ -6,25 +6,22 @@
 use crate::{CaptureError, Frame};
 use pcap::{BpfProgram, Capture, Linktype};
 
-/// A filter expression, compiled for each link type that it meets.
+/// A filter expression that libpcap knows how to compile.
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Filter {
     expression: String,
-    programs: Vec<(u16, BpfProgram)>,
 }
 
 impl Filter {
-    /// LINKTYPE_ETHERNET.
-    const ETHERNET: u16 = 1;
-
     /// The filter that `expression` says, proven on Ethernet.
     ///
     /// # Errors
     ///
     /// [`CaptureError::Filter`] with what libpcap has against it.
-    pub fn compile(expression: &str) -> Result<Self, CaptureError> {
-        let mut filter = Self { expression: expression.to_owned(), programs: Vec::new() };
-        filter.program(Self::ETHERNET)?;
-        Ok(filter)
+    pub fn new(expression: &str) -> Result<Self, CaptureError> {
+        const ETHERNET: u16 = 1;
+        compile(expression, ETHERNET)?;
+        Ok(Self { expression: expression.to_owned() })
     }
 
     /// The expression that it was made from.
@@ -33,45 +30,47 @@ impl Filter {
         &self.expression
     }
 
-    /// Whether it wants the frame.
+    /// What runs it over frames, one for each source.
+    pub(crate) fn matcher(&self) -> Matcher {
+        Matcher { expression: self.expression.clone(), programs: Vec::new() }
+    }
+}
+
+/// A filter at work: compiled for each link type when it first meets it.
+pub(crate) struct Matcher {
+    expression: String,
+    programs: Vec<(u16, BpfProgram)>,
+}
+
+impl Matcher {
+    /// Whether the filter wants the frame.
     ///
     /// # Errors
     ///
     /// [`CaptureError::Filter`] if the expression has no meaning on the frame's link type.
     #[inline]
     pub fn wants(&mut self, frame: &Frame<'_>) -> Result<bool, CaptureError> {
-        Ok(self.program(frame.link)?.filter(frame.octets))
-    }
-
-    fn program(&mut self, link: u16) -> Result<&BpfProgram, CaptureError> {
-        let known = self.programs.iter().position(|&(of, _)| of == link);
+        let known = self.programs.iter().position(|&(link, _)| link == frame.link);
         let index = match known {
             Some(index) => index,
             None => {
-                self.programs.push((link, self.compile_for(link)?));
+                self.programs.push((frame.link, compile(&self.expression, frame.link)?));
                 self.programs.len() - 1
             }
         };
-        Ok(&self.programs[index].1)
-    }
-
-    fn compile_for(&self, link: u16) -> Result<BpfProgram, CaptureError> {
-        // Files say LINKTYPE_RAW, libpcap's compiler on Linux wants its own DLT_RAW.
-        let dlt = if link == 101 { 12 } else { i32::from(link) };
-        let program = Capture::dead(Linktype(dlt)).and_then(|dead| dead.compile(&self.expression, true));
-        program.map_err(|error| CaptureError::Filter {
-            expression: self.expression.clone(),
-            link,
-            what: crate::live::in_plain_words(error),
-        })
+        Ok(self.programs[index].1.filter(frame.octets))
     }
 }
 
-impl Clone for Filter {
-    /// Compiled programs stay where they are: the copy compiles its own when it first needs them.
-    fn clone(&self) -> Self {
-        Self { expression: self.expression.clone(), programs: Vec::new() }
-    }
+fn compile(expression: &str, link: u16) -> Result<BpfProgram, CaptureError> {
+    // Files say LINKTYPE_RAW, libpcap's compiler on Linux wants its own DLT_RAW.
+    let dlt = if link == 101 { 12 } else { i32::from(link) };
+    let program = Capture::dead(Linktype(dlt)).and_then(|dead| dead.compile(expression, true));
+    program.map_err(|error| CaptureError::Filter {
+        expression: expression.to_owned(),
+        link,
+        what: crate::live::in_plain_words(error),
+    })
 }
 
 #[cfg(test)]
@@ -84,7 +83,7 @@ mod tests {
 
     #[test]
     fn wants_what_the_expression_says_on_each_link_type() {
-        let mut filter = Filter::compile("udp port 53").unwrap();
+        let mut filter = Filter::new("udp port 53").unwrap().matcher();
         let udp = [0x45, 0, 0, 28, 0, 0, 0, 0, 64, 17, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 4, 0, 0, 53, 0, 8, 0, 0];
         let mut tcp = udp;
         tcp[9] = 6;
@@ -97,7 +96,7 @@ mod tests {
 
     #[test]
     fn says_what_is_wrong_with_an_expression() {
-        let error = Filter::compile("udp prot 53").err().unwrap().to_string();
+        let error = Filter::new("udp prot 53").unwrap_err().to_string();
         assert!(error.contains("'udp prot 53'") && error.contains("syntax error"), "{error}");
     }
 }

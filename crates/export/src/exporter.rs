@@ -17,7 +17,8 @@ pub struct Moment {
 
 impl Moment {
     /// The same wall clock at another uptime.
-    fn at(self, uptime_ms: u64) -> Self {
+    #[must_use]
+    pub fn at(self, uptime_ms: u64) -> Self {
         const NS_PER_MS: i128 = 1_000_000;
         let moved_ns = (i128::from(uptime_ms) - i128::from(self.uptime_ms)) * NS_PER_MS;
         let unix_ns = u64::try_from(i128::from(self.unix_ns) + moved_ns).unwrap_or(0);

@@ -168,8 +168,8 @@ struct Hand {
     remainder: u64,
 }
 
-/// Time in which the hand passes every place once. With the turn that notices, nothing is later than a second.
-const HAND_ROUND_MS: u64 = 500;
+/// Time in which the clock hand passes every place once, in ms. With the turn that notices, nothing is later than a second.
+pub const HAND_ROUND_MS: u64 = 500;
 
 /// The place of a flow.
 #[derive(Clone, Copy)]
@@ -259,6 +259,12 @@ impl FlowCache {
         self.hand.owed == 0
     }
 
+    /// When the first of the resident flows falls due if no packet comes, in ms; looked up flow by flow, so not cheap.
+    #[must_use]
+    pub fn earliest_due_ms(&self) -> Option<u64> {
+        self.places_taken().map(|place| self.residents[place.index()].due_ms(&self.timeouts)).min()
+    }
+
     /// Expires up to `sets_max` sets of flows, due or not, and returns whether the cache is empty.
     pub fn drain(&mut self, sets_max: usize, sink: &mut impl RecordSink) -> bool {
         for _ in 0..sets_max {
@@ -314,13 +320,16 @@ impl FlowCache {
     #[must_use]
     pub fn resident(&self) -> Volume {
         let mut volume = Volume::default();
-        for (set, tags) in self.sets.iter().enumerate() {
-            for way in tags.ways_taken() {
-                let resident = &self.residents[Place { set, way }.index()];
-                volume += Volume { packets: resident.packets.into(), octets: resident.octets.into() };
-            }
+        for place in self.places_taken() {
+            let resident = &self.residents[place.index()];
+            volume += Volume { packets: resident.packets.into(), octets: resident.octets.into() };
         }
         volume
+    }
+
+    fn places_taken(&self) -> impl Iterator<Item = Place> {
+        let sets = self.sets.iter().enumerate();
+        sets.flat_map(|(set, tags)| tags.ways_taken().map(move |way| Place { set, way }))
     }
 
     #[inline]
@@ -531,21 +540,36 @@ impl Resident {
     /// The timeout that was over first at `now_ms`, if any was.
     #[inline]
     fn due(&self, now_ms: u64, timeouts: &Timeouts) -> Option<EndReason> {
-        const FIN_OR_RST: u8 = 0x05;
-        let (quiet_ms, reason) = if self.tcp_flags & FIN_OR_RST == 0 {
-            (timeouts.idle_ms, EndReason::Idle)
-        } else {
-            (timeouts.linger_ms.min(timeouts.idle_ms), EndReason::EndOfFlow)
-        };
-        let quiet_until = self.last_ms + quiet_ms;
-        let active_until = self.first_ms + timeouts.active_ms;
-        if now_ms < quiet_until.min(active_until) {
-            None
-        } else if quiet_until <= active_until {
-            Some(reason)
-        } else {
-            Some(EndReason::Active)
+        if now_ms < self.due_ms(timeouts) {
+            return None;
         }
+        let (quiet_until_ms, active_until_ms) = self.limits_ms(timeouts);
+        Some(match (quiet_until_ms <= active_until_ms, self.is_closing()) {
+            (true, true) => EndReason::EndOfFlow,
+            (true, false) => EndReason::Idle,
+            (false, _) => EndReason::Active,
+        })
+    }
+
+    /// When it is due if no packet comes.
+    #[inline]
+    fn due_ms(&self, timeouts: &Timeouts) -> u64 {
+        let (quiet_until_ms, active_until_ms) = self.limits_ms(timeouts);
+        quiet_until_ms.min(active_until_ms)
+    }
+
+    /// When it has been quiet, and active, for long enough.
+    #[inline]
+    fn limits_ms(&self, timeouts: &Timeouts) -> (u64, u64) {
+        let quiet_ms = if self.is_closing() { timeouts.linger_ms.min(timeouts.idle_ms) } else { timeouts.idle_ms };
+        (self.last_ms + quiet_ms, self.first_ms + timeouts.active_ms)
+    }
+
+    /// Whether a FIN or RST was seen (RFC 9293, section 3.1).
+    #[inline]
+    fn is_closing(&self) -> bool {
+        const FIN_OR_RST: u8 = 0x05;
+        self.tcp_flags & FIN_OR_RST != 0
     }
 
     #[inline]

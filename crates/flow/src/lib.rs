@@ -17,7 +17,7 @@ pub mod key;
 mod memory;
 pub mod record;
 
-pub use cache::{Arrival, BURST_MAX, CacheConfig, CacheCounters, FlowCache, Timeouts, Volume};
+pub use cache::{Arrival, BURST_MAX, CacheConfig, CacheCounters, FlowCache, HAND_ROUND_MS, Timeouts, Volume};
 pub use decode::{DecodeError, Link, Packet, decode};
 pub use key::FlowKey;
 pub use memory::{Backing, PageSize};

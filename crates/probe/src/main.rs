@@ -3,27 +3,54 @@
 //! Each subcommand is one module below [`command`]: what the user wrote (clap), then what is valid, then the work.
 #![forbid(unsafe_code)]
 
+mod clock;
 mod command;
+mod exporting;
+mod hand_over;
+mod ledger;
+mod probe;
+mod progress;
+mod worker;
 
 use clap::{Parser, Subcommand};
+use std::io::stderr;
 use std::process::ExitCode;
+use tracing_subscriber::filter::LevelFilter;
 
 /// A NetFlow probe for line-rate taps: packets on an interface become NetFlow v5 records, and every packet is accounted for.
 #[derive(Debug, Parser)]
 #[command(name = "xdprobe", version)]
 struct Arguments {
+    /// Say more on standard error
+    #[arg(short, long, global = true)]
+    verbose: bool,
+
+    /// Say only what is wrong on standard error
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    quiet: bool,
+
     #[command(subcommand)]
     command: Command,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Run the probe: on interfaces, or over a capture file
+    Run(Box<command::run::Arguments>),
     /// Print flows from flow-tools files, from standard input or as they arrive on a UDP port
     Print(command::print::Arguments),
 }
 
 fn main() -> ExitCode {
-    let done = match Arguments::parse().command {
+    let arguments = Arguments::parse();
+    let level = match (arguments.verbose, arguments.quiet) {
+        (true, _) => LevelFilter::DEBUG,
+        (_, true) => LevelFilter::WARN,
+        _ => LevelFilter::INFO,
+    };
+    tracing_subscriber::fmt().with_writer(stderr).with_max_level(level).without_time().with_target(false).init();
+    let done = match arguments.command {
+        Command::Run(arguments) => command::run::run(*arguments),
         Command::Print(arguments) => command::print::run(&arguments),
     };
     match done {

@@ -36,7 +36,7 @@ pub enum Mode {
 }
 
 /// How an interface is captured from.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct XdpConfig {
     /// Which ways are tried.
     pub mode: Mode,

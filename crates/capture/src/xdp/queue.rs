@@ -6,6 +6,7 @@
 //! is all or nothing, a frame whose return failed would otherwise be gone for good.
 
 use super::{Mode, XdpConfig, errno, in_one_line, socket_options};
+use crate::filter::Matcher;
 use crate::{BURST_MAX, CaptureError, Dropped, Filter, Frame, Interface, Received, Source, SourceCounters};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::fmt;
@@ -22,7 +23,7 @@ pub struct XdpQueue {
     queue: u32,
     report: QueueReport,
     busy_poll: bool,
-    filter: Option<Filter>,
+    filter: Option<Matcher>,
     burst: Box<[FrameDesc; BURST_MAX]>,
     /// Frames on their way back to the fill ring.
     idle: Vec<FrameDesc>,
@@ -123,7 +124,7 @@ impl XdpQueue {
                 frame_octets: layout.frame_octets,
             },
             busy_poll: config.busy_poll,
-            filter: config.filter.clone(),
+            filter: config.filter.as_ref().map(Filter::matcher),
             burst: Box::new([FrameDesc::default(); BURST_MAX]),
             idle: bound.frames,
             unfinished: None,

@@ -1,6 +1,7 @@
 //! The subcommands, one module each.
 
 pub mod print;
+pub mod run;
 
 /// A command line that parses but cannot be meant: exit code 2.
 #[derive(Debug, thiserror::Error)]

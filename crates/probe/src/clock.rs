@@ -1,0 +1,169 @@
+//! Where time enters: the one module that reads the system's clocks.
+//!
+//! Flows are timed in uptime, ms since an epoch, which never goes back. On a live interface the epoch is the probe's start
+//! and the clock is the monotonic one; in a capture file the epoch is the first packet and the packets are the clock. Wall
+//! time is paired with uptime only where a header is written, so a step of the wall clock changes no First or Last.
+
+use nix::time::{ClockId, clock_gettime};
+use xdprobe_capture::Frame;
+use xdprobe_export::Moment;
+
+const NS_PER_MS: u64 = 1_000_000;
+
+/// What tells a worker the time.
+pub trait Clock: Send {
+    /// The time is driven by the frames themselves: between two of them nothing happens.
+    const DRIVEN_BY_FRAMES: bool;
+
+    /// Reads the clock, once a turn.
+    fn read(&mut self) -> Moment;
+
+    /// The uptime at which a frame was captured, in ms: never earlier than that of a frame before it.
+    fn uptime_of(&mut self, frame: &Frame<'_>) -> u64;
+}
+
+/// The system's clocks, counted from the probe's start. Copies tell the same time.
+#[derive(Clone, Copy, Debug)]
+pub struct LiveClock {
+    epoch_ns: u64,
+    /// As last read, in ns.
+    monotonic_ns: u64,
+    wall_ns: u64,
+    /// Uptime of the latest frame, in ms.
+    latest_ms: u64,
+}
+
+impl LiveClock {
+    /// A clock whose uptime begins now.
+    pub fn start() -> Self {
+        let epoch_ns = read_ns(ClockId::CLOCK_MONOTONIC);
+        Self { epoch_ns, monotonic_ns: epoch_ns, wall_ns: read_ns(ClockId::CLOCK_REALTIME), latest_ms: 0 }
+    }
+
+    fn uptime_ns(&self) -> u64 {
+        self.monotonic_ns - self.epoch_ns
+    }
+}
+
+impl Clock for LiveClock {
+    const DRIVEN_BY_FRAMES: bool = false;
+
+    fn read(&mut self) -> Moment {
+        self.monotonic_ns = read_ns(ClockId::CLOCK_MONOTONIC);
+        self.wall_ns = read_ns(ClockId::CLOCK_REALTIME);
+        let into_the_ms = self.uptime_ns() % NS_PER_MS;
+        Moment { uptime_ms: self.uptime_ns() / NS_PER_MS, unix_ns: self.wall_ns.saturating_sub(into_the_ms) }
+    }
+
+    #[inline]
+    fn uptime_of(&mut self, frame: &Frame<'_>) -> u64 {
+        /// A buffered frame is a little older than the turn that receives it; one that claims more is on another clock.
+        const AGE_NS_MAX: u64 = 1_000_000_000;
+        let age_ns = frame.captured_ns.map_or(0, |captured_ns| self.wall_ns.saturating_sub(captured_ns));
+        let age_ns = if age_ns <= AGE_NS_MAX { age_ns } else { 0 };
+        self.latest_ms = self.latest_ms.max(self.uptime_ns().saturating_sub(age_ns) / NS_PER_MS);
+        self.latest_ms
+    }
+}
+
+/// The packets' own times. Where they go back by more than a reordering (captures joined in the wrong order, a clock that was
+/// set), uptime stands still and the wall clock follows, as it would on a live probe whose clock is stepped.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct CaptureClock {
+    epoch_unix_ms: Option<i64>,
+    latest_ms: u64,
+}
+
+/// Packets of one capture come this much out of order, from several queues or cards; in ms.
+const REORDERING_MS: i64 = 1_000;
+
+impl Clock for CaptureClock {
+    const DRIVEN_BY_FRAMES: bool = true;
+
+    fn read(&mut self) -> Moment {
+        let uptime_ms = i64::try_from(self.latest_ms).unwrap_or(i64::MAX);
+        let unix_ms = self.epoch_unix_ms.unwrap_or(0).saturating_add(uptime_ms);
+        Moment { uptime_ms: self.latest_ms, unix_ns: u64::try_from(unix_ms).unwrap_or(0).saturating_mul(NS_PER_MS) }
+    }
+
+    #[inline]
+    fn uptime_of(&mut self, frame: &Frame<'_>) -> u64 {
+        let captured_ms = frame.captured_ns.map_or(0, |captured_ns| captured_ns / NS_PER_MS);
+        let captured_ms = i64::try_from(captured_ms).unwrap_or(i64::MAX);
+        let epoch_ms = *self.epoch_unix_ms.get_or_insert(captured_ms);
+        let latest_ms = i64::try_from(self.latest_ms).unwrap_or(i64::MAX);
+        let uptime_ms = captured_ms.saturating_sub(epoch_ms);
+        if uptime_ms < latest_ms.saturating_sub(REORDERING_MS) {
+            self.epoch_unix_ms = Some(captured_ms.saturating_sub(latest_ms));
+        }
+        self.latest_ms = self.latest_ms.max(u64::try_from(uptime_ms).unwrap_or(0));
+        self.latest_ms
+    }
+}
+
+fn read_ns(clock: ClockId) -> u64 {
+    // Linux has both clocks, and neither is before its epoch.
+    let time = clock_gettime(clock).map_or(std::time::Duration::ZERO, std::time::Duration::from);
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frame(captured_ns: Option<u64>) -> Frame<'static> {
+        Frame { octets: &[], wire_octets: 0, link: 1, captured_ns }
+    }
+
+    fn capture_times(seconds: &[f64]) -> Vec<(u64, u64)> {
+        let mut clock = CaptureClock::default();
+        let times = seconds.iter().map(|s| {
+            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "small and positive")]
+            let captured_ns = (s * 1e9) as u64;
+            let uptime_ms = clock.uptime_of(&frame(Some(captured_ns)));
+            let moment = clock.read();
+            assert_eq!(moment.uptime_ms, uptime_ms);
+            (uptime_ms, moment.unix_ns / NS_PER_MS)
+        });
+        times.collect()
+    }
+
+    #[test]
+    fn uptime_in_a_capture_begins_with_its_first_packet() {
+        assert_eq!(capture_times(&[1000.5, 1001.25]), [(0, 1_000_500), (750, 1_001_250)]);
+    }
+
+    #[test]
+    fn packets_out_of_order_do_not_turn_the_clock_back() {
+        assert_eq!(
+            capture_times(&[10.0, 11.0, 10.5, 12.0]),
+            [(0, 10_000), (1000, 11_000), (1000, 11_000), (2000, 12_000)]
+        );
+    }
+
+    #[test]
+    fn a_step_back_moves_the_wall_clock_and_not_the_uptime() {
+        assert_eq!(
+            capture_times(&[5000.0, 5010.0, 100.0, 101.0]),
+            [(0, 5_000_000), (10_000, 5_010_000), (10_000, 100_000), (11_000, 101_000)]
+        );
+    }
+
+    #[test]
+    fn live_frames_are_timed_by_their_age_and_never_back() {
+        let mut clock = LiveClock { epoch_ns: 0, monotonic_ns: 5_000_000_000, wall_ns: 90_000_000_000, latest_ms: 0 };
+        assert_eq!(clock.uptime_of(&frame(Some(89_980_000_000))), 4_980);
+        assert_eq!(clock.uptime_of(&frame(Some(89_970_000_000))), 4_980, "out of order");
+        assert_eq!(clock.uptime_of(&frame(None)), 5_000);
+        assert_eq!(clock.uptime_of(&frame(Some(1))), 5_000, "on another clock");
+        assert_eq!(clock.uptime_of(&frame(Some(95_000_000_000))), 5_000, "from the future");
+    }
+
+    #[test]
+    fn the_live_clock_pairs_wall_time_with_the_start_of_the_millisecond() {
+        let mut clock = LiveClock::start();
+        let moment = clock.read();
+        assert!(moment.uptime_ms < 10_000);
+        assert_eq!(clock.wall_ns - moment.unix_ns, clock.uptime_ns() % NS_PER_MS);
+    }
+}

@@ -1,0 +1,344 @@
+//! `xdprobe run`: the probe.
+//!
+//! [`Arguments`] is what the user wrote, [`Plan`](crate::probe::Plan) what is valid; [`crate::probe`] does the work.
+
+use super::UsageError;
+use crate::probe::{self, CapturePlan, Cores, Plan, Queues};
+use clap::{Args, ValueEnum};
+use std::path::PathBuf;
+use std::time::Duration;
+use xdprobe_capture::xdp::{Mode, XdpConfig};
+use xdprobe_capture::{Filter, Interface};
+use xdprobe_export::{CollectorAddress, Engine, ExporterConfig};
+use xdprobe_flow::Timeouts;
+
+/// What the user wrote.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  xdprobe run -i tap0 192.0.2.9:2055                     every queue of tap0, AF_XDP where it can
+  xdprobe run -i ngeth0 -f ip 172.27.20.3:2055           only IP
+  xdprobe run -i eth0 --capture pcap 192.0.2.9:2055      look on through libpcap
+  xdprobe run -r capture.pcap --report json 192.0.2.9:2055")]
+pub struct Arguments {
+    /// Capture from this interface; repeat for several
+    #[arg(short, long, value_name = "IFACE", required_unless_present = "read", conflicts_with = "read")]
+    interface: Vec<String>,
+
+    /// Read this capture file (pcap or pcapng; - for standard input) by the packets' own clock
+    #[arg(short, long, value_name = "FILE")]
+    read: Option<PathBuf>,
+
+    /// Meter only what this filter wants, in libpcap's syntax
+    #[arg(short, long, value_name = "FILTER")]
+    filter: Option<String>,
+
+    /// Where records go: HOST:PORT or [V6]:PORT; every collector gets all of them
+    #[arg(value_name = "COLLECTOR", required = true)]
+    collectors: Vec<CollectorAddress>,
+
+    /// How to capture: auto takes AF_XDP, but libpcap where the host uses the interface itself
+    #[arg(long, value_enum, default_value_t, value_name = "KIND")]
+    capture: CaptureKind,
+
+    /// How AF_XDP gets its frames: auto tries the others in their order
+    #[arg(long, value_enum, default_value_t, value_name = "MODE")]
+    mode: ModeName,
+
+    /// RX queues to capture from: all, or a list such as 0-3,6
+    #[arg(long, default_value = "all", value_name = "LIST", value_parser = parse_queues)]
+    queues: Queues,
+
+    /// Cores to pin the workers to, in the order of the queues, such as 2,3 or 2-5 [default: the cores there are]
+    #[arg(long, value_name = "LIST", value_parser = parse_cores)]
+    cores: Option<Cores>,
+
+    /// Capture with AF_XDP although the host then no longer gets the interface's frames
+    #[arg(long)]
+    consume: bool,
+
+    /// Entries of each queue's receive ring, a power of two; twice as many frames are set aside
+    #[arg(long, default_value_t = XdpConfig::RING_ENTRIES, value_name = "N", value_parser = parse_ring)]
+    ring: u32,
+
+    /// Never sleep: poll the card from the worker's own core
+    #[arg(long)]
+    busy_poll: bool,
+
+    /// Expire a flow that has gone on for this long
+    #[arg(long, default_value = "60s", value_name = "TIME", value_parser = parse_timeout)]
+    active_timeout: Duration,
+
+    /// Expire a flow that has been quiet for this long
+    #[arg(long, default_value = "15s", value_name = "TIME", value_parser = parse_timeout)]
+    idle_timeout: Duration,
+
+    /// The idle timeout of a flow that has shown FIN or RST
+    #[arg(long, default_value = "1s", value_name = "TIME", value_parser = parse_timeout)]
+    linger: Duration,
+
+    /// Send a datagram that is not full after this long
+    #[arg(long, default_value = "500ms", value_name = "TIME", value_parser = parse_timeout)]
+    flush_delay: Duration,
+
+    /// Flows that each queue's cache holds before it evicts, at some 80 octets each
+    #[arg(long, default_value_t = 1_000_000, value_name = "N", value_parser = parse_flows)]
+    flows_per_queue: usize,
+
+    /// Engine type and id in the records' headers
+    #[arg(long, default_value = "0:0", value_name = "TYPE:ID")]
+    engine: Engine,
+
+    /// Input ifIndex in the records [default: the interface's own; 0 for a capture file]
+    #[arg(long, value_name = "N")]
+    input: Option<u16>,
+
+    /// How the ledger is printed on standard output when the probe ends
+    #[arg(long, value_enum, default_value_t, value_name = "FORM")]
+    report: Report,
+}
+
+/// Ways to capture.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, ValueEnum)]
+enum CaptureKind {
+    /// AF_XDP, or libpcap where the host uses the interface itself
+    #[default]
+    Auto,
+    /// AF_XDP: takes the frames away from the host
+    AfXdp,
+    /// libpcap: looks on, and sees both directions
+    Pcap,
+}
+
+/// Ways of AF_XDP.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, ValueEnum)]
+enum ModeName {
+    /// Zero-copy, else copy, else skb
+    #[default]
+    Auto,
+    /// Frames stay where the card put them
+    ZeroCopy,
+    /// Native XDP, each frame copied once
+    Copy,
+    /// XDP behind the driver
+    Skb,
+}
+
+/// Forms of the ledger.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, ValueEnum)]
+pub enum Report {
+    /// For people
+    #[default]
+    Text,
+    /// One object
+    Json,
+}
+
+/// Runs the probe until its file ends or somebody stops it.
+pub fn run(arguments: Arguments) -> anyhow::Result<()> {
+    let report = arguments.report;
+    let outcome = probe::run(plan(arguments)?)?;
+    match report {
+        Report::Text => println!("{}", outcome.ledger),
+        Report::Json => println!("{}", serde_json::to_string(&outcome.ledger)?),
+    }
+    if !outcome.ledger.is_balanced() {
+        tracing::error!("the ledger is out of balance: some packets are in no count, or in two");
+    }
+    match outcome.error {
+        Some(error) => Err(error.into()),
+        None => Ok(()),
+    }
+}
+
+/// Checks what the parser could not: what only fits together, and what the host has to say.
+fn plan(arguments: Arguments) -> anyhow::Result<Plan> {
+    let usage = |text: String| anyhow::Error::from(UsageError(text));
+    let filter = arguments.filter.as_deref().map(Filter::new).transpose().map_err(|error| usage(error.to_string()))?;
+    if arguments.idle_timeout > arguments.active_timeout {
+        return Err(usage(format!(
+            "--idle-timeout {} is above --active-timeout {}: a flow would never be idle; lower one or raise the other",
+            humantime::format_duration(arguments.idle_timeout),
+            humantime::format_duration(arguments.active_timeout)
+        )));
+    }
+    let captures = match &arguments.read {
+        Some(path) => {
+            if arguments.capture != CaptureKind::Auto || arguments.queues != Queues::All {
+                return Err(usage("--capture and --queues are for interfaces, not for -r".to_owned()));
+            }
+            vec![CapturePlan::File { path: path.clone(), filter }]
+        }
+        None => {
+            let captures = arguments.interface.iter().map(|name| plan_interface(&arguments, name, filter.clone()));
+            captures.collect::<anyhow::Result<_>>()?
+        }
+    };
+    Ok(Plan {
+        captures,
+        cores: arguments.cores,
+        timeouts: Timeouts {
+            idle_ms: ms(arguments.idle_timeout),
+            active_ms: ms(arguments.active_timeout),
+            linger_ms: ms(arguments.linger),
+        },
+        flows_per_queue: arguments.flows_per_queue,
+        exporter: ExporterConfig { engine: arguments.engine, flush_delay_ms: ms(arguments.flush_delay) },
+        collectors: arguments.collectors,
+        input: arguments.input,
+    })
+}
+
+fn plan_interface(arguments: &Arguments, name: &str, filter: Option<Filter>) -> anyhow::Result<CapturePlan> {
+    let interface = Interface::look_up(name)?;
+    let pcap = |filter| Ok(CapturePlan::Pcap { interface: interface.clone(), filter });
+    if arguments.capture == CaptureKind::Pcap {
+        return pcap(filter);
+    }
+    if let Some(reason) = interface.carries_host_traffic()
+        && !arguments.consume
+    {
+        if arguments.capture == CaptureKind::AfXdp {
+            return Err(UsageError(format!(
+                "AF_XDP would take {name}'s frames away from the host, and {reason}: capture from a tap, use --capture pcap, \
+                 or insist with --consume"
+            ))
+            .into());
+        }
+        tracing::info!("{name}: {reason}, so libpcap looks on instead of AF_XDP taking its frames (--consume insists)");
+        return pcap(filter);
+    }
+    let mode = match arguments.mode {
+        ModeName::Auto => Mode::Auto,
+        ModeName::ZeroCopy => Mode::ZeroCopy,
+        ModeName::Copy => Mode::Copy,
+        ModeName::Skb => Mode::Skb,
+    };
+    let config = XdpConfig { mode, ring_entries: arguments.ring, busy_poll: arguments.busy_poll, filter };
+    let queues = match &arguments.queues {
+        Queues::All => (0..interface.queue_count).collect(),
+        Queues::Some(queues) => queues.clone(),
+    };
+    Ok(CapturePlan::Xdp { interface, config, queues })
+}
+
+fn ms(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// A time such as `15s`, `500ms` or `2min`; a bare number is seconds, as fprobe's users write it.
+fn parse_timeout(text: &str) -> Result<Duration, String> {
+    /// A flow must be exported before its uptimes wrap, after 49.7 days.
+    const MAX: Duration = Duration::from_secs(24 * 60 * 60);
+    let bare = text.parse().map(Duration::from_secs).ok();
+    let duration = bare.or_else(|| humantime::parse_duration(text).ok());
+    let wanted = || format!("'{text}' is no time from 1ms to 24h: wanted something like 15s, 500ms or 2min");
+    duration.filter(|duration| (Duration::from_millis(1)..=MAX).contains(duration)).ok_or_else(wanted)
+}
+
+fn parse_flows(text: &str) -> Result<usize, String> {
+    let wanted = || format!("'{text}' is no number of flows from 1 to 1000000000");
+    text.parse().ok().filter(|flows| (1..=1_000_000_000).contains(flows)).ok_or_else(wanted)
+}
+
+fn parse_ring(text: &str) -> Result<u32, String> {
+    let wanted = || format!("'{text}' is no ring size: wanted a power of two from 64 to 1048576");
+    text.parse()
+        .ok()
+        .filter(|entries: &u32| entries.is_power_of_two() && (64..=1 << 20).contains(entries))
+        .ok_or_else(wanted)
+}
+
+fn parse_queues(text: &str) -> Result<Queues, String> {
+    if text == "all" {
+        return Ok(Queues::All);
+    }
+    parse_list(text, "queues").map(Queues::Some)
+}
+
+fn parse_cores(text: &str) -> Result<Cores, String> {
+    let cores = parse_list(text, "cores")?;
+    Ok(Cores(cores.into_iter().filter_map(|core| usize::try_from(core).ok()).collect()))
+}
+
+/// Numbers and ranges, each at most once: `0-3,6`.
+fn parse_list(text: &str, what: &str) -> Result<Vec<u32>, String> {
+    /// More than any machine has of either.
+    const MAX: u32 = 4_096;
+    let wanted = || format!("'{text}' is no list of {what}: wanted numbers and ranges, each once, such as 0-3,6");
+    let mut list = Vec::new();
+    for part in text.split(',') {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        let (first, last): (u32, u32) = first.parse().ok().zip(last.parse().ok()).ok_or_else(wanted)?;
+        if first > last || last >= MAX || list.iter().any(|number| (first..=last).contains(number)) {
+            return Err(wanted());
+        }
+        list.extend(first..=last);
+    }
+    Ok(list)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        arguments: Arguments,
+    }
+
+    fn planned(line: &str) -> anyhow::Result<Plan> {
+        plan(Line::try_parse_from(format!("run {line}").split_whitespace())?.arguments)
+    }
+
+    fn refused(line: &str, wanted: &str) {
+        let error = planned(line).err().unwrap().to_string();
+        assert!(error.contains(wanted), "{line}: {error}");
+    }
+
+    #[test]
+    fn takes_the_line_that_fprobe_took() {
+        let line = "run -i ngeth0 -f ip 172.27.20.3:2055";
+        let arguments = Line::try_parse_from(line.split_whitespace()).unwrap().arguments;
+        assert_eq!((arguments.interface, arguments.filter.as_deref()), (vec!["ngeth0".to_owned()], Some("ip")));
+        assert_eq!(arguments.collectors[0].to_string(), "172.27.20.3:2055");
+    }
+
+    #[test]
+    fn the_hosts_own_interface_is_only_looked_on_at() {
+        assert!(matches!(planned("-i lo 127.0.0.1:9").unwrap().captures[..], [CapturePlan::Pcap { .. }]));
+        refused("-i lo --capture af-xdp 127.0.0.1:9", "--consume");
+        let consumed = planned("-i lo --consume 127.0.0.1:9").unwrap();
+        assert!(matches!(consumed.captures[..], [CapturePlan::Xdp { .. }]));
+    }
+
+    #[test]
+    fn refuses_what_cannot_be_meant() {
+        refused("127.0.0.1:9", "--interface");
+        refused("-i lo", "COLLECTOR");
+        refused("-i lo -r x.pcap 127.0.0.1:9", "cannot be used with");
+        refused("-i ngeth77 127.0.0.1:9", "'ngeth77' does not exist");
+        refused("-i lo --idle-timeout 2min 127.0.0.1:9", "--idle-timeout 2m is above --active-timeout 1m");
+        refused("-i lo --idle-timeout soon 127.0.0.1:9", "wanted something like 15s");
+        refused("-i lo --queues 3-1 127.0.0.1:9", "wanted numbers and ranges");
+        refused("-i lo --ring 1000 127.0.0.1:9", "power of two");
+        refused("-r x.pcap --queues 0 127.0.0.1:9", "not for -r");
+        refused("-i lo -f udprot 127.0.0.1:9", "filter 'udprot'");
+    }
+
+    #[test]
+    fn lists_hold_numbers_and_ranges_each_once() {
+        assert_eq!(parse_list("0-3,6", "queues"), Ok(vec![0, 1, 2, 3, 6]));
+        for bad in ["", "1,1", "0-3,2", "a", "1-", "5000"] {
+            assert!(parse_list(bad, "queues").is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn times_have_units_or_are_seconds() {
+        assert_eq!(parse_timeout("60"), Ok(Duration::from_secs(60)));
+        assert_eq!(parse_timeout("500ms"), Ok(Duration::from_millis(500)));
+        assert!(parse_timeout("0").is_err() && parse_timeout("50d").is_err());
+    }
+}

@@ -1,0 +1,241 @@
+//! Step 5 of a packet's way: expired records go to the exporter in batches, and the emptied batches come back.
+//!
+//! All batches are made at the start and go round, so nothing is allocated later and what is under way is bounded. A worker
+//! that finds no empty batch on a live interface drops the record and counts it with its packets: back-pressure never reaches
+//! a network card. A capture file can wait, and does.
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+use xdprobe_export::{Moment, Tally};
+use xdprobe_flow::{FlowRecord, RecordSink};
+
+/// Records in a batch.
+const BATCH_RECORDS: usize = 256;
+/// Batches of each worker: 65 536 records, 66 ms of a million new flows a second.
+const BATCHES: usize = 256;
+/// The longest that a live worker keeps a batch that is not full, in ms.
+const KEPT_MS: u64 = 20;
+
+/// Records on their way to the exporter.
+pub struct Batch {
+    /// The records, oldest first.
+    pub records: Vec<FlowRecord>,
+    /// When they were handed over.
+    pub moment: Moment,
+    /// Where the emptied batch goes back to.
+    worker: usize,
+}
+
+/// What a worker does when there is no empty batch.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Patience {
+    /// Drop the record and count it.
+    Drop,
+    /// Wait for one.
+    Wait,
+}
+
+/// A worker's end: a sink for what its cache lets go.
+pub struct Outbox {
+    full: Sender<Batch>,
+    empty: Receiver<Vec<FlowRecord>>,
+    worker: usize,
+    patience: Patience,
+    /// The batch under way; without capacity while there was none to be had.
+    batch: Vec<FlowRecord>,
+    /// When the turn under way is, and when the oldest record of the batch came.
+    now: Moment,
+    oldest_ms: u64,
+    dropped: Tally,
+}
+
+/// The exporter's end.
+pub struct Inbox {
+    full: Receiver<Batch>,
+    empty: Vec<Sender<Vec<FlowRecord>>>,
+}
+
+/// The channels between `workers` workers and the exporter.
+pub fn channels(workers: usize, patience: Patience) -> (Vec<Outbox>, Inbox) {
+    let (full, inbox) = bounded(workers * BATCHES);
+    let (outboxes, empty) = (0..workers).map(|worker| outbox(worker, patience, full.clone())).unzip();
+    (outboxes, Inbox { full: inbox, empty })
+}
+
+fn outbox(worker: usize, patience: Patience, full: Sender<Batch>) -> (Outbox, Sender<Vec<FlowRecord>>) {
+    let (give_back, empty) = bounded(BATCHES);
+    for _ in 1..BATCHES {
+        // There is room for all of them, and the receiver is right here.
+        let _ = give_back.send(Vec::with_capacity(BATCH_RECORDS));
+    }
+    let batch = Vec::with_capacity(BATCH_RECORDS);
+    let (now, dropped) = (Moment::default(), Tally::default());
+    (Outbox { full, empty, worker, patience, batch, now, oldest_ms: 0, dropped }, give_back)
+}
+
+impl Outbox {
+    /// Tells the time: what is pushed from here on is handed over at `now`.
+    pub fn begin_turn(&mut self, now: Moment) {
+        self.now = now;
+    }
+
+    /// Hands the batch under way over, if it has waited long enough for more; where frames drive the clock, always.
+    pub fn end_turn(&mut self) {
+        let waited_ms = self.now.uptime_ms.saturating_sub(self.oldest_ms);
+        if self.patience == Patience::Wait || waited_ms >= KEPT_MS {
+            self.hand_over();
+        }
+    }
+
+    /// Hands the batch under way over.
+    pub fn hand_over(&mut self) {
+        if self.batch.is_empty() {
+            return;
+        }
+        let batch = Batch { records: std::mem::take(&mut self.batch), moment: self.now, worker: self.worker };
+        // There is room for as many batches as there are; only an exporter that died leaves them untaken.
+        let refused = match self.patience {
+            Patience::Wait => self.full.send(batch).err().map(|error| error.0),
+            Patience::Drop => self.full.try_send(batch).err().map(crossbeam_channel::TrySendError::into_inner),
+        };
+        if let Some(mut batch) = refused {
+            batch.records.iter().for_each(|record| count(&mut self.dropped, record));
+            batch.records.clear();
+            self.batch = batch.records;
+        }
+    }
+
+    /// From here on waits for empty batches: nobody is kept waiting any more by a worker that stops.
+    pub fn wait_from_now_on(&mut self) {
+        self.patience = Patience::Wait;
+    }
+
+    /// Records that were dropped for want of an empty batch.
+    pub fn dropped(&self) -> Tally {
+        self.dropped
+    }
+
+    fn take_empty_batch(&mut self) -> bool {
+        let empty = match self.patience {
+            Patience::Wait => self.empty.recv().ok(),
+            Patience::Drop => self.empty.try_recv().ok(),
+        };
+        empty.map(|batch| self.batch = batch).is_some()
+    }
+}
+
+impl RecordSink for Outbox {
+    fn push(&mut self, record: FlowRecord) {
+        if self.batch.capacity() == 0 && !self.take_empty_batch() {
+            count(&mut self.dropped, &record);
+            return;
+        }
+        if self.batch.is_empty() {
+            self.oldest_ms = self.now.uptime_ms;
+        }
+        self.batch.push(record);
+        if self.batch.len() == BATCH_RECORDS {
+            self.hand_over();
+        }
+    }
+}
+
+fn count(tally: &mut Tally, record: &FlowRecord) {
+    tally.records += 1;
+    tally.volume.add_record(record);
+}
+
+impl Inbox {
+    /// Where the batches arrive, in the order in which they were handed over; closed once all workers are gone.
+    pub fn batches(&self) -> &Receiver<Batch> {
+        &self.full
+    }
+
+    /// Sends a batch back to its worker, emptied.
+    pub fn give_back(&self, batch: Batch) {
+        let Batch { mut records, worker, .. } = batch;
+        records.clear();
+        // A worker that has ended wants none back.
+        let _ = self.empty[worker].try_send(records);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::Ipv4Addr;
+    use xdprobe_flow::{EndReason, FlowKey};
+
+    fn record(packets: u32) -> FlowRecord {
+        let key = FlowKey {
+            source: Ipv4Addr::LOCALHOST,
+            destination: Ipv4Addr::LOCALHOST,
+            source_port: 1,
+            destination_port: 2,
+            protocol: 6,
+            tos: 0,
+            input: 0,
+        };
+        FlowRecord { key, packets, octets: packets * 40, first_ms: 0, last_ms: 0, tcp_flags: 0, end: EndReason::Idle }
+    }
+
+    fn moment(uptime_ms: u64) -> Moment {
+        Moment { uptime_ms, unix_ns: 0 }
+    }
+
+    #[test]
+    fn batches_leave_when_full_or_old_and_come_back_empty() {
+        let (mut outboxes, inbox) = channels(1, Patience::Drop);
+        let outbox = &mut outboxes[0];
+        outbox.begin_turn(moment(100));
+        for _ in 0..=BATCH_RECORDS {
+            outbox.push(record(1));
+        }
+        let batch = inbox.batches().try_recv().unwrap();
+        assert_eq!(batch.records.len(), BATCH_RECORDS);
+        inbox.give_back(batch);
+        outbox.end_turn();
+        assert!(inbox.batches().is_empty());
+        outbox.begin_turn(moment(100 + KEPT_MS));
+        outbox.end_turn();
+        let batch = inbox.batches().try_recv().unwrap();
+        assert_eq!((batch.records.len(), batch.moment.uptime_ms), (1, 100 + KEPT_MS));
+    }
+
+    #[test]
+    fn an_exporter_that_takes_nothing_costs_records_that_are_counted() {
+        let (mut outboxes, inbox) = channels(1, Patience::Drop);
+        let outbox = &mut outboxes[0];
+        let room = BATCHES * BATCH_RECORDS;
+        for _ in 0..room + 7 {
+            outbox.push(record(3));
+        }
+        assert_eq!(outbox.dropped().records, 7);
+        assert_eq!((outbox.dropped().volume.packets, outbox.dropped().volume.octets), (21, 840));
+        let batch = inbox.batches().try_recv().unwrap();
+        inbox.give_back(batch);
+        outbox.push(record(1));
+        assert_eq!(outbox.dropped().records, 7);
+    }
+
+    #[test]
+    fn a_capture_file_waits_for_the_exporter() {
+        let (mut outboxes, inbox) = channels(1, Patience::Wait);
+        let mut outbox = outboxes.remove(0);
+        let exporter = std::thread::Builder::new().name("exporter".to_owned()).spawn(move || {
+            let mut records = 0;
+            while let Ok(batch) = inbox.batches().recv() {
+                records += batch.records.len();
+                inbox.give_back(batch);
+            }
+            records
+        });
+        let records = 3 * BATCHES * BATCH_RECORDS;
+        for _ in 0..records {
+            outbox.push(record(1));
+        }
+        outbox.hand_over();
+        assert_eq!(outbox.dropped().records, 0);
+        drop(outbox);
+        assert_eq!(exporter.unwrap().join().unwrap(), records);
+    }
+}

@@ -1,0 +1,367 @@
+//! The probe as a whole: workers, exporter and the thread that watches over both.
+//!
+//! Start: collectors are resolved and channels made; the exporter starts; each interface gets its XDP program; each worker
+//! makes its cache and opens its source on its own pinned thread. Stop (a signal, or all workers ended): no frame is
+//! redirected any more, workers read what their rings hold and drain their caches, the exporter sends the rest, and the ledger
+//! is drawn up.
+
+use crate::clock::{CaptureClock, Clock, LiveClock};
+use crate::exporting::{self, ExportClock};
+use crate::hand_over::{Outbox, Patience, channels};
+use crate::ledger::Ledger;
+use crate::progress::Progress;
+use crate::worker::{Worker, WorkerReport};
+use anyhow::{Context, anyhow};
+use crossbeam_channel::{Receiver, Sender, bounded};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use std::collections::hash_map::RandomState;
+use std::hash::{BuildHasher, Hasher};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+use xdprobe_capture::xdp::{InterfaceCounters, XdpConfig, XdpInterface};
+use xdprobe_capture::{CaptureError, CaptureFile, Filter, Interface, LiveCapture, Source};
+use xdprobe_export::{Collector, CollectorAddress, Exporter, ExporterConfig, UdpTransport};
+use xdprobe_flow::{Backing, CacheConfig, FlowCache, Timeouts};
+
+/// What the probe is to do; valid as it stands.
+pub struct Plan {
+    /// Where packets come from: interfaces, or one file.
+    pub captures: Vec<CapturePlan>,
+    /// Cores for the workers.
+    pub cores: Option<Cores>,
+    /// How long flows stay.
+    pub timeouts: Timeouts,
+    /// Flows that each worker's cache holds.
+    pub flows_per_queue: usize,
+    /// How records are exported.
+    pub exporter: ExporterConfig,
+    /// To whom.
+    pub collectors: Vec<CollectorAddress>,
+    /// Input ifIndex in the records, where it is not the interface's own.
+    pub input: Option<u16>,
+}
+
+/// One interface or file.
+pub enum CapturePlan {
+    /// Queues of an interface, by AF_XDP.
+    Xdp {
+        /// The interface.
+        interface: Interface,
+        /// How.
+        config: XdpConfig,
+        /// Which queues.
+        queues: Vec<u32>,
+    },
+    /// An interface, through libpcap.
+    Pcap {
+        /// The interface.
+        interface: Interface,
+        /// What is wanted.
+        filter: Option<Filter>,
+    },
+    /// A capture file.
+    File {
+        /// Its path; `-` is standard input.
+        path: PathBuf,
+        /// What is wanted.
+        filter: Option<Filter>,
+    },
+}
+
+/// RX queues.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Queues {
+    /// All that the interface has.
+    All,
+    /// These.
+    Some(Vec<u32>),
+}
+
+/// Cores by number.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Cores(pub Vec<usize>);
+
+/// How a run ended.
+pub struct Outcome {
+    /// Where every packet is.
+    pub ledger: Ledger,
+    /// What ended it, where that was no end of a file and no wish of the operator's.
+    pub error: Option<CaptureError>,
+}
+
+/// Runs the probe until its sources end or somebody stops it.
+pub fn run(plan: Plan) -> anyhow::Result<Outcome> {
+    let stop = stop_on_signals()?;
+    let live = !matches!(plan.captures[..], [CapturePlan::File { .. }]);
+    let clock = LiveClock::start();
+    let export_clock = if live { ExportClock::Live(clock) } else { ExportClock::Capture };
+    let patience = if live { Patience::Drop } else { Patience::Wait };
+    let exporter = Exporter::new(plan.exporter, connect(&plan.collectors)?);
+
+    let worker_count = plan.captures.iter().map(CapturePlan::worker_count).sum();
+    let (outboxes, inbox) = channels(worker_count, patience);
+    let exporter = spawn("exporter", move || exporting::run(exporter, &inbox, export_clock))?;
+    let mut crew = Crew::new(&plan, clock, outboxes, Arc::clone(&stop));
+    let started = plan.captures.into_iter().try_for_each(|capture| crew.add(capture)).and_then(|()| crew.await_start());
+    if let Err(error) = started {
+        stop.store(true, Ordering::Relaxed);
+        crew.dismiss();
+        return Err(error);
+    }
+    let (workers, interfaces) = crew.watch()?;
+    let exporter = exporter.join().map_err(|_| anyhow!("the exporter died; its records are lost"))?;
+    let counters: Vec<_> = interfaces.iter().map(|watched| watched.counters).collect();
+    let ledger = Ledger::draw_up(&workers, &counters, &exporter);
+    Ok(Outcome { ledger, error: workers.into_iter().find_map(|worker| worker.error) })
+}
+
+impl CapturePlan {
+    fn worker_count(&self) -> usize {
+        match self {
+            Self::Xdp { queues, .. } => queues.len(),
+            Self::Pcap { .. } | Self::File { .. } => 1,
+        }
+    }
+}
+
+/// The flag that SIGINT and SIGTERM set; the second of them ends the process at once.
+fn stop_on_signals() -> anyhow::Result<Arc<AtomicBool>> {
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM] {
+        // In this order: a first signal finds the flag unset, and then sets it.
+        signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&stop))
+            .and_then(|_| signal_hook::flag::register(signal, Arc::clone(&stop)))
+            .context("signals cannot be caught")?;
+    }
+    Ok(stop)
+}
+
+fn connect(addresses: &[CollectorAddress]) -> anyhow::Result<Vec<Collector>> {
+    let connected = addresses.iter().map(|name| {
+        let address = name.resolve().with_context(|| format!("collector {name} cannot be resolved"))?;
+        let transport = UdpTransport::connect(address).with_context(|| format!("no way to collector {name}"))?;
+        Ok(Collector::new(name.to_string(), transport))
+    });
+    connected.collect()
+}
+
+type WorkerThread = JoinHandle<WorkerReport>;
+
+/// The workers and the interfaces that they read from.
+struct Crew {
+    cache: CacheConfig,
+    input: Option<u16>,
+    clock: LiveClock,
+    stop: Arc<AtomicBool>,
+    outboxes: std::vec::IntoIter<Outbox>,
+    cores: CoreList,
+    interfaces: Vec<Arc<XdpInterface>>,
+    threads: Vec<WorkerThread>,
+    /// Each worker says once whether it could start.
+    starts: (Sender<anyhow::Result<()>>, Receiver<anyhow::Result<()>>),
+    progress: Option<Progress>,
+}
+
+/// An interface whose frames are redirected no more, and what was counted on it until then.
+struct Watched {
+    counters: InterfaceCounters,
+    _on: Arc<XdpInterface>,
+}
+
+/// How often the watching thread looks after its workers.
+const WATCH_INTERVAL: Duration = Duration::from_millis(20);
+
+impl Crew {
+    fn new(plan: &Plan, clock: LiveClock, outboxes: Vec<Outbox>, stop: Arc<AtomicBool>) -> Self {
+        let live = !matches!(plan.captures[..], [CapturePlan::File { .. }]);
+        let starts = bounded(outboxes.len().max(1));
+        let cache = CacheConfig {
+            flows_max: plan.flows_per_queue,
+            timeouts: plan.timeouts,
+            // A file is cut into the same records each time, whatever the hash; the order in which they leave must not
+            // change either.
+            seed: if live { RandomState::new().build_hasher().finish() } else { 0 },
+            backing: if live { Backing::Prefaulted } else { Backing::OnDemand },
+        };
+        Self {
+            cache,
+            input: plan.input,
+            clock,
+            stop,
+            cores: CoreList::new(plan),
+            outboxes: outboxes.into_iter(),
+            interfaces: Vec::new(),
+            threads: Vec::new(),
+            starts,
+            progress: None,
+        }
+    }
+
+    /// Starts the workers of one interface or file.
+    fn add(&mut self, capture: CapturePlan) -> anyhow::Result<()> {
+        match capture {
+            CapturePlan::File { path, filter } => {
+                let file = CaptureFile::open(&path, filter.as_ref())?;
+                self.progress = Progress::of_file(&path, file.progress());
+                let input = self.input.unwrap_or(0);
+                self.spawn("file", None, CaptureClock::default(), input, move || Ok(file))
+            }
+            CapturePlan::Pcap { interface, filter } => {
+                let input = self.input_of(&interface);
+                let core = self.cores.next_if_chosen();
+                let opened = LiveCapture::open(&interface.name, filter.as_ref())?;
+                tracing::info!("{}: captured through libpcap", interface.name);
+                self.spawn(&interface.name, core, self.clock, input, move || Ok(opened))
+            }
+            CapturePlan::Xdp { interface, config, queues } => {
+                let input = self.input_of(&interface);
+                let on = Arc::new(XdpInterface::attach(interface, config)?);
+                tracing::info!("{on}");
+                self.interfaces.push(Arc::clone(&on));
+                queues.into_iter().try_for_each(|queue| {
+                    let name = format!("{}/{queue}", on.interface().name);
+                    let on = Arc::clone(&on);
+                    let core = self.cores.next();
+                    self.spawn(&name.clone(), core, self.clock, input, move || {
+                        let opened = on.open_queue(queue)?;
+                        tracing::info!("{name}: {}", opened.report());
+                        Ok(opened)
+                    })
+                })
+            }
+        }
+    }
+
+    /// Starts one worker; it opens its source on its own thread, once it is pinned and has its cache.
+    fn spawn<S: Source + 'static, C: Clock + 'static>(
+        &mut self,
+        name: &str,
+        core: Option<usize>,
+        clock: C,
+        input: u16,
+        open: impl FnOnce() -> Result<S, CaptureError> + Send + 'static,
+    ) -> anyhow::Result<()> {
+        let outbox = self.outboxes.next().ok_or_else(|| anyhow!("more workers than were planned"))?;
+        let (cache, stop, started) = (self.cache, Arc::clone(&self.stop), self.starts.0.clone());
+        let label = name.to_owned();
+        self.threads.push(spawn(name, move || {
+            let ready = pin(&label, core).and_then(|()| {
+                let cache = FlowCache::new(&cache)
+                    .with_context(|| format!("no memory for {} flows; lower --flows-per-queue", cache.flows_max))?;
+                tracing::debug!("{label}: {} places for flows on {}", cache.capacity(), cache.page_size());
+                Ok((open()?, cache))
+            });
+            match ready {
+                Ok((source, cache)) => {
+                    let _ = started.send(Ok(()));
+                    let report = Worker::new(source, clock, cache, outbox, input, stop).run();
+                    if let (Some(error), false) = (&report.error, C::DRIVEN_BY_FRAMES) {
+                        tracing::error!("{label}: {error}");
+                    }
+                    report
+                }
+                Err(error) => {
+                    let _ = started.send(Err(error));
+                    WorkerReport::default()
+                }
+            }
+        })?);
+        Ok(())
+    }
+
+    /// Waits until every worker has its source, or one could not get it.
+    fn await_start(&self) -> anyhow::Result<()> {
+        self.threads.iter().try_for_each(|_| self.starts.1.recv()?)
+    }
+
+    /// Ends workers whose start failed as a whole.
+    fn dismiss(self) {
+        drop(self.outboxes);
+        for thread in self.threads {
+            let _ = thread.join();
+        }
+    }
+
+    /// Waits for the end, of the sources or by the operator's wish, and returns what workers and interfaces counted. The
+    /// interfaces come back too: their programs are detached once the ledger has been drawn up.
+    fn watch(self) -> anyhow::Result<(Vec<WorkerReport>, Vec<Watched>)> {
+        drop(self.outboxes);
+        while !self.stop.load(Ordering::Relaxed) && self.threads.iter().any(|thread| !thread.is_finished()) {
+            thread::sleep(WATCH_INTERVAL);
+            if let Some(progress) = &self.progress {
+                progress.show();
+            }
+        }
+        drop(self.progress);
+        // From here on the host gets its frames again; what was redirected by now is read to its end.
+        self.interfaces.iter().for_each(|on| on.stop_redirecting());
+        let interfaces = self.interfaces.into_iter().map(|on| Watched { counters: on.counters(), _on: on }).collect();
+        self.stop.store(true, Ordering::Relaxed);
+        let reports = self.threads.into_iter().map(|thread| {
+            let name = thread.thread().name().unwrap_or("a worker").to_owned();
+            thread.join().map_err(|_| anyhow!("{name} died, and what it had counted with it; please report this"))
+        });
+        Ok((reports.collect::<anyhow::Result<_>>()?, interfaces))
+    }
+
+    fn input_of(&self, interface: &Interface) -> u16 {
+        self.input.unwrap_or_else(|| {
+            u16::try_from(interface.index).unwrap_or_else(|_| {
+                let Interface { name, index, .. } = interface;
+                tracing::warn!("{name}: ifIndex {index} does not fit NetFlow v5; records say 0 (--input sets another)");
+                0
+            })
+        })
+    }
+}
+
+/// Cores for workers, one after the other.
+struct CoreList {
+    cores: Vec<usize>,
+    chosen: bool,
+    used: usize,
+}
+
+impl CoreList {
+    fn new(plan: &Plan) -> Self {
+        let pinned: usize = plan
+            .captures
+            .iter()
+            .filter(|capture| matches!(capture, CapturePlan::Xdp { .. }))
+            .map(CapturePlan::worker_count)
+            .sum();
+        let there = || core_affinity::get_core_ids().unwrap_or_default().into_iter().map(|core| core.id).collect();
+        let cores = plan.cores.as_ref().map_or_else(there, |Cores(cores)| cores.clone());
+        if pinned > cores.len() {
+            tracing::warn!("{pinned} queues share {} cores: some workers wait for others", cores.len());
+        }
+        Self { cores, chosen: plan.cores.is_some(), used: 0 }
+    }
+
+    fn next(&mut self) -> Option<usize> {
+        let core = self.cores.get(self.used.checked_rem(self.cores.len())?).copied();
+        self.used += 1;
+        core
+    }
+
+    /// The next core, if an operator named cores: a worker that only looks on is not pinned otherwise.
+    fn next_if_chosen(&mut self) -> Option<usize> {
+        if self.chosen { self.next() } else { None }
+    }
+}
+
+fn pin(worker: &str, core: Option<usize>) -> anyhow::Result<()> {
+    let Some(id) = core else { return Ok(()) };
+    if core_affinity::set_for_current(core_affinity::CoreId { id }) {
+        return Ok(());
+    }
+    let there: Vec<_> = core_affinity::get_core_ids().unwrap_or_default().into_iter().map(|core| core.id).collect();
+    Err(anyhow!("{worker} cannot be pinned to core {id}: wanted one of {there:?} (--cores)"))
+}
+
+fn spawn<T: Send + 'static>(name: &str, work: impl FnOnce() -> T + Send + 'static) -> anyhow::Result<JoinHandle<T>> {
+    thread::Builder::new().name(name.to_owned()).spawn(work).with_context(|| format!("no thread for {name}"))
+}
