@@ -1,0 +1,429 @@
+//! Frames for tests, and the capture files that hold them.
+//!
+//! A *packet* here is octets from the IP header on, made by [`udp`], [`tcp`], [`icmp`] or by hand; [`Ethernet`] is the
+//! headers in front of it, outermost first, and [`Ethernet::carry`] puts the two together into a *frame*. [`PcapWriter`]
+//! writes frames into a classic capture file in either byte order and either resolution.
+
+use std::io::{self, Write};
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use etherparse::{
+    Icmpv4Type, Icmpv6Type, IpHeaders, Ipv4Header, Ipv6Header, PacketBuilder, PacketBuilderStep, ip_number,
+};
+
+/// Shortest Ethernet frame in octets without its frame check sequence (IEEE 802.3, clause 4A.4.2).
+pub const FRAME_OCTETS_MIN: usize = 60;
+/// Octets of an IPv4 header without options.
+pub const IPV4_OCTETS: usize = 20;
+/// Time to live and hop limit of all packets made here.
+const TTL: u8 = 64;
+
+/// TCP flags as they stand in octet 13 of the header.
+pub mod flags {
+    /// The sender is done.
+    pub const FIN: u8 = 0x01;
+    /// A connection begins.
+    pub const SYN: u8 = 0x02;
+    /// The connection is refused or given up.
+    pub const RST: u8 = 0x04;
+    /// Data is to be handed on at once.
+    pub const PSH: u8 = 0x08;
+    /// The acknowledgement number counts.
+    pub const ACK: u8 = 0x10;
+}
+
+/// The headers in front of a packet: Ethernet, then VLAN tags, MPLS labels or PPPoE in the order in which they are added.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Ethernet {
+    octets: Vec<u8>,
+    next: Next,
+    /// Where the PPPoE length stands, if there is one.
+    pppoe_length: Option<usize>,
+}
+
+/// How the octets written so far name what follows.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Next {
+    /// By an EtherType, which is their last two octets.
+    EtherType,
+    /// By a PPP protocol number, which is their last two octets.
+    Ppp,
+    /// Not at all: an MPLS payload is known by its first four bits.
+    Unnamed,
+}
+
+impl Default for Ethernet {
+    /// Locally administered addresses: from 02:00:00:00:00:01 to 02:00:00:00:00:02.
+    fn default() -> Self {
+        Self::new([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2])
+    }
+}
+
+impl Ethernet {
+    /// A plain Ethernet II header.
+    #[must_use]
+    pub fn new(source: [u8; 6], destination: [u8; 6]) -> Self {
+        let octets = [&destination[..], &source[..], &[0, 0]].concat();
+        Self { octets, next: Next::EtherType, pppoe_length: None }
+    }
+
+    /// Adds an IEEE 802.1Q tag (EtherType 0x8100) with a VLAN identifier of 12 bits.
+    #[must_use]
+    pub fn vlan(self, id: u16) -> Self {
+        self.tag(0x8100, id)
+    }
+
+    /// Adds a tag with any EtherType: 0x88a8 is a service tag.
+    #[must_use]
+    pub fn tag(self, ether_type: u16, id: u16) -> Self {
+        self.then(ether_type, &[id.to_be_bytes(), [0, 0]].concat(), Next::EtherType)
+    }
+
+    /// Adds a stack of MPLS labels of 20 bits each, outermost first (RFC 3032).
+    #[must_use]
+    pub fn mpls(self, labels: &[u32]) -> Self {
+        let bottom = labels.len().saturating_sub(1);
+        let entry = |(at, label): (usize, &u32)| label << 12 | u32::from(at == bottom) << 8 | u32::from(TTL);
+        let stack: Vec<u8> = labels.iter().enumerate().map(entry).flat_map(u32::to_be_bytes).collect();
+        self.then(0x8847, &stack, Next::Unnamed)
+    }
+
+    /// Adds a PPPoE session header (RFC 2516).
+    #[must_use]
+    pub fn pppoe(self, session: u16) -> Self {
+        let [high, low] = session.to_be_bytes();
+        let mut longer = self.then(0x8864, &[0x11, 0, high, low, 0, 0, 0, 0], Next::Ppp);
+        longer.pppoe_length = Some(longer.octets.len() - 4);
+        longer
+    }
+
+    /// Length of the headers in octets: where the packet will stand.
+    #[must_use]
+    pub fn octets(&self) -> usize {
+        self.octets.len()
+    }
+
+    /// The frame that carries an IPv4 or IPv6 packet, padded with zeros to the shortest length that Ethernet allows.
+    #[must_use]
+    pub fn carry(&self, packet: &[u8]) -> Vec<u8> {
+        let is_ipv6 = packet.first().is_some_and(|octet| octet >> 4 == 6);
+        self.carry_as(if is_ipv6 { 0x86dd } else { 0x0800 }, packet)
+    }
+
+    /// The frame that carries anything, under the given EtherType, padded to the shortest length that Ethernet allows.
+    #[must_use]
+    pub fn carry_as(&self, ether_type: u16, payload: &[u8]) -> Vec<u8> {
+        let mut frame = self.clone().name_next(ether_type).octets;
+        frame.extend_from_slice(payload);
+        if let Some(at) = self.pppoe_length {
+            let length = frame.len() - at - 2;
+            frame[at..at + 2].copy_from_slice(&octets_16(length));
+        }
+        frame.resize(frame.len().max(FRAME_OCTETS_MIN), 0);
+        frame
+    }
+
+    fn then(self, ether_type: u16, header: &[u8], next: Next) -> Self {
+        let mut longer = self.name_next(ether_type);
+        longer.octets.extend_from_slice(header);
+        Self { next, ..longer }
+    }
+
+    /// Writes the type of what follows where the octets so far have a place for it.
+    fn name_next(mut self, ether_type: u16) -> Self {
+        let number = match self.next {
+            Next::EtherType => ether_type,
+            // PPP numbers its protocols in its own way: 0x0021 is IPv4, 0x0057 IPv6, 0x0281 MPLS.
+            Next::Ppp => match ether_type {
+                0x0800 => 0x0021,
+                0x86dd => 0x0057,
+                0x8847 => 0x0281,
+                other => other,
+            },
+            Next::Unnamed => return self,
+        };
+        let place = self.octets.len() - 2;
+        self.octets[place..].copy_from_slice(&number.to_be_bytes());
+        self
+    }
+}
+
+/// A UDP packet over whichever IP the addresses are of.
+///
+/// # Panics
+///
+/// When one address is IPv4 and the other IPv6, or the payload is longer than a datagram.
+#[must_use]
+pub fn udp(source: SocketAddr, destination: SocketAddr, payload: &[u8]) -> Vec<u8> {
+    let builder = ip(source.ip(), destination.ip()).udp(source.port(), destination.port());
+    let mut packet = Vec::with_capacity(builder.size(payload.len()));
+    builder.write(&mut packet, payload).expect("a vector takes any datagram of less than 64 KiB");
+    packet
+}
+
+/// A TCP packet with the given [`flags`], over whichever IP the addresses are of.
+///
+/// # Panics
+///
+/// When one address is IPv4 and the other IPv6, or the payload is longer than a packet.
+#[must_use]
+pub fn tcp(source: SocketAddr, destination: SocketAddr, tcp_flags: u8, payload: &[u8]) -> Vec<u8> {
+    let mut header = etherparse::TcpHeader::new(source.port(), destination.port(), 1, u16::MAX);
+    header.fin = tcp_flags & flags::FIN != 0;
+    header.syn = tcp_flags & flags::SYN != 0;
+    header.rst = tcp_flags & flags::RST != 0;
+    header.psh = tcp_flags & flags::PSH != 0;
+    header.ack = tcp_flags & flags::ACK != 0;
+    let builder = ip(source.ip(), destination.ip()).tcp_header(header);
+    let mut packet = Vec::with_capacity(builder.size(payload.len()));
+    builder.write(&mut packet, payload).expect("a vector takes any packet of less than 64 KiB");
+    packet
+}
+
+/// An ICMP packet, or ICMPv6 over IPv6, with the given type and code and a rest of header of zeros.
+///
+/// # Panics
+///
+/// When one address is IPv4 and the other IPv6, or the payload is longer than a packet.
+#[must_use]
+pub fn icmp(source: IpAddr, destination: IpAddr, icmp_type: u8, code: u8, payload: &[u8]) -> Vec<u8> {
+    let mut packet = Vec::new();
+    let written = match source {
+        IpAddr::V4(_) => {
+            let kind = Icmpv4Type::Unknown { type_u8: icmp_type, code_u8: code, bytes5to8: [0; 4] };
+            ip(source, destination).icmpv4(kind).write(&mut packet, payload)
+        }
+        IpAddr::V6(_) => {
+            let kind = Icmpv6Type::Unknown { type_u8: icmp_type, code_u8: code, bytes5to8: [0; 4] };
+            ip(source, destination).icmpv6(kind).write(&mut packet, payload)
+        }
+    };
+    written.expect("a vector takes any packet of less than 64 KiB");
+    packet
+}
+
+/// The same IPv4 packet with another type of service and its header checksum made right again.
+///
+/// # Panics
+///
+/// When `packet` is not an IPv4 packet.
+#[must_use]
+pub fn with_tos(packet: &[u8], tos: u8) -> Vec<u8> {
+    rewritten(packet, |header| header[1] = tos)
+}
+
+/// The pieces of an IPv4 packet whose header has no options, `piece_octets` of payload each but for the last (RFC 791).
+///
+/// # Panics
+///
+/// When `piece_octets` is not a multiple of 8 above 0, or `packet` is not an IPv4 packet of at most 64 KiB.
+#[must_use]
+pub fn fragments(packet: &[u8], piece_octets: usize) -> Vec<Vec<u8>> {
+    assert!(
+        piece_octets > 0 && piece_octets.is_multiple_of(8),
+        "piece of {piece_octets} octets, wanted a multiple of 8"
+    );
+    let (header, payload) = packet.split_at(IPV4_OCTETS);
+    let last = payload.len().div_ceil(piece_octets).saturating_sub(1);
+    let fragment = |(at, piece): (usize, &[u8])| {
+        let more: u16 = if at < last { 0x2000 } else { 0 };
+        let [high, low] = octets_16(at * piece_octets / 8);
+        rewritten(&[header, piece].concat(), |header| {
+            header[2..4].copy_from_slice(&octets_16(IPV4_OCTETS + piece.len()));
+            header[6..8].copy_from_slice(&(more | u16::from_be_bytes([high, low])).to_be_bytes());
+        })
+    };
+    payload.chunks(piece_octets).enumerate().map(fragment).collect()
+}
+
+/// Order of the octets in a capture file's own headers.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum ByteOrder {
+    /// Least significant octet first.
+    Little,
+    /// Most significant octet first.
+    Big,
+}
+
+/// What the second half of a time stamp in a capture file counts.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Resolution {
+    /// Microseconds: magic number 0xa1b2c3d4.
+    Micro,
+    /// Nanoseconds: magic number 0xa1b23c4d.
+    Nano,
+}
+
+/// Writes a classic capture file of Ethernet frames (draft-ietf-opsawg-pcap).
+pub struct PcapWriter<W> {
+    output: W,
+    order: ByteOrder,
+    resolution: Resolution,
+}
+
+impl<W: Write> PcapWriter<W> {
+    /// Writes the file header. The snapshot length is 262144 octets, as tcpdump has it.
+    ///
+    /// # Errors
+    ///
+    /// What `output` says.
+    pub fn new(output: W, order: ByteOrder, resolution: Resolution) -> io::Result<Self> {
+        let mut writer = Self { output, order, resolution };
+        let magic = match resolution {
+            Resolution::Micro => 0xa1b2_c3d4,
+            Resolution::Nano => 0xa1b2_3c4d,
+        };
+        writer.number(magic)?;
+        // Version 2.4 is two halves of 16 bits.
+        writer.number(match order {
+            ByteOrder::Little => 4 << 16 | 2,
+            ByteOrder::Big => 2 << 16 | 4,
+        })?;
+        for field in [0, 0, 262_144, 1] {
+            writer.number(field)?;
+        }
+        Ok(writer)
+    }
+
+    /// Writes one frame, seen at `time` after 1970.
+    ///
+    /// # Errors
+    ///
+    /// What the output says.
+    pub fn frame(&mut self, time: Duration, frame: &[u8]) -> io::Result<()> {
+        self.cut_frame(time, frame, frame.len())
+    }
+
+    /// Writes what a capture kept of a frame that had `wire_octets` on the wire.
+    ///
+    /// # Errors
+    ///
+    /// What the output says.
+    pub fn cut_frame(&mut self, time: Duration, kept: &[u8], wire_octets: usize) -> io::Result<()> {
+        let fraction = match self.resolution {
+            Resolution::Micro => time.subsec_micros(),
+            Resolution::Nano => time.subsec_nanos(),
+        };
+        let invalid =
+            |_| io::Error::new(io::ErrorKind::InvalidInput, "value above 2^32 - 1, which a pcap file cannot hold");
+        self.number(u32::try_from(time.as_secs()).map_err(invalid)?)?;
+        self.number(fraction)?;
+        self.number(u32::try_from(kept.len()).map_err(invalid)?)?;
+        self.number(u32::try_from(wire_octets).map_err(invalid)?)?;
+        self.output.write_all(kept)
+    }
+
+    /// Flushes the output and gives it back.
+    ///
+    /// # Errors
+    ///
+    /// What the output says.
+    pub fn finish(mut self) -> io::Result<W> {
+        self.output.flush()?;
+        Ok(self.output)
+    }
+
+    fn number(&mut self, value: u32) -> io::Result<()> {
+        self.output.write_all(&match self.order {
+            ByteOrder::Little => value.to_le_bytes(),
+            ByteOrder::Big => value.to_be_bytes(),
+        })
+    }
+}
+
+fn ip(source: IpAddr, destination: IpAddr) -> PacketBuilderStep<IpHeaders> {
+    let headers = match (source, destination) {
+        (IpAddr::V4(source), IpAddr::V4(destination)) => {
+            let mut header = Ipv4Header::new(0, TTL, ip_number::UDP, source.octets(), destination.octets())
+                .expect("an empty payload fits an IPv4 packet");
+            header.dont_fragment = false;
+            IpHeaders::Ipv4(header, etherparse::Ipv4Extensions::default())
+        }
+        (IpAddr::V6(source), IpAddr::V6(destination)) => {
+            let header = Ipv6Header {
+                hop_limit: TTL,
+                source: source.octets(),
+                destination: destination.octets(),
+                ..Ipv6Header::default()
+            };
+            IpHeaders::Ipv6(header, etherparse::Ipv6Extensions::default())
+        }
+        _ => panic!("addresses {source} and {destination}: wanted both IPv4 or both IPv6"),
+    };
+    PacketBuilder::ip(headers)
+}
+
+/// The same IPv4 packet after `change` to its header, with the header checksum made right.
+fn rewritten(packet: &[u8], change: impl FnOnce(&mut [u8])) -> Vec<u8> {
+    let mut packet = packet.to_vec();
+    change(&mut packet[..IPV4_OCTETS]);
+    let (header, _) = Ipv4Header::from_slice(&packet).expect("an IPv4 packet");
+    packet[10..12].copy_from_slice(&header.calc_header_checksum().to_be_bytes());
+    packet
+}
+
+fn octets_16(number: usize) -> [u8; 2] {
+    u16::try_from(number).expect("lengths in a packet are below 64 KiB").to_be_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn packet() -> Vec<u8> {
+        udp("10.0.0.1:1000".parse().unwrap(), "10.0.0.2:2000".parse().unwrap(), &[7; 40])
+    }
+
+    #[test]
+    fn stacks_headers_in_the_order_in_which_they_are_added() {
+        let frame = Ethernet::default().tag(0x88a8, 5).vlan(6).mpls(&[16, 17]).carry(&packet());
+        #[rustfmt::skip]
+        let link = [
+            2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1, 0x88, 0xa8, 0, 5, 0x81, 0, 0, 6, 0x88, 0x47,
+            0, 1, 0, 64, 0, 1, 0x11, 64, 0x45,
+        ];
+        assert_eq!(frame[..link.len()], link);
+    }
+
+    #[test]
+    fn pppoe_tells_its_length_and_the_protocol_of_ppp() {
+        let ethernet = Ethernet::default().pppoe(0x0102);
+        let frame = ethernet.carry(&packet());
+        assert_eq!(frame[12..22], [0x88, 0x64, 0x11, 0, 1, 2, 0, 70, 0, 0x21]);
+        assert_eq!(ethernet.octets(), 22);
+    }
+
+    #[test]
+    fn pads_to_the_shortest_frame() {
+        let short = udp("10.0.0.1:1".parse().unwrap(), "10.0.0.2:2".parse().unwrap(), &[]);
+        assert_eq!(Ethernet::default().carry(&short).len(), FRAME_OCTETS_MIN);
+    }
+
+    #[test]
+    fn fragments_carry_the_payload_and_right_checksums() {
+        let pieces = fragments(&packet(), 24);
+        assert_eq!(pieces.iter().map(Vec::len).collect::<Vec<_>>(), [44, 44]);
+        for piece in &pieces {
+            let (header, _) = Ipv4Header::from_slice(piece).unwrap();
+            assert_eq!(header.header_checksum, header.calc_header_checksum());
+        }
+        assert_eq!(pieces[0][6..8], [0x20, 0]);
+        assert_eq!(pieces[1][6..8], [0, 3]);
+    }
+
+    #[test]
+    fn capture_files_begin_as_the_format_says() {
+        let bytes = |order, resolution| {
+            let mut writer = PcapWriter::new(Vec::new(), order, resolution).unwrap();
+            writer.frame(Duration::new(1, 5_000), &[9]).unwrap();
+            writer.finish().unwrap()
+        };
+        let big = bytes(ByteOrder::Big, Resolution::Nano);
+        assert_eq!(big[..8], [0xa1, 0xb2, 0x3c, 0x4d, 0, 2, 0, 4]);
+        assert_eq!(big[24..], [0, 0, 0, 1, 0, 0, 0x13, 0x88, 0, 0, 0, 1, 0, 0, 0, 1, 9]);
+        let little = bytes(ByteOrder::Little, Resolution::Micro);
+        assert_eq!(little[..8], [0xd4, 0xc3, 0xb2, 0xa1, 2, 0, 4, 0]);
+        assert_eq!(little[24..32], [1, 0, 0, 0, 5, 0, 0, 0]);
+    }
+}
