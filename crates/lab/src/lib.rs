@@ -1,6 +1,7 @@
-//! What tests and benches stand on, and nothing that is shipped: traffic whose truth is known ([`send`]), and frames and
-//! capture files by hand ([`frames`]).
+//! What tests and benches stand on, and nothing that is shipped: network namespaces with veth pairs in them
+//! ([`namespace`]), traffic whose truth is known ([`send`]), and frames and capture files by hand ([`frames`]).
 
 pub mod frames;
 pub mod interface;
+pub mod namespace;
 pub mod send;
