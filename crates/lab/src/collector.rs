@@ -1,0 +1,336 @@
+//! A collector of NetFlow v5 for tests: it counts, and looks for what an exporter may do wrong.
+//!
+//! [`Collector::bind`] opens a socket with a receive buffer so large that a test loses nothing there, a thread of its own
+//! receives, and [`Collector::stop`] gives what came: totals, gaps in the sequence, and every record whose times
+//! contradict First <= Last <= SysUptime in the order of numbers modulo 2^32.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::fs;
+use std::io;
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use nix::sys::socket::{setsockopt, sockopt};
+use nix::sys::stat::fstat;
+use socket2::SockRef;
+use xdprobe_export::v5::{self, DatagramError, Record};
+
+/// Octets of the socket's receive buffer: some 40 000 datagrams.
+const RECEIVE_BUFFER_OCTETS: usize = 64 << 20;
+/// How long the thread waits for a datagram before it looks whether to stop. Whatever came before a stop is received.
+const WAIT: Duration = Duration::from_millis(20);
+/// Place of the inode in a row of /proc/net/udp, from 0 (Linux, net/ipv4/udp.c, udp4_format_sock).
+const INODE_COLUMN: usize = 9;
+
+/// What to keep.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Keep {
+    /// Counts only.
+    #[default]
+    Counts,
+    /// All records too, in order of arrival: 48 octets each.
+    Records,
+}
+
+/// What came.
+#[derive(Clone, Debug, Default)]
+pub struct Received {
+    /// Datagrams that were version 5.
+    pub datagrams: u64,
+    /// Records in them.
+    pub records: u64,
+    /// Packets that the records count.
+    pub packets: u64,
+    /// Octets that the records count.
+    pub octets: u64,
+    /// Where a sequence went on from another number than was expected, in order of arrival.
+    pub gaps: Vec<Gap>,
+    /// Records whose times contradict each other or their header, in order of arrival.
+    pub violations: Vec<Violation>,
+    /// Datagrams that were not version 5, and why.
+    pub undecoded: Vec<DatagramError>,
+    /// Datagrams that the kernel dropped since the socket's buffer was full.
+    pub dropped_by_socket: u64,
+    /// The records, where they were to be kept.
+    pub list: Vec<Record>,
+}
+
+/// One sequence space: the exporter's address, engine type and engine id.
+pub type Space = (SocketAddr, u8, u8);
+
+/// A sequence that did not go on as its count of records says.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Gap {
+    /// The sequence's space.
+    pub space: Space,
+    /// The number that was to come.
+    pub wanted: u32,
+    /// The number that came.
+    pub found: u32,
+}
+
+impl Gap {
+    /// Records missing, or above 2^31 when numbers went back.
+    #[must_use]
+    pub fn missing(&self) -> u32 {
+        self.found.wrapping_sub(self.wanted)
+    }
+}
+
+/// A record against First <= Last <= SysUptime, all in ms modulo 2^32.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Violation {
+    /// First of the record.
+    pub first_ms: u32,
+    /// Last of the record.
+    pub last_ms: u32,
+    /// SysUptime of its header.
+    pub sys_uptime_ms: u32,
+}
+
+impl fmt::Display for Received {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { datagrams, records, packets, octets, .. } = self;
+        write!(f, "{datagrams} datagrams, {records} records, {packets} packets, {octets} octets")?;
+        write!(f, ", {} gaps, {} violations of time", self.gaps.len(), self.violations.len())?;
+        write!(f, ", {} undecoded, {} dropped by the socket", self.undecoded.len(), self.dropped_by_socket)
+    }
+}
+
+/// A collector at work on a thread of its own.
+pub struct Collector {
+    address: SocketAddr,
+    stop: Arc<AtomicBool>,
+    records: Arc<AtomicU64>,
+    worker: Option<JoinHandle<Result<Received>>>,
+}
+
+impl Collector {
+    /// Starts a collector on a free port of 127.0.0.1, in the caller's network namespace.
+    ///
+    /// # Errors
+    ///
+    /// As [`bind`](Self::bind).
+    pub fn start(keep: Keep) -> Result<Self> {
+        Self::bind(SocketAddr::from(([127, 0, 0, 1], 0)), keep)
+    }
+
+    /// Starts a collector on `address`, where port 0 is any free one, in the network namespace of the calling thread:
+    /// call it in [`Namespace::run`](crate::namespace::Namespace::run) for another one.
+    ///
+    /// # Errors
+    ///
+    /// When the address cannot be bound.
+    pub fn bind(address: SocketAddr, keep: Keep) -> Result<Self> {
+        let socket = UdpSocket::bind(address).with_context(|| format!("binding the collector to {address}"))?;
+        enlarge_buffer(&socket)?;
+        socket.set_read_timeout(Some(WAIT))?;
+        let address = socket.local_addr()?;
+        let (stop, records) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let receiver = Receiver { socket, keep, stop: stop.clone(), records: records.clone() };
+        let worker = thread::Builder::new().name("lab-collector".to_owned()).spawn(move || receiver.run())?;
+        Ok(Self { address, stop, records, worker: Some(worker) })
+    }
+
+    /// Where to export to.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Records so far.
+    #[must_use]
+    pub fn records(&self) -> u64 {
+        self.records.load(Ordering::Relaxed)
+    }
+
+    /// Receives what has come until now, and ends.
+    ///
+    /// # Errors
+    ///
+    /// When the socket could not be read.
+    ///
+    /// # Panics
+    ///
+    /// When the receiving thread did.
+    pub fn stop(mut self) -> Result<Received> {
+        self.join().unwrap_or_else(|| Ok(Received::default()))
+    }
+
+    fn join(&mut self) -> Option<Result<Received>> {
+        self.stop.store(true, Ordering::Relaxed);
+        let worker = self.worker.take()?;
+        Some(worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    }
+}
+
+impl Drop for Collector {
+    fn drop(&mut self) {
+        self.join();
+    }
+}
+
+/// What the receiving thread owns.
+struct Receiver {
+    socket: UdpSocket,
+    keep: Keep,
+    stop: Arc<AtomicBool>,
+    records: Arc<AtomicU64>,
+}
+
+impl Receiver {
+    /// Receives until it is to stop and nothing more comes.
+    fn run(self) -> Result<Received> {
+        let mut received = Received::default();
+        let mut sequences = HashMap::new();
+        // One octet more than the longest datagram, so that a longer one is seen to be too long.
+        let mut datagram = [0; v5::DATAGRAM_OCTETS_MAX + 1];
+        loop {
+            match self.socket.recv_from(&mut datagram) {
+                Ok((octets, exporter)) => received.count(&datagram[..octets], exporter, &mut sequences, self.keep),
+                Err(error) if is_timeout(&error) && self.stop.load(Ordering::Relaxed) => break,
+                Err(error) if is_timeout(&error) || error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error).context("receiving export datagrams"),
+            }
+            self.records.store(received.records, Ordering::Relaxed);
+        }
+        received.dropped_by_socket = dropped_by(&self.socket)?;
+        Ok(received)
+    }
+}
+
+impl Received {
+    fn count(&mut self, datagram: &[u8], exporter: SocketAddr, sequences: &mut HashMap<Space, u32>, keep: Keep) {
+        let (header, records) = match v5::decode(datagram) {
+            Ok(decoded) => decoded,
+            Err(error) => return self.undecoded.push(error),
+        };
+        let space = (exporter, header.engine_type, header.engine_id);
+        let found = header.flow_sequence.get();
+        let next = found.wrapping_add(u32::from(header.count.get()));
+        if let Some(wanted) = sequences.insert(space, next).filter(|wanted| *wanted != found) {
+            self.gaps.push(Gap { space, wanted, found });
+        }
+        self.datagrams += 1;
+        self.records += records.len() as u64;
+        for record in records {
+            self.packets += u64::from(record.packets.get());
+            self.octets += u64::from(record.octets.get());
+            self.violations.extend(violation(record, header.sys_uptime_ms.get()));
+        }
+        if keep == Keep::Records {
+            self.list.extend_from_slice(records);
+        }
+    }
+}
+
+fn violation(record: &Record, sys_uptime_ms: u32) -> Option<Violation> {
+    let (first_ms, last_ms) = (record.first_ms.get(), record.last_ms.get());
+    let in_order = is_at_most(first_ms, last_ms) && is_at_most(last_ms, sys_uptime_ms);
+    (!in_order).then_some(Violation { first_ms, last_ms, sys_uptime_ms })
+}
+
+/// Order of numbers modulo 2^32: the way from one to the other is the shorter one (RFC 1982, section 3.2).
+fn is_at_most(one: u32, other: u32) -> bool {
+    other.wrapping_sub(one) < 1 << 31
+}
+
+/// Beyond net.core.rmem_max where that is allowed, and as much as it allows elsewhere.
+fn enlarge_buffer(socket: &UdpSocket) -> Result<()> {
+    if setsockopt(socket, sockopt::RcvBufForce, &RECEIVE_BUFFER_OCTETS).is_err() {
+        SockRef::from(socket).set_recv_buffer_size(RECEIVE_BUFFER_OCTETS).context("enlarging the receive buffer")?;
+    }
+    Ok(())
+}
+
+fn is_timeout(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
+}
+
+/// The last column of the socket's row in the kernel's table, which the thread sees for its own network namespace.
+fn dropped_by(socket: &UdpSocket) -> Result<u64> {
+    let inode = fstat(socket)?.st_ino.to_string();
+    let table = if socket.local_addr()?.is_ipv4() { "/proc/thread-self/net/udp" } else { "/proc/thread-self/net/udp6" };
+    let rows = fs::read_to_string(table).with_context(|| format!("reading {table}"))?;
+    let of_socket = |row: &&str| row.split_whitespace().nth(INODE_COLUMN) == Some(&inode);
+    let row = rows.lines().find(of_socket).with_context(|| format!("{table} has no row for inode {inode}"))?;
+    let drops = row.split_whitespace().next_back().and_then(|drops| drops.parse().ok());
+    drops.with_context(|| format!("{table} ends a row without a number of drops: {row}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use xdprobe_export::v5::Header;
+
+    /// Sends one datagram of records with these (First, Last), at `sys_uptime_ms`.
+    fn export(socket: &UdpSocket, to: SocketAddr, sequence: u32, sys_uptime_ms: u32, times: &[(u32, u32)]) {
+        let record = |(first, last): &(u32, u32)| Record {
+            packets: 2.into(),
+            octets: 100.into(),
+            first_ms: (*first).into(),
+            last_ms: (*last).into(),
+            ..Record::default()
+        };
+        let records: Vec<Record> = times.iter().map(record).collect();
+        let header =
+            Header { sys_uptime_ms: sys_uptime_ms.into(), flow_sequence: sequence.into(), ..Header::default() };
+        let mut datagram = [0; v5::DATAGRAM_OCTETS_MAX];
+        let octets = v5::encode(&header, &records, &mut datagram).unwrap();
+        socket.send_to(&datagram[..octets], to).unwrap();
+    }
+
+    fn collect(send: impl FnOnce(&UdpSocket, SocketAddr)) -> Received {
+        let collector = Collector::start(Keep::Records).unwrap();
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        send(&socket, collector.address());
+        collector.stop().unwrap()
+    }
+
+    #[test]
+    fn counts_what_was_exported() {
+        let received = collect(|socket, to| {
+            export(socket, to, 7, 100, &[(1, 2), (3, 3)]);
+            export(socket, to, 9, 100, &[(1, 100)]);
+        });
+        assert_eq!(
+            received.to_string(),
+            "2 datagrams, 3 records, 6 packets, 300 octets, 0 gaps, 0 violations of time, 0 undecoded, \
+             0 dropped by the socket"
+        );
+        assert_eq!(received.list.len(), 3);
+    }
+
+    #[test]
+    fn finds_gaps_in_the_sequence() {
+        let received = collect(|socket, to| {
+            export(socket, to, u32::MAX, 5, &[(1, 1), (1, 1)]);
+            export(socket, to, 1, 5, &[(1, 1)]);
+            export(socket, to, 12, 5, &[(1, 1)]);
+        });
+        assert_eq!(received.gaps.iter().map(Gap::missing).collect::<Vec<_>>(), [10]);
+    }
+
+    #[test]
+    fn finds_times_out_of_order_but_not_across_a_wrap() {
+        let received = collect(|socket, to| {
+            export(socket, to, 0, 5, &[(u32::MAX - 1, 3), (3, 2), (1, 6)]);
+        });
+        let times: Vec<_> =
+            received.violations.iter().map(|violation| (violation.first_ms, violation.last_ms)).collect();
+        assert_eq!(times, [(3, 2), (1, 6)]);
+    }
+
+    #[test]
+    fn tells_what_was_no_datagram() {
+        let received = collect(|socket, to| {
+            socket.send_to(&[0; 3], to).unwrap();
+        });
+        assert_eq!((received.datagrams, received.undecoded), (0, vec![DatagramError::Short(3)]));
+    }
+}
