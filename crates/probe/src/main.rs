@@ -13,9 +13,12 @@ mod progress;
 mod worker;
 
 use clap::{Parser, Subcommand};
-use std::io::stderr;
+use std::io::{IsTerminal, stderr};
 use std::process::ExitCode;
-use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::Layer;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 /// A NetFlow probe for line-rate taps: packets on an interface become NetFlow v5 records, and every packet is accounted for.
 #[derive(Debug, Parser)]
@@ -48,7 +51,7 @@ fn main() -> ExitCode {
         (_, true) => LevelFilter::WARN,
         _ => LevelFilter::INFO,
     };
-    tracing_subscriber::fmt().with_writer(stderr).with_max_level(level).without_time().with_target(false).init();
+    log_to_stderr(level);
     let done = match arguments.command {
         Command::Run(arguments) => command::run::run(*arguments),
         Command::Print(arguments) => command::print::run(&arguments),
@@ -60,4 +63,12 @@ fn main() -> ExitCode {
             ExitCode::from(if error.is::<command::UsageError>() { 2 } else { 1 })
         }
     }
+}
+
+/// Logs what xdprobe's own crates say; libraries stay silent.
+fn log_to_stderr(level: LevelFilter) {
+    let lines = tracing_subscriber::fmt::layer().with_writer(stderr).with_ansi(stderr().is_terminal());
+    let lines = lines.without_time().with_target(false);
+    let ours = Targets::new().with_target("xdprobe", level);
+    tracing_subscriber::registry().with(lines.with_filter(ours)).init();
 }

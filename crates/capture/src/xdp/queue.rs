@@ -296,39 +296,29 @@ struct Bound {
     huge_pages: bool,
 }
 
-/// Binds a queue in the first of the ways that the mode allows and the driver supports.
+/// Binds a queue in the way that the mode asks for.
 fn bind(interface: &Interface, queue: u32, layout: &Layout<'_>, in_driver: bool) -> Result<Bound, String> {
-    let ways: &[BindFlags] = match (layout.config.mode, in_driver) {
-        (Mode::ZeroCopy, _) => &[BindFlags::XDP_ZEROCOPY],
-        (Mode::Auto, true) => &[BindFlags::XDP_ZEROCOPY, BindFlags::XDP_COPY],
-        (Mode::Auto | Mode::Copy | Mode::Skb, _) => &[BindFlags::XDP_COPY],
+    let way = match layout.config.mode {
+        Mode::ZeroCopy => BindFlags::XDP_ZEROCOPY,
+        // With neither flag the kernel tries zero-copy and else copies, without a word: the report says what it did.
+        Mode::Auto if in_driver => BindFlags::empty(),
+        Mode::Auto | Mode::Copy | Mode::Skb => BindFlags::XDP_COPY,
     };
-    let mut last = String::new();
-    for &way in ways {
-        let flags = way
-            | BindFlags::XDP_USE_NEED_WAKEUP
-            | if layout.frags { BindFlags::XDP_USE_SG } else { BindFlags::empty() };
-        match bind_when_free(interface, queue, layout, flags) {
-            Ok(bound) => return Ok(bound),
-            Err(BindError { errno: Some(libc::ENOBUFS | libc::ENOMEM), .. }) => {
-                return Err(format!(
-                    "no memory for {} MiB of frames; raise the memlock limit (ulimit -l), grant CAP_IPC_LOCK, or ask for a \
-                     smaller --ring",
-                    (u64::from(layout.frame_count.get()) * u64::from(layout.frame_octets)) >> 20
-                ));
-            }
-            Err(BindError { errno: Some(libc::EPERM), .. }) => {
-                return Err("not permitted; wanted: root, or CAP_NET_RAW and CAP_NET_ADMIN".to_owned());
-            }
-            Err(BindError { errno: Some(libc::EBUSY), .. }) => {
-                return Err("another AF_XDP socket is bound to it; stop that program first".to_owned());
-            }
-            Err(error) => last = error.what,
-        }
-    }
-    Err(match layout.config.mode {
-        Mode::ZeroCopy => format!("the driver does not support zero-copy ({last}); try --mode auto"),
-        _ => format!("the socket cannot be bound ({last}); `ethtool -l {}` shows the queues there are", interface.name),
+    let frags = if layout.frags { BindFlags::XDP_USE_SG } else { BindFlags::empty() };
+    let error = match bind_when_free(interface, queue, layout, way | frags | BindFlags::XDP_USE_NEED_WAKEUP) {
+        Ok(bound) => return Ok(bound),
+        Err(error) => error,
+    };
+    Err(match (error.errno, layout.config.mode) {
+        (Some(libc::ENOBUFS | libc::ENOMEM), _) => format!(
+            "no memory for {} MiB of frames; raise the memlock limit (ulimit -l), grant CAP_IPC_LOCK, or ask for a smaller \
+             --ring",
+            (u64::from(layout.frame_count.get()) * u64::from(layout.frame_octets)) >> 20
+        ),
+        (Some(libc::EPERM), _) => "not permitted; wanted: root, or CAP_NET_RAW and CAP_NET_ADMIN".to_owned(),
+        (Some(libc::EBUSY), _) => "another AF_XDP socket is bound to it; stop that program first".to_owned(),
+        (_, Mode::ZeroCopy) => format!("the driver does not support zero-copy ({}); try --mode auto", error.what),
+        _ => format!("the socket cannot be bound ({}); `ethtool -l {}` shows its queues", error.what, interface.name),
     })
 }
 
