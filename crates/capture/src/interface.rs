@@ -46,17 +46,13 @@ impl Interface {
         upper.map(|upper| format!("'{upper}' stands on it"))
     }
 
-    /// Packets that the card or its driver has dropped since it was loaded, as far as either tells.
+    /// What the card and its driver have counted of drops since they were loaded.
     #[must_use]
-    pub fn driver_drops(&self) -> u64 {
-        if let Some(veth) = driver_statistics::veth_drops(&self.name) {
-            return veth;
-        }
+    pub fn driver_drops(&self) -> DriverDrops {
         let statistics = sysfs(&self.name).join("statistics");
-        ["rx_dropped", "rx_missed_errors", "rx_fifo_errors"]
-            .into_iter()
-            .filter_map(|counter| read_number(&statistics.join(counter)))
-            .sum()
+        let counters = ["rx_dropped", "rx_missed_errors", "rx_fifo_errors"];
+        let dropped = counters.into_iter().filter_map(|counter| read_number(&statistics.join(counter))).sum();
+        DriverDrops { dropped, redirects: driver_statistics::redirects(&self.name) }
     }
 
     /// Writes a tunable of the device in sysfs and returns what it was.
@@ -69,6 +65,39 @@ impl Interface {
         let before = read_number(&path).ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
         fs::write(&path, value.to_string())?;
         Ok(before)
+    }
+}
+
+/// A driver's counts of drops at one moment.
+#[derive(Clone, Copy, Debug)]
+pub struct DriverDrops {
+    /// Packets, by the interface's own statistics.
+    dropped: u64,
+    /// What the driver says of XDP redirects.
+    redirects: Redirects,
+}
+
+/// What a driver says of XDP redirects. Some count those that the socket refused among their drops; the socket has counted
+/// them already, so they must be known to be left out.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Redirects {
+    /// How many succeeded; its drops hold the rest (veth).
+    Succeeded(u64),
+    /// How many failed; its drops hold them (virtio_net). 0 where a driver does not say, and counts them nowhere.
+    Failed(u64),
+}
+
+impl DriverDrops {
+    /// Packets that were dropped since `before` and never reached an XDP program that handed `redirected` to sockets since
+    /// then.
+    #[must_use]
+    pub fn since(&self, before: &Self, redirected: u64) -> u64 {
+        let failed = match (self.redirects, before.redirects) {
+            (Redirects::Succeeded(now), Redirects::Succeeded(before)) => redirected.saturating_sub(now - before),
+            (Redirects::Failed(now), Redirects::Failed(before)) => now - before,
+            _ => 0,
+        };
+        self.dropped.saturating_sub(before.dropped).saturating_sub(failed)
     }
 }
 
@@ -105,6 +134,14 @@ mod tests {
         assert_eq!((loopback.name.as_str(), loopback.queue_count), ("lo", 1));
         assert!(loopback.mtu >= 1500);
         assert!(loopback.carries_host_traffic().unwrap().contains("127.0.0.1"));
+    }
+
+    #[test]
+    fn drops_that_a_socket_has_counted_are_not_the_drivers() {
+        let at = |dropped, redirects| DriverDrops { dropped, redirects };
+        assert_eq!(at(15, Redirects::Failed(0)).since(&at(10, Redirects::Failed(0)), 100), 5);
+        assert_eq!(at(15, Redirects::Succeeded(1098)).since(&at(10, Redirects::Succeeded(1000)), 100), 3);
+        assert_eq!(at(15, Redirects::Failed(4)).since(&at(10, Redirects::Failed(2)), 100), 3);
     }
 
     #[test]

@@ -1,15 +1,24 @@
 //! A driver's own counters (`ethtool -S`), by the ioctl that every driver answers: netlink carries only the standard ones.
 
+use super::Redirects;
 use nix::libc;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 use std::os::fd::AsRawFd;
 
-/// What veth dropped of the interface's frames before XDP saw them, on all queues; none where the driver is not veth.
-pub fn veth_drops(interface: &str) -> Option<u64> {
-    let statistics = read(interface)?;
-    let drops = |name: &str| name.starts_with("rx_queue_") && name.ends_with("_drops") && !name.ends_with("_xdp_drops");
-    let is_veth = statistics.iter().any(|(name, _)| name == "peer_ifindex");
-    is_veth.then(|| statistics.iter().filter(|(name, _)| drops(name)).map(|(_, value)| value).sum())
+/// What the interface's driver says of XDP redirects, on all queues.
+pub fn redirects(interface: &str) -> Redirects {
+    let statistics = read(interface).unwrap_or_default();
+    let sum = |suffix: &str| {
+        let of_queues = statistics.iter().filter(|(name, _)| name.starts_with("rx_queue_") && name.ends_with(suffix));
+        of_queues.map(|(_, value)| value).sum()
+    };
+    if statistics.iter().any(|(name, _)| name == "peer_ifindex") {
+        // drivers/net/veth.c: a failed redirect counts as rx_drops, a successful one as xdp_redirect.
+        Redirects::Succeeded(sum("_xdp_redirect"))
+    } else {
+        // drivers/net/virtio_net.c: a failed redirect counts as xdp_drops and as drops.
+        Redirects::Failed(sum("_xdp_drops"))
+    }
 }
 
 // linux/ethtool.h and linux/sockios.h.

@@ -11,6 +11,7 @@ mod socket_options;
 
 pub use queue::{QueueReport, XdpQueue};
 
+use crate::interface::DriverDrops;
 use crate::{CaptureError, Dropped, Filter, Interface};
 use aya::maps::{MapData, PerCpuArray, XskMap};
 use aya::programs::links::FdLink;
@@ -63,7 +64,7 @@ pub struct XdpInterface {
     frags: bool,
     sockets: Mutex<XskMap<MapData>>,
     counters: PerCpuArray<MapData, u64>,
-    driver_drops_before: u64,
+    driver_drops_before: DriverDrops,
     tunables: Vec<(&'static str, u64)>,
     // Dropped in this order: the program is detached, then promiscuous mode is left, then the maps go.
     _link: FdLink,
@@ -109,6 +110,7 @@ impl XdpInterface {
     pub fn attach(interface: Interface, config: XdpConfig) -> Result<Self, CaptureError> {
         let failed = |what: String| CaptureError::Xdp { interface: interface.name.clone(), what };
         let frags = interface.mtu > LINEAR_MTU_MAX;
+        let driver_drops_before = interface.driver_drops();
         let mut program = load(interface.queue_count).map_err(&failed)?;
         let promiscuous = socket_options::promiscuous(&interface)
             .map_err(|error| failed(format!("promiscuous mode: {error} (wanted: root, or CAP_NET_RAW)")))?;
@@ -123,7 +125,7 @@ impl XdpInterface {
         let counters =
             program.take_map("counters").and_then(|map| PerCpuArray::try_from(map).ok()).ok_or_else(no_map)?;
         let mut this = Self {
-            driver_drops_before: interface.driver_drops(),
+            driver_drops_before,
             interface,
             config,
             in_driver,
@@ -173,11 +175,9 @@ impl XdpInterface {
     #[must_use]
     pub fn counters(&self) -> InterfaceCounters {
         let sum = |index| self.counters.get(&index, 0).map_or(0, |values| values.iter().sum());
-        InterfaceCounters {
-            redirected: sum(0),
-            no_socket: sum(1),
-            driver: self.interface.driver_drops().saturating_sub(self.driver_drops_before),
-        }
+        let redirected = sum(0);
+        let driver = self.interface.driver_drops().since(&self.driver_drops_before, redirected);
+        InterfaceCounters { redirected, no_socket: sum(1), driver }
     }
 
     /// The interface.
