@@ -4,10 +4,11 @@
 //!
 //! A test makes a [`namespace::Namespace`] and a pair of interfaces in it, starts the probe on one end and a
 //! [`send::Sender`] on the other, and holds the probe's ledger and the [`collector::Received`] against the
-//! [`send::Report`].
+//! [`send::Report`]. Where it cannot run, [`requirements`] say so.
 
 pub mod collector;
 pub mod frames;
 pub mod interface;
 pub mod namespace;
+pub mod requirements;
 pub mod send;

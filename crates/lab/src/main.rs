@@ -52,8 +52,8 @@ fn warn_of_a_deaf_end(report: &Report) {
     if report.driver.is_some_and(|driver| driver.accepted == 0 && driver.refused == 0) {
         let interface = &report.interface;
         eprintln!(
-            "xdprobe-lab: the driver of {interface} took none of {} frames: is the far end up, and has it GRO \
-             (`ethtool -K PEER gro on`) or an XDP program?",
+            "xdprobe-lab: the driver of {interface} took none of {} frames, wanted a far end that is up and has GRO or an \
+             XDP program: `ethtool -K PEER gro on`, then take {interface} down and up again",
             report.packets
         );
     }

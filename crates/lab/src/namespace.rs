@@ -11,7 +11,7 @@ use std::sync::Once;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result, anyhow};
 use nix::sched::{CloneFlags, setns};
 
 use crate::interface::output;
@@ -140,7 +140,12 @@ impl Namespace {
             [&["link", "add", "name", one], &end[..], &["type", "veth", "peer", "name", other], &end[..]].concat();
         self.ip(&link)?;
         for interface in [one, other] {
-            self.make_ready(interface, options.queues)?;
+            self.prepare(interface, options.queues)?;
+        }
+        // Only now: an interface learns whether its far end takes XDP frames when it comes up itself, and GRO that is
+        // switched on at a far end which is down does not tell it (Linux, drivers/net/veth.c, veth_set_xdp_features).
+        for interface in [one, other] {
+            self.ip(&["link", "set", "dev", interface, "up"])?;
         }
         Ok(())
     }
@@ -165,7 +170,7 @@ impl Namespace {
         self.ip(&["address", "add", prefix, "dev", interface]).map(drop)
     }
 
-    fn make_ready(&self, interface: &str, queues: u32) -> Result<()> {
+    fn prepare(&self, interface: &str, queues: u32) -> Result<()> {
         let off = ["rx", "off", "tx", "off", "tso", "off", "gso", "off", "rxvlan", "off", "txvlan", "off"];
         self.output("ethtool", &[&["-K", interface, "gro", "on"], &off[..]].concat())?;
         if queues > 1 {
@@ -173,7 +178,6 @@ impl Namespace {
             let queues = queues.to_string();
             self.output("ethtool", &["-L", interface, "rx", &queues, "tx", &queues])?;
         }
-        self.ip(&["link", "set", "dev", interface, "up"])?;
         Ok(())
     }
 }
@@ -184,15 +188,6 @@ impl Drop for Namespace {
             eprintln!("{error:#}");
         }
     }
-}
-
-/// Why tests that need a namespace cannot run here; `None` when they can.
-#[must_use]
-pub fn obstacle() -> Option<String> {
-    if !nix::unistd::geteuid().is_root() {
-        return Some("network namespaces need root".to_owned());
-    }
-    Namespace::new().err().map(|error| format!("{error:#}"))
 }
 
 fn delete(name: &str) -> Result<()> {
@@ -211,18 +206,4 @@ fn delete_those_of_dead_processes() {
 /// The process that made the namespace of that name, if one of this library did.
 fn owner(name: &str) -> Option<u32> {
     name.strip_prefix(PREFIX)?.split_once('-')?.0.parse().ok()
-}
-
-/// Refuses to go on where `programs` are not installed.
-///
-/// # Errors
-///
-/// When one is not; the error names it.
-pub fn need(programs: &[&str]) -> Result<()> {
-    let folders = std::env::var_os("PATH").unwrap_or_default();
-    for program in programs {
-        let found = std::env::split_paths(&folders).any(|folder| folder.join(program).is_file());
-        ensure!(found, "{program} is not installed, or not on the PATH");
-    }
-    Ok(())
 }

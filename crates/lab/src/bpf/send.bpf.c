@@ -170,18 +170,29 @@ static __always_inline void copy(void *data, enum template template, __u32 from,
 		*(__u16 *)(data + from) = *(const volatile __u16 *)(source + from);
 }
 
-/* Writes the template's headers, and zeros where longer headers of an earlier use of the page may still stand. */
+/*
+ * Writes the template's headers, and zeros where longer headers of an earlier use of the page may still stand: in the
+ * payload they would make checksums wrong.
+ */
 static __always_inline int lay(struct xdp_md *ctx, enum template template, __u32 headers)
 {
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
 	__u32 sure = l3 + headers > FRAME_OCTETS_MIN ? l3 + headers : FRAME_OCTETS_MIN;
-	__u32 longest = l3 + sizeof(struct ipv6hdr) + sizeof(struct tcphdr);
+	__u32 longest = l3 + (ipv6_below ? sizeof(struct ipv6hdr) : sizeof(struct iphdr)) + transport_octets();
 
 	if (data + sure > end)
 		return -1;
 	copy(data, template, 0, sure);
-	if (ipv6_below && longest > sure && data + longest <= end)
+	if (longest <= sure)
+		return 0;
+	if (data + longest <= end) {
 		copy(data, template, sure, longest);
+		return 0;
+	}
+#pragma unroll
+	for (__u32 i = 0; i < sizeof(struct ipv6hdr); i++)
+		if (sure + i < longest && data + sure + i + 1 <= end)
+			*(__u8 *)(data + sure + i) = 0;
 	return 0;
 }
 
