@@ -6,12 +6,14 @@
 
 use crate::filter::Matcher;
 use crate::{BURST_MAX, CaptureError, Filter, Frame, Received, Source, SourceCounters};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use pcap_parser::traits::{PcapNGPacketBlock, PcapReaderIterator};
 use pcap_parser::{
     Block, InterfaceDescriptionBlock, PcapBlockOwned, PcapError, PcapHeader, UnknownBlock, create_reader,
 };
 use std::fs::File;
 use std::io::{self, Cursor, Read};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -28,8 +30,18 @@ pub struct CaptureFile {
     filter: Option<Matcher>,
     counters: SourceCounters,
     last_ns: u64,
+    burst: Burst,
+    /// What to wait on where the file is a pipe.
+    pipe: Option<OwnedFd>,
     ended: bool,
     progress: Arc<AtomicU64>,
+}
+
+/// The burst under way: a pipe that has no more for now interrupts it, but does not end it.
+#[derive(Default)]
+struct Burst {
+    frames: usize,
+    first_ns: Option<u64>,
 }
 
 /// Read at a time, and how long a block may be before the buffer has to grow.
@@ -47,14 +59,15 @@ impl CaptureFile {
     ///
     /// [`CaptureError::Read`] or [`CaptureError::NotACapture`].
     pub fn open(path: &Path, filter: Option<&Filter>) -> Result<Self, CaptureError> {
-        if path == Path::new("-") {
-            return Self::from_reader("standard input", io::stdin(), filter);
-        }
-        let name = path.display().to_string();
-        match File::open(path) {
-            Ok(file) => Self::from_reader(&name, file, filter),
-            Err(source) => Err(CaptureError::Read { name, source }),
-        }
+        let (name, opened) = if path == Path::new("-") {
+            ("standard input".to_owned(), io::stdin().as_fd().try_clone_to_owned().map(File::from))
+        } else {
+            (path.display().to_string(), File::open(path))
+        };
+        let failed = |source| CaptureError::Read { name: name.clone(), source };
+        let file = opened.map_err(failed)?;
+        let pipe = file.as_fd().try_clone_to_owned().map_err(failed)?;
+        Ok(Self { pipe: Some(pipe), ..Self::from_reader(&name, file, filter)? })
     }
 
     /// Reads a capture file called `name` from wherever it comes.
@@ -79,6 +92,8 @@ impl CaptureFile {
             filter: filter.map(Filter::matcher),
             counters: SourceCounters::default(),
             last_ns: 0,
+            burst: Burst::default(),
+            pipe: None,
             ended: false,
             progress: Arc::default(),
         })
@@ -96,6 +111,13 @@ impl CaptureFile {
 
     fn damaged(&self, what: impl Into<String>) -> CaptureError {
         CaptureError::Damaged { name: self.name.clone(), offset: self.consumed_octets(), what: what.into() }
+    }
+
+    /// Whether reading would not have to wait.
+    fn is_readable(&self, timeout: PollTimeout) -> bool {
+        let Some(pipe) = &self.pipe else { return true };
+        // An error or the other end's hanging up is for the read to tell.
+        poll(&mut [PollFd::new(pipe.as_fd(), PollFlags::POLLIN)], timeout) != Ok(0)
     }
 
     /// Makes the next block available, or says that there is none.
@@ -117,25 +139,26 @@ impl Source for CaptureFile {
         if self.ended {
             return Ok(Received::End);
         }
-        let mut first_ns = None;
-        let mut frames = 0;
-        while frames < BURST_MAX {
+        while self.burst.frames < BURST_MAX {
             let (octets, block) = match self.reader.next() {
                 Ok(next) => next,
                 Err(PcapError::Eof) => {
                     self.ended = true;
-                    return Ok(if frames == 0 { Received::End } else { Received::Frames });
+                    break;
                 }
                 Err(error @ (PcapError::Incomplete(_) | PcapError::BufferTooSmall)) => {
                     let needs_room = error == PcapError::BufferTooSmall;
+                    if !self.is_readable(PollTimeout::ZERO) {
+                        return Ok(Received::Nothing);
+                    }
                     self.refill(needs_room)?;
                     continue;
                 }
                 Err(error) => {
                     let what = match error {
-                        PcapError::UnexpectedEof => "the file ends inside a record".to_owned(),
-                        PcapError::ReadError => "the file cannot be read any further".to_owned(),
-                        _ => "not a record or block".to_owned(),
+                        PcapError::UnexpectedEof => "the file ends inside a record",
+                        PcapError::ReadError => "the file cannot be read any further",
+                        _ => "not a record or block",
                     };
                     self.ended = true;
                     return Err(self.damaged(what));
@@ -150,11 +173,11 @@ impl Source for CaptureFile {
             };
             if let Some(frame) = frame {
                 let captured_ns = frame.captured_ns.unwrap_or(self.last_ns);
-                if captured_ns.abs_diff(*first_ns.get_or_insert(captured_ns)) > BURST_SPAN_NS {
-                    return Ok(Received::Frames);
+                if captured_ns.abs_diff(*self.burst.first_ns.get_or_insert(captured_ns)) > BURST_SPAN_NS {
+                    break;
                 }
                 self.last_ns = captured_ns;
-                frames += 1;
+                self.burst.frames += 1;
                 if self.filter.as_mut().map_or(Ok(true), |filter| filter.wants(&frame))? {
                     self.counters.received += 1;
                     self.counters.received_octets += u64::from(frame.wire_octets);
@@ -165,11 +188,13 @@ impl Source for CaptureFile {
             }
             self.reader.consume(octets);
         }
-        Ok(Received::Frames)
+        let Burst { frames, .. } = std::mem::take(&mut self.burst);
+        Ok(if frames == 0 && self.ended { Received::End } else { Received::Frames })
     }
 
-    /// Files never keep anybody waiting.
-    fn wait(&mut self, _: Duration) {}
+    fn wait(&mut self, timeout: Duration) {
+        self.is_readable(PollTimeout::try_from(timeout).unwrap_or(PollTimeout::MAX));
+    }
 
     fn counters(&mut self) -> SourceCounters {
         self.counters

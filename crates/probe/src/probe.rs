@@ -111,6 +111,9 @@ pub fn run(plan: Plan) -> anyhow::Result<Outcome> {
         crew.dismiss();
         return Err(error);
     }
+    if live {
+        tracing::info!("receiving on {worker_count} queues; SIGINT or SIGTERM exports what is resident and ends");
+    }
     let (workers, interfaces) = crew.watch()?;
     let exporter = exporter.join().map_err(|_| anyhow!("the exporter died; its records are lost"))?;
     let counters: Vec<_> = interfaces.iter().map(|watched| watched.counters).collect();

@@ -112,6 +112,10 @@ impl<S: Source, C: Clock> Worker<S, C> {
                 Err(error) => undecoded[error.index()] += 1,
             }
         });
+        if C::DRIVEN_BY_FRAMES && matches!(received, Ok(Received::Nothing)) {
+            // A pipe that is slow does not change how its packets are cut into turns.
+            return Ok(Turn { received: Received::Nothing, expired_all: true, now_ms: before.uptime_ms });
+        }
         let now = if C::DRIVEN_BY_FRAMES { self.let_time_pass(before) } else { before };
         self.outbox.begin_turn(now);
         self.cache.observe(&mut self.arrivals, &mut self.outbox);

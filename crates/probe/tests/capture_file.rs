@@ -1,0 +1,236 @@
+//! `xdprobe run -r`: the packets' own clock, the same datagrams every time, and what happens to damaged files.
+#![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
+
+mod harness;
+
+use harness::{assert_balanced, count, folder_named_by, run_over, xdprobe};
+use std::fs;
+use std::io::Write;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+use tempfile::TempDir;
+use xdprobe_export::v5;
+use xdprobe_lab::collector::{Collector, Keep};
+use xdprobe_lab::frames::{ByteOrder, Ethernet, PcapWriter, Resolution, flags, fragments, icmp, tcp, udp};
+
+/// Where nobody listens.
+const NOWHERE: &str = "127.0.0.1:9";
+/// 2023-11-14 22:13:20 UTC, when the captures made here begin.
+const EPOCH_S: u64 = 1_700_000_000;
+
+fn ethernet() -> Ethernet {
+    Ethernet::new([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2])
+}
+
+fn host(last: u8, port: u16) -> SocketAddr {
+    SocketAddr::from(([192, 0, 2, last], port))
+}
+
+/// A capture of `frames`, each with its time after the epoch in ms.
+fn capture(folder: &TempDir, frames: &[(u64, Vec<u8>)]) -> PathBuf {
+    let path = folder.path().join("capture.pcap");
+    let mut file = PcapWriter::new(Vec::new(), ByteOrder::Little, Resolution::Micro).unwrap();
+    for (at_ms, frame) in frames {
+        file.frame(Duration::from_secs(EPOCH_S) + Duration::from_millis(*at_ms), frame).unwrap();
+    }
+    fs::write(&path, file.finish().unwrap()).unwrap();
+    path
+}
+
+/// A thousand packets of a hundred flows over ten minutes, with pauses in which flows fall due.
+fn ten_minutes() -> Vec<(u64, Vec<u8>)> {
+    let frame = |n: u64| {
+        let (host_number, port) = (u8::try_from(n % 10).unwrap(), u16::try_from(1000 + n % 100).unwrap());
+        ethernet().carry(&udp(host(host_number, port), host(200, 53), &[0; 32]))
+    };
+    (0..1000).map(|n| (n * 97 + (n / 200) * 100_000, frame(n))).collect()
+}
+
+/// What arrives at a socket until nothing has for a while.
+fn datagrams_of(file: &Path, arguments: &[&str]) -> Vec<Vec<u8>> {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+    let address = socket.local_addr().unwrap().to_string();
+    let (ledger, output) = run_over(file, &[arguments, &[address.as_str()]].concat());
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_balanced(&ledger);
+    let mut datagrams = Vec::new();
+    let mut datagram = [0; 2000];
+    while let Ok(octets) = socket.recv(&mut datagram) {
+        datagrams.push(datagram[..octets].to_vec());
+    }
+    assert_eq!(datagrams.len() as u64, count(&ledger, "exported.datagrams"));
+    datagrams
+}
+
+#[test]
+fn the_same_file_gives_the_same_datagrams_octet_for_octet() {
+    let folder = TempDir::new().unwrap();
+    let file = capture(&folder, &ten_minutes());
+    let first = datagrams_of(&file, &[]);
+    assert!(first.len() > 10, "{} datagrams", first.len());
+    assert_eq!(datagrams_of(&file, &[]), first);
+}
+
+#[test]
+fn a_slow_pipe_gives_the_datagrams_of_the_file() {
+    let folder = TempDir::new().unwrap();
+    let file = capture(&folder, &ten_minutes());
+    let from_file = datagrams_of(&file, &[]);
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let address = socket.local_addr().unwrap().to_string();
+    let mut probe = xdprobe(&["run", "-r", "-", &address]).stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+    let mut pipe = probe.stdin.take().unwrap();
+    for piece in fs::read(&file).unwrap().chunks(7_001) {
+        pipe.write_all(piece).unwrap();
+        harness::pause(3);
+    }
+    drop(pipe);
+    assert!(probe.wait().unwrap().success());
+    for wanted in from_file {
+        let mut datagram = [0; 2000];
+        let octets = socket.recv(&mut datagram).unwrap();
+        assert_eq!(datagram[..octets], wanted);
+    }
+}
+
+#[test]
+fn records_are_timed_by_the_packets_and_sent_when_they_fell_due() {
+    let folder = TempDir::new().unwrap();
+    let packet = |port| ethernet().carry(&udp(host(1, port), host(2, 53), &[0; 10]));
+    // A flow of two packets, then silence for an hour, then another.
+    let file = capture(&folder, &[(0, packet(1000)), (2_500, packet(1000)), (3_600_000, packet(1001))]);
+    let datagrams = datagrams_of(&file, &["--idle-timeout", "15s"]);
+    assert_eq!(datagrams.len(), 2);
+    let (header, records) = v5::decode(&datagrams[0]).unwrap();
+    assert_eq!((records[0].first_ms.get(), records[0].last_ms.get()), (0, 2_500));
+    // Due at 17.5 s, noticed within a second, sent after the flush delay of half a second.
+    let uptime_ms = header.sys_uptime_ms.get();
+    assert!((17_500..=19_000).contains(&uptime_ms), "sent at {uptime_ms} ms");
+    let unix_ms = u64::from(header.unix_s.get()) * 1_000 + u64::from(header.unix_ns.get()) / 1_000_000;
+    assert_eq!(unix_ms - u64::from(uptime_ms), EPOCH_S * 1_000);
+    assert_eq!(v5::decode(&datagrams[1]).unwrap().1[0].first_ms.get(), 3_600_000);
+}
+
+#[test]
+fn tcp_conversations_are_two_flows_and_end_with_their_linger() {
+    let folder = TempDir::new().unwrap();
+    let (client, server) = (host(1, 40_000), host(2, 80));
+    let there = |at, tcp_flags| (at, ethernet().carry(&tcp(client, server, tcp_flags, &[])));
+    let back = |at, tcp_flags| (at, ethernet().carry(&tcp(server, client, tcp_flags, &[])));
+    let file = capture(
+        &folder,
+        &[
+            there(0, flags::SYN),
+            back(1, flags::SYN | flags::ACK),
+            there(2, flags::ACK),
+            there(10, flags::FIN | flags::ACK),
+            back(11, flags::FIN | flags::ACK),
+            there(12, flags::ACK),
+            // A packet much later keeps the capture's clock going.
+            (9_000, ethernet().carry(&udp(client, server, &[]))),
+        ],
+    );
+    let (ledger, _) = run_over(&file, &[NOWHERE]);
+    assert_balanced(&ledger);
+    assert_eq!(count(&ledger, "flows.created"), 3);
+    assert_eq!(count(&ledger, "flows.expired.end_of_flow"), 2);
+}
+
+#[test]
+fn fragments_belong_to_the_flow_of_their_first() {
+    let folder = TempDir::new().unwrap();
+    let pieces = fragments(&udp(host(1, 1000), host(2, 53), &[0; 3000]), 1000);
+    let frames: Vec<_> = pieces.iter().map(|piece| (0, ethernet().vlan(7).carry(piece))).collect();
+    let records = datagrams_of(&capture(&folder, &frames), &[]);
+    let records = v5::decode(&records[0]).unwrap().1;
+    assert_eq!(records.len(), 1);
+    assert_eq!(records[0].packets.get() as usize, pieces.len());
+    // And where the first comes last, all are accounted all the same.
+    let reversed: Vec<_> = frames.into_iter().rev().collect();
+    let (ledger, _) = run_over(&capture(&folder, &reversed), &[NOWHERE]);
+    assert_eq!(count(&ledger, "exported.packets"), pieces.len() as u64);
+    assert_eq!(count(&ledger, "flows.created"), 2);
+}
+
+#[test]
+fn only_what_the_filter_wants_is_metered() {
+    let folder = TempDir::new().unwrap();
+    let ping = icmp(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), IpAddr::V4(Ipv4Addr::new(192, 0, 2, 2)), 8, 0, &[0; 56]);
+    let file =
+        capture(&folder, &[(0, ethernet().carry(&ping)), (1, ethernet().carry(&udp(host(1, 1), host(2, 2), &[])))]);
+    let (ledger, _) = run_over(&file, &["-f", "icmp", NOWHERE]);
+    assert_balanced(&ledger);
+    assert_eq!((count(&ledger, "filtered.packets"), count(&ledger, "exported.octets")), (1, 84));
+}
+
+#[test]
+fn a_truncated_file_is_accounted_up_to_the_damage() {
+    let folder = TempDir::new().unwrap();
+    let file = capture(&folder, &ten_minutes());
+    let octets = fs::read(&file).unwrap();
+    fs::write(&file, &octets[..octets.len() - 10]).unwrap();
+    let collector = Collector::start(Keep::Counts).unwrap();
+    let (ledger, output) = run_over(&file, &[&collector.address().to_string()]);
+    assert_eq!(output.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(said.lines().count(), 1, "{said}");
+    assert!(said.contains("capture.pcap: damaged at octet") && said.contains("ends inside a record"), "{said}");
+    assert_balanced(&ledger);
+    assert_eq!(count(&ledger, "exported.packets"), 999);
+    assert_eq!(collector.stop().unwrap().packets, 999);
+}
+
+#[test]
+fn what_is_no_capture_is_told_in_one_line() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("notes.txt");
+    fs::write(&path, "These are notes and no packets at all.").unwrap();
+    let (_, output) = run_over(&path, &[NOWHERE]);
+    assert_eq!(output.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("wanted a capture file (pcap or pcapng)") && said.lines().count() == 1, "{said}");
+}
+
+#[test]
+fn a_bad_command_line_is_code_2() {
+    for line in [&["run", "-i", "lo"][..], &["run", "-i", "lo", "-f", "udprot", NOWHERE]] {
+        assert_eq!(xdprobe(line).output().unwrap().status.code(), Some(2), "{line:?}");
+    }
+}
+
+#[test]
+fn totals_are_exact_however_small_the_cache() {
+    let folder = TempDir::new().unwrap();
+    let file = capture(&folder, &ten_minutes());
+    let collector = Collector::start(Keep::Counts).unwrap();
+    let (ledger, _) = run_over(&file, &["--flows-per-queue", "1", &collector.address().to_string()]);
+    assert_balanced(&ledger);
+    assert!(count(&ledger, "flows.expired.lack_of_resources") > 0);
+    let received = collector.stop().unwrap();
+    assert_eq!((received.packets, received.octets), (1000, 1000 * 60));
+    assert!(received.gaps.is_empty() && received.violations.is_empty(), "{received}");
+}
+
+/// Real captures, where the machine has them: exported packets and octets equal the truth beside them.
+#[test]
+fn real_captures_are_accounted_truly() {
+    let Some(folder) = folder_named_by("XDPROBE_PCAPS") else { return };
+    let truth = fs::read_to_string(folder.join("truth.tsv")).unwrap();
+    let mut rows = truth.lines().map(|row| row.split('\t').collect::<Vec<_>>());
+    let names = rows.next().unwrap();
+    let column = |name: &str| names.iter().position(|&other| other == name).unwrap();
+    let (file, packets, octets) = (column("file"), column("ipv4_packets"), column("ipv4_octets"));
+    let mut checked = 0;
+    for row in rows {
+        let (ledger, output) = run_over(&folder.join(row[file]), &[NOWHERE]);
+        assert!(output.status.success(), "{}: {}", row[file], String::from_utf8_lossy(&output.stderr));
+        assert_balanced(&ledger);
+        let found = (count(&ledger, "exported.packets"), count(&ledger, "exported.octets"));
+        assert_eq!(found, (row[packets].parse().unwrap(), row[octets].parse().unwrap()), "{}", row[file]);
+        checked += 1;
+    }
+    assert!(checked > 0);
+}

@@ -1,0 +1,144 @@
+//! The probe as a test runs it: the very binary, in a namespace of the test's own, its ledger as JSON.
+#![allow(dead_code, reason = "each test file uses a part of the harness")]
+
+use serde_json::Value;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
+use tempfile::TempDir;
+use xdprobe_lab::namespace::{Namespace, VethOptions};
+use xdprobe_lab::send::{Options, Report, Sender};
+
+/// The programs that tests on interfaces need.
+pub const TOOLS: [&str; 2] = ["ip", "ethtool"];
+
+/// The probe's command line, outside any namespace.
+pub fn xdprobe(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_xdprobe"));
+    command.args(arguments);
+    command
+}
+
+/// Runs the probe over a file and returns its ledger and what else it said.
+pub fn run_over(file: &Path, arguments: &[&str]) -> (Value, Output) {
+    let mut command = xdprobe(&["run", "--report", "json", "-r"]);
+    let output = command.arg(file).args(arguments).stdin(Stdio::null()).output().unwrap();
+    (ledger_of(&output.stdout), output)
+}
+
+/// The ledger in what the probe printed.
+pub fn ledger_of(stdout: &[u8]) -> Value {
+    serde_json::from_slice(stdout).unwrap_or(Value::Null)
+}
+
+/// A count in a ledger, by its path: `count(&ledger, "exported.packets")`.
+pub fn count(ledger: &Value, path: &str) -> u64 {
+    let pointer = format!("/{}", path.replace('.', "/"));
+    ledger.pointer(&pointer).and_then(Value::as_u64).unwrap_or_else(|| panic!("no {path} in {ledger}"))
+}
+
+/// Asserts that all identities hold.
+pub fn assert_balanced(ledger: &Value) {
+    assert_eq!(ledger["balanced"], Value::Bool(true), "{ledger:#}");
+}
+
+/// A wire: traffic sent into `tx0` is received on `tap0`, which the probe taps.
+pub fn wire(options: VethOptions) -> Namespace {
+    let namespace = Namespace::new().unwrap();
+    namespace.veth("tx0", "tap0", options).unwrap();
+    namespace
+}
+
+/// Sends into the wire and returns what was sent.
+pub fn send(namespace: &Namespace, options: &Options) -> Report {
+    namespace.run(|| Sender::start(options).unwrap().wait().unwrap()).unwrap()
+}
+
+/// Some traffic, at a rate that loses nothing anywhere.
+pub fn traffic(packets: u64) -> Options {
+    Options { packets, rate: Some(100_000), ..Options::on("tx0") }
+}
+
+/// A probe at work.
+pub struct Probe {
+    child: Child,
+    folder: TempDir,
+}
+
+impl Probe {
+    /// Starts a probe in a namespace, and returns once it receives.
+    pub fn start(namespace: &Namespace, arguments: &[&str]) -> Self {
+        let folder = TempDir::new().unwrap();
+        let file = |name: &str| File::create(folder.path().join(name)).unwrap();
+        let mut command = namespace.command(env!("CARGO_BIN_EXE_xdprobe"));
+        command.args(["run", "--report", "json"]).args(arguments);
+        command.stdin(Stdio::null()).stdout(file("stdout")).stderr(file("stderr"));
+        let mut probe = Self { child: command.spawn().unwrap(), folder };
+        while !probe.said().contains("receiving") {
+            let ended = probe.child.try_wait().unwrap();
+            assert!(ended.is_none(), "the probe ended ({ended:?}): {}", probe.said());
+            pause(10);
+        }
+        probe
+    }
+
+    /// What it has said on standard error so far.
+    pub fn said(&self) -> String {
+        fs::read_to_string(self.folder.path().join("stderr")).unwrap()
+    }
+
+    /// Sends it a signal, by the name that kill knows.
+    pub fn signal(&self, signal: &str) {
+        let id = self.child.id().to_string();
+        let killed = Command::new("kill").args(["-s", signal, &id]).status().unwrap();
+        assert!(killed.success(), "kill -s {signal}");
+    }
+
+    /// Ends it as an operator does, once what was sent has come through, and returns its ledger.
+    pub fn stop(self) -> Value {
+        pause(200);
+        self.signal("INT");
+        self.wait(0)
+    }
+
+    /// Waits for its end and returns its ledger.
+    pub fn wait(mut self, wanted_code: i32) -> Value {
+        let status = self.child.wait().unwrap();
+        assert_eq!(status.code(), Some(wanted_code), "{}", self.said());
+        ledger_of(&fs::read(self.folder.path().join("stdout")).unwrap())
+    }
+
+    /// Ends it as a crash does.
+    pub fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Whether it is still running.
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+}
+
+impl Drop for Probe {
+    fn drop(&mut self) {
+        // Both fail once it has ended, which is as well.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Lets time pass in which something else happens.
+pub fn pause(ms: u64) {
+    std::thread::sleep(Duration::from_millis(ms));
+}
+
+/// The folder that an environment variable names, if it does; loud where it does not.
+pub fn folder_named_by(variable: &str) -> Option<PathBuf> {
+    let folder = std::env::var_os(variable).map(PathBuf::from);
+    if folder.is_none() {
+        xdprobe_lab::requirements::skip(&format!("{variable} names no folder"));
+    }
+    folder
+}
