@@ -149,6 +149,33 @@ impl Ethernet {
     }
 }
 
+/// Where the IP header of a frame stands, behind VLAN tags, MPLS labels and PPPoE; `None` where there is none.
+#[must_use]
+pub fn ip_offset(frame: &[u8]) -> Option<usize> {
+    let word = |at: usize| Some(u16::from_be_bytes([*frame.get(at)?, *frame.get(at + 1)?]));
+    let mut at = 14;
+    loop {
+        match word(at - 2)? {
+            0x8100 | 0x88a8 => at += 4,
+            0x8847 | 0x8848 => {
+                while frame.get(at + 2)? & 1 == 0 {
+                    at += 4;
+                }
+                at += 4;
+                break;
+            }
+            // Six octets of PPPoE, two of PPP: 0x0021 is IPv4, 0x0057 IPv6.
+            0x8864 if matches!(word(at + 6)?, 0x0021 | 0x0057) => {
+                at += 8;
+                break;
+            }
+            0x0800 | 0x86dd => break,
+            _ => return None,
+        }
+    }
+    matches!(frame.get(at)? >> 4, 4 | 6).then_some(at)
+}
+
 /// A UDP packet over whichever IP the addresses are of.
 ///
 /// # Panics
@@ -392,6 +419,18 @@ mod tests {
         let frame = ethernet.carry(&packet());
         assert_eq!(frame[12..22], [0x88, 0x64, 0x11, 0, 1, 2, 0, 70, 0, 0x21]);
         assert_eq!(ethernet.octets(), 22);
+    }
+
+    #[test]
+    fn finds_the_packet_behind_whatever_stands_in_front_of_it() {
+        let plain = Ethernet::default;
+        for link in
+            [plain(), plain().vlan(1).vlan(2), plain().mpls(&[1, 2]), plain().vlan(3).mpls(&[4]), plain().pppoe(5)]
+        {
+            assert_eq!(ip_offset(&link.carry(&packet())), Some(link.octets()));
+        }
+        assert_eq!(ip_offset(&plain().carry_as(0x0806, &[0; 28])), None);
+        assert_eq!(ip_offset(&plain().vlan(1).carry(&packet())[..15]), None);
     }
 
     #[test]

@@ -49,12 +49,15 @@ fn send(options: &Options) -> Result<()> {
 }
 
 fn warn_of_a_deaf_end(report: &Report) {
-    if report.driver.is_some_and(|driver| driver.accepted == 0 && driver.refused == 0) {
-        let interface = &report.interface;
-        eprintln!(
-            "xdprobe-lab: the driver of {interface} took none of {} frames, wanted a far end that is up and has GRO or an \
-             XDP program: `ethtool -K PEER gro on`, then take {interface} down and up again",
-            report.packets
-        );
+    let (interface, packets) = (&report.interface, report.packets);
+    match report.driver {
+        None => eprintln!(
+            "xdprobe-lab: the driver of {interface} does not count XDP frames, so whether it took any of {packets} is unknown"
+        ),
+        Some(driver) if driver.accepted == 0 && driver.refused == 0 => eprintln!(
+            "xdprobe-lab: the driver of {interface} took none of {packets} frames, wanted a far end that is up and has GRO \
+             or an XDP program: `ethtool -K PEER gro on`, then take {interface} down and up again"
+        ),
+        Some(_) => {}
     }
 }

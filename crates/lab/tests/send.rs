@@ -6,6 +6,8 @@ mod capture;
 use std::time::Duration;
 
 use capture::{Capture, Seen, count};
+use etherparse::Ipv4HeaderSlice;
+use xdprobe_lab::frames::{ByteOrder, Ethernet, PcapWriter, Resolution, fragments, ip_offset, udp};
 use xdprobe_lab::interface::{driver_counters, sum_of};
 use xdprobe_lab::namespace::{Namespace, VethOptions};
 use xdprobe_lab::requirements::{are_met, skip};
@@ -177,6 +179,52 @@ fn one_seed_sends_the_same_frames_again() {
     let frames = |seed| report_is_what_tcpdump_sees(&Options { seed, ..options.clone() }).1;
     assert_eq!(frames(5), frames(5));
     assert_ne!(frames(5), frames(6));
+}
+
+#[test]
+fn a_capture_file_is_sent_in_order_and_shifted_each_loop() {
+    if !are_met(&TOOLS) {
+        return;
+    }
+    let plain = Ethernet::default();
+    let packet = |port: u16, octets| udp(([10, 0, 0, 1], port).into(), ([10, 0, 0, 2], 53).into(), &vec![0; octets]);
+    let ipv6 = udp("[fd00::1]:1".parse().unwrap(), "[fd00::2]:2".parse().unwrap(), &[0; 700]);
+    let mut sent = vec![
+        plain.carry(&packet(1, 10)),
+        plain.clone().vlan(5).mpls(&[16]).carry(&packet(2, 1_000)),
+        plain.carry(&ipv6),
+        plain.clone().pppoe(3).carry(&packet(3, 90)),
+        plain.carry_as(0x0806, &[1; 28]),
+    ];
+    sent.extend(fragments(&packet(4, 400), 200).iter().map(|piece| plain.carry(piece)));
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let mut writer = PcapWriter::new(file.reopen().unwrap(), ByteOrder::Big, Resolution::Nano).unwrap();
+    for frame in &sent {
+        writer.frame(Duration::ZERO, frame).unwrap();
+    }
+    writer.finish().unwrap();
+
+    let namespace = wire(1);
+    let capture = Capture::start(&namespace, "rx0");
+    let report = send(&namespace, &Options { pcap: Some(file.path().to_owned()), loops: 300, ..some() });
+    taken(&namespace, 0, report.packets);
+    let frames = capture.frames();
+    assert_eq!(frames[..sent.len()], sent);
+    assert_eq!(frames.len(), 300 * sent.len());
+    for (at, round) in frames.chunks(sent.len()).enumerate() {
+        let shifted = 0x0a00_0001_u32 + 0x0001_0001 * u32::try_from(at).unwrap();
+        assert_eq!(round[0][26..30], shifted.to_be_bytes());
+    }
+    let packets: Vec<Vec<u8>> = frames.into_iter().filter(|frame| ip_offset(frame).is_some()).collect();
+    for header in packets.iter().filter_map(|frame| Ipv4HeaderSlice::from_slice(&frame[ip_offset(frame)?..]).ok()) {
+        assert_eq!(header.header_checksum(), header.to_header().calc_header_checksum());
+    }
+    let seen = count(&packets);
+    assert_eq!((seen.ipv4_packets, seen.octets), (report.ipv4_packets, report.octets));
+    assert_eq!((seen.ipv6_packets, seen.ipv6_octets), (report.ipv6_packets, report.ipv6_octets));
+    assert_eq!((seen.fragments, report.packets), (report.fragments, 300 * sent.len() as u64));
+    // Ports 1 to 4, and the later fragments, which have none.
+    assert_eq!((report.flows, report.ipv6_flows), (300 * 5, 1));
 }
 
 #[test]

@@ -21,6 +21,8 @@
 
 #define TEMPLATE_OCTETS 128
 #define FRAME_OCTETS_MIN 60 /* IEEE 802.3: 64 with the frame check sequence, which software does not see */
+#define HEAD_OCTETS 128
+#define SHIFT 0x00010001 /* added to addresses for each loop of a capture file; odd, as capture.rs relies on */
 #define IP_MF 0x2000
 #define IP_OFFSET 0x1fff
 #define TIME_SHIFT 16 /* schedule times are in 2^-16 ns, so that no rate up to 100 Mpps is off by more than 2 in a million */
@@ -62,6 +64,22 @@ struct {
 	__type(value, struct step);
 } steps SEC(".maps");
 
+/* One frame of a capture file: what is kept of it, and where its IPv4 header stands, if it has one within that. */
+struct frame {
+	__u16 octets;
+	__u16 head_octets;
+	__u16 ipv4; /* 0 = none */
+	__u16 unused;
+	__u8 head[HEAD_OCTETS];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1); /* set by user space */
+	__type(key, __u32);
+	__type(value, struct frame);
+} frames SEC(".maps");
+
 struct {
 	__uint(type, BPF_MAP_TYPE_DEVMAP);
 	__uint(max_entries, 1);
@@ -74,7 +92,7 @@ volatile const __u64 interval = 0;       /* between packets, 2^-16 ns; 0 = flat 
 volatile const __u64 birth_interval = 0; /* CHURN: between new flows, 2^-16 ns; 0 = none is replaced */
 volatile const __u64 gap_ns = 0;         /* least time between packets, so that catching up is no burst */
 volatile const __u32 pattern = 0;
-volatile const __u32 flows = 1;
+volatile const __u32 flows = 1; /* of the pattern, or frames of the capture file */
 volatile const __u32 step_mask = 0;
 volatile const __u32 seed = 0;
 volatile const __u32 ipv6_below = 0;      /* a flow is IPv6 when its lot falls below this */
@@ -324,6 +342,74 @@ int send(struct xdp_md *ctx)
 	s->packets++;
 	s->turns++;
 	s->frame_octets += frame_octets;
+	s->last_ns = now;
+	return bpf_redirect_map(&out, 0, 0);
+}
+
+/* RFC 1624, equation 3, for one word. */
+static __always_inline __u16 updated(__u16 check, __u16 old, __u16 new)
+{
+	__u32 sum = (__u16)~check + (__u16)~old + new;
+
+	sum = (sum >> 16) + (sum & 0xffff);
+	sum = (sum >> 16) + (sum & 0xffff);
+	return ~sum;
+}
+
+/* One's complement sums do not care for the order of octets, so words may stay as they stand in the packet. */
+static __always_inline void shift(struct iphdr *ip, __be32 *address, __u32 by)
+{
+	__be32 old = *address, new = bpf_htonl(bpf_ntohl(old) + by);
+
+	*address = new;
+	ip->check = updated(updated(ip->check, old >> 16, new >> 16), old, new);
+}
+
+static __always_inline int shift_addresses(struct xdp_md *ctx, __u32 at, __u32 by)
+{
+	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
+	struct iphdr *ip = data + at;
+
+	if (at > HEAD_OCTETS || (void *)(ip + 1) > end)
+		return -1;
+	shift(ip, &ip->saddr, by);
+	shift(ip, &ip->daddr, by);
+	return 0;
+}
+
+/* Sends the frames of a capture file in order, round and round; `slot` is the place in it and `turns` the loop. */
+SEC("xdp")
+int replay(struct xdp_md *ctx)
+{
+	__u32 zero = 0, octets, head_octets;
+	struct state *s = bpf_map_lookup_elem(&state, &zero);
+	struct frame *frame;
+	__u64 now = 0;
+
+	if (!s)
+		return XDP_DROP;
+	if (interval || !s->packets || s->packets + 1 == packets)
+		now = bpf_ktime_get_ns();
+	if (!s->first_ns)
+		s->first_ns = now;
+	if (!due(s, now))
+		return XDP_DROP;
+	zero = s->slot;
+	frame = bpf_map_lookup_elem(&frames, &zero);
+	if (!frame)
+		return XDP_DROP;
+	octets = frame->octets;
+	head_octets = frame->head_octets;
+	if (octets != frame_octets_max && bpf_xdp_adjust_tail(ctx, (int)octets - (int)frame_octets_max))
+		return XDP_DROP;
+	if (!head_octets || head_octets > HEAD_OCTETS || bpf_xdp_store_bytes(ctx, 0, frame->head, head_octets))
+		return XDP_DROP;
+	if (frame->ipv4 && s->turns && shift_addresses(ctx, frame->ipv4, s->turns * SHIFT))
+		return XDP_DROP;
+	next_in_round(s);
+	s->turns += s->slot == 0;
+	s->packets++;
+	s->frame_octets += octets;
 	s->last_ns = now;
 	return bpf_redirect_map(&out, 0, 0);
 }

@@ -1,16 +1,16 @@
 //! The traffic generator: packets that an XDP program writes into live frames of BPF_PROG_TEST_RUN, from one core, several
 //! times faster than anything that is tested with them takes them in.
 //!
-//! [`Options`] say what to send, a [`Plan`](plan::Plan) is what the program is loaded with, a [`Sender`] sends on a thread
-//! of its own, and its [`Report`] is the truth that others' counts are held against: what was handed to the interface's
-//! driver, exactly. A frame that the driver then refuses (the far end's ring is full) is in the report all the same, and
-//! in the driver's own counters.
+//! [`Options`] say what to send, a pattern or a capture file. A [`Sender`] sends on a thread of its own, and its [`Report`]
+//! is the truth that others' counts are held against: what was handed to the interface's driver, exactly. A frame that
+//! the driver then refuses (the far end's ring is full) is in the report all the same, and in the driver's own counters.
 //!
 //! Pacing is done in the program, by dropping frames while they are ahead of the schedule: the core is busy at any rate.
 //! Starting and ending takes some 25 ms, in which the kernel waits for itself; the report's times do not include it.
 //!
 //! Source: Linux, *Documentation/bpf/bpf_prog_run.rst*, "Running XDP programs in live frame mode".
 
+mod capture;
 mod options;
 mod plan;
 
@@ -23,7 +23,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, ensure};
-use aya::maps::{Array, DevMap, MapData};
+use aya::maps::{Array, DevMap, Map, MapData};
 use aya::programs::{ProgramError, Xdp};
 use aya::{Ebpf, EbpfLoader, TestRun, TestRunAttrs, TestRunOptions};
 use nix::net::if_::if_nametoindex;
@@ -37,8 +37,9 @@ use nix::unistd::Pid;
 use serde::Serialize;
 
 use crate::interface;
+use capture::{Capture, FRAME_WORDS};
 pub use options::{LENGTH_MAX, LENGTH_MIN, Mac, Options, Pattern, Protocol, Sizes};
-use plan::Plan;
+use plan::{Plan, TICKS_A_SECOND};
 
 /// The XDP program, compiled by build.rs.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/send.bpf.o"));
@@ -56,6 +57,24 @@ pub struct Report {
     pub interface: String,
     /// Packets handed to the driver.
     pub packets: u64,
+    /// What is in them.
+    #[serde(flatten)]
+    pub counts: Counts,
+    /// From the first packet to the last, in seconds.
+    pub seconds: f64,
+    /// Packets a second.
+    pub pps: f64,
+    /// Time of a core that sending took, with the far end's work where the kernel does it on the same core, in seconds.
+    pub cpu_seconds: f64,
+    /// What the driver made of the frames, where it tells (veth does). Others' frames sent meanwhile are among them.
+    pub driver: Option<Driver>,
+    /// Whether it was stopped before all was sent.
+    pub stopped: bool,
+}
+
+/// What is in the packets, from the IP header on where nothing else is said.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize)]
+pub struct Counts {
     /// IP total lengths of the IPv4 packets: what a NetFlow v5 ledger has to come to.
     pub octets: u64,
     /// Octets of all frames, without frame check sequences.
@@ -72,16 +91,6 @@ pub struct Report {
     pub flows: u64,
     /// Distinct IPv6 flows.
     pub ipv6_flows: u64,
-    /// From the first packet to the last, in seconds.
-    pub seconds: f64,
-    /// Packets a second.
-    pub pps: f64,
-    /// Time of a core that sending took, with the far end's work where the kernel does it on the same core, in seconds.
-    pub cpu_seconds: f64,
-    /// What the driver made of the frames, where it tells (veth does). Others' frames sent meanwhile are among them.
-    pub driver: Option<Driver>,
-    /// Whether it was stopped before all was sent.
-    pub stopped: bool,
 }
 
 /// What the driver made of the frames.
@@ -101,6 +110,14 @@ pub struct Sender {
     worker: Option<JoinHandle<Result<Report>>>,
 }
 
+impl std::ops::Deref for Report {
+    type Target = Counts;
+
+    fn deref(&self) -> &Counts {
+        &self.counts
+    }
+}
+
 impl Sender {
     /// Loads the program and starts sending. Needs to be root.
     ///
@@ -110,13 +127,13 @@ impl Sender {
     /// kernel refuses the program.
     pub fn start(options: &Options) -> Result<Self> {
         install_wake_signal()?;
-        let plan = Plan::new(options)?;
-        check_fits(&options.interface, &plan)?;
-        let program = load(options, &plan)?;
+        let traffic = Traffic::new(options)?;
+        check_fits(&options.interface, traffic.frame_octets_max())?;
+        let packets = traffic.packets(options);
+        let program = load(options, &traffic, packets)?;
         let state = program.state.clone();
-        let packets = options.packets;
         let stop = Arc::new(AtomicBool::new(false));
-        let worker = Worker { options: options.clone(), plan, program, stop: stop.clone() };
+        let worker = Worker { options: options.clone(), traffic, packets, program, stop: stop.clone() };
         let worker = thread::Builder::new().name("lab-send".to_owned()).spawn(move || worker.run())?;
         Ok(Self { state, packets, stop, worker: Some(worker) })
     }
@@ -176,10 +193,56 @@ impl Drop for Sender {
     }
 }
 
+/// Where packets come from.
+enum Traffic {
+    Pattern(Plan),
+    Capture(Capture),
+}
+
+impl Traffic {
+    fn new(options: &Options) -> Result<Self> {
+        Ok(match &options.pcap {
+            Some(path) => Self::Capture(Capture::read(path)?),
+            None => Self::Pattern(Plan::new(options)?),
+        })
+    }
+
+    /// How many are to be sent.
+    fn packets(&self, options: &Options) -> u64 {
+        match self {
+            Self::Pattern(_) => options.packets,
+            Self::Capture(capture) => u64::from(capture.count) * u64::from(options.loops),
+        }
+    }
+
+    /// Name of the XDP program.
+    fn program(&self) -> &'static str {
+        match self {
+            Self::Pattern(_) => "send",
+            Self::Capture(_) => "replay",
+        }
+    }
+
+    fn frame_octets_max(&self) -> u32 {
+        match self {
+            Self::Pattern(plan) => plan.frame_octets_max,
+            Self::Capture(capture) => capture.frame_octets_max,
+        }
+    }
+
+    fn counts(&self, state: &State) -> Counts {
+        match self {
+            Self::Pattern(plan) => plan.counts(state),
+            Self::Capture(capture) => capture.counts(state.packets),
+        }
+    }
+}
+
 /// What the sending thread owns.
 struct Worker {
     options: Options,
-    plan: Plan,
+    traffic: Traffic,
+    packets: u64,
     program: Program,
     stop: Arc<AtomicBool>,
 }
@@ -201,14 +264,14 @@ impl Worker {
 
     /// Runs the program until it has sent all. Flat out every frame is sent, so the kernel's loop ends by itself.
     fn send_all(&mut self) -> Result<State> {
-        let frame = vec![0; self.plan.frame_octets_max as usize];
+        let frame = vec![0; self.traffic.frame_octets_max() as usize];
         loop {
             let before = State::read(&self.program.state)?;
-            if before.packets >= self.options.packets || self.stop.load(Ordering::Relaxed) {
+            if before.packets >= self.packets || self.stop.load(Ordering::Relaxed) {
                 return Ok(before);
             }
-            let left = self.options.packets - before.packets;
-            let repeat = if self.plan.interval == 0 { u32::try_from(left).unwrap_or(u32::MAX) } else { u32::MAX };
+            let left = self.packets - before.packets;
+            let repeat = if self.options.rate.is_none() { u32::try_from(left).unwrap_or(u32::MAX) } else { u32::MAX };
             let ended = self.program.run(&frame, repeat)?;
             let after = State::read(&self.program.state)?;
             ensure!(
@@ -221,22 +284,14 @@ impl Worker {
     }
 
     fn report(&self, state: &State, driver: Option<Driver>) -> Result<Report> {
-        let stopped = state.packets < self.options.packets;
+        let stopped = state.packets < self.packets;
         // Flat out, the program reads the clock at the first packet and the last only.
-        let last_ns = if stopped && self.plan.interval == 0 { now_ns()? } else { state.last_ns };
+        let last_ns = if stopped && self.options.rate.is_none() { now_ns()? } else { state.last_ns };
         let seconds = Duration::from_nanos(last_ns.saturating_sub(state.first_ns)).as_secs_f64();
-        let (flows, ipv6_flows) = self.plan.distinct_flows(state.packets, state.turns, state.born);
         Ok(Report {
             interface: self.options.interface.clone(),
             packets: state.packets,
-            octets: state.ipv4_octets,
-            frame_octets: state.frame_octets,
-            ipv4_packets: state.ipv4_packets,
-            ipv6_packets: state.ipv6_packets,
-            ipv6_octets: state.ipv6_octets,
-            fragments: state.fragments,
-            flows,
-            ipv6_flows,
+            counts: self.traffic.counts(state),
             seconds,
             pps: if seconds > 0.0 { state.packets as f64 / seconds } else { 0.0 },
             cpu_seconds: thread_cpu_seconds()?,
@@ -300,10 +355,11 @@ impl State {
 
 /// The loaded program.
 struct Program {
+    /// Which of the object's programs it is.
+    name: &'static str,
+    /// Holds the program, and the maps that nobody looks at again.
     ebpf: Ebpf,
     state: StateMap,
-    _out: DevMap<MapData>,
-    _steps: Array<MapData, u64>,
 }
 
 /// Why a call of the kernel's loop came back.
@@ -315,7 +371,7 @@ enum Ended {
 
 impl Program {
     fn run(&mut self, frame: &[u8], repeat: u32) -> Result<Ended> {
-        let program = xdp(&mut self.ebpf)?;
+        let program = xdp(&mut self.ebpf, self.name)?;
         let attrs = TestRunAttrs::new().xdp_live_frames(BATCH);
         match program.test_run(TestRunOptions { data_in: Some(frame), repeat, attrs, ..TestRunOptions::new() }) {
             Ok(_) => Ok(Ended::AllFrames),
@@ -331,58 +387,77 @@ fn was_interrupted(error: &ProgramError) -> bool {
     matches!(error, ProgramError::SyscallError(error) if error.io_error.kind() == io::ErrorKind::Interrupted)
 }
 
-fn xdp(ebpf: &mut Ebpf) -> Result<&mut Xdp> {
-    Ok(ebpf.program_mut("send").context("the object holds no program `send`")?.try_into()?)
+fn xdp<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Xdp> {
+    Ok(ebpf.program_mut(name).with_context(|| format!("the object holds no program `{name}`"))?.try_into()?)
 }
 
-fn load(options: &Options, plan: &Plan) -> Result<Program> {
-    let positions = u32::try_from(plan.steps.len())?;
-    let step_mask = positions - 1;
-    let [ipv4_sum, ipv4_transport_sum, ipv6_transport_sum] = plan.sums;
+fn load(options: &Options, traffic: &Traffic, packets: u64) -> Result<Program> {
+    let interval = options.rate.map_or(0, |rate| TICKS_A_SECOND / rate);
+    // Half the interval: what is late is caught up at no more than twice the rate.
+    let gap_ns = (interval >> 16) / 2;
+    let frame_octets_max = traffic.frame_octets_max();
     let mut loader = EbpfLoader::new();
-    loader.map_max_entries("steps", positions);
-    for (name, value) in [
-        ("packets", &options.packets),
-        ("interval", &plan.interval),
-        ("birth_interval", &plan.birth_interval),
-        ("gap_ns", &plan.gap_ns),
-    ] {
-        loader.override_global(name, value, true);
-    }
+    loader.override_global("packets", &packets, true);
+    loader.override_global("interval", &interval, true);
+    loader.override_global("gap_ns", &gap_ns, true);
+    loader.override_global("frame_octets_max", &frame_octets_max, true);
+    let mut ebpf = match traffic {
+        Traffic::Pattern(plan) => load_pattern(loader, plan)?,
+        Traffic::Capture(capture) => load_capture(loader, capture)?,
+    };
+    let ifindex = if_nametoindex(options.interface.as_str())
+        .with_context(|| format!("interface {:?}, wanted one of this network namespace", options.interface))?;
+    DevMap::try_from(map(&mut ebpf, "out")?)?.set(0, ifindex, None, 0)?;
+    let state = Array::try_from(ebpf.take_map("state").context("the object holds no map `state`")?)?;
+    let name = traffic.program();
+    xdp(&mut ebpf, name)?.load().context("loading the generator's XDP program (needs to be root)")?;
+    Ok(Program { name, ebpf, state: Arc::new(state) })
+}
+
+fn load_pattern<'a>(mut loader: EbpfLoader<'a>, plan: &'a Plan) -> Result<Ebpf> {
+    let [ipv4_sum, ipv4_transport_sum, ipv6_transport_sum] = &plan.sums;
     for (name, value) in [
         ("pattern", &plan.pattern),
         ("flows", &plan.flows),
-        ("step_mask", &step_mask),
+        ("step_mask", &plan.step_mask),
         ("seed", &plan.seed),
         ("ipv6_below", &plan.ipv6_below),
-        ("frame_octets_max", &plan.frame_octets_max),
         ("l3", &plan.l3),
         ("transport", &plan.transport),
-        ("ipv4_sum", &ipv4_sum),
-        ("ipv4_transport_sum", &ipv4_transport_sum),
-        ("ipv6_transport_sum", &ipv6_transport_sum),
+        ("ipv4_sum", ipv4_sum),
+        ("ipv4_transport_sum", ipv4_transport_sum),
+        ("ipv6_transport_sum", ipv6_transport_sum),
     ] {
         loader.override_global(name, value, true);
     }
-    let mut ebpf = loader.override_global("templates", plan.templates.as_slice(), true).load(OBJECT)?;
-
-    let mut steps: Array<_, u64> = ebpf.take_map("steps").context("the object holds no map `steps`")?.try_into()?;
+    loader.override_global("birth_interval", &plan.birth_interval, true);
+    loader.override_global("templates", plan.templates.as_slice(), true);
+    let mut ebpf = loader.map_max_entries("steps", plan.step_mask + 1).load(OBJECT)?;
+    let mut steps = Array::<_, u64>::try_from(map(&mut ebpf, "steps")?)?;
     for (at, step) in (0..).zip(&plan.steps) {
         steps.set(at, step.to_bits(), 0)?;
     }
-    let ifindex = if_nametoindex(options.interface.as_str())
-        .with_context(|| format!("interface {:?}, wanted one of this network namespace", options.interface))?;
-    let mut out: DevMap<_> = ebpf.take_map("out").context("the object holds no map `out`")?.try_into()?;
-    out.set(0, ifindex, None, 0)?;
-    let state = Array::try_from(ebpf.take_map("state").context("the object holds no map `state`")?)?;
-    xdp(&mut ebpf)?.load().context("loading the generator's XDP program (needs to be root)")?;
-    Ok(Program { ebpf, state: Arc::new(state), _out: out, _steps: steps })
+    Ok(ebpf)
+}
+
+fn load_capture<'a>(mut loader: EbpfLoader<'a>, capture: &'a Capture) -> Result<Ebpf> {
+    let mut ebpf =
+        loader.override_global("flows", &capture.count, true).map_max_entries("frames", capture.count).load(OBJECT)?;
+    let mut frames = Array::<_, [u64; FRAME_WORDS]>::try_from(map(&mut ebpf, "frames")?)?;
+    for (at, frame) in (0..).zip(capture.frames()) {
+        frames.set(at, frame.to_words(), 0)?;
+    }
+    Ok(ebpf)
+}
+
+fn map<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Map> {
+    ebpf.map_mut(name).with_context(|| format!("the object holds no map `{name}`"))
 }
 
 /// Frames longer than the interface takes would vanish without a trace: the kernel drops them before the driver counts.
-fn check_fits(interface: &str, plan: &Plan) -> Result<()> {
+fn check_fits(interface: &str, frame_octets_max: u32) -> Result<()> {
     let mtu = interface::mtu(interface)?;
-    let octets = plan.frame_octets_max as usize;
+    let octets = frame_octets_max as usize;
     ensure!(
         octets <= mtu + OVER_MTU_OCTETS,
         "frames of {octets} octets on {interface}, wanted at most {} for its MTU of {mtu}: `ip link set {interface} mtu {}`, \

@@ -1,5 +1,6 @@
 //! What to send, as the command line and tests say it.
 
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::{Args, ValueEnum};
@@ -24,7 +25,7 @@ pub struct Options {
     /// Flows of the pattern; with churn, flows at a time
     #[arg(short, long, value_name = "N", default_value_t = Self::DEFAULT.flows, value_parser = clap::value_parser!(u32).range(1..))]
     pub flows: u32,
-    /// Exponent of the Zipf distribution of packets over flows; above 0
+    /// Exponent of the Zipf distribution of packets over flows; 0 is an even one
     #[arg(long, value_name = "S", default_value_t = Self::DEFAULT.zipf_s)]
     pub zipf_s: f64,
     /// With churn: how many flows a second give their place to a new one
@@ -67,6 +68,14 @@ pub struct Options {
     /// Destination address of the frames
     #[arg(long, value_name = "MAC", default_value = "02:00:00:00:00:02")]
     pub destination_mac: Mac,
+    /// Capture file whose Ethernet frames are sent in order instead of a pattern, as fast as --rate says. The first 128
+    /// octets of each frame are sent as they are and zeros for the rest
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["packets", "pattern", "flows", "zipf_s", "new_per_second", "length",
+          "sizes", "seed", "protocol", "vlan", "mpls", "ipv6_share", "fragments", "source_mac", "destination_mac"])]
+    pub pcap: Option<PathBuf>,
+    /// How often the capture file is sent; each time but the first adds 0.1.0.1 to all IPv4 addresses once more
+    #[arg(long, value_name = "N", default_value_t = Self::DEFAULT.loops, requires = "pcap", value_parser = clap::value_parser!(u32).range(1..))]
+    pub loops: u32,
     /// CPU to send from. On veth it chooses the far end's queue: CPU modulo queues
     #[arg(long, value_name = "N")]
     pub cpu: Option<usize>,
@@ -93,6 +102,8 @@ impl Options {
         fragments: 0,
         source_mac: Mac([2, 0, 0, 0, 0, 1]),
         destination_mac: Mac([2, 0, 0, 0, 0, 2]),
+        pcap: None,
+        loops: 1,
         cpu: None,
     };
 

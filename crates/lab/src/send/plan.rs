@@ -1,4 +1,4 @@
-//! From options to what the XDP program is loaded with: header templates, the table of steps, and the schedule.
+//! From options to what the XDP program is loaded with: header templates and the table of steps.
 //!
 //! The program takes a position of the table for each packet, round and round. All that depends on the seed and is too
 //! much work for a program at this speed is drawn here: lengths, Zipf ranks, and which packets are fragments.
@@ -13,6 +13,7 @@ use rand_distr::{Distribution, Zipf};
 use rand_pcg::Pcg64Mcg;
 
 use super::options::{Options, Pattern, Protocol, Sizes};
+use super::{Counts, State};
 use crate::frames::{self, Ethernet, FRAME_OCTETS_MIN, IPV4_OCTETS, flags};
 
 /// Room for the headers of one template, in octets; as in send.bpf.c.
@@ -37,7 +38,7 @@ const POSITIONS_ZIPF: usize = 1 << 20;
 /// Simple Internet mix: IP octets, and how many of 12 packets have them.
 const IMIX: [(u16, usize); 3] = [(40, 7), (576, 4), (1500, 1)];
 /// The program's schedule counts in 2^-16 ns.
-const TICKS_A_SECOND: u64 = 1_000_000_000 << 16;
+pub const TICKS_A_SECOND: u64 = 1_000_000_000 << 16;
 
 /// Everything that the XDP program is loaded with.
 pub struct Plan {
@@ -47,12 +48,8 @@ pub struct Plan {
     pub flows: u32,
     /// What flows are permuted by.
     pub seed: u32,
-    /// Ticks between packets; 0 = flat out.
-    pub interval: u64,
     /// Ticks between births of flows; 0 = none.
     pub birth_interval: u64,
-    /// Least ns between two packets.
-    pub gap_ns: u64,
     /// A flow is IPv6 when its lot is at most this; 0 = none is.
     pub ipv6_below: u32,
     /// Where the IP header stands, in octets.
@@ -67,6 +64,8 @@ pub struct Plan {
     pub sums: [u32; 3],
     /// The table: a power of two of positions.
     pub steps: Vec<Step>,
+    /// Positions less one.
+    pub step_mask: u32,
 }
 
 /// One position of the table.
@@ -123,29 +122,41 @@ impl Plan {
         } else {
             ip_octets_max
         };
-        let interval = options.rate.map_or(0, |rate| TICKS_A_SECOND / rate);
         Ok(Self {
             pattern: options.pattern as u32,
             flows: options.flows,
             seed,
-            interval,
             birth_interval: TICKS_A_SECOND.checked_div(options.new_per_second).unwrap_or(0),
-            // Half the interval: what is late is caught up at no more than twice the rate.
-            gap_ns: (interval >> 16) / 2,
             ipv6_below: threshold(options.ipv6_share),
             l3: u32::try_from(l3)?,
             transport: if is_tcp { 6 } else { 17 },
             frame_octets_max: u32::try_from((l3 + ip_octets_max).max(FRAME_OCTETS_MIN))?,
             templates: templates(&ethernet, &packets),
             sums: sums(&packets),
+            step_mask: u32::try_from(steps.len() - 1)?,
             steps,
         })
     }
 
+    /// What the program has counted, and the flows that follow from it.
+    #[must_use]
+    pub fn counts(&self, state: &State) -> Counts {
+        let (flows, ipv6_flows) = self.distinct_flows(state.packets, state.turns, state.born);
+        Counts {
+            octets: state.ipv4_octets,
+            frame_octets: state.frame_octets,
+            ipv4_packets: state.ipv4_packets,
+            ipv6_packets: state.ipv6_packets,
+            ipv6_octets: state.ipv6_octets,
+            fragments: state.fragments,
+            flows,
+            ipv6_flows,
+        }
+    }
+
     /// Distinct flows among the first `packets` packets: IPv4, then IPv6. `turns` is the datagrams among them and
     /// `born` the flows that churn has begun, both as the program counted them.
-    #[must_use]
-    pub fn distinct_flows(&self, packets: u64, turns: u64, born: u64) -> (u64, u64) {
+    fn distinct_flows(&self, packets: u64, turns: u64, born: u64) -> (u64, u64) {
         let (all, ipv6) = if self.pattern == Pattern::Zipf as u32 {
             let flows = self.ranks_drawn(packets);
             (flows.len() as u64, flows.iter().filter(|flow| self.is_ipv6(**flow)).count() as u64)

@@ -6,11 +6,12 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::process::{Child, Stdio};
 
-use etherparse::{EtherType, IpNumber, Ipv4HeaderSlice, Ipv6HeaderSlice};
+use etherparse::{IpNumber, Ipv4HeaderSlice, Ipv6HeaderSlice};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use pcap_parser::{LegacyPcapSlice, PcapBlockOwned};
 use tempfile::NamedTempFile;
+use xdprobe_lab::frames::ip_offset;
 use xdprobe_lab::namespace::Namespace;
 
 /// A tcpdump at work.
@@ -74,7 +75,7 @@ pub fn count(frames: &[Vec<u8>]) -> Seen {
     for frame in frames {
         seen.packets += 1;
         seen.frame_octets += frame.len() as u64;
-        let packet = past_tags(frame);
+        let packet = &frame[ip_offset(frame).unwrap()..];
         if packet[0] >> 4 == 6 {
             let ip = Ipv6HeaderSlice::from_slice(packet).unwrap();
             let octets = 40 + usize::from(ip.payload_length());
@@ -110,23 +111,6 @@ fn transport_is_right(segment: &[u8], addresses: &[u8], protocol: IpNumber) -> b
         sum = (sum >> 16) + (sum & 0xffff);
     }
     sum == 0xffff
-}
-
-/// The packet behind Ethernet header, VLAN tags and MPLS labels.
-fn past_tags(frame: &[u8]) -> &[u8] {
-    let mut at = 14;
-    loop {
-        match EtherType(u16::from_be_bytes([frame[at - 2], frame[at - 1]])) {
-            EtherType::VLAN_TAGGED_FRAME | EtherType::PROVIDER_BRIDGING => at += 4,
-            EtherType(0x8847) => {
-                while frame[at + 2] & 1 == 0 {
-                    at += 4;
-                }
-                return &frame[at + 4..];
-            }
-            _ => return &frame[at..],
-        }
-    }
 }
 
 fn read(path: &Path) -> Vec<Vec<u8>> {
