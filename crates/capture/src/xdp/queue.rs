@@ -48,6 +48,8 @@ enum State {
     Running,
     /// The link is down; the socket is kept and goes on by itself when the link is back.
     Down,
+    /// The device went away, and the socket will never receive again.
+    Gone,
 }
 
 /// What a queue really got, read from the kernel.
@@ -137,7 +139,7 @@ impl XdpQueue {
             return Err(failed(format!("{} frames do not fit the fill ring", opened.idle.len())));
         }
         // Some drivers (mlx5) only look at the fill ring once they are asked to.
-        opened.kick().map_err(|error| failed(error.to_string()))?;
+        opened.kick();
         Ok(opened)
     }
 
@@ -163,21 +165,22 @@ impl XdpQueue {
     }
 
     /// Wakes the driver and learns whether the device is still there and up.
-    fn kick(&mut self) -> Result<(), CaptureError> {
+    fn kick(&mut self) {
         let state = match socket_options::kick(self.socket_fd()).map_err(|error| error.raw_os_error()) {
-            Err(Some(libc::ENXIO | libc::ENODEV)) => return Err(CaptureError::Gone(self.interface.clone())),
+            Err(Some(libc::ENXIO | libc::ENODEV)) => State::Gone,
             Err(Some(libc::ENETDOWN)) => State::Down,
             // EAGAIN, EBUSY, EINTR, ENOBUFS: nothing that the next kick would not mend.
             _ => State::Running,
         };
         if state != self.state {
+            let Self { interface, queue, .. } = self;
             match state {
-                State::Down => tracing::warn!("{} queue {}: link is down; flows are kept", self.interface, self.queue),
-                State::Running => tracing::info!("{} queue {}: link is up again", self.interface, self.queue),
+                State::Down => tracing::warn!("{interface} queue {queue}: link is down; flows are kept"),
+                State::Running => tracing::info!("{interface} queue {queue}: link is up again"),
+                State::Gone => tracing::warn!("{interface} queue {queue}: the interface is gone"),
             }
             self.state = state;
         }
-        Ok(())
     }
 
     /// Shows the frame that `descriptor` completes, if it does complete one.
@@ -234,10 +237,11 @@ impl Source for XdpQueue {
             self.fill();
         }
         if self.rings.fill.needs_wakeup() || (self.busy_poll && count == 0) {
-            self.kick()?;
+            self.kick();
         }
         if count == 0 {
-            return Ok(Received::Nothing);
+            let gone = self.state == State::Gone;
+            return if gone { Err(CaptureError::Gone(self.interface.clone())) } else { Ok(Received::Nothing) };
         }
         self.fruitless_waits = 0;
         Ok(Received::Frames)
@@ -258,7 +262,7 @@ impl Source for XdpQueue {
         let woken = poll(&mut [PollFd::new(socket, PollFlags::POLLIN)], timeout);
         // poll() does not tell of a link that went down or a device that went away; a kick does.
         if woken != Ok(1) {
-            let _ = self.kick();
+            self.kick();
         }
     }
 
