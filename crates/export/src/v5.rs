@@ -3,6 +3,8 @@
 //! The structures below *are* the wire format: their fields stand in wire order and carry their byte order, so encoding
 //! and decoding are views of octets rather than code. Source: Cisco, *NetFlow Export Datagram Format*, tables B-3 and B-4.
 
+use crate::wire;
+pub use crate::wire::{DatagramError, EncodeError};
 use xdprobe_flow::FlowRecord;
 use zerocopy::byteorder::network_endian::{U16, U32};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -120,62 +122,13 @@ pub fn uptime_on_the_wire(uptime_ms: u64) -> u32 {
     uptime_ms as u32
 }
 
-/// Why octets are not a version 5 datagram.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
-pub enum DatagramError {
-    /// Shorter than a header.
-    #[error("datagram of {0} octets is shorter than the 24-octet header")]
-    Short(usize),
-    /// Another version number.
-    #[error("version {0}, wanted 5")]
-    Version(u16),
-    /// A count outside 1 to 30.
-    #[error("record count {0}, wanted 1 to 30")]
-    Count(u16),
-    /// The length contradicts the count.
-    #[error("datagram of {found} octets, wanted {wanted} for its record count")]
-    Length {
-        /// Octets in the datagram.
-        found: usize,
-        /// 24 + 48 * count.
-        wanted: usize,
-    },
-}
-
-/// Why records do not make a datagram.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
-pub enum EncodeError {
-    /// No records, or more than 30.
-    #[error("{0} records, wanted 1 to 30")]
-    RecordCount(usize),
-    /// The buffer is too short.
-    #[error("buffer of {found} octets, wanted {wanted}")]
-    Buffer {
-        /// Octets in the buffer.
-        found: usize,
-        /// Octets that the datagram takes.
-        wanted: usize,
-    },
-}
-
 /// The header and records of a version 5 datagram, as views of its octets.
 ///
 /// # Errors
 ///
 /// [`DatagramError`] where the octets are anything but one header and exactly its count of records; nothing is guessed.
 pub fn decode(datagram: &[u8]) -> Result<(&Header, &[Record]), DatagramError> {
-    let (header, records) = Header::ref_from_prefix(datagram).map_err(|_| DatagramError::Short(datagram.len()))?;
-    if header.version.get() != VERSION {
-        return Err(DatagramError::Version(header.version.get()));
-    }
-    let count = header.count.get();
-    if !(1..=RECORDS_MAX).contains(&usize::from(count)) {
-        return Err(DatagramError::Count(count));
-    }
-    let wrong_length =
-        || DatagramError::Length { found: datagram.len(), wanted: HEADER_OCTETS + usize::from(count) * RECORD_OCTETS };
-    let records = <[Record]>::ref_from_bytes_with_elems(records, usize::from(count)).map_err(|_| wrong_length())?;
-    Ok((header, records))
+    wire::decode(datagram, VERSION, RECORDS_MAX)
 }
 
 /// Encodes one datagram into `datagram` and returns its length in octets: `24 + 48 * records.len()`.
@@ -187,18 +140,7 @@ pub fn decode(datagram: &[u8]) -> Result<(&Header, &[Record]), DatagramError> {
 /// [`EncodeError::RecordCount`] if `records` is empty or longer than 30, [`EncodeError::Buffer`] if `datagram` is too
 /// short. Nothing is written in either case.
 pub fn encode(header: &Header, records: &[Record], datagram: &mut [u8]) -> Result<usize, EncodeError> {
-    let count = match u16::try_from(records.len()) {
-        Ok(count) if (1..=RECORDS_MAX).contains(&records.len()) => count,
-        _ => return Err(EncodeError::RecordCount(records.len())),
-    };
-    let wanted = HEADER_OCTETS + size_of_val(records);
-    let Some(room) = datagram.get_mut(..wanted) else {
-        return Err(EncodeError::Buffer { found: datagram.len(), wanted });
-    };
-    let header = Header { version: VERSION.into(), count: count.into(), ..*header };
-    room[..HEADER_OCTETS].copy_from_slice(header.as_bytes());
-    room[HEADER_OCTETS..].copy_from_slice(records.as_bytes());
-    Ok(wanted)
+    wire::encode(header, records, datagram, VERSION, RECORDS_MAX)
 }
 
 #[cfg(test)]
@@ -242,26 +184,29 @@ mod tests {
 
     #[test]
     fn refuses_what_is_not_one_header_and_its_records() {
-        assert_eq!(decode(&SEED[..23]), Err(DatagramError::Short(23)));
+        assert_eq!(decode(&SEED[..23]), Err(DatagramError::Short { found: 23, wanted: 24 }));
         assert_eq!(decode(&SEED[..71]), Err(DatagramError::Length { found: 71, wanted: 72 }));
         let long: Vec<u8> = SEED.iter().copied().chain([0]).collect();
         assert_eq!(decode(&long), Err(DatagramError::Length { found: 73, wanted: 72 }));
         let mut other = SEED;
         other[1] = 9;
-        assert_eq!(decode(&other), Err(DatagramError::Version(9)));
+        assert_eq!(decode(&other), Err(DatagramError::Version { found: 9, wanted: 5 }));
         other = SEED;
         other[3] = 31;
-        assert_eq!(decode(&other), Err(DatagramError::Count(31)));
+        assert_eq!(decode(&other), Err(DatagramError::Count { found: 31, max: 30 }));
         other[3] = 0;
-        assert_eq!(decode(&other), Err(DatagramError::Count(0)));
+        assert_eq!(decode(&other), Err(DatagramError::Count { found: 0, max: 30 }));
     }
 
     #[test]
     fn encodes_one_to_thirty_records_and_no_others() {
         let mut datagram = [0; DATAGRAM_OCTETS_MAX];
         let records = [Record::default(); 31];
-        assert_eq!(encode(&Header::default(), &[], &mut datagram), Err(EncodeError::RecordCount(0)));
-        assert_eq!(encode(&Header::default(), &records, &mut datagram), Err(EncodeError::RecordCount(31)));
+        assert_eq!(encode(&Header::default(), &[], &mut datagram), Err(EncodeError::RecordCount { found: 0, max: 30 }));
+        assert_eq!(
+            encode(&Header::default(), &records, &mut datagram),
+            Err(EncodeError::RecordCount { found: 31, max: 30 })
+        );
         assert_eq!(encode(&Header::default(), &records[..30], &mut datagram), Ok(DATAGRAM_OCTETS_MAX));
         let wanted = EncodeError::Buffer { found: 71, wanted: 72 };
         assert_eq!(encode(&Header::default(), &records[..1], &mut datagram[..71]), Err(wanted));
