@@ -1,1 +1,20 @@
-//! Under construction.
+//! The collector: flow records from datagrams into flow-tools files, and from flow-tools files to the reader's eye.
+//!
+//! A flow-tools **file** is a [`FileHeader`](header::FileHeader) and then [`StoredRecord`]s of one version, plain or as
+//! one zlib stream. A [`FlowFileReader`] iterates the records of a file or of any stream, a [`FlowFileWriter`] writes them,
+//! and a [`Printer`](print::Printer) prints them as flow-print does. A [`Receiver`](receive::Receiver) takes datagrams from a
+//! socket and [`datagram::decode`] makes records of them. None of them panics on any input.
+#![forbid(unsafe_code)]
+
+pub mod datagram;
+pub mod header;
+pub mod input;
+pub mod print;
+mod reader;
+pub mod receive;
+mod record;
+mod zone;
+
+pub use reader::{FlowFileReader, ReadError};
+pub use record::{ByteOrder, ExportVersion, RECORD_OCTETS_MAX, StoredRecord};
+pub use zone::LocalZone;

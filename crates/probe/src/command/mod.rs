@@ -1,5 +1,6 @@
 //! The subcommands, one module each.
 
+mod files;
 pub mod print;
 pub mod run;
 

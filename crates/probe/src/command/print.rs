@@ -1,12 +1,216 @@
-//! `xdprobe print`.
+//! `xdprobe print`: flow-print's formats over files, standard input, or a UDP port.
 
+use super::UsageError;
+use super::files::{Failures, Progress, is_broken_pipe, quietly};
+use anyhow::Context;
 use clap::Args;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use std::io::{self, StdoutLock, Write};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use xdprobe_collect::input::Input;
+use xdprobe_collect::print::{Format, Printer, header_text};
+use xdprobe_collect::receive::{Receiver, SOCKET_BUFFER_OCTETS};
+use xdprobe_collect::{ExportVersion, FlowFileReader, LocalZone, StoredRecord, datagram};
+
+/// How often the listener looks whether it shall stop; a signal wakes it anyway.
+const WAIT: Duration = Duration::from_millis(250);
+/// Records between two looks at the progress.
+const PROGRESS_RECORDS: u64 = 1 << 16;
 
 /// What the user wrote.
 #[derive(Args, Debug)]
-pub struct Arguments {}
+pub struct Arguments {
+    /// Files, directories, `-` for standard input; standard input if there are none
+    paths: Vec<PathBuf>,
+    /// flow-print's format, 0 to 7 [default: 3, for version 7 records 7]
+    #[arg(short, value_name = "N", conflicts_with_all = ["json", "csv"])]
+    format: Option<usize>,
+    /// One JSON object a line
+    #[arg(long, conflicts_with = "csv")]
+    json: bool,
+    /// Comma-separated values of every field, as `flow-export -f2` writes them
+    #[arg(long)]
+    csv: bool,
+    /// Wide columns (formats 3 and 4)
+    #[arg(short)]
+    wide: bool,
+    /// Print what each file's header says, too
+    #[arg(short = 'p')]
+    header: bool,
+    /// Character that starts a header's lines
+    #[arg(short, default_value_t = '#', value_name = "CHARACTER")]
+    comment: char,
+    /// Write each line out at once
+    #[arg(short = 'l')]
+    unbuffered: bool,
+    /// Print records as they arrive on a UDP port, until SIGINT or SIGTERM
+    #[arg(long, value_name = "[ADDRESS:]PORT", value_parser = listen_address, conflicts_with = "paths")]
+    listen: Option<SocketAddr>,
+}
 
 /// Prints.
-pub fn run(_arguments: &Arguments) -> anyhow::Result<()> {
+pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    let format = chosen_format(arguments)?;
+    let mut output = Output { arguments, format, printer: None };
+    quietly(match arguments.listen {
+        Some(address) => listen(address, &mut output),
+        None => print_inputs(arguments, &mut output),
+    })
+}
+
+/// The printer once the first version is known, which the default format and the columns depend on.
+struct Output<'a> {
+    arguments: &'a Arguments,
+    format: Option<Format>,
+    printer: Option<Printer<StdoutLock<'static>>>,
+}
+
+impl Output<'_> {
+    fn printer(&mut self, version: ExportVersion) -> anyhow::Result<&mut Printer<StdoutLock<'static>>> {
+        let printer = match self.printer.take() {
+            Some(printer) => {
+                printer.format().check(version)?;
+                printer
+            }
+            None => {
+                let format = self.format.unwrap_or_else(|| Format::default_of(version));
+                Printer::new(format, self.arguments.wide, version, LocalZone::system(), io::stdout().lock())?
+            }
+        };
+        Ok(self.printer.insert(printer))
+    }
+
+    fn flush(&mut self) -> anyhow::Result<()> {
+        self.printer.as_mut().map_or(Ok(()), |printer| printer.flush().context("cannot write to standard output"))
+    }
+
+    fn print_all(&mut self, version: ExportVersion, records: &[StoredRecord]) -> anyhow::Result<()> {
+        let printer = self.printer(version)?;
+        for record in records {
+            printer.print(record).context("cannot write to standard output")?;
+        }
+        Ok(())
+    }
+}
+
+/// Prints every input. One that cannot be read to its end is reported and does not keep the others from being printed.
+fn print_inputs(arguments: &Arguments, output: &mut Output) -> anyhow::Result<()> {
+    let inputs = Input::list(&arguments.paths, false)?;
+    let progress = Progress::to_stdout(inputs.iter().map(Input::octets).sum());
+    let mut failures = Failures::default();
+    for input in &inputs {
+        match print_input(input, output, &progress) {
+            Err(error) if is_broken_pipe(&error) => return Err(error),
+            done => failures.note(done.with_context(|| input.to_string())),
+        }
+        progress.finish_part(input.octets());
+    }
+    output.flush()?;
+    if let Some(left_out) = output.printer.as_ref().map(Printer::left_out).filter(|left_out| *left_out > 0) {
+        eprintln!("xdprobe: {left_out} records of 0 packets were left out");
+    }
+    failures.last()
+}
+
+fn print_input(input: &Input, output: &mut Output, progress: &Progress) -> anyhow::Result<()> {
+    let mut reader = FlowFileReader::new(input.open()?)?;
+    let unbuffered = output.arguments.unbuffered;
+    if output.arguments.header {
+        let comment = output.arguments.comment;
+        output.flush()?;
+        io::stdout().write_all(header_text(reader.header(), comment, &LocalZone::system()).as_bytes())?;
+    }
+    let printer = output.printer(reader.header().version)?;
+    while let Some(record) = reader.next() {
+        let record = match record {
+            Ok(record) => record,
+            Err(error) => {
+                // What came before the damage is delivered before the damage is told.
+                printer.flush()?;
+                return Err(error.into());
+            }
+        };
+        printer.print(&record).context("cannot write to standard output")?;
+        if unbuffered {
+            printer.flush()?;
+        }
+        if reader.records() % PROGRESS_RECORDS == 0 {
+            progress.at(reader.octets());
+        }
+    }
+    if reader.is_unfinished() {
+        eprintln!("xdprobe: {input}: not closed properly: {} records up to its end", reader.records());
+    }
     Ok(())
+}
+
+/// Prints what arrives until a signal says that it is enough.
+fn listen(address: SocketAddr, output: &mut Output) -> anyhow::Result<()> {
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM] {
+        signal_hook::flag::register(signal, Arc::clone(&stop))?;
+    }
+    let mut receiver =
+        Receiver::bind(address, SOCKET_BUFFER_OCTETS).with_context(|| format!("cannot listen on UDP {address}"))?;
+    eprintln!("xdprobe: listening on UDP {}", receiver.local_addr()?);
+    let mut records = Vec::new();
+    let (mut printed, mut refused) = (0_u64, 0_u64);
+    while !stop.load(Ordering::Relaxed) {
+        if !receiver.wait(WAIT)? {
+            continue;
+        }
+        receiver.receive()?;
+        for (exporter, datagram) in receiver.burst() {
+            records.clear();
+            match datagram::decode(datagram, exporter, &mut records) {
+                Ok(arrival) => output.print_all(arrival.version, &records)?,
+                Err(error) => {
+                    refused += 1;
+                    eprintln!("xdprobe: from {exporter}: {error}");
+                }
+            }
+            printed += records.len() as u64;
+        }
+        output.flush()?;
+    }
+    eprintln!("xdprobe: {printed} records printed, {refused} datagrams refused");
+    Ok(())
+}
+
+/// The format that was asked for, if one was.
+fn chosen_format(arguments: &Arguments) -> Result<Option<Format>, UsageError> {
+    match arguments.format {
+        _ if arguments.json => Ok(Some(Format::Json)),
+        _ if arguments.csv => Ok(Some(Format::Csv)),
+        None => Ok(None),
+        Some(number) => Format::from_number(number).map(Some).ok_or_else(|| {
+            UsageError(format!("no such format, {number}: wanted 0 to 7 for records of versions 1, 5 and 7"))
+        }),
+    }
+}
+
+/// `PORT`, `ADDRESS:PORT` or `[V6]:PORT`.
+fn listen_address(text: &str) -> Result<SocketAddr, String> {
+    if let Ok(port) = text.parse() {
+        return Ok((IpAddr::V4(Ipv4Addr::UNSPECIFIED), port).into());
+    }
+    text.parse().map_err(|_| "wanted PORT, ADDRESS:PORT or [V6ADDRESS]:PORT".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn listens_on_all_addresses_when_only_a_port_is_given() {
+        assert_eq!(listen_address("2055"), Ok(([0, 0, 0, 0], 2055).into()));
+        assert_eq!(listen_address("127.0.0.1:2055"), Ok(([127, 0, 0, 1], 2055).into()));
+        assert_eq!(listen_address("[::1]:2055").unwrap().to_string(), "[::1]:2055");
+        assert!(listen_address("localhost").is_err());
+        assert!(listen_address("70000").is_err());
+    }
 }

@@ -1,0 +1,164 @@
+//! From a datagram to records: the version says which of the wire formats it is, and everything is checked there.
+
+use crate::record::{ExportVersion, StoredRecord};
+use std::net::{IpAddr, Ipv4Addr};
+use xdprobe_export::wire::{DatagramError, HEADER_OCTETS_MIN};
+use xdprobe_export::{v1, v5, v7, wire};
+
+/// What the header of a good datagram says about its place among others.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Arrival {
+    /// Its version.
+    pub version: ExportVersion,
+    /// Its records.
+    pub count: u16,
+    /// Records sent before it, modulo 2^32; version 1 has no sequence.
+    pub sequence: Option<u32>,
+    /// Engine id and type in one number; each engine has its own sequence.
+    pub engine: u16,
+}
+
+/// Why a datagram was not stored.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[repr(usize)]
+pub enum Refusal {
+    /// Shorter than a header.
+    Short,
+    /// A version other than 1, 5 and 7.
+    Version,
+    /// A record count of zero or above the version's limit.
+    Count,
+    /// A length that contradicts the count.
+    Length,
+    /// From an exporter that is not allowed.
+    Exporter,
+}
+
+impl Refusal {
+    /// Every reason, in the order of their numbers.
+    pub const ALL: [Self; 5] = [Self::Short, Self::Version, Self::Count, Self::Length, Self::Exporter];
+
+    /// The name that reports use.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Short => "short",
+            Self::Version => "version",
+            Self::Count => "count",
+            Self::Length => "length",
+            Self::Exporter => "exporter",
+        }
+    }
+}
+
+impl From<DatagramError> for Refusal {
+    fn from(error: DatagramError) -> Self {
+        match error {
+            DatagramError::Short { .. } => Self::Short,
+            DatagramError::Version { .. } => Self::Version,
+            DatagramError::Count { .. } => Self::Count,
+            DatagramError::Length { .. } => Self::Length,
+        }
+    }
+}
+
+/// Appends the records of `datagram`, which came from `exporter`, to `records`.
+///
+/// # Errors
+///
+/// [`DatagramError`] if the octets are not a datagram of version 1, 5 or 7; nothing is appended then.
+#[inline]
+pub fn decode(datagram: &[u8], exporter: IpAddr, records: &mut Vec<StoredRecord>) -> Result<Arrival, DatagramError> {
+    let address = stored_address(exporter);
+    let short = DatagramError::Short { found: datagram.len(), wanted: HEADER_OCTETS_MIN };
+    match wire::version_of(datagram).ok_or(short)? {
+        v1::VERSION => {
+            let (header, flows) = v1::decode(datagram)?;
+            records.extend(flows.iter().map(|flow| StoredRecord::from_v1(address, header, flow)));
+            Ok(Arrival { version: ExportVersion::V1, count: header.count.get(), sequence: None, engine: 0 })
+        }
+        v7::VERSION => {
+            let (header, flows) = v7::decode(datagram)?;
+            records.extend(flows.iter().map(|flow| StoredRecord::from_v7(address, header, flow)));
+            let [engine_type, engine_id, ..] = header.reserved;
+            let engine = u16::from_be_bytes([engine_id, engine_type]);
+            let sequence = Some(header.flow_sequence.get());
+            Ok(Arrival { version: ExportVersion::V7, count: header.count.get(), sequence, engine })
+        }
+        _ => {
+            let (header, flows) = v5::decode(datagram)?;
+            records.extend(flows.iter().map(|flow| StoredRecord::from_v5(address, header, flow)));
+            let engine = u16::from_be_bytes([header.engine_id, header.engine_type]);
+            let sequence = Some(header.flow_sequence.get());
+            Ok(Arrival { version: ExportVersion::V5, count: header.count.get(), sequence, engine })
+        }
+    }
+}
+
+/// The exporter's address as a record has room for it: IPv6 does not fit, and stays unspecified.
+fn stored_address(exporter: IpAddr) -> Ipv4Addr {
+    match exporter {
+        IpAddr::V4(address) => address,
+        IpAddr::V6(_) => Ipv4Addr::UNSPECIFIED,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const EXPORTER: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 9));
+
+    fn v5_datagram(header: &v5::Header, count: usize) -> Vec<u8> {
+        let mut datagram = vec![0; v5::DATAGRAM_OCTETS_MAX];
+        let octets = v5::encode(header, &vec![v5::Record::default(); count], &mut datagram).unwrap();
+        datagram.truncate(octets);
+        datagram
+    }
+
+    #[test]
+    fn decodes_each_version() {
+        let mut records = Vec::new();
+        let mut datagram = vec![0; wire::DATAGRAM_OCTETS_MAX];
+        let octets = v1::encode(&v1::Header::default(), &[v1::Record::default(); 2], &mut datagram).unwrap();
+        let arrival = decode(&datagram[..octets], EXPORTER, &mut records).unwrap();
+        assert_eq!(arrival, Arrival { version: ExportVersion::V1, count: 2, sequence: None, engine: 0 });
+
+        let header = v5::Header { flow_sequence: 7.into(), engine_type: 1, engine_id: 2, ..v5::Header::default() };
+        let arrival = decode(&v5_datagram(&header, 3), EXPORTER, &mut records).unwrap();
+        assert_eq!(arrival, Arrival { version: ExportVersion::V5, count: 3, sequence: Some(7), engine: 0x201 });
+
+        let header = v7::Header { flow_sequence: 9.into(), ..v7::Header::default() };
+        let flow = v7::Record { router: [1, 2, 3, 4], ..v7::Record::default() };
+        let octets = v7::encode(&header, &[flow], &mut datagram).unwrap();
+        let arrival = decode(&datagram[..octets], EXPORTER, &mut records).unwrap();
+        assert_eq!(arrival, Arrival { version: ExportVersion::V7, count: 1, sequence: Some(9), engine: 0 });
+
+        assert_eq!(records.len(), 6);
+        assert!(records.iter().all(|record| IpAddr::V4(record.exporter) == EXPORTER));
+        assert_eq!(records[5].router, Ipv4Addr::new(1, 2, 3, 4));
+    }
+
+    #[test]
+    fn refuses_by_reason() {
+        let reason = |octets: &[u8]| Refusal::from(decode(octets, EXPORTER, &mut Vec::new()).unwrap_err());
+        assert_eq!(reason(&[]), Refusal::Short);
+        assert_eq!(reason(&[0, 5, 0]), Refusal::Short);
+        assert_eq!(reason(&[&[0, 9][..], &[0; 30]].concat()), Refusal::Version);
+        assert_eq!(reason(&[&[0, 5, 0, 31][..], &[0; 20]].concat()), Refusal::Count);
+        assert_eq!(reason(&[&[0, 1, 0, 1][..], &[0; 12]].concat()), Refusal::Length);
+    }
+
+    proptest! {
+        #[test]
+        fn no_octets_panic(version in 0u16..10, mut octets in proptest::collection::vec(any::<u8>(), 2..1600)) {
+            octets[..2].copy_from_slice(&version.to_be_bytes());
+            let mut records = Vec::new();
+            match decode(&octets, EXPORTER, &mut records) {
+                Ok(arrival) => prop_assert_eq!(records.len(), usize::from(arrival.count)),
+                Err(_) => prop_assert!(records.is_empty()),
+            }
+        }
+    }
+}

@@ -1,0 +1,593 @@
+//! Printing records: flow-print's formats to the letter, JSON lines, and the comma-separated values of `flow-export -f2`.
+//!
+//! A [`Printer`] writes a format's heading once and then a line or two per record. Layouts are from flow-tools 0.68,
+//! `src/flow-print.c`: each function here is named for its function there.
+
+mod csv;
+mod header;
+mod json;
+mod line;
+
+use crate::record::{ExportVersion, StoredRecord};
+use crate::zone::LocalZone;
+pub use header::header_text;
+use line::Line;
+use std::io::{self, Write};
+
+/// Text is handed to the output when it has grown to this many octets.
+const BUFFER_OCTETS: usize = 64 * 1024;
+/// IP protocol number of TCP.
+const TCP: u8 = 6;
+
+/// How records are printed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Format {
+    /// `-f0`: one line, interfaces, protocol and ports in hexadecimal.
+    Hexadecimal,
+    /// `-f1`: two lines, with times.
+    TwoLines,
+    /// `-f2`: as `-f1`, but only what looks like a scan: TCP, SYN alone, two packets of 40 octets.
+    SynOnly,
+    /// `-f3`: one line, decimal. The default of versions 1 and 5.
+    OneLine,
+    /// `-f4`: prefixes and AS numbers.
+    Prefixes,
+    /// `-f5`: one line with times.
+    Times,
+    /// `-f6`: as a router's accounting.
+    Accounting,
+    /// `-f7`: with the address of the router that a switch short-cuts. The default of version 7.
+    Switched,
+    /// One JSON object a line.
+    Json,
+    /// Comma-separated values with every field, as `flow-export -f2`.
+    Csv,
+}
+
+impl Format {
+    /// Every format that has a number, in the order of the numbers.
+    const NUMBERED: [Self; 8] = [
+        Self::Hexadecimal,
+        Self::TwoLines,
+        Self::SynOnly,
+        Self::OneLine,
+        Self::Prefixes,
+        Self::Times,
+        Self::Accounting,
+        Self::Switched,
+    ];
+
+    /// flow-print's format of that number, 0 to 7.
+    #[must_use]
+    pub fn from_number(number: usize) -> Option<Self> {
+        Self::NUMBERED.get(number).copied()
+    }
+
+    /// The format in which flow-print prints a version when no other is asked for.
+    #[must_use]
+    pub fn default_of(version: ExportVersion) -> Self {
+        if version == ExportVersion::V7 { Self::Switched } else { Self::OneLine }
+    }
+
+    /// Whether the version has every field that the format prints.
+    ///
+    /// # Errors
+    ///
+    /// [`MissingField`], which starts as flow-print's message does.
+    pub fn check(self, version: ExportVersion) -> Result<(), MissingField> {
+        let carried = match self {
+            Self::Prefixes => version != ExportVersion::V1,
+            Self::Switched => version == ExportVersion::V7,
+            _ => true,
+        };
+        if carried { Ok(()) } else { Err(MissingField { format: self, version: version.number() }) }
+    }
+
+    fn heading(self, wide: bool, version: ExportVersion) -> String {
+        let heading = match (self, wide) {
+            (Self::Hexadecimal, _) => "Sif  SrcIPaddress     Dif  DstIPaddress      Pr SrcP DstP  Pkts       Octets\n",
+            (Self::TwoLines, _) => concat!(
+                "Sif  SrcIPaddress     DIf  DstIPaddress      Pr SrcP DstP  Pkts  Octets\n",
+                " StartTime          EndTime             Active   B/Pk Ts Fl\n\n"
+            ),
+            (Self::SynOnly, _) => concat!(
+                "Sif SrcIPaddress     DIf DstIPaddress    Pr SrcP DstP Pkts       Octets\n",
+                " StartTime          EndTime             Active   B/Pk Ts Fl\n\n"
+            ),
+            (Self::OneLine, false) => "srcIP            dstIP            prot  srcPort  dstPort  octets      packets\n",
+            (Self::OneLine, true) => {
+                "srcIP            dstIP            prot   srcPort           dstPort           octets      packets\n"
+            }
+            (Self::Prefixes, false) => {
+                "srcIP              dstIP              prot  srcAS  dstAS  octets      packets\n"
+            }
+            (Self::Prefixes, true) => concat!(
+                "Sif  Dif  srcIP               dstIP               prot   srcAS             dstAS             ",
+                "octets      packets\n"
+            ),
+            (Self::Times, _) => concat!(
+                "Start             End               Sif   SrcIPaddress    SrcP  DIf   DstIPaddress    DstP    ",
+                "P Fl Pkts       Octets\n\n"
+            ),
+            (Self::Accounting, _) => "   Source           Destination              Packets               Bytes\n",
+            (Self::Switched, _) => concat!(
+                "srcIP               dstIP               router_sc        prot   srcPort         dstPort         ",
+                "octets      packets\n"
+            ),
+            (Self::Json, _) => "",
+            (Self::Csv, _) => return csv::heading(version),
+        };
+        heading.into()
+    }
+}
+
+/// A format was asked for that prints fields which the records do not have.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[error(
+    "Flow record missing required field for format. ({format:?}, version {version} records; -f3 prints any version)"
+)]
+pub struct MissingField {
+    /// What was asked for.
+    format: Format,
+    /// What the records are.
+    version: u16,
+}
+
+/// Prints records to `W` in one format.
+///
+/// Times of flow-print's formats are local. They are reckoned as flow-print reckons them, `unix + (stamp - SysUptime)` without
+/// a wrap of the uptime, so that a stamp from before the exporter's boot comes out up to 49.7 days in the future; JSON has
+/// the protocol's meaning instead, see [`StoredRecord::unix_ms_of`].
+#[derive(Debug)]
+pub struct Printer<W> {
+    format: Format,
+    wide: bool,
+    version: ExportVersion,
+    zone: LocalZone,
+    line: Line,
+    left_out: u64,
+    output: W,
+}
+
+impl<W: Write> Printer<W> {
+    /// A printer of records of `version`; the heading is written with the first flush.
+    ///
+    /// # Errors
+    ///
+    /// [`MissingField`] if the version has not the fields that the format prints.
+    pub fn new(
+        format: Format,
+        wide: bool,
+        version: ExportVersion,
+        zone: LocalZone,
+        output: W,
+    ) -> Result<Self, MissingField> {
+        format.check(version)?;
+        let mut line = Line::with_capacity(BUFFER_OCTETS + 1024);
+        line.text(&format.heading(wide, version));
+        Ok(Self { format, wide, version, zone, line, left_out: 0, output })
+    }
+
+    /// The format.
+    #[must_use]
+    pub fn format(&self) -> Format {
+        self.format
+    }
+
+    /// Records of no packets, which the formats with octets per packet leave out as flow-print does.
+    #[must_use]
+    pub fn left_out(&self) -> u64 {
+        self.left_out
+    }
+
+    /// Prints one record.
+    ///
+    /// # Errors
+    ///
+    /// Those of the output, when enough text has gathered to be written.
+    #[inline]
+    pub fn print(&mut self, record: &StoredRecord) -> io::Result<()> {
+        match self.format {
+            Format::Hexadecimal => self.format0(record),
+            Format::TwoLines => self.format1(record),
+            Format::SynOnly => self.format2(record),
+            Format::OneLine => self.format3(record),
+            Format::Prefixes => self.format4(record),
+            Format::Times => self.format5(record),
+            Format::Accounting => self.format6(record),
+            Format::Switched => self.format7(record),
+            Format::Json => json::write(&mut self.line, self.version, record),
+            Format::Csv => csv::write(&mut self.line, self.version, record),
+        }
+        if self.line.len() < BUFFER_OCTETS { Ok(()) } else { self.write_out() }
+    }
+
+    /// Writes out what has gathered, the heading at least.
+    ///
+    /// # Errors
+    ///
+    /// Those of the output.
+    pub fn flush(&mut self) -> io::Result<()> {
+        self.write_out()?;
+        self.output.flush()
+    }
+
+    #[cold]
+    fn write_out(&mut self) -> io::Result<()> {
+        let done = self.output.write_all(self.line.as_bytes());
+        self.line.clear();
+        done
+    }
+
+    fn format0(&mut self, record: &StoredRecord) {
+        let line = &mut self.line;
+        line.hex4(record.input);
+        line.text(" ");
+        line.address15(record.source);
+        line.text("  ");
+        line.hex4(record.output);
+        line.text(" ");
+        line.address15(record.destination);
+        line.text("   ");
+        line.hex2(record.protocol);
+        line.text(" ");
+        line.hex_left4(record.source_port);
+        line.text(" ");
+        line.hex_left4(record.destination_port);
+        line.text("  ");
+        line.left(record.packets, 10);
+        line.text(" ");
+        line.left(record.octets, 10);
+        line.text("\n");
+    }
+
+    fn format1(&mut self, record: &StoredRecord) {
+        if record.packets == 0 {
+            self.left_out += 1;
+            return;
+        }
+        self.format0(record);
+        self.second_line(record);
+    }
+
+    fn format2(&mut self, record: &StoredRecord) {
+        const SYN: u8 = 2;
+        if record.packets == 0 {
+            self.left_out += 1;
+        } else if (record.protocol, record.tcp_flags, record.packets, record.octets) == (TCP, SYN, 2, 80) {
+            let line = &mut self.line;
+            line.hex2_or_more(record.input);
+            line.text("  ");
+            line.address15(record.source);
+            line.text("  ");
+            line.hex2_or_more(record.output);
+            line.text("  ");
+            line.address15(record.destination);
+            line.text(" ");
+            line.hex2(record.protocol);
+            line.text(" ");
+            line.hex_left4(record.source_port);
+            line.text(" ");
+            line.hex_left4(record.destination_port);
+            line.text(" ");
+            line.left(record.packets, 10);
+            line.text(" ");
+            line.left(record.octets, 10);
+            line.text("\n");
+            self.second_line(record);
+        }
+    }
+
+    /// Times, octets per packet, type of service and flags, and an empty line. `packets` is not 0.
+    fn second_line(&mut self, record: &StoredRecord) {
+        let active_ms = record.last_ms.wrapping_sub(record.first_ms);
+        self.line.text(" ");
+        self.time(record, record.first_ms);
+        self.line.text("  ");
+        self.time(record, record.last_ms);
+        self.line.text("  ");
+        let line = &mut self.line;
+        line.right(active_ms / 1000, 5);
+        line.text(".");
+        line.zeros(active_ms % 1000, 3);
+        line.text(" ");
+        line.left(record.octets / record.packets, 3);
+        line.text(" ");
+        line.hex2(record.tos);
+        line.text(" ");
+        line.hex2(record.tcp_flags);
+        line.text("\n\n");
+    }
+
+    fn format3(&mut self, record: &StoredRecord) {
+        let (protocol, port) = if self.wide { (7, 18) } else { (6, 9) };
+        let line = &mut self.line;
+        line.address15(record.source);
+        line.text("  ");
+        line.address15(record.destination);
+        line.text("  ");
+        line.left(record.protocol, protocol);
+        line.left(record.source_port, port);
+        line.left(record.destination_port, port);
+        line.left(record.octets, 10);
+        line.text("  ");
+        line.left(record.packets, 10);
+        line.text("\n");
+    }
+
+    fn format4(&mut self, record: &StoredRecord) {
+        let line = &mut self.line;
+        let (gap, protocol, number) = if self.wide { ("  ", 7, 18) } else { (" ", 6, 7) };
+        if self.wide {
+            line.hex4(record.input);
+            line.text(" ");
+            line.hex4(record.output);
+            line.text(" ");
+        }
+        line.prefix18(record.source, record.source_mask);
+        line.text(gap);
+        line.prefix18(record.destination, record.destination_mask);
+        line.text(gap);
+        line.left(record.protocol, protocol);
+        line.left(record.source_as, number);
+        line.left(record.destination_as, number);
+        line.left(record.octets, 10);
+        line.text("  ");
+        line.left(record.packets, 10);
+        line.text("\n");
+    }
+
+    fn format5(&mut self, record: &StoredRecord) {
+        const FIN_SYN_RST: u8 = 0x7;
+        self.time(record, record.first_ms);
+        self.line.text(" ");
+        self.time(record, record.last_ms);
+        let line = &mut self.line;
+        line.text(" ");
+        line.left(record.input, 5);
+        line.text(" ");
+        line.address15(record.source);
+        line.text(" ");
+        line.left(record.source_port, 5);
+        line.text(" ");
+        line.left(record.output, 5);
+        line.text(" ");
+        line.address15(record.destination);
+        line.text(" ");
+        line.left(record.destination_port, 5);
+        line.text(" ");
+        line.left(record.protocol, 3);
+        line.text(" ");
+        line.left(record.tcp_flags & FIN_SYN_RST, 2);
+        line.text(" ");
+        line.left(record.packets, 10);
+        line.text(" ");
+        line.left(record.octets, 10);
+        line.text("\n");
+    }
+
+    fn format6(&mut self, record: &StoredRecord) {
+        let line = &mut self.line;
+        line.text(" ");
+        line.address15(record.source);
+        line.text("  ");
+        line.address15(record.destination);
+        line.text("  ");
+        line.right(record.packets, 17);
+        line.text("  ");
+        line.right(record.octets, 18);
+        line.text("\n");
+    }
+
+    fn format7(&mut self, record: &StoredRecord) {
+        let line = &mut self.line;
+        line.prefix18(record.source, record.source_mask);
+        line.text("  ");
+        line.prefix18(record.destination, record.destination_mask);
+        line.text("  ");
+        line.address15(record.router);
+        line.text("  ");
+        line.left(record.protocol, 7);
+        line.left(record.source_port, 16);
+        line.left(record.destination_port, 16);
+        line.left(record.octets, 10);
+        line.text("  ");
+        line.left(record.packets, 10);
+        line.text("\n");
+    }
+
+    /// `MMDD.HH:MM:SS.mmm` of an uptime stamp.
+    #[inline]
+    fn time(&mut self, record: &StoredRecord, stamp_ms: u32) {
+        let (unix_s, ms) = flow_tools_time(record, stamp_ms);
+        let local = self.zone.local(unix_s);
+        let line = &mut self.line;
+        line.zeros(local.month, 2);
+        line.zeros(local.day, 2);
+        line.text(".");
+        line.zeros(local.hour, 2);
+        line.text(":");
+        line.zeros(local.minute, 2);
+        line.text(":");
+        line.zeros(local.second, 2);
+        line.text(".");
+        line.zeros(ms, 3);
+    }
+}
+
+/// Seconds since 1970 and milliseconds of an uptime stamp in flow-print's arithmetic: 32-bit seconds, and no wrap of the uptime.
+///
+/// Milliseconds are below 1000 unless the datagram's nanoseconds were above 999 999 999. Source: flow-tools 0.68,
+/// `lib/ftio.c`, `ftltime`.
+#[inline]
+fn flow_tools_time(record: &StoredRecord, stamp_ms: u32) -> (u32, u32) {
+    let (boot_s, boot_ms) = (record.sys_uptime_ms / 1000, record.sys_uptime_ms % 1000);
+    let mut unix_s = record.unix_s.wrapping_sub(boot_s);
+    let mut ms = record.unix_ns / 1_000_000;
+    if boot_ms > ms {
+        unix_s = unix_s.wrapping_sub(1);
+        ms += 1000;
+    }
+    ms = ms - boot_ms + stamp_ms % 1000;
+    unix_s = unix_s.wrapping_add(stamp_ms / 1000);
+    if ms >= 1000 {
+        ms -= 1000;
+        unix_s = unix_s.wrapping_add(1);
+    }
+    (unix_s, ms)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use jiff::tz::TimeZone;
+
+    fn record() -> StoredRecord {
+        StoredRecord {
+            unix_s: 1_795_352_088,
+            unix_ns: 239_396_000,
+            sys_uptime_ms: 2,
+            exporter: [127, 0, 0, 1].into(),
+            source: [192, 168, 5, 16].into(),
+            destination: [68, 233, 253, 133].into(),
+            packets: 2,
+            octets: 98,
+            first_ms: 1_169_801_678,
+            last_ms: 1_169_824_574,
+            source_port: 53605,
+            destination_port: 80,
+            protocol: 6,
+            tcp_flags: 21,
+            ..StoredRecord::default()
+        }
+    }
+
+    fn printed_by(format: Format, wide: bool, version: ExportVersion, record: &StoredRecord) -> String {
+        let mut text = Vec::new();
+        let mut printer = Printer::new(format, wide, version, LocalZone::new(TimeZone::UTC), &mut text).unwrap();
+        printer.print(record).unwrap();
+        printer.flush().unwrap();
+        String::from_utf8(text).unwrap()
+    }
+
+    fn printed(format: Format) -> String {
+        printed_by(format, false, ExportVersion::V5, &record())
+    }
+
+    /// Lines of the real flow-print, for the record above.
+    #[test]
+    fn prints_as_flow_print() {
+        assert_eq!(
+            printed(Format::Hexadecimal),
+            "Sif  SrcIPaddress     Dif  DstIPaddress      Pr SrcP DstP  Pkts       Octets\n\
+             0000 192.168.5.16     0000 68.233.253.133    06 d165 50    2          98        \n"
+        );
+        assert_eq!(
+            printed(Format::TwoLines),
+            "Sif  SrcIPaddress     DIf  DstIPaddress      Pr SrcP DstP  Pkts  Octets\n \
+             StartTime          EndTime             Active   B/Pk Ts Fl\n\n\
+             0000 192.168.5.16     0000 68.233.253.133    06 d165 50    2          98        \n \
+             1206.01:51:29.915  1206.01:51:52.811     22.896 49  00 15\n\n"
+        );
+        assert_eq!(
+            printed(Format::OneLine),
+            "srcIP            dstIP            prot  srcPort  dstPort  octets      packets\n\
+             192.168.5.16     68.233.253.133   6     53605    80       98          2         \n"
+        );
+        assert_eq!(
+            printed_by(Format::OneLine, true, ExportVersion::V5, &record()),
+            "srcIP            dstIP            prot   srcPort           dstPort           octets      packets\n\
+             192.168.5.16     68.233.253.133   6      53605             80                98          2         \n"
+        );
+        assert_eq!(
+            printed(Format::Prefixes),
+            "srcIP              dstIP              prot  srcAS  dstAS  octets      packets\n\
+             192.168.5.16/0     68.233.253.133/0   6     0      0      98          2         \n"
+        );
+        assert_eq!(
+            printed(Format::Times),
+            "Start             End               Sif   SrcIPaddress    SrcP  DIf   DstIPaddress    DstP    P Fl \
+             Pkts       Octets\n\n1206.01:51:29.915 1206.01:51:52.811 0     192.168.5.16    53605 0     \
+             68.233.253.133  80    6   5  2          98        \n"
+        );
+        assert_eq!(
+            printed(Format::Accounting),
+            "   Source           Destination              Packets               Bytes\n \
+             192.168.5.16     68.233.253.133                   2                  98\n"
+        );
+        assert_eq!(
+            printed_by(Format::Switched, false, ExportVersion::V7, &record()),
+            "srcIP               dstIP               router_sc        prot   srcPort         dstPort         octets      \
+             packets\n192.168.5.16/0      68.233.253.133/0    0.0.0.0          6      53605           80              \
+             98          2         \n"
+        );
+    }
+
+    #[test]
+    fn format_2_prints_scans_only() {
+        let heading = Format::SynOnly.heading(false, ExportVersion::V5);
+        assert_eq!(printed(Format::SynOnly), heading);
+        let scan = StoredRecord { tcp_flags: 2, octets: 80, input: 0x1ff, ..record() };
+        assert_eq!(
+            printed_by(Format::SynOnly, false, ExportVersion::V5, &scan),
+            heading
+                + "1ff  192.168.5.16     00  68.233.253.133  06 d165 50   2          80        \n \
+                   1206.01:51:29.915  1206.01:51:52.811     22.896 40  00 02\n\n"
+        );
+    }
+
+    #[test]
+    fn formats_with_octets_per_packet_leave_out_records_of_no_packets() {
+        let empty = StoredRecord { packets: 0, ..record() };
+        for format in [Format::TwoLines, Format::SynOnly] {
+            let heading = format.heading(false, ExportVersion::V5);
+            assert_eq!(printed_by(format, false, ExportVersion::V5, &empty), heading);
+        }
+    }
+
+    #[test]
+    fn prints_json_with_the_times_that_the_protocol_means() {
+        // The stamps are above SysUptime, so they are from before the wrap: in the past.
+        assert_eq!(
+            printed(Format::Json),
+            "{\"start\":\"2026-10-17T08:48:42.619Z\",\"end\":\"2026-10-17T08:49:05.515Z\",\"duration_ms\":22896,\
+             \"exporter\":\"127.0.0.1\",\"source\":\"192.168.5.16\",\"destination\":\"68.233.253.133\",\
+             \"next_hop\":\"0.0.0.0\",\"input\":0,\"output\":0,\"protocol\":6,\"source_port\":53605,\
+             \"destination_port\":80,\"packets\":2,\"octets\":98,\"tos\":0,\"tcp_flags\":21,\"source_mask\":0,\
+             \"destination_mask\":0,\"source_as\":0,\"destination_as\":0,\"engine_type\":0,\"engine_id\":0}\n"
+        );
+        let v1 = printed_by(Format::Json, false, ExportVersion::V1, &record());
+        assert!(v1.ends_with("\"tcp_flags\":21}\n"), "{v1}");
+        let v7 = printed_by(Format::Json, false, ExportVersion::V7, &record());
+        assert!(v7.ends_with("\"engine_id\":0,\"router\":\"0.0.0.0\"}\n"), "{v7}");
+    }
+
+    #[test]
+    fn prints_values_as_flow_export() {
+        assert_eq!(
+            printed(Format::Csv),
+            "#:unix_secs,unix_nsecs,sysuptime,exaddr,dpkts,doctets,first,last,engine_type,engine_id,srcaddr,dstaddr,\
+             nexthop,input,output,srcport,dstport,prot,tos,tcp_flags,src_mask,dst_mask,src_as,dst_as\n\
+             1795352088,239396000,2,127.0.0.1,2,98,1169801678,1169824574,0,0,192.168.5.16,68.233.253.133,0.0.0.0,0,0,\
+             53605,80,6,0,21,0,0,0,0\n"
+        );
+    }
+
+    #[test]
+    fn refuses_formats_whose_fields_a_version_has_not() {
+        let refused = Format::Prefixes.check(ExportVersion::V1).unwrap_err().to_string();
+        assert!(refused.starts_with("Flow record missing required field for format."), "{refused}");
+        assert!(Format::Switched.check(ExportVersion::V5).is_err());
+        assert!(Format::Switched.check(ExportVersion::V7).is_ok());
+    }
+
+    #[test]
+    fn times_borrow_and_carry_across_the_second() {
+        let at = |sys_uptime_ms, unix_ns, stamp| {
+            flow_tools_time(&StoredRecord { unix_s: 1000, unix_ns, sys_uptime_ms, ..record() }, stamp)
+        };
+        assert_eq!(at(1_500, 200_000_000, 1_500), (1000, 200));
+        assert_eq!(at(1_500, 200_000_000, 0), (998, 700));
+        assert_eq!(at(0, 999_000_000, 1), (1001, 0));
+    }
+}
