@@ -13,8 +13,10 @@ pub mod print;
 mod reader;
 pub mod receive;
 mod record;
+mod writer;
 mod zone;
 
 pub use reader::{FlowFileReader, ReadError};
 pub use record::{ByteOrder, ExportVersion, RECORD_OCTETS_MAX, StoredRecord};
+pub use writer::{FlowFileWriter, FlowStreamWriter, LEVEL_DEFAULT, Losses, WriterOptions};
 pub use zone::LocalZone;

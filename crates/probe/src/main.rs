@@ -40,6 +40,8 @@ struct Arguments {
 enum Command {
     /// Run the probe: on interfaces, or over a capture file
     Run(Box<command::run::Arguments>),
+    /// Join flow-tools files into one, on standard output or in a file
+    Cat(command::cat::Arguments),
     /// Print flows from flow-tools files, from standard input or as they arrive on a UDP port
     Print(command::print::Arguments),
 }
@@ -54,6 +56,8 @@ fn main() -> ExitCode {
     log_to_stderr(level);
     let done = match arguments.command {
         Command::Run(arguments) => command::run::run(*arguments),
+    let done = match Arguments::parse().command {
+        Command::Cat(arguments) => command::cat::run(&arguments),
         Command::Print(arguments) => command::print::run(&arguments),
     };
     match done {

@@ -1,5 +1,6 @@
 //! The subcommands, one module each.
 
+pub mod cat;
 mod files;
 pub mod print;
 pub mod run;

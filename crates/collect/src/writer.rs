@@ -1,0 +1,589 @@
+//! Writing flow-tools files that are valid at every moment.
+//!
+//! A [`FlowFileWriter`] writes under a temporary name, whole records at a time, and [`finish`](FlowFileWriter::finish) completes the
+//! header, syncs, and renames: whoever sees the final name sees a complete file. What [`sync`](FlowFileWriter::sync) has synced survives
+//! a `kill -9` or a power cut under the temporary name and is readable there. A [`FlowStreamWriter`] writes to a pipe, where
+//! nothing can be completed afterwards.
+
+use crate::datagram;
+use crate::header::{FLAG_COMPRESS, FLAG_DONE, FLAG_STREAMING, FileHeader};
+use crate::record::{ByteOrder, ExportVersion, RECORD_OCTETS_MAX, StoredRecord};
+use flate2::Compression;
+use flate2::write::ZlibEncoder;
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::net::{IpAddr, Ipv4Addr};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use xdprobe_export::v5;
+
+/// Records are handed to the file, or to zlib, when they have grown to this many octets.
+const BUFFER_OCTETS: usize = 64 * 1024;
+/// zlib's default level, which flow-capture uses.
+pub const LEVEL_DEFAULT: u32 = 6;
+
+/// How a file is written.
+#[derive(Clone, Debug)]
+pub struct WriterOptions {
+    /// Version of the records. A record of another version is stored without what this one cannot carry.
+    pub version: ExportVersion,
+    /// Byte order; this machine's is the fastest.
+    pub order: ByteOrder,
+    /// zlib level, 1 to 9, or 0 for plain records.
+    pub level: u32,
+    /// When the capture begins, UTC seconds.
+    pub capture_start_s: u32,
+    /// This host's name.
+    pub hostname: Option<String>,
+    /// What the operator wants to be said.
+    pub comment: Option<String>,
+}
+
+impl WriterOptions {
+    /// Plain records of version 5 in this machine's byte order.
+    #[must_use]
+    pub fn plain_v5(capture_start_s: u32) -> Self {
+        let order = ByteOrder::NATIVE;
+        Self { version: ExportVersion::V5, order, level: 0, capture_start_s, hostname: None, comment: None }
+    }
+
+    fn header(&self) -> FileHeader {
+        FileHeader {
+            flags: if self.level > 0 { FLAG_COMPRESS } else { 0 },
+            hostname: self.hostname.clone(),
+            comment: self.comment.clone(),
+            ..FileHeader::new(self.version, self.order)
+        }
+    }
+
+    /// A header that has every field which `finish` will complete, so that completing does not change its length.
+    fn file_header(&self) -> FileHeader {
+        FileHeader {
+            capture_start_s: Some(self.capture_start_s),
+            capture_end_s: Some(0),
+            flows: Some(0),
+            lost: Some(0),
+            corrupt: Some(0),
+            resets: Some(0),
+            ..self.header()
+        }
+    }
+}
+
+/// What the header says of records that are not in the file.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Losses {
+    /// Records that sequence numbers say were lost.
+    pub lost: u32,
+    /// Datagrams that were malformed or refused.
+    pub corrupt: u32,
+    /// Jumps of the sequence that were too long for a loss.
+    pub resets: u32,
+}
+
+impl Losses {
+    /// Adds `other`; counts stay at their greatest value rather than wrap.
+    pub fn add(&mut self, other: Self) {
+        self.lost = self.lost.saturating_add(other.lost);
+        self.corrupt = self.corrupt.saturating_add(other.corrupt);
+        self.resets = self.resets.saturating_add(other.resets);
+    }
+}
+
+/// A file under construction.
+///
+/// Dropped without [`finish`](Self::finish) it stays under its temporary name, as after a crash.
+#[derive(Debug)]
+pub struct FlowFileWriter {
+    header: FileHeader,
+    body: Body<Output>,
+    /// A second handle, for what is not appending.
+    file: File,
+    temporary: PathBuf,
+    path: PathBuf,
+    losses: Losses,
+}
+
+impl FlowFileWriter {
+    /// Begins the file that will be `path`, replacing what is there when it is finished.
+    ///
+    /// Its temporary name is `tmp-` and the name, in the same directory.
+    ///
+    /// # Errors
+    ///
+    /// Those of creating the file; [`io::ErrorKind::ResourceBusy`] if another process is writing it.
+    pub fn create(path: impl Into<PathBuf>, options: &WriterOptions) -> io::Result<Self> {
+        let path = path.into();
+        let name = path.file_name().ok_or_else(|| {
+            io::Error::new(io::ErrorKind::InvalidInput, format!("{} does not end in a file name", path.display()))
+        })?;
+        let mut temporary = std::ffi::OsString::from("tmp-");
+        temporary.push(name);
+        let temporary = path.with_file_name(temporary);
+        Self::create_as(temporary, path, options)
+    }
+
+    /// Begins the file that will be `path` under the name `temporary`, which must be in the same file system.
+    ///
+    /// # Errors
+    ///
+    /// As of [`create`](Self::create).
+    pub fn create_as(temporary: PathBuf, path: PathBuf, options: &WriterOptions) -> io::Result<Self> {
+        let file = OpenOptions::new().write(true).create(true).truncate(false).open(&temporary)?;
+        let second = file.try_clone()?;
+        let lock = lock(file)?;
+        // Only now: what another process is writing is not cut.
+        lock.set_len(0)?;
+        let header = options.file_header();
+        let octets = header.encode();
+        let mut output = Output { lock, octets: 0 };
+        output.write_all(&octets)?;
+        let body = Body::new(output, options);
+        Ok(Self { header, body, file: second, temporary, path, losses: Losses::default() })
+    }
+
+    /// Appends one record.
+    ///
+    /// # Errors
+    ///
+    /// Those of writing to the file; it is whole up to some earlier record then, see [`abandon`](Self::abandon).
+    #[inline]
+    pub fn push(&mut self, record: &StoredRecord) -> io::Result<()> {
+        self.body.push(record)
+    }
+
+    /// Appends the records of a version 5 datagram that this host itself would send, as a probe does.
+    ///
+    /// # Errors
+    ///
+    /// As of [`push`](Self::push).
+    pub fn push_v5(&mut self, header: &v5::Header, records: &[v5::Record]) -> io::Result<()> {
+        records.iter().try_for_each(|record| self.push(&StoredRecord::from_v5(Ipv4Addr::UNSPECIFIED, header, record)))
+    }
+
+    /// Appends the records of a datagram in octets that `exporter` sent, and returns how many there are.
+    ///
+    /// # Errors
+    ///
+    /// [`io::ErrorKind::InvalidData`] if it is no datagram of version 1, 5 or 7, else as of [`push`](Self::push).
+    pub fn push_datagram(&mut self, octets: &[u8], exporter: IpAddr) -> io::Result<usize> {
+        let mut records = Vec::new();
+        datagram::decode(octets, exporter, &mut records)
+            .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+        records.iter().try_for_each(|record| self.push(record))?;
+        Ok(records.len())
+    }
+
+    /// Adds to what the header will say of records that are not here.
+    pub fn note(&mut self, losses: Losses) {
+        self.losses.add(losses);
+    }
+
+    /// Corrects when the capture began, UTC seconds.
+    pub fn set_capture_start(&mut self, unix_s: u32) {
+        self.header.capture_start_s = Some(unix_s);
+    }
+
+    /// Records appended.
+    #[must_use]
+    pub fn records(&self) -> u64 {
+        self.body.records
+    }
+
+    /// Octets in the file so far; records that are still in memory are not among them.
+    #[must_use]
+    pub fn octets(&self) -> u64 {
+        self.body.output().octets
+    }
+
+    /// The name that the file will have.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The name that the file has meanwhile.
+    #[must_use]
+    pub fn temporary(&self) -> &Path {
+        &self.temporary
+    }
+
+    /// Hands every record to the system and waits until the disk has them.
+    ///
+    /// # Errors
+    ///
+    /// As of [`push`](Self::push).
+    pub fn sync(&mut self) -> io::Result<()> {
+        self.body.flush()?;
+        self.file.sync_data()
+    }
+
+    /// Completes the header, syncs, renames, and returns the records that the file has.
+    ///
+    /// # Errors
+    ///
+    /// Those of the file system. The file keeps its temporary name then.
+    pub fn finish(self, capture_end_s: u32) -> io::Result<u64> {
+        let Self { mut header, body, file, temporary, path, losses } = self;
+        let records = body.records;
+        let output = body.finish()?;
+        header.flags |= FLAG_DONE;
+        header.capture_end_s = Some(capture_end_s);
+        header.flows = Some(modulo_2_32(records));
+        header.lost = Some(losses.lost);
+        header.corrupt = Some(losses.corrupt);
+        header.resets = Some(losses.resets);
+        complete(&file, &header)?;
+        publish(&temporary, &path)?;
+        drop(output);
+        Ok(records)
+    }
+
+    /// Gives the file up after an error, unfinished, under its temporary name.
+    ///
+    /// Plain records are cut back to whole ones; `crate::store` can recover the rest.
+    pub fn abandon(self) -> PathBuf {
+        if let Body { encoder: Encoder::Plain(output), .. } = &self.body {
+            let whole = whole_octets(&self.header, output.octets);
+            // Best effort: a reader of the uncut file copes as well.
+            let _ = self.file.set_len(whole);
+        }
+        self.temporary
+    }
+}
+
+/// A stream to a pipe: its header carries no counts, or those that were known beforehand.
+#[derive(Debug)]
+pub struct FlowStreamWriter<W: Write> {
+    body: Body<W>,
+}
+
+impl<W: Write> FlowStreamWriter<W> {
+    /// Begins a stream with `options`, of which the capture start is left out.
+    ///
+    /// # Errors
+    ///
+    /// Those of the output.
+    pub fn new(output: W, options: &WriterOptions) -> io::Result<Self> {
+        Self::with_header(output, options, options.header())
+    }
+
+    /// Begins a stream whose header has the counts and times of `known`, too.
+    ///
+    /// # Errors
+    ///
+    /// Those of the output.
+    pub fn with_header(mut output: W, options: &WriterOptions, known: FileHeader) -> io::Result<Self> {
+        let plain = options.header();
+        let header = FileHeader {
+            order: plain.order,
+            version: plain.version,
+            flags: known.flags & !(FLAG_DONE | FLAG_COMPRESS) | plain.flags | FLAG_STREAMING,
+            ..known
+        };
+        output.write_all(&header.encode())?;
+        Ok(Self { body: Body::new(output, options) })
+    }
+
+    /// Appends one record.
+    ///
+    /// # Errors
+    ///
+    /// Those of the output.
+    #[inline]
+    pub fn push(&mut self, record: &StoredRecord) -> io::Result<()> {
+        self.body.push(record)
+    }
+
+    /// Writes out what is in memory, and returns the records of the stream.
+    ///
+    /// # Errors
+    ///
+    /// Those of the output.
+    pub fn finish(self) -> io::Result<u64> {
+        let records = self.body.records;
+        self.body.finish()?.flush()?;
+        Ok(records)
+    }
+}
+
+/// Rewrites the header at the start of the file, and syncs all of it.
+pub(crate) fn complete(file: &File, header: &FileHeader) -> io::Result<()> {
+    // The records first: a header that says "done" must not reach the disk before them.
+    file.sync_data()?;
+    file.write_all_at(&header.encode(), 0)?;
+    file.sync_all()
+}
+
+/// Gives the file its final name and syncs the directory, so that the name survives as well.
+pub(crate) fn publish(temporary: &Path, path: &Path) -> io::Result<()> {
+    fs::rename(temporary, path)?;
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(directory)?.sync_all()
+}
+
+/// Takes the lock that tells a file in use from one that a crash left.
+pub(crate) fn lock(file: File) -> io::Result<Flock<File>> {
+    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, error)| match error {
+        Errno::EWOULDBLOCK => io::Error::new(io::ErrorKind::ResourceBusy, "another process is writing this file"),
+        error => error.into(),
+    })
+}
+
+/// The length that a plain file of `octets` has without a record that is cut.
+pub(crate) fn whole_octets(header: &FileHeader, octets: u64) -> u64 {
+    let start = header.encode().len() as u64;
+    let record = header.version.record_octets() as u64;
+    start + octets.saturating_sub(start) / record * record
+}
+
+/// A count as the header holds it.
+#[expect(clippy::cast_possible_truncation, reason = "flow-tools counts modulo 2^32")]
+pub(crate) fn modulo_2_32(count: u64) -> u32 {
+    count as u32
+}
+
+/// The locked file, and how many octets it took.
+#[derive(Debug)]
+struct Output {
+    lock: Flock<File>,
+    octets: u64,
+}
+
+impl Write for Output {
+    fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
+        let written = (&*self.lock).write(octets)?;
+        self.octets += written as u64;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Records on their way to `W`.
+#[derive(Debug)]
+struct Body<W: Write> {
+    version: ExportVersion,
+    order: ByteOrder,
+    buffer: Vec<u8>,
+    encoder: Encoder<W>,
+    records: u64,
+}
+
+#[derive(Debug)]
+enum Encoder<W: Write> {
+    Plain(W),
+    Zlib(ZlibEncoder<W>),
+}
+
+impl<W: Write> Body<W> {
+    fn new(output: W, options: &WriterOptions) -> Self {
+        let encoder = match options.level {
+            0 => Encoder::Plain(output),
+            level => Encoder::Zlib(ZlibEncoder::new(output, Compression::new(level))),
+        };
+        let buffer = Vec::with_capacity(BUFFER_OCTETS + RECORD_OCTETS_MAX);
+        Self { version: options.version, order: options.order, buffer, encoder, records: 0 }
+    }
+
+    #[inline]
+    fn push(&mut self, record: &StoredRecord) -> io::Result<()> {
+        record.encode(self.version, self.order, &mut self.buffer);
+        self.records += 1;
+        if self.buffer.len() < BUFFER_OCTETS { Ok(()) } else { self.drain() }
+    }
+
+    fn output(&self) -> &W {
+        match &self.encoder {
+            Encoder::Plain(output) => output,
+            Encoder::Zlib(encoder) => encoder.get_ref(),
+        }
+    }
+
+    #[cold]
+    fn drain(&mut self) -> io::Result<()> {
+        let done = match &mut self.encoder {
+            Encoder::Plain(output) => output.write_all(&self.buffer),
+            Encoder::Zlib(encoder) => encoder.write_all(&self.buffer),
+        };
+        self.buffer.clear();
+        done
+    }
+
+    /// Hands everything over; a compressed stream can be inflated up to here then.
+    fn flush(&mut self) -> io::Result<()> {
+        self.drain()?;
+        match &mut self.encoder {
+            Encoder::Plain(output) => output.flush(),
+            Encoder::Zlib(encoder) => encoder.flush(),
+        }
+    }
+
+    fn finish(mut self) -> io::Result<W> {
+        self.drain()?;
+        match self.encoder {
+            Encoder::Plain(output) => Ok(output),
+            Encoder::Zlib(encoder) => encoder.finish(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::reader::FlowFileReader;
+    use proptest::prelude::*;
+
+    fn record(number: u32) -> StoredRecord {
+        StoredRecord { source: number.into(), packets: 1, octets: number, ..StoredRecord::default() }
+    }
+
+    fn read(path: &Path) -> (FileHeader, Vec<StoredRecord>) {
+        let mut reader = FlowFileReader::open(path).unwrap();
+        let records = reader.by_ref().map(Result::unwrap).collect();
+        (reader.header().clone(), records)
+    }
+
+    fn names(directory: &Path) -> Vec<String> {
+        let mut names: Vec<String> =
+            fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn a_finished_file_has_its_name_and_says_what_it_has() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("x.ft");
+        for level in [0, 6] {
+            let options = WriterOptions {
+                level,
+                hostname: Some("here".into()),
+                comment: Some("a comment".into()),
+                ..WriterOptions::plain_v5(1000)
+            };
+            let mut writer = FlowFileWriter::create(&path, &options).unwrap();
+            for number in 0..3000 {
+                writer.push(&record(number)).unwrap();
+            }
+            writer.note(Losses { lost: 3, corrupt: 2, resets: 1 });
+            assert!(names(directory.path()).contains(&"tmp-x.ft".to_owned()));
+            assert_eq!(writer.finish(1060).unwrap(), 3000);
+            assert_eq!(names(directory.path()), ["x.ft"]);
+            let (header, records) = read(&path);
+            assert_eq!(records, (0..3000).map(record).collect::<Vec<_>>());
+            assert!(header.has(FLAG_DONE) && !header.has(FLAG_STREAMING));
+            assert_eq!(header.has(FLAG_COMPRESS), level > 0);
+            assert_eq!(
+                (header.capture_start_s, header.capture_end_s, header.flows),
+                (Some(1000), Some(1060), Some(3000))
+            );
+            assert_eq!((header.lost, header.corrupt, header.resets), (Some(3), Some(2), Some(1)));
+            assert_eq!((header.hostname.as_deref(), header.comment.as_deref()), (Some("here"), Some("a comment")));
+        }
+    }
+
+    #[test]
+    fn what_was_synced_is_readable_while_the_file_is_written() {
+        let directory = tempfile::tempdir().unwrap();
+        for level in [0, 6] {
+            let path = directory.path().join(format!("{level}.ft"));
+            let options = WriterOptions { level, ..WriterOptions::plain_v5(0) };
+            let mut writer = FlowFileWriter::create(&path, &options).unwrap();
+            for number in 0..5000 {
+                writer.push(&record(number)).unwrap();
+            }
+            writer.sync().unwrap();
+            for number in 5000..5010 {
+                writer.push(&record(number)).unwrap();
+            }
+            let mut reader = FlowFileReader::open(writer.temporary()).unwrap();
+            assert_eq!(reader.by_ref().map(Result::unwrap).count(), 5000);
+            assert!(reader.is_unfinished());
+        }
+    }
+
+    #[test]
+    fn a_file_has_one_writer() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("x.ft");
+        let options = WriterOptions::plain_v5(0);
+        let mut writer = FlowFileWriter::create(&path, &options).unwrap();
+        writer.push(&record(1)).unwrap();
+        let error = FlowFileWriter::create(&path, &options).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ResourceBusy);
+        writer.finish(0).unwrap();
+        assert_eq!(read(&path).1, [record(1)]);
+        assert!(FlowFileWriter::create(&path, &options).is_ok());
+    }
+
+    #[test]
+    fn a_full_disk_is_an_error_and_whole_records_stay() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut writer = FlowFileWriter::create(directory.path().join("x.ft"), &WriterOptions::plain_v5(0)).unwrap();
+        for number in 0..100 {
+            writer.push(&record(number)).unwrap();
+        }
+        writer.sync().unwrap();
+        // As a write that the disk took a part of.
+        let Encoder::Plain(output) = &mut writer.body.encoder else { panic!("the file is plain") };
+        output.write_all(&[1; 33]).unwrap();
+        let left = writer.abandon();
+        let mut reader = FlowFileReader::open(left).unwrap();
+        assert_eq!(reader.by_ref().map(Result::unwrap).count(), 100);
+    }
+
+    #[test]
+    fn writes_datagrams_too() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("x.ft");
+        let mut writer = FlowFileWriter::create(&path, &WriterOptions::plain_v5(0)).unwrap();
+        let header = v5::Header { unix_s: 9.into(), ..v5::Header::default() };
+        let flows = [v5::Record { packets: 7.into(), ..v5::Record::default() }; 2];
+        let mut octets = [0; v5::DATAGRAM_OCTETS_MAX];
+        let length = v5::encode(&header, &flows, &mut octets).unwrap();
+        writer.push_v5(&header, &flows).unwrap();
+        assert_eq!(writer.push_datagram(&octets[..length], Ipv4Addr::LOCALHOST.into()).unwrap(), 2);
+        let error = writer.push_datagram(&octets[..3], Ipv4Addr::LOCALHOST.into()).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+        writer.finish(0).unwrap();
+        let records = read(&path).1;
+        assert_eq!(records.len(), 4);
+        assert!(records.iter().all(|record| (record.packets, record.unix_s) == (7, 9)));
+        assert_eq!((records[0].exporter, records[3].exporter), (Ipv4Addr::UNSPECIFIED, Ipv4Addr::LOCALHOST));
+    }
+
+    #[test]
+    fn a_stream_carries_no_counts_unless_they_are_known() {
+        let mut octets = Vec::new();
+        let mut writer = FlowStreamWriter::new(&mut octets, &WriterOptions::plain_v5(0)).unwrap();
+        writer.push(&record(1)).unwrap();
+        assert_eq!(writer.finish().unwrap(), 1);
+        // As flow-cat writes to a pipe: version and flags alone.
+        assert_eq!(octets.len(), 24 + 64);
+        let reader = FlowFileReader::new(&octets[..]).unwrap();
+        assert_eq!((reader.header().flags, reader.header().flows), (FLAG_STREAMING, None));
+        assert_eq!(reader.map(Result::unwrap).collect::<Vec<_>>(), [record(1)]);
+    }
+
+    proptest! {
+        #[test]
+        fn reading_undoes_writing(count in 0u32..1500, level in 0u32..10, little: bool, version in 0usize..3) {
+            let order = if little { ByteOrder::Little } else { ByteOrder::Big };
+            let version = ExportVersion::ALL[version];
+            let options = WriterOptions { level, order, version, ..WriterOptions::plain_v5(0) };
+            let mut octets = Vec::new();
+            let mut writer = FlowStreamWriter::new(&mut octets, &options).unwrap();
+            for number in 0..count {
+                writer.push(&record(number)).unwrap();
+            }
+            writer.finish().unwrap();
+            let records: Vec<_> = FlowFileReader::new(&octets[..]).unwrap().map(Result::unwrap).collect();
+            prop_assert_eq!(records, (0..count).map(record).collect::<Vec<_>>());
+        }
+    }
+}

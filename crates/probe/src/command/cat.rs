@@ -1,0 +1,364 @@
+//! `xdprobe cat`: flow-cat, many flow-tools files in and one out.
+
+use super::UsageError;
+use super::files::{Failures, Progress, is_broken_pipe, quietly};
+use anyhow::{Context, bail};
+use clap::{Args, ValueEnum};
+use jiff::Timestamp;
+use jiff::civil::DateTime;
+use jiff::tz::TimeZone;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, IsTerminal};
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use xdprobe_collect::header::{FLAG_PRELOADED, FileHeader};
+use xdprobe_collect::input::Input;
+use xdprobe_collect::{
+    ByteOrder, ExportVersion, FlowFileReader, FlowFileWriter, FlowStreamWriter, Losses, StoredRecord, WriterOptions,
+};
+
+/// Records between two looks at the progress and at the signals.
+const PROGRESS_RECORDS: u64 = 1 << 16;
+
+/// What the user wrote.
+#[derive(Args, Debug)]
+pub struct Arguments {
+    /// Files, directories with all below them, `-` for standard input; standard input if there are none
+    paths: Vec<PathBuf>,
+    /// Take files of a directory too whose names begin with tmp: they are still being written
+    #[arg(short)]
+    all: bool,
+    /// Byte order of the output [default: this machine's]
+    #[arg(short, value_name = "ORDER")]
+    byte_order: Option<Order>,
+    /// A comment in the output's header
+    #[arg(short = 'C', value_name = "TEXT")]
+    comment: Option<String>,
+    /// Sort all inputs by the start of their capture
+    #[arg(short)]
+    global_sort: bool,
+    /// Write this file; it appears under its name when it is complete
+    #[arg(short, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Read all headers first, so that the header of a stream has the counts and times of them all
+    #[arg(short)]
+    preload: bool,
+    /// Only files whose capture started at or before this time; with -T: between the two
+    #[arg(short = 't', value_name = "TIME", value_parser = time_s)]
+    start: Option<i64>,
+    /// Only files whose capture ended at or after this time; with -t: between the two
+    #[arg(short = 'T', value_name = "TIME", value_parser = time_s)]
+    end: Option<i64>,
+    /// zlib level of the output, 0 to 9
+    #[arg(short = 'z', value_name = "LEVEL", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=9))]
+    level: u32,
+    /// Accepted for flow-cat's sake: nothing is mapped here
+    #[arg(short = 'm', hide = true)]
+    no_mmap: bool,
+    /// Accepted for flow-cat's sake
+    #[arg(short, value_name = "LEVEL", hide = true)]
+    debug: Option<u32>,
+}
+
+/// A byte order by flow-tools' names.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum Order {
+    /// Least significant octet first.
+    Little,
+    /// Most significant octet first.
+    Big,
+}
+
+impl From<Order> for ByteOrder {
+    fn from(order: Order) -> Self {
+        match order {
+            Order::Little => Self::Little,
+            Order::Big => Self::Big,
+        }
+    }
+}
+
+/// Joins.
+pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    if arguments.output.is_none() && io::stdout().is_terminal() {
+        let advice =
+            "standard output is a terminal, and flow records are not text: use -o FILE, a pipe, or `xdprobe print`";
+        return Err(UsageError(advice.into()).into());
+    }
+    quietly(join(arguments))
+}
+
+fn join(arguments: &Arguments) -> anyhow::Result<()> {
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM, SIGHUP, SIGQUIT] {
+        signal_hook::flag::register(signal, Arc::clone(&stop))?;
+    }
+    let (inputs, known) = choose(arguments)?;
+    let mut output = Output { arguments, known, to: None };
+    let progress = Progress::new(inputs.iter().map(Input::octets).sum(), true);
+    let mut failures = Failures::default();
+    for input in &inputs {
+        match copy(input, &mut output, &progress, &stop) {
+            Err(error) if error.is::<WriteError>() || is_broken_pipe(&error) => return output.give_up(error),
+            done => failures.note(done.with_context(|| input.to_string())),
+        }
+        progress.finish_part(input.octets());
+        if stop.load(Ordering::Relaxed) {
+            break;
+        }
+    }
+    drop(progress);
+    let begun = output.finish()?;
+    failures.last()?;
+    if begun {
+        Ok(())
+    } else {
+        bail!("no flow file was read: nothing of what was named is one, or in the window of -t and -T")
+    }
+}
+
+/// Copies one input, up to its end or its first damage.
+fn copy(input: &Input, output: &mut Output, progress: &Progress, stop: &AtomicBool) -> anyhow::Result<()> {
+    let mut reader = FlowFileReader::new(input.open()?)?;
+    let version = reader.header().version;
+    if *input == Input::Stdin {
+        output.known.add(reader.header());
+    }
+    output.take_version(version)?;
+    while let Some(record) = reader.next() {
+        output.push(&record?)?;
+        if reader.records() % PROGRESS_RECORDS == 0 {
+            progress.at(reader.octets());
+            if stop.load(Ordering::Relaxed) {
+                break;
+            }
+        }
+    }
+    if reader.is_unfinished() {
+        eprintln!("xdprobe: {input}: not closed properly: {} records up to its end", reader.records());
+    }
+    Ok(())
+}
+
+/// Writing failed, so that going on with other inputs is of no use.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot write the output: {0}")]
+struct WriteError(#[from] io::Error);
+
+/// The output, which begins with the first input: that one says the version.
+struct Output<'a> {
+    arguments: &'a Arguments,
+    known: Known,
+    to: Option<(ExportVersion, To)>,
+}
+
+enum To {
+    File(Box<FlowFileWriter>),
+    Stream(Box<FlowStreamWriter<Box<dyn io::Write>>>),
+}
+
+impl Output<'_> {
+    /// Begins the output, or sees that it goes on with records of the same version.
+    fn take_version(&mut self, version: ExportVersion) -> anyhow::Result<()> {
+        match &self.to {
+            None => self.to = Some((version, self.begin(version)?)),
+            Some((first, _)) if *first != version => bail!(
+                "data version or sub version changed! It has version {} records after version {} ones: join each version by itself",
+                version.number(),
+                first.number()
+            ),
+            Some(_) => {}
+        }
+        Ok(())
+    }
+
+    fn begin(&self, version: ExportVersion) -> Result<To, WriteError> {
+        let options = WriterOptions {
+            version,
+            order: self.arguments.byte_order.map_or(ByteOrder::NATIVE, ByteOrder::from),
+            level: self.arguments.level,
+            capture_start_s: self.known.start_s.unwrap_or(0),
+            hostname: None,
+            comment: self.arguments.comment.clone(),
+        };
+        let stream = |output: Box<dyn io::Write>| -> Result<To, WriteError> {
+            let header = FileHeader { comment: options.comment.clone(), ..self.known.header(self.arguments, version) };
+            Ok(To::Stream(Box::new(FlowStreamWriter::with_header(output, &options, header)?)))
+        };
+        match &self.arguments.output {
+            None => stream(Box::new(stdout()?)),
+            Some(path) if is_special(path) => stream(Box::new(OpenOptions::new().write(true).open(path)?)),
+            Some(path) => Ok(To::File(Box::new(FlowFileWriter::create(path, &options)?))),
+        }
+    }
+
+    #[inline]
+    fn push(&mut self, record: &StoredRecord) -> Result<(), WriteError> {
+        match &mut self.to {
+            Some((_, To::File(writer))) => Ok(writer.push(record)?),
+            Some((_, To::Stream(writer))) => Ok(writer.push(record)?),
+            None => Ok(()),
+        }
+    }
+
+    /// Completes the output, and returns whether there is one.
+    fn finish(self) -> Result<bool, WriteError> {
+        let Some((_, to)) = self.to else { return Ok(false) };
+        match to {
+            To::File(mut writer) => {
+                writer.set_capture_start(self.known.start_s.unwrap_or(0));
+                writer.note(self.known.losses);
+                writer.finish(self.known.end_s.unwrap_or(0))?;
+            }
+            To::Stream(writer) => {
+                writer.finish()?;
+            }
+        }
+        Ok(true)
+    }
+
+    /// Leaves nothing behind that is not complete.
+    fn give_up(self, error: anyhow::Error) -> anyhow::Result<()> {
+        if let Some((_, To::File(writer))) = self.to {
+            // The error in hand is the one to tell.
+            let _ = fs::remove_file(writer.abandon());
+        }
+        Err(error)
+    }
+}
+
+/// What the inputs' headers say together.
+#[derive(Clone, Copy, Debug, Default)]
+struct Known {
+    start_s: Option<u32>,
+    end_s: Option<u32>,
+    flows: u32,
+    losses: Losses,
+}
+
+impl Known {
+    fn add(&mut self, header: &FileHeader) {
+        self.start_s = [self.start_s, header.capture_start_s].into_iter().flatten().min();
+        self.end_s = [self.end_s, header.capture_end_s].into_iter().flatten().max();
+        self.flows = self.flows.wrapping_add(header.flows.unwrap_or(0));
+        let losses = Losses {
+            lost: header.lost.unwrap_or(0),
+            corrupt: header.corrupt.unwrap_or(0),
+            resets: header.resets.unwrap_or(0),
+        };
+        self.losses.add(losses);
+    }
+
+    /// A stream's header: empty unless the headers were to be read first, as by flow-cat.
+    fn header(&self, arguments: &Arguments, version: ExportVersion) -> FileHeader {
+        let header = FileHeader::new(version, ByteOrder::NATIVE);
+        if !(arguments.preload || arguments.start.is_some() || arguments.end.is_some()) {
+            return header;
+        }
+        FileHeader {
+            flags: FLAG_PRELOADED,
+            capture_start_s: self.start_s,
+            capture_end_s: self.end_s,
+            flows: Some(self.flows),
+            lost: Some(self.losses.lost),
+            corrupt: Some(self.losses.corrupt),
+            ..header
+        }
+    }
+}
+
+/// The inputs in the window of -t and -T and in their order, and what their headers say.
+///
+/// An input whose header cannot be read stays: its error is told when it is copied.
+fn choose(arguments: &Arguments) -> anyhow::Result<(Vec<Input>, Known)> {
+    let mut known = Known::default();
+    let mut chosen = Vec::new();
+    for input in Input::list(&arguments.paths, arguments.all)? {
+        let header = header_of(&input);
+        if header.as_ref().is_some_and(|header| !in_window(header, arguments.start, arguments.end)) {
+            continue;
+        }
+        if let Some(header) = &header {
+            known.add(header);
+        }
+        chosen.push((header.and_then(|header| header.capture_start_s), input));
+    }
+    if arguments.global_sort {
+        chosen.sort_by_key(|(start_s, _)| *start_s);
+    }
+    Ok((chosen.into_iter().map(|(_, input)| input).collect(), known))
+}
+
+fn header_of(input: &Input) -> Option<FileHeader> {
+    match input {
+        Input::Stdin => None,
+        Input::File(path) if is_special(path) => None,
+        Input::File(path) => FlowFileReader::open(path).ok().map(|reader| reader.header().clone()),
+    }
+}
+
+/// flow-cat's rule. Source: flow-tools 0.68, `src/flow-cat.c`.
+fn in_window(header: &FileHeader, start: Option<i64>, end: Option<i64>) -> bool {
+    let started = i64::from(header.capture_start_s.unwrap_or(0));
+    let ended = i64::from(header.capture_end_s.unwrap_or(0));
+    match (start, end) {
+        (Some(from), Some(to)) => (from..=to).contains(&started),
+        (Some(until), None) => started <= until,
+        (None, Some(since)) => ended >= since,
+        (None, None) => true,
+    }
+}
+
+/// Whether the path names something that is there and is no regular file: a pipe, a device.
+fn is_special(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|metadata| !metadata.is_file())
+}
+
+/// Standard output without the library's line buffer, which looks for lines in records.
+fn stdout() -> io::Result<File> {
+    Ok(File::from(io::stdout().as_fd().try_clone_to_owned()?))
+}
+
+/// UTC seconds of a local time, or of one with its zone.
+fn time_s(text: &str) -> Result<i64, String> {
+    const FORMATS: [&str; 3] = ["%m/%d/%Y %H:%M:%S", "%m/%d/%Y %H:%M", "%m/%d/%Y"];
+    let moment = text.parse::<Timestamp>().ok().map(Timestamp::as_second);
+    let local = || {
+        let date = text.parse::<DateTime>().ok();
+        let date = date.or_else(|| FORMATS.iter().find_map(|format| DateTime::strptime(format, text).ok()))?;
+        Some(date.to_zoned(TimeZone::system()).ok()?.timestamp().as_second())
+    };
+    let wanted = "wanted a time as 11/22/2026 12:54:00, 2026-11-22 12:54, or 2026-11-22T12:54:00Z";
+    moment.or_else(local).ok_or_else(|| wanted.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn windows_are_those_of_flow_cat() {
+        let header = FileHeader {
+            capture_start_s: Some(100),
+            capture_end_s: Some(200),
+            ..FileHeader::new(ExportVersion::V5, ByteOrder::NATIVE)
+        };
+        let inside = |start, end| in_window(&header, start, end);
+        assert!(inside(None, None));
+        assert!(inside(Some(100), None) && !inside(Some(99), None));
+        assert!(inside(None, Some(200)) && !inside(None, Some(201)));
+        assert!(inside(Some(100), Some(100)) && !inside(Some(101), Some(300)) && !inside(Some(1), Some(99)));
+    }
+
+    #[test]
+    fn times_are_read_as_people_write_them() {
+        assert_eq!(time_s("2026-11-22T12:54:00Z"), Ok(1_795_352_040));
+        let local = time_s("11/22/2026 12:54:00");
+        assert!(local.is_ok());
+        assert_eq!(time_s("2026-11-22 12:54"), local);
+        assert!(time_s("noonish").is_err());
+    }
+}
