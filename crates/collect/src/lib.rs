@@ -6,6 +6,7 @@
 //! socket and [`datagram::decode`] makes records of them. None of them panics on any input.
 #![forbid(unsafe_code)]
 
+pub mod collector;
 pub mod datagram;
 pub mod header;
 pub mod input;
@@ -13,6 +14,8 @@ pub mod print;
 mod reader;
 pub mod receive;
 mod record;
+pub mod sequence;
+pub mod store;
 mod writer;
 mod zone;
 

@@ -139,7 +139,10 @@ impl FlowFileWriter {
         let header = options.file_header();
         let octets = header.encode();
         let mut output = Output { lock, octets: 0 };
-        output.write_all(&octets)?;
+        output.write_all(&octets).inspect_err(|_| {
+            // A file without a header is of no use to anybody.
+            let _ = fs::remove_file(&temporary);
+        })?;
         let body = Body::new(output, options);
         Ok(Self { header, body, file: second, temporary, path, losses: Losses::default() })
     }

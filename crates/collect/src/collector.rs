@@ -1,0 +1,480 @@
+//! The collector at work: one thread takes datagrams out of the socket, another one writes, so that a disk that takes its time
+//! does not cost datagrams.
+//!
+//! Between them go batches of records forward and the emptied batches back. When the writer cannot keep up the receiver waits, the
+//! socket's buffer fills, and what the system drops then is counted by the system.
+
+use crate::datagram::{self, Refusal};
+use crate::receive::{BURST_DATAGRAMS, Receiver};
+use crate::record::{ExportVersion, StoredRecord};
+use crate::sequence::{Continuity, Exporters};
+use crate::store::Store;
+use crate::writer::Losses;
+use crossbeam_channel::{RecvTimeoutError, Sender, TryRecvError};
+use ipnet::IpNet;
+use std::io;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::thread::JoinHandle;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// A batch is handed over when it has this many records, or when the socket is empty.
+const BATCH_RECORDS: usize = 8192;
+/// Batches on their way to the writer: half a second of 1 million records a second.
+const BATCHES_MAX: usize = 64;
+/// How often the writer looks what is due.
+const WRITER_TICK: Duration = Duration::from_millis(250);
+/// Lines about jumps of sequences between two calls of [`Collector::tick`]; more would be a flood.
+const JUMPS_TOLD: u32 = 20;
+
+/// Seconds since 1970 on the clock on the wall: what files are named for and rotated by.
+#[must_use]
+pub fn unix_s() -> i64 {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the collector's own clock: files are named for the time on the wall"
+    )]
+    let now = SystemTime::now();
+    now.duration_since(UNIX_EPOCH).map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(i64::MAX))
+}
+
+/// Whose datagrams are taken.
+#[derive(Clone, Debug, Default)]
+pub struct Allowed(Vec<IpNet>);
+
+impl Allowed {
+    /// Those of the networks, or everybody's if there are none.
+    #[must_use]
+    pub fn new(networks: Vec<IpNet>) -> Self {
+        Self(networks)
+    }
+
+    /// Whether `exporter` is one of them.
+    #[must_use]
+    pub fn has(&self, exporter: IpAddr) -> bool {
+        self.0.is_empty() || self.0.iter().any(|network| network.contains(&exporter))
+    }
+}
+
+/// The receiving end.
+#[derive(Debug)]
+pub struct Collector {
+    receiver: Receiver,
+    allowed: Allowed,
+    exporters: Exporters,
+    refused: [u64; Refusal::ALL.len()],
+    jumps_to_tell: u32,
+    batch: Batch,
+    orders: Sender<Order>,
+    empties: crossbeam_channel::Receiver<Batch>,
+    written: Arc<Written>,
+    writer: Option<JoinHandle<io::Result<()>>>,
+}
+
+/// Everything that was counted since the start.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Totals {
+    /// Good datagrams.
+    pub datagrams: u64,
+    /// Records in them.
+    pub records: u64,
+    /// Records in files.
+    pub stored: u64,
+    /// Records that could not be written.
+    pub failed: u64,
+    /// Files that were finished.
+    pub files: u64,
+    /// Records that are missing by the exporters' sequences.
+    pub lost: u64,
+    /// Jumps of the sequences that are no loss.
+    pub resets: u64,
+    /// Of those, the ones that reordering explains.
+    pub reordered: u64,
+    /// Datagrams that were refused, by [`Refusal`].
+    pub refused: [u64; Refusal::ALL.len()],
+    /// Datagrams that the system dropped because the socket's buffer was full.
+    pub dropped: u64,
+}
+
+impl std::fmt::Display for Totals {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { datagrams, records, stored, failed, files, lost, resets, reordered, dropped, .. } = self;
+        write!(
+            formatter,
+            "totals: received_datagrams={datagrams} received_records={records} stored_records={stored} \
+             failed_records={failed} files={files} lost_records={lost} resets={resets} reordered={reordered} \
+             socket_dropped_datagrams={dropped}"
+        )?;
+        for (reason, count) in Refusal::ALL.iter().zip(self.refused) {
+            write!(formatter, " refused_{}={count}", reason.name())?;
+        }
+        Ok(())
+    }
+}
+
+impl Collector {
+    /// Starts the writer on `store`.
+    ///
+    /// # Errors
+    ///
+    /// Those of starting a thread.
+    pub fn start(receiver: Receiver, store: Store, allowed: Allowed) -> io::Result<Self> {
+        let (orders, incoming) = crossbeam_channel::bounded(BATCHES_MAX);
+        let (emptied, empties) = crossbeam_channel::bounded(BATCHES_MAX);
+        let written = Arc::new(Written::default());
+        let told = Arc::clone(&written);
+        let writer = std::thread::Builder::new()
+            .name("store".into())
+            .spawn(move || Writer { store, incoming, emptied, written: told }.run())?;
+        Ok(Self {
+            receiver,
+            allowed,
+            exporters: Exporters::default(),
+            refused: [0; Refusal::ALL.len()],
+            jumps_to_tell: JUMPS_TOLD,
+            batch: Batch::new(),
+            orders,
+            empties,
+            written,
+            writer: Some(writer),
+        })
+    }
+
+    /// Waits up to `timeout` for datagrams, hands the records of those that are there over, and returns whether there were any.
+    ///
+    /// # Errors
+    ///
+    /// Those of the socket, or that the writer is gone.
+    pub fn turn(&mut self, timeout: Duration) -> io::Result<bool> {
+        if !self.receiver.wait(timeout)? {
+            return Ok(false);
+        }
+        loop {
+            let received = self.receiver.receive()?;
+            self.take_burst();
+            if received < BURST_DATAGRAMS || self.batch.records.len() >= BATCH_RECORDS {
+                break;
+            }
+        }
+        self.hand_over()?;
+        Ok(true)
+    }
+
+    /// To be called every second or so.
+    pub fn tick(&mut self) {
+        self.jumps_to_tell = JUMPS_TOLD;
+    }
+
+    /// Has the current file finished and another begun.
+    ///
+    /// # Errors
+    ///
+    /// That the writer is gone.
+    pub fn rotate(&mut self) -> io::Result<()> {
+        self.send(Order::Rotate)
+    }
+
+    /// What was counted so far. Records that the writer has not seen yet are received and neither stored nor failed.
+    #[must_use]
+    pub fn totals(&self) -> Totals {
+        let total = self.exporters.total();
+        Totals {
+            datagrams: total.datagrams + self.exporters.untracked(),
+            records: self.written.received.load(Relaxed),
+            stored: self.written.stored.load(Relaxed),
+            failed: self.written.failed.load(Relaxed),
+            files: self.written.files.load(Relaxed),
+            lost: total.lost,
+            resets: total.resets,
+            reordered: total.reordered,
+            refused: self.refused,
+            dropped: self.receiver.datagrams_dropped().unwrap_or(0),
+        }
+    }
+
+    /// The exporters.
+    #[must_use]
+    pub fn exporters(&self) -> &Exporters {
+        &self.exporters
+    }
+
+    /// Takes what is left in the socket, finishes the file, and returns the totals.
+    ///
+    /// # Errors
+    ///
+    /// Those of the socket, and of finishing the last file.
+    pub fn stop(mut self) -> io::Result<Totals> {
+        /// More turns than the largest socket buffer holds bursts.
+        const LAST_TURNS: usize = 4096;
+        for _ in 0..LAST_TURNS {
+            if !self.turn(Duration::ZERO)? {
+                break;
+            }
+        }
+        // A writer that is gone says why when it is joined.
+        let _ = self.send(Order::Stop);
+        self.join()?;
+        Ok(self.totals())
+    }
+
+    fn take_burst(&mut self) {
+        let Self { receiver, allowed, exporters, refused, jumps_to_tell, batch, .. } = self;
+        for (exporter, octets) in receiver.burst() {
+            let refusal = match (allowed.has(exporter), octets) {
+                (false, _) => Refusal::Exporter,
+                (true, octets) => match datagram::decode(octets, exporter, &mut batch.records) {
+                    Err(error) => error.into(),
+                    Ok(arrival) => {
+                        batch.version.get_or_insert(arrival.version);
+                        let continuity = exporters.note(exporter, &arrival);
+                        batch.losses.add(losses_of(continuity));
+                        if continuity != Continuity::Expected && *jumps_to_tell > 0 {
+                            *jumps_to_tell -= 1;
+                            tell_jump(exporter, continuity);
+                        }
+                        continue;
+                    }
+                },
+            };
+            refused[refusal as usize] += 1;
+            batch.losses.corrupt = batch.losses.corrupt.saturating_add(1);
+        }
+    }
+
+    fn hand_over(&mut self) -> io::Result<()> {
+        if self.batch.is_empty() {
+            return Ok(());
+        }
+        let empty = match self.empties.try_recv() {
+            Ok(empty) => empty,
+            Err(TryRecvError::Empty | TryRecvError::Disconnected) => Batch::new(),
+        };
+        let batch = std::mem::replace(&mut self.batch, empty);
+        self.written.received.fetch_add(batch.records.len() as u64, Relaxed);
+        self.send(Order::Store(batch))
+    }
+
+    fn send(&mut self, order: Order) -> io::Result<()> {
+        if self.orders.send(order).is_ok() {
+            return Ok(());
+        }
+        self.join()?;
+        Err(io::Error::other("the writer has ended"))
+    }
+
+    fn join(&mut self) -> io::Result<()> {
+        let ended = self.writer.take().map_or(Ok(Ok(())), JoinHandle::join);
+        ended.unwrap_or_else(|_| Err(io::Error::other("the writer has panicked")))
+    }
+}
+
+/// What the receiver tells the writer.
+#[derive(Debug)]
+enum Order {
+    Store(Batch),
+    Rotate,
+    Stop,
+}
+
+/// Records, and what is missing among them.
+#[derive(Debug)]
+struct Batch {
+    /// Version of the first datagram.
+    version: Option<ExportVersion>,
+    records: Vec<StoredRecord>,
+    losses: Losses,
+}
+
+impl Batch {
+    fn new() -> Self {
+        let records = Vec::with_capacity(BATCH_RECORDS + BURST_DATAGRAMS * xdprobe_export::v5::RECORDS_MAX);
+        Self { version: None, records, losses: Losses::default() }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.records.is_empty() && self.losses == Losses::default()
+    }
+
+    fn clear(&mut self) {
+        self.version = None;
+        self.records.clear();
+        self.losses = Losses::default();
+    }
+}
+
+/// The writer's counts, for the receiver to tell.
+#[derive(Debug, Default)]
+struct Written {
+    received: AtomicU64,
+    stored: AtomicU64,
+    failed: AtomicU64,
+    files: AtomicU64,
+}
+
+/// The writing end.
+struct Writer {
+    store: Store,
+    incoming: crossbeam_channel::Receiver<Order>,
+    emptied: Sender<Batch>,
+    written: Arc<Written>,
+}
+
+impl Writer {
+    fn run(mut self) -> io::Result<()> {
+        loop {
+            let done = match self.incoming.recv_timeout(WRITER_TICK) {
+                Ok(Order::Store(batch)) => self.write(batch),
+                Ok(Order::Rotate) => self.store.rotate(unix_s()),
+                Err(RecvTimeoutError::Timeout) => self.store.tick(unix_s()),
+                Ok(Order::Stop) | Err(RecvTimeoutError::Disconnected) => {
+                    let closed = self.store.close(unix_s());
+                    self.tell();
+                    return closed;
+                }
+            };
+            if let Err(error) = done {
+                tracing::error!("cannot store: {error}; trying again with another file in a second");
+            }
+            self.tell();
+        }
+    }
+
+    fn write(&mut self, mut batch: Batch) -> io::Result<()> {
+        let done = match batch.version {
+            Some(version) => self.store.push(version, &batch.records, unix_s()),
+            None => self.store.tick(unix_s()),
+        };
+        self.store.note(batch.losses);
+        batch.clear();
+        // The receiver makes another one if this one finds no room.
+        let _ = self.emptied.try_send(batch);
+        done
+    }
+
+    fn tell(&self) {
+        self.written.stored.store(self.store.stored(), Relaxed);
+        self.written.failed.store(self.store.failed(), Relaxed);
+        self.written.files.store(self.store.files(), Relaxed);
+    }
+}
+
+fn losses_of(continuity: Continuity) -> Losses {
+    match continuity {
+        Continuity::Expected => Losses::default(),
+        Continuity::Lost(lost) => Losses { lost, ..Losses::default() },
+        Continuity::Reset { .. } => Losses { resets: 1, ..Losses::default() },
+    }
+}
+
+fn tell_jump(exporter: IpAddr, continuity: Continuity) {
+    match continuity {
+        Continuity::Expected => {}
+        Continuity::Lost(lost) => tracing::warn!("sequence: src_ip={exporter} lost={lost}"),
+        Continuity::Reset { expected, received, reordered } => {
+            tracing::warn!(
+                "sequence: src_ip={exporter} expecting={expected} received={received} reordered={reordered}"
+            );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::input::Input;
+    use crate::reader::FlowFileReader;
+    use crate::record::ByteOrder;
+    use crate::store::{Limits, Nesting, Rotations, StoreOptions};
+    use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+    use std::path::Path;
+    use xdprobe_export::{v5, v7};
+
+    fn collector(directory: &Path, allowed: Allowed) -> (Collector, SocketAddr) {
+        let options = StoreOptions {
+            directory: directory.to_owned(),
+            nesting: Nesting::try_from(0).unwrap(),
+            rotations: Rotations::default(),
+            limits: Limits::default(),
+            version: None,
+            order: ByteOrder::NATIVE,
+            level: 6,
+            hostname: None,
+            comment: None,
+            after_rotation: None,
+            zone: jiff::tz::TimeZone::UTC,
+        };
+        let receiver = Receiver::bind((Ipv4Addr::LOCALHOST, 0).into(), 1 << 22).unwrap();
+        let address = receiver.local_addr().unwrap();
+        let (store, _) = Store::open(options, unix_s()).unwrap();
+        (Collector::start(receiver, store, allowed).unwrap(), address)
+    }
+
+    fn datagram(sequence: u32, count: usize) -> Vec<u8> {
+        let header = v5::Header { flow_sequence: sequence.into(), ..v5::Header::default() };
+        let mut octets = vec![0; v5::DATAGRAM_OCTETS_MAX];
+        let length = v5::encode(&header, &vec![v5::Record::default(); count], &mut octets).unwrap();
+        octets.truncate(length);
+        octets
+    }
+
+    #[test]
+    fn everything_that_comes_is_stored_or_counted() {
+        let directory = tempfile::tempdir().unwrap();
+        let (mut collector, address) = collector(directory.path(), Allowed::default());
+        let sender = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let send = |octets: &[u8]| sender.send_to(octets, address).unwrap();
+        for number in 0..100 {
+            send(&datagram(number * 30, 30));
+        }
+        while collector.turn(Duration::from_millis(50)).unwrap() {}
+        collector.rotate().unwrap();
+        send(&datagram(3010, 5));
+        send(&datagram(0, 1));
+        send(&datagram(0, 1)[..20]);
+        send(&datagram(0, 1)[..71]);
+        send(b"");
+        let mut v7_octets = [0; v7::DATAGRAM_OCTETS_MAX];
+        let length = v7::encode(&v7::Header::default(), &[v7::Record::default()], &mut v7_octets).unwrap();
+        send(&v7_octets[..length]);
+        let totals = collector.stop().unwrap();
+        let wanted = Totals {
+            datagrams: 103,
+            records: 3007,
+            stored: 3007,
+            failed: 0,
+            files: 2,
+            lost: 10,
+            resets: 1,
+            reordered: 0,
+            refused: [2, 0, 0, 1, 0],
+            dropped: 0,
+        };
+        assert_eq!(totals, wanted);
+        assert_eq!(
+            totals.to_string(),
+            "totals: received_datagrams=103 received_records=3007 stored_records=3007 failed_records=0 files=2 \
+             lost_records=10 resets=1 reordered=0 socket_dropped_datagrams=0 refused_short=2 refused_version=0 \
+             refused_count=0 refused_length=1 refused_exporter=0"
+        );
+
+        let files = Input::list(&[directory.path().to_owned()], true).unwrap();
+        let readers = files.iter().map(|file| FlowFileReader::new(file.open().unwrap()).unwrap());
+        let headers: Vec<_> = readers.map(|reader| reader.header().clone()).collect();
+        let summary: Vec<_> = headers.iter().map(|it| (it.flows, it.lost, it.corrupt, it.resets)).collect();
+        assert_eq!(summary, [(Some(3000), Some(0), Some(0), Some(0)), (Some(7), Some(10), Some(3), Some(1))]);
+    }
+
+    #[test]
+    fn exporters_that_are_not_allowed_are_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let allowed = Allowed::new(vec!["10.0.0.0/8".parse().unwrap(), "2001:db8::/32".parse().unwrap()]);
+        assert!(allowed.has([10, 1, 2, 3].into()) && allowed.has("2001:db8::1".parse().unwrap()));
+        let (collector, address) = collector(directory.path(), allowed);
+        let sender = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        sender.send_to(&datagram(0, 1), address).unwrap();
+        let totals = collector.stop().unwrap();
+        assert_eq!((totals.records, totals.refused[Refusal::Exporter as usize]), (0, 1));
+        assert!(Input::list(&[directory.path().to_owned()], true).unwrap().is_empty());
+    }
+}

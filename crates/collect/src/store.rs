@@ -1,0 +1,470 @@
+//! The folder of a collector: one file per interval, named and nested as flow-capture does, the oldest removed in time.
+//!
+//! A [`Store`] has at most one file open, under flow-capture's temporary name. When it opens it first completes what an earlier
+//! collector left there. Time is an argument throughout: UTC seconds.
+
+mod expire;
+mod recover;
+mod schedule;
+
+pub use expire::Limits;
+pub use recover::Recovered;
+pub use schedule::{Nesting, Rotations};
+
+use crate::record::{ByteOrder, ExportVersion, StoredRecord};
+use crate::writer::{FlowFileWriter, Losses, WriterOptions};
+use expire::Kept;
+use jiff::tz::TimeZone;
+use schedule::Schedule;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command};
+
+/// Seconds until records that came are on the disk.
+const SYNC_S: i64 = 1;
+/// Seconds after which a store that failed, for a full disk perhaps, tries again.
+const RETRY_S: i64 = 1;
+
+/// Where and how files are kept.
+#[derive(Clone, Debug)]
+pub struct StoreOptions {
+    /// The folder. It must be there.
+    pub directory: PathBuf,
+    /// Folders below it.
+    pub nesting: Nesting,
+    /// How often a file is finished and another begun.
+    pub rotations: Rotations,
+    /// What is kept of finished files.
+    pub limits: Limits,
+    /// Version of the records; that of the first datagram if `None`.
+    pub version: Option<ExportVersion>,
+    /// Byte order of the files.
+    pub order: ByteOrder,
+    /// zlib level, 0 to 9.
+    pub level: u32,
+    /// This host's name, for the headers.
+    pub hostname: Option<String>,
+    /// What the operator wants the headers to say.
+    pub comment: Option<String>,
+    /// Program that is run with the name of each finished file, relative to the folder.
+    pub after_rotation: Option<PathBuf>,
+    /// The zone of names and of midnight.
+    pub zone: TimeZone,
+}
+
+/// A collector's folder.
+#[derive(Debug)]
+pub struct Store {
+    options: StoreOptions,
+    schedule: Schedule,
+    kept: Kept,
+    current: Option<Current>,
+    version: Option<ExportVersion>,
+    /// What the next file's header will say, while there is none.
+    losses: Losses,
+    stored: u64,
+    failed: u64,
+    files: u64,
+    retry_at: i64,
+    children: Vec<Child>,
+}
+
+/// The file that is being written.
+#[derive(Debug)]
+struct Current {
+    writer: FlowFileWriter,
+    rotate_at: i64,
+    synced_at: i64,
+    synced_records: u64,
+    /// Records that were counted as stored.
+    records: u64,
+}
+
+impl Store {
+    /// Opens the folder: completes what was left unfinished there, looks what there is to expire, and begins a file if the version is
+    /// known.
+    ///
+    /// # Errors
+    ///
+    /// Those of the folder or of beginning the file. A file that cannot be recovered is logged, left as it is, and no error.
+    pub fn open(options: StoreOptions, now: i64) -> io::Result<(Self, Vec<Recovered>)> {
+        let recovered = recover::recover(&options.directory)?;
+        let kept = Kept::load(&options.directory, options.limits)?;
+        let schedule = Schedule::new(options.zone.clone(), options.rotations, options.nesting);
+        let version = options.version;
+        let mut store = Self {
+            options,
+            schedule,
+            kept,
+            current: None,
+            version,
+            losses: Losses::default(),
+            stored: 0,
+            failed: 0,
+            files: 0,
+            retry_at: i64::MIN,
+            children: Vec::new(),
+        };
+        store.kept.expire(0);
+        if version.is_some() {
+            store.begin(now)?;
+        }
+        Ok((store, recovered))
+    }
+
+    /// Stores records, which came in datagrams of `version`.
+    ///
+    /// # Errors
+    ///
+    /// Those of the file system. The records are counted as failed then, and a new file is tried after a second.
+    pub fn push(&mut self, version: ExportVersion, records: &[StoredRecord], now: i64) -> io::Result<()> {
+        self.version.get_or_insert(version);
+        self.tick(now).inspect_err(|_| self.failed += records.len() as u64)?;
+        let Some(current) = &mut self.current else {
+            self.failed += records.len() as u64;
+            return Ok(());
+        };
+        match records.iter().try_for_each(|record| current.writer.push(record)) {
+            Ok(()) => {
+                current.records += records.len() as u64;
+                self.stored += records.len() as u64;
+                Ok(())
+            }
+            Err(error) => {
+                self.failed += records.len() as u64;
+                Err(self.give_up(error, now))
+            }
+        }
+    }
+
+    /// Adds to what the current file's header will say is missing.
+    pub fn note(&mut self, losses: Losses) {
+        match &mut self.current {
+            Some(current) => current.writer.note(losses),
+            None => self.losses.add(losses),
+        }
+    }
+
+    /// What is due by now: another file, a sync, an expiry. To be called every second or so.
+    ///
+    /// # Errors
+    ///
+    /// Those of the file system.
+    pub fn tick(&mut self, now: i64) -> io::Result<()> {
+        self.children.retain_mut(|child| matches!(child.try_wait(), Ok(None)));
+        if self.current.as_ref().is_some_and(|current| now >= current.rotate_at) {
+            self.rotate(now)?;
+        }
+        if self.current.is_none() && self.version.is_some() && now >= self.retry_at {
+            self.begin(now)?;
+        }
+        self.sync_if_due(now)
+    }
+
+    /// Finishes the current file, whatever the time.
+    ///
+    /// # Errors
+    ///
+    /// Those of the file system.
+    pub fn rotate(&mut self, now: i64) -> io::Result<()> {
+        let Some(current) = self.current.take() else { return Ok(()) };
+        let path = current.writer.path().to_owned();
+        let octets = current.writer.octets();
+        let temporary = current.writer.temporary().to_owned();
+        let Current { writer, synced_records, records, .. } = current;
+        if let Err(error) = writer.finish(clamp(now)) {
+            self.count_lost(&temporary, records, synced_records, now);
+            return Err(error);
+        }
+        self.files += 1;
+        let octets = fs::metadata(&path).map_or(octets, |metadata| metadata.len());
+        self.kept.add(path.clone(), octets);
+        self.kept.expire(0);
+        self.run_after_rotation(&path);
+        Ok(())
+    }
+
+    /// Finishes the current file for good.
+    ///
+    /// # Errors
+    ///
+    /// Those of the file system.
+    pub fn close(&mut self, now: i64) -> io::Result<()> {
+        self.rotate(now)
+    }
+
+    /// Records that were stored.
+    #[must_use]
+    pub fn stored(&self) -> u64 {
+        self.stored
+    }
+
+    /// Records that could not be stored.
+    #[must_use]
+    pub fn failed(&self) -> u64 {
+        self.failed
+    }
+
+    /// Files that were finished.
+    #[must_use]
+    pub fn files(&self) -> u64 {
+        self.files
+    }
+
+    fn begin(&mut self, now: i64) -> io::Result<()> {
+        let Some(version) = self.version else { return Ok(()) };
+        let begun = self.begin_file(version, now);
+        if begun.is_err() {
+            self.retry_at = now + RETRY_S;
+        }
+        begun
+    }
+
+    fn begin_file(&mut self, version: ExportVersion, now: i64) -> io::Result<()> {
+        let names = self.schedule.names(&self.options.directory, version, now);
+        if let Some(folder) = names.temporary.parent() {
+            fs::create_dir_all(folder)?;
+        }
+        let options = WriterOptions {
+            version,
+            order: self.options.order,
+            level: self.options.level,
+            capture_start_s: clamp(now),
+            hostname: self.options.hostname.clone(),
+            comment: self.options.comment.clone(),
+        };
+        let mut writer = FlowFileWriter::create_as(names.temporary, names.finished, &options)?;
+        writer.note(std::mem::take(&mut self.losses));
+        let rotate_at = self.schedule.next_rotation(now);
+        self.current = Some(Current { writer, rotate_at, synced_at: now, synced_records: 0, records: 0 });
+        Ok(())
+    }
+
+    fn sync_if_due(&mut self, now: i64) -> io::Result<()> {
+        let Some(current) = &mut self.current else { return Ok(()) };
+        // A clock that was set back must not put the sync off.
+        let due = now >= current.synced_at + SYNC_S || now < current.synced_at;
+        if due && current.writer.records() > current.synced_records {
+            current.synced_at = now;
+            if let Err(error) = current.writer.sync() {
+                return Err(self.give_up(error, now));
+            }
+            current.synced_records = current.writer.records();
+            let octets = current.writer.octets();
+            self.kept.expire(octets);
+        }
+        Ok(())
+    }
+
+    /// Leaves the current file to the next recovery, and tries that at once.
+    fn give_up(&mut self, error: io::Error, now: i64) -> io::Error {
+        if let Some(Current { writer, synced_records, records, .. }) = self.current.take() {
+            self.count_lost(&writer.abandon(), records, synced_records, now);
+        }
+        error
+    }
+
+    /// Accounts a file of `records` that could not be finished: those that recovery does not find are not stored.
+    fn count_lost(&mut self, temporary: &Path, records: u64, synced: u64, now: i64) {
+        self.retry_at = now + RETRY_S;
+        let found = match recover::recover_file(temporary) {
+            Ok(None) => 0,
+            Ok(Some(file)) => {
+                tracing::warn!("{file}");
+                let octets = fs::metadata(&file.path).map_or(0, |metadata| metadata.len());
+                self.kept.add(file.path, octets);
+                self.files += 1;
+                file.records
+            }
+            Err(error) => {
+                tracing::warn!("{} stays unfinished until the next start: {error}", temporary.display());
+                synced
+            }
+        };
+        let missing = records.saturating_sub(found);
+        self.stored -= missing;
+        self.failed += missing;
+    }
+
+    fn run_after_rotation(&mut self, path: &Path) {
+        let Some(program) = &self.options.after_rotation else { return };
+        let relative = path.strip_prefix(&self.options.directory).unwrap_or(path);
+        match Command::new(program).arg(relative).current_dir(&self.options.directory).spawn() {
+            Ok(child) => self.children.push(child),
+            Err(error) => tracing::warn!("cannot run {}: {error}", program.display()),
+        }
+    }
+}
+
+/// Time as a header holds it.
+fn clamp(unix_s: i64) -> u32 {
+    u32::try_from(unix_s).unwrap_or(if unix_s < 0 { 0 } else { u32::MAX })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::input::Input;
+    use crate::reader::FlowFileReader;
+
+    /// 2026-11-22 12:54:48 UTC.
+    const NOW: i64 = 1_795_352_088;
+
+    pub(super) fn options(directory: &Path) -> StoreOptions {
+        StoreOptions {
+            directory: directory.to_owned(),
+            nesting: Nesting::try_from(0).unwrap(),
+            rotations: Rotations::default(),
+            limits: Limits::default(),
+            version: None,
+            order: ByteOrder::NATIVE,
+            level: 0,
+            hostname: None,
+            comment: None,
+            after_rotation: None,
+            zone: TimeZone::UTC,
+        }
+    }
+
+    fn records(count: u32) -> Vec<StoredRecord> {
+        (0..count).map(|number| StoredRecord { packets: number + 1, ..StoredRecord::default() }).collect()
+    }
+
+    fn names(directory: &Path) -> Vec<String> {
+        let files = Input::list(&[directory.to_owned()], true).unwrap();
+        files
+            .iter()
+            .map(|input| input.to_string().strip_prefix(directory.to_str().unwrap()).unwrap()[1..].to_owned())
+            .collect()
+    }
+
+    fn count(path: &Path) -> usize {
+        FlowFileReader::open(path).unwrap().map(Result::unwrap).count()
+    }
+
+    #[test]
+    fn files_have_the_names_of_flow_capture() {
+        let directory = tempfile::tempdir().unwrap();
+        let (mut store, recovered) = Store::open(options(directory.path()), NOW).unwrap();
+        assert!(recovered.is_empty() && names(directory.path()).is_empty());
+        store.push(ExportVersion::V5, &records(10), NOW).unwrap();
+        assert_eq!(names(directory.path()), ["tmp-v05.2026-11-22.125448+0000"]);
+        // 13:00:00 is the end of the quarter of an hour.
+        store.tick(NOW + 311).unwrap();
+        assert_eq!(names(directory.path()), ["tmp-v05.2026-11-22.125448+0000"]);
+        store.tick(NOW + 312).unwrap();
+        assert_eq!(names(directory.path()), ["ft-v05.2026-11-22.125448+0000", "tmp-v05.2026-11-22.130000+0000"]);
+        store.close(NOW + 313).unwrap();
+        assert_eq!(names(directory.path()), ["ft-v05.2026-11-22.125448+0000", "ft-v05.2026-11-22.130000+0000"]);
+        assert_eq!(count(&directory.path().join("ft-v05.2026-11-22.125448+0000")), 10);
+        assert_eq!((store.stored(), store.failed(), store.files()), (10, 0, 2));
+    }
+
+    #[test]
+    fn a_known_version_begins_a_file_at_the_start() {
+        let directory = tempfile::tempdir().unwrap();
+        let options = StoreOptions { version: Some(ExportVersion::V7), ..options(directory.path()) };
+        let (mut store, _) = Store::open(options, NOW).unwrap();
+        assert_eq!(names(directory.path()), ["tmp-v07.2026-11-22.125448+0000"]);
+        store.push(ExportVersion::V5, &records(1), NOW).unwrap();
+        store.close(NOW).unwrap();
+        let reader = FlowFileReader::open(directory.path().join("ft-v07.2026-11-22.125448+0000")).unwrap();
+        assert_eq!(reader.header().version, ExportVersion::V7);
+    }
+
+    #[test]
+    fn rotation_by_hand_within_one_second_keeps_both_files() {
+        let directory = tempfile::tempdir().unwrap();
+        let (mut store, _) = Store::open(options(directory.path()), NOW).unwrap();
+        for _ in 0..3 {
+            store.push(ExportVersion::V5, &records(1), NOW).unwrap();
+            store.rotate(NOW).unwrap();
+        }
+        assert_eq!(names(directory.path()).len(), 3);
+    }
+
+    #[test]
+    fn the_oldest_files_are_removed() {
+        let directory = tempfile::tempdir().unwrap();
+        let limits = Limits { files: Some(2), octets: None };
+        let (mut store, _) = Store::open(StoreOptions { limits, ..options(directory.path()) }, NOW).unwrap();
+        for minute in 0..4 {
+            store.push(ExportVersion::V5, &records(1), NOW + minute * 60).unwrap();
+            store.rotate(NOW + minute * 60).unwrap();
+        }
+        assert_eq!(names(directory.path()), ["ft-v05.2026-11-22.125648+0000", "ft-v05.2026-11-22.125748+0000"]);
+        // Another store finds them, and has stricter limits: one file of a record takes 72 + 64 octets.
+        let limits = Limits { files: None, octets: Some(150) };
+        Store::open(StoreOptions { limits, ..options(directory.path()) }, NOW).unwrap();
+        assert_eq!(names(directory.path()), ["ft-v05.2026-11-22.125748+0000"]);
+    }
+
+    #[test]
+    fn the_current_file_counts_towards_the_size() {
+        let directory = tempfile::tempdir().unwrap();
+        let limits = Limits { files: None, octets: Some(100_000) };
+        let (mut store, _) = Store::open(StoreOptions { limits, ..options(directory.path()) }, NOW).unwrap();
+        store.push(ExportVersion::V5, &records(1000), NOW).unwrap();
+        store.rotate(NOW).unwrap();
+        assert_eq!(names(directory.path()).len(), 1);
+        store.push(ExportVersion::V5, &records(1000), NOW + 1).unwrap();
+        store.tick(NOW + 2).unwrap();
+        assert_eq!(names(directory.path()), ["tmp-v05.2026-11-22.125449+0000"]);
+    }
+
+    #[test]
+    fn a_store_that_was_killed_is_completed_by_the_next() {
+        let directory = tempfile::tempdir().unwrap();
+        for level in [0, 6] {
+            let options = StoreOptions { level, ..options(directory.path()) };
+            let (mut store, _) = Store::open(options.clone(), NOW).unwrap();
+            store.push(ExportVersion::V5, &records(2000), NOW).unwrap();
+            store.tick(NOW + 1).unwrap();
+            store.push(ExportVersion::V5, &records(5), NOW + 1).unwrap();
+            // Killed: nothing is flushed, and the lock goes with the process.
+            let left = store.current.take().unwrap().writer;
+            let copy = fs::read(left.temporary()).unwrap();
+            let temporary = left.temporary().to_owned();
+            drop(left);
+            fs::write(&temporary, [&copy[..], &[0; 64 * 3 + 33]].concat()).unwrap();
+
+            let (_, recovered) = Store::open(options, NOW + 5).unwrap();
+            assert_eq!(recovered.len(), 1);
+            assert_eq!(recovered[0].records, 2000);
+            let reader = FlowFileReader::open(&recovered[0].path).unwrap();
+            assert_eq!(reader.header().flows_promised(), Some(2000));
+            assert_eq!(reader.map(Result::unwrap).count(), 2000);
+            assert!(names(directory.path()).iter().all(|name| name.starts_with("ft-v05.")));
+        }
+    }
+
+    #[test]
+    fn what_another_process_writes_is_left_to_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let (mut store, _) = Store::open(options(directory.path()), NOW).unwrap();
+        store.push(ExportVersion::V5, &records(1), NOW).unwrap();
+        let (_, recovered) = Store::open(options(directory.path()), NOW).unwrap();
+        assert!(recovered.is_empty());
+        store.close(NOW).unwrap();
+        assert_eq!(names(directory.path()), ["ft-v05.2026-11-22.125448+0000"]);
+    }
+
+    #[test]
+    fn a_folder_that_is_gone_costs_records_and_nothing_else() {
+        let directory = tempfile::tempdir().unwrap();
+        let folder = directory.path().join("gone");
+        fs::create_dir(&folder).unwrap();
+        let options = StoreOptions { nesting: Nesting::try_from(0).unwrap(), ..options(&folder) };
+        let (mut store, _) = Store::open(options, NOW).unwrap();
+        fs::remove_dir(&folder).unwrap();
+        fs::write(&folder, "a file where the folder was").unwrap();
+        assert!(store.push(ExportVersion::V5, &records(7), NOW).is_err());
+        // Not tried again within the second, and not an error again either.
+        assert!(store.push(ExportVersion::V5, &records(7), NOW).is_ok());
+        fs::remove_file(&folder).unwrap();
+        store.push(ExportVersion::V5, &records(3), NOW + 1).unwrap();
+        store.close(NOW + 1).unwrap();
+        assert_eq!((store.stored(), store.failed()), (3, 14));
+    }
+}
