@@ -4,7 +4,7 @@
 //! Between them go batches of records forward and the emptied batches back. When the writer cannot keep up the receiver waits, the
 //! socket's buffer fills, and what the system drops then is counted by the system.
 
-use crate::datagram::{self, Refusal};
+use crate::datagram::{self, Arrival, Refusal};
 use crate::receive::{BURST_DATAGRAMS, Receiver};
 use crate::record::{ExportVersion, StoredRecord};
 use crate::sequence::{Continuity, Exporters};
@@ -25,8 +25,8 @@ const BATCH_RECORDS: usize = 8192;
 const BATCHES_MAX: usize = 64;
 /// How often the writer looks what is due.
 const WRITER_TICK: Duration = Duration::from_millis(250);
-/// Lines about jumps of sequences between two calls of [`Collector::tick`]; more would be a flood.
-const JUMPS_TOLD: u32 = 20;
+/// Lines about jumps of sequences and refused datagrams between two calls of [`Collector::tick`]; more would be a flood.
+const LINES_TOLD: u32 = 20;
 
 /// Seconds since 1970 on the clock on the wall: what files are named for and rotated by.
 #[must_use]
@@ -61,10 +61,7 @@ impl Allowed {
 #[derive(Debug)]
 pub struct Collector {
     receiver: Receiver,
-    allowed: Allowed,
-    exporters: Exporters,
-    refused: [u64; Refusal::ALL.len()],
-    jumps_to_tell: u32,
+    intake: Intake,
     batch: Batch,
     orders: Sender<Order>,
     empties: crossbeam_channel::Receiver<Batch>,
@@ -129,10 +126,12 @@ impl Collector {
             .spawn(move || Writer { store, incoming, emptied, written: told }.run())?;
         Ok(Self {
             receiver,
-            allowed,
-            exporters: Exporters::default(),
-            refused: [0; Refusal::ALL.len()],
-            jumps_to_tell: JUMPS_TOLD,
+            intake: Intake {
+                allowed,
+                exporters: Exporters::default(),
+                refused: [0; Refusal::ALL.len()],
+                lines_to_tell: LINES_TOLD,
+            },
             batch: Batch::new(),
             orders,
             empties,
@@ -163,7 +162,7 @@ impl Collector {
 
     /// To be called every second or so.
     pub fn tick(&mut self) {
-        self.jumps_to_tell = JUMPS_TOLD;
+        self.intake.lines_to_tell = LINES_TOLD;
     }
 
     /// Has the current file finished and another begun.
@@ -178,9 +177,9 @@ impl Collector {
     /// What was counted so far. Records that the writer has not seen yet are received and neither stored nor failed.
     #[must_use]
     pub fn totals(&self) -> Totals {
-        let total = self.exporters.total();
+        let total = self.intake.exporters.total();
         Totals {
-            datagrams: total.datagrams + self.exporters.untracked(),
+            datagrams: total.datagrams + self.intake.exporters.untracked(),
             records: self.written.received.load(Relaxed),
             stored: self.written.stored.load(Relaxed),
             failed: self.written.failed.load(Relaxed),
@@ -188,7 +187,7 @@ impl Collector {
             lost: total.lost,
             resets: total.resets,
             reordered: total.reordered,
-            refused: self.refused,
+            refused: self.intake.refused,
             dropped: self.receiver.datagrams_dropped().unwrap_or(0),
         }
     }
@@ -196,7 +195,7 @@ impl Collector {
     /// The exporters.
     #[must_use]
     pub fn exporters(&self) -> &Exporters {
-        &self.exporters
+        &self.intake.exporters
     }
 
     /// Takes what is left in the socket, finishes the file, and returns the totals.
@@ -219,26 +218,8 @@ impl Collector {
     }
 
     fn take_burst(&mut self) {
-        let Self { receiver, allowed, exporters, refused, jumps_to_tell, batch, .. } = self;
-        for (exporter, octets) in receiver.burst() {
-            let refusal = match (allowed.has(exporter), octets) {
-                (false, _) => Refusal::Exporter,
-                (true, octets) => match datagram::decode(octets, exporter, &mut batch.records) {
-                    Err(error) => error.into(),
-                    Ok(arrival) => {
-                        batch.version.get_or_insert(arrival.version);
-                        let continuity = exporters.note(exporter, &arrival);
-                        batch.losses.add(losses_of(continuity));
-                        if continuity != Continuity::Expected && *jumps_to_tell > 0 {
-                            *jumps_to_tell -= 1;
-                            tell_jump(exporter, continuity);
-                        }
-                        continue;
-                    }
-                },
-            };
-            refused[refusal as usize] += 1;
-            batch.losses.corrupt = batch.losses.corrupt.saturating_add(1);
+        for (exporter, octets) in self.receiver.burst() {
+            self.intake.take(exporter, octets, &mut self.batch);
         }
     }
 
@@ -266,6 +247,57 @@ impl Collector {
     fn join(&mut self) -> io::Result<()> {
         let ended = self.writer.take().map_or(Ok(Ok(())), JoinHandle::join);
         ended.unwrap_or_else(|_| Err(io::Error::other("the writer has panicked")))
+    }
+}
+
+/// Everything that is asked of a datagram, and counted of it.
+#[derive(Debug)]
+struct Intake {
+    allowed: Allowed,
+    exporters: Exporters,
+    refused: [u64; Refusal::ALL.len()],
+    lines_to_tell: u32,
+}
+
+impl Intake {
+    /// Takes one datagram into `batch`, or refuses it.
+    #[inline]
+    fn take(&mut self, exporter: IpAddr, octets: &[u8], batch: &mut Batch) {
+        if !self.allowed.has(exporter) {
+            return self.refuse(exporter, Refusal::Exporter, &"it is not one of the allowed exporters", batch);
+        }
+        match datagram::decode(octets, exporter, &mut batch.records) {
+            Ok(arrival) => self.accept(exporter, &arrival, batch),
+            Err(error) => self.refuse(exporter, error.into(), &error, batch),
+        }
+    }
+
+    fn accept(&mut self, exporter: IpAddr, arrival: &Arrival, batch: &mut Batch) {
+        batch.version.get_or_insert(arrival.version);
+        let continuity = self.exporters.note(exporter, arrival);
+        match continuity {
+            Continuity::Expected => return,
+            Continuity::Lost(lost) => batch.losses.add(Losses { lost, ..Losses::default() }),
+            Continuity::Reset { .. } => batch.losses.add(Losses { resets: 1, ..Losses::default() }),
+        }
+        if self.may_tell() {
+            tracing::warn!("sequence: src_ip={exporter} d_version={} {continuity}", arrival.version.number());
+        }
+    }
+
+    #[cold]
+    fn refuse(&mut self, exporter: IpAddr, refusal: Refusal, why: &dyn std::fmt::Display, batch: &mut Batch) {
+        self.refused[refusal as usize] += 1;
+        batch.losses.add(Losses { corrupt: 1, ..Losses::default() });
+        if self.may_tell() {
+            tracing::warn!("refused: src_ip={exporter} {why}");
+        }
+    }
+
+    fn may_tell(&mut self) -> bool {
+        let may = self.lines_to_tell > 0;
+        self.lines_to_tell = self.lines_to_tell.saturating_sub(1);
+        may
     }
 }
 
@@ -356,26 +388,6 @@ impl Writer {
         self.written.stored.store(self.store.stored(), Relaxed);
         self.written.failed.store(self.store.failed(), Relaxed);
         self.written.files.store(self.store.files(), Relaxed);
-    }
-}
-
-fn losses_of(continuity: Continuity) -> Losses {
-    match continuity {
-        Continuity::Expected => Losses::default(),
-        Continuity::Lost(lost) => Losses { lost, ..Losses::default() },
-        Continuity::Reset { .. } => Losses { resets: 1, ..Losses::default() },
-    }
-}
-
-fn tell_jump(exporter: IpAddr, continuity: Continuity) {
-    match continuity {
-        Continuity::Expected => {}
-        Continuity::Lost(lost) => tracing::warn!("sequence: src_ip={exporter} lost={lost}"),
-        Continuity::Reset { expected, received, reordered } => {
-            tracing::warn!(
-                "sequence: src_ip={exporter} expecting={expected} received={received} reordered={reordered}"
-            );
-        }
     }
 }
 

@@ -48,6 +48,18 @@ pub enum Continuity {
     },
 }
 
+impl std::fmt::Display for Continuity {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Expected => formatter.write_str("expected"),
+            Self::Lost(records) => write!(formatter, "lost={records}"),
+            Self::Reset { expected, received, reordered } => {
+                write!(formatter, "expecting={expected} received={received} reordered={reordered}")
+            }
+        }
+    }
+}
+
 /// Every exporter and each of its engines.
 #[derive(Debug, Default)]
 pub struct Exporters {

@@ -42,6 +42,8 @@ enum Command {
     Run(Box<command::run::Arguments>),
     /// Join flow-tools files into one, on standard output or in a file
     Cat(command::cat::Arguments),
+    /// Receive NetFlow datagrams and store their records in flow-tools files
+    Collect(command::collect::Arguments),
     /// Print flows from flow-tools files, from standard input or as they arrive on a UDP port
     Print(command::print::Arguments),
 }
@@ -58,6 +60,7 @@ fn main() -> ExitCode {
         Command::Run(arguments) => command::run::run(*arguments),
     let done = match Arguments::parse().command {
         Command::Cat(arguments) => command::cat::run(&arguments),
+        Command::Collect(arguments) => command::collect::run(&arguments),
         Command::Print(arguments) => command::print::run(&arguments),
     };
     match done {

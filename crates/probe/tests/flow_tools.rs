@@ -8,10 +8,12 @@
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::net::UdpSocket;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::thread::sleep;
+use std::time::Duration;
 use xdprobe_export::v5;
 
 fn xdprobe() -> Command {
@@ -175,4 +177,235 @@ fn v5_datagram(sequence: u32, count: u32) -> Vec<u8> {
 
 fn signal(child: &Child, signal: Signal) {
     kill(Pid::from_raw(child.id().try_into().unwrap()), signal).unwrap();
+}
+
+/// A collector on loopback that is killed if a test leaves it.
+struct Collector {
+    child: Child,
+    address: String,
+    directory: PathBuf,
+}
+
+impl Collector {
+    fn start(directory: &Path, options: &[&str]) -> Self {
+        // The port is free now, and nobody else asks for it in the moment until the collector has it.
+        let port = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let mut child = xdprobe()
+            .arg("collect")
+            .args(options)
+            .arg("-w")
+            .arg(directory)
+            .arg(format!("127.0.0.1/0/{port}"))
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut errors = BufReader::new(child.stderr.take().unwrap());
+        loop {
+            let mut line = String::new();
+            assert!(errors.read_line(&mut line).unwrap() > 0, "the collector ended before it listened");
+            if line.contains("listening on UDP") {
+                break;
+            }
+        }
+        child.stderr = Some(errors.into_inner());
+        Self { child, address: format!("127.0.0.1:{port}"), directory: directory.to_owned() }
+    }
+
+    fn send(&self, octets: &[u8]) {
+        UdpSocket::bind("127.0.0.1:0").unwrap().send_to(octets, &self.address).unwrap();
+    }
+
+    /// Ends it as an operator does, and returns the line with the totals.
+    fn stop(mut self) -> String {
+        signal(&self.child, Signal::SIGTERM);
+        let mut errors = String::new();
+        self.child.stderr.take().unwrap().read_to_string(&mut errors).unwrap();
+        assert_eq!(self.child.wait().unwrap().code(), Some(0), "{errors}");
+        errors
+            .lines()
+            .find(|line| line.contains("totals: "))
+            .unwrap_or_else(|| panic!("no totals: {errors}"))
+            .to_owned()
+    }
+
+    /// Ends it as a power cut does.
+    fn kill(mut self) {
+        signal(&self.child, Signal::SIGKILL);
+        self.child.wait().unwrap();
+    }
+
+    fn wait_for_files(&self, count: usize) {
+        for _ in 0..200 {
+            if files_below(&self.directory).len() >= count {
+                return;
+            }
+            sleep(Duration::from_millis(50));
+        }
+        panic!("{count} files were wanted, found {:?}", files_below(&self.directory));
+    }
+}
+
+impl Drop for Collector {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+    }
+}
+
+fn files_below(directory: &Path) -> Vec<String> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(directory).unwrap().map(Result::unwrap) {
+        if entry.path().is_dir() {
+            names.extend(files_below(&entry.path()));
+        } else {
+            names.push(entry.file_name().into_string().unwrap());
+        }
+    }
+    names.sort();
+    names
+}
+
+/// The source addresses of all records in and below `directory`, as the numbers that `v5_datagram` made them from.
+fn numbers_stored(directory: &Path) -> Vec<u32> {
+    let output = xdprobe().args(["print", "--json"]).arg(directory).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout).unwrap();
+    let record = |line: &str| serde_json::from_str::<serde_json::Value>(line).unwrap();
+    let source = |line| record(line)["source"].as_str().unwrap().parse::<std::net::Ipv4Addr>().unwrap();
+    text.lines().map(|line| u32::from(source(line)) - 0x0a00_0000).collect()
+}
+
+#[test]
+fn collects_cats_and_prints() {
+    let directory = tempfile::tempdir().unwrap();
+    let pid_file = directory.path().join("pid");
+    let store = directory.path().join("store");
+    fs::create_dir(&store).unwrap();
+    let collector = Collector::start(&store, &["-D", "-N", "1", "-p", pid_file.to_str().unwrap(), "-C", "a comment"]);
+    let port = collector.address.rsplit(':').next().unwrap();
+    let pid_file = directory.path().join(format!("pid.{port}"));
+    assert_eq!(fs::read_to_string(&pid_file).unwrap(), format!("{}\n", collector.child.id()));
+
+    collector.send(&v5_datagram(0, 30));
+    collector.send(b"\0\x05\0\x01");
+    collector.wait_for_files(1);
+    signal(&collector.child, Signal::SIGHUP);
+    collector.wait_for_files(2);
+    collector.send(&v5_datagram(40, 2));
+    let totals = collector.stop();
+    assert!(
+        totals.contains("received_records=32 stored_records=32 failed_records=0 files=2 lost_records=10"),
+        "{totals}"
+    );
+    assert!(totals.contains("refused_short=1"), "{totals}");
+    assert!(!pid_file.exists());
+
+    let files = files_below(&store);
+    assert!(files.iter().all(|name| name.starts_with("ft-v05.") && name.ends_with("+0000")), "{files:?}");
+    assert_eq!(numbers_stored(&store), (0..30).chain(40..42).collect::<Vec<_>>());
+
+    let joined = directory.path().join("joined");
+    let cat = xdprobe().arg("cat").arg(&store).args(["-z", "9", "-b", "big", "-o"]).arg(&joined).output().unwrap();
+    assert_eq!((cat.status.code(), cat.stderr), (Some(0), vec![]));
+    let printed = xdprobe().args(["print", "-p", "-f6"]).arg(&joined).output().unwrap();
+    let text = String::from_utf8(printed.stdout).unwrap();
+    for line in [
+        "# compress:             on",
+        "# byte order:           big",
+        "# lost flows:           10",
+        "# capture flows:        32",
+    ] {
+        assert!(text.contains(&format!("{line}\n")), "{line} is not in {text}");
+    }
+    let mut cat = xdprobe().arg("cat").arg(&store).stdout(Stdio::piped()).spawn().unwrap();
+    let from_pipe = xdprobe().arg("print").stdin(cat.stdout.take().unwrap()).output().unwrap();
+    assert_eq!(cat.wait().unwrap().code(), Some(0));
+    assert_eq!(String::from_utf8(from_pipe.stdout).unwrap().lines().count(), 33);
+}
+
+#[test]
+fn what_a_killed_collector_synced_is_there_and_the_next_start_goes_on() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut sent = 0;
+    for round in 0..kill_rounds() {
+        let level = if round % 2 == 0 { "0" } else { "6" };
+        let collector = Collector::start(directory.path(), &["-N", "0", "-z", level]);
+        let first = sent;
+        send_bursts(&collector, &mut sent, 20);
+        // What is older than the sync of each second and the writer's quarter of a second must survive.
+        let safe = sent;
+        send_bursts(&collector, &mut sent, 150 + round * 7 % 50);
+        collector.kill();
+
+        let unfinished = xdprobe().args(["print", "-f6"]).arg(directory.path()).output().unwrap();
+        assert_eq!(unfinished.status.code(), Some(0), "{}", String::from_utf8_lossy(&unfinished.stderr));
+        Collector::start(directory.path(), &["-N", "0"]).stop();
+        let mut stored = numbers_stored(directory.path());
+        stored.sort_unstable();
+        let twice = stored.windows(2).filter(|pair| pair[0] == pair[1]).count();
+        let gone = (first..safe).filter(|number| stored.binary_search(number).is_err()).count();
+        assert_eq!(
+            (twice, gone),
+            (0, 0),
+            "records that are there twice, and synced ones that are gone, in round {round}"
+        );
+        assert!(files_below(directory.path()).iter().all(|name| name.starts_with("ft-v05.")));
+        // The rounds before this one have been looked at.
+        for name in files_below(directory.path()) {
+            fs::remove_file(directory.path().join(name)).unwrap();
+        }
+    }
+}
+
+/// More than the usual few on demand.
+fn kill_rounds() -> u32 {
+    std::env::var("XDPROBE_KILL_ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(2)
+}
+
+/// Sends a burst of 150 records every 10 ms.
+fn send_bursts(collector: &Collector, sent: &mut u32, bursts: u32) {
+    let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
+    for _ in 0..bursts {
+        for _ in 0..5 {
+            sender.send_to(&v5_datagram(*sent, 30), &collector.address).unwrap();
+            *sent += 30;
+        }
+        sleep(Duration::from_millis(10));
+    }
+}
+
+#[test]
+fn wrong_command_lines_of_the_collector_are_told() {
+    let wrong = |arguments: &[&str]| {
+        let output = xdprobe().arg("collect").args(arguments).output().unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    let (code, error) = wrong(&["-w", "/tmp", "4444"]);
+    assert_eq!(code, Some(2));
+    assert!(error.contains("wanted LOCAL/REMOTE/PORT"), "{error}");
+    assert_eq!(wrong(&["-w", "/tmp", "-n", "1440", "0/0/4444"]).0, Some(2));
+    let (code, error) = wrong(&["-w", "/no/such", "127.0.0.1/0/4444"]);
+    assert_eq!((code, &*error), (Some(1), "xdprobe: /no/such is no folder: create it, or name another with -w\n"));
+}
+
+#[test]
+fn what_comes_before_damage_is_printed() {
+    let directory = tempfile::tempdir().unwrap();
+    let collector = Collector::start(directory.path(), &["-N", "0", "-z", "0"]);
+    collector.send(&v5_datagram(0, 30));
+    collector.wait_for_files(1);
+    collector.stop();
+    let file = directory.path().join(files_below(directory.path()).remove(0));
+    let octets = fs::read(&file).unwrap();
+    let start = octets.len() - 30 * 64;
+    let cut = directory.path().join("cut");
+    fs::write(&cut, &octets[..start + 10 * 64 + 5]).unwrap();
+    let output = xdprobe().args(["print", "-f6"]).arg(&cut).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(String::from_utf8(output.stdout).unwrap().lines().count(), 11);
+    let error = format!(
+        "xdprobe: {}: the file ends at offset {}, inside record 11 (5 of 64 octets), after 10 whole records\n",
+        cut.display(),
+        start + 10 * 64 + 5
+    );
+    assert_eq!(String::from_utf8(output.stderr).unwrap(), error);
 }
