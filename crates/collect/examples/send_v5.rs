@@ -57,8 +57,10 @@ fn fill(datagram: &mut [u8], sequence: u32) -> Result<(), v5::EncodeError> {
         flow_sequence: sequence.into(),
         ..v5::Header::default()
     };
-    let records: [v5::Record; v5::RECORDS_MAX] = std::array::from_fn(|index| {
-        let mixed = sequence.wrapping_add(index as u32 & 31).wrapping_mul(0x9e37_79b1);
+    let mut number = sequence;
+    let records: [v5::Record; v5::RECORDS_MAX] = std::array::from_fn(|_| {
+        number = number.wrapping_add(1);
+        let mixed = number.wrapping_mul(0x9e37_79b1);
         v5::Record {
             source: (0x0a00_0000 | mixed & 0xffff).to_be_bytes(),
             destination: (0xc000_0200 | mixed >> 24).to_be_bytes(),

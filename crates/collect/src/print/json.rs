@@ -55,16 +55,11 @@ fn time(line: &mut Line, unix_ms: i64) {
     line.text("\"");
     line.zeros(date, 4);
     line.text("-");
-    line.zeros(clock.month, 2);
-    line.text("-");
-    line.zeros(clock.day, 2);
-    line.text("T");
-    line.zeros(clock.hour, 2);
-    line.text(":");
-    line.zeros(clock.minute, 2);
-    line.text(":");
-    line.zeros(clock.second, 2);
-    line.text(".");
+    line.two(clock.month, b'-');
+    line.two(clock.day, b'T');
+    line.two(clock.hour, b':');
+    line.two(clock.minute, b':');
+    line.two(clock.second, b'.');
     line.zeros(unix_ms.rem_euclid(1000), 3);
     line.text("Z\"");
 }

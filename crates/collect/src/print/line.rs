@@ -64,6 +64,12 @@ impl Line {
         self.text(digits);
     }
 
+    /// `%02u` of a number below 100, and the text after it.
+    #[inline]
+    pub(super) fn two(&mut self, number: u8, after: u8) {
+        self.0.extend_from_slice(&[b'0' + number / 10, b'0' + number % 10, after]);
+    }
+
     /// `%2.2x`.
     #[inline]
     pub(super) fn hex2(&mut self, number: u8) {
@@ -180,6 +186,7 @@ mod tests {
             prop_assert_eq!(line(|line| line.left(number, 5)), format!("{number:<5}"));
             prop_assert_eq!(line(|line| line.right(narrow, 7)), format!("{narrow:>7}"));
             prop_assert_eq!(line(|line| line.zeros(octet, 3)), format!("{octet:03}"));
+            prop_assert_eq!(line(|line| line.two(octet % 100, b':')), format!("{:02}:", octet % 100));
             prop_assert_eq!(line(|line| line.hex2(octet)), format!("{octet:02x}"));
             prop_assert_eq!(line(|line| line.hex4(narrow)), format!("{narrow:04x}"));
             prop_assert_eq!(line(|line| line.hex2_or_more(narrow)), format!("{narrow:02x}"));

@@ -403,14 +403,10 @@ impl<W: Write> Printer<W> {
         let local = self.zone.local(unix_s);
         let line = &mut self.line;
         line.zeros(local.month, 2);
-        line.zeros(local.day, 2);
-        line.text(".");
-        line.zeros(local.hour, 2);
-        line.text(":");
-        line.zeros(local.minute, 2);
-        line.text(":");
-        line.zeros(local.second, 2);
-        line.text(".");
+        line.two(local.day, b'.');
+        line.two(local.hour, b':');
+        line.two(local.minute, b':');
+        line.two(local.second, b'.');
         line.zeros(ms, 3);
     }
 }
