@@ -282,9 +282,10 @@ impl Store {
                 synced
             }
         };
-        let missing = records.saturating_sub(found);
-        self.stored -= missing;
-        self.failed += missing;
+        // Of the batch that failed, and was counted so, a part may be there.
+        let (missing, more) = (records.saturating_sub(found), found.saturating_sub(records));
+        self.stored = self.stored - missing + more;
+        self.failed = (self.failed + missing).saturating_sub(more);
     }
 
     fn run_after_rotation(&mut self, path: &Path) {

@@ -1,0 +1,128 @@
+//! Damaged files: nothing panics, what comes before the damage is delivered, and the damage is told on one line.
+#![expect(clippy::unwrap_used, reason = "a test that finds something else than it needs shall panic")]
+
+use jiff::tz::TimeZone;
+use proptest::collection::vec;
+use proptest::prelude::*;
+use xdprobe_collect::header::{FLAG_COMPRESS, FileHeader};
+use xdprobe_collect::print::{Format, Printer};
+use xdprobe_collect::{
+    ByteOrder, ExportVersion, FlowFileReader, FlowFileWriter, LocalZone, ReadError, StoredRecord, WriterOptions,
+};
+
+/// A complete file in memory, and what is in it.
+fn file(version: ExportVersion, order: ByteOrder, level: u32, count: u32) -> (Vec<u8>, Vec<StoredRecord>) {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("x.ft");
+    let options = WriterOptions { version, order, level, ..WriterOptions::plain_v5(1_000_000_000) };
+    let mut writer = FlowFileWriter::create(&path, &options).unwrap();
+    let records: Vec<StoredRecord> = (1..=count)
+        .map(|number| StoredRecord {
+            unix_s: 1_000_000_000,
+            source: number.wrapping_mul(0x9e37_79b1).into(),
+            packets: number,
+            octets: number * 64,
+            ..StoredRecord::default()
+        })
+        .collect();
+    for record in &records {
+        writer.push(record).unwrap();
+    }
+    writer.finish(1_000_000_060).unwrap();
+    (std::fs::read(path).unwrap(), records)
+}
+
+fn any_file() -> impl Strategy<Value = (Vec<u8>, Vec<StoredRecord>)> {
+    (0usize..3, any::<bool>(), prop_oneof![Just(0u32), Just(6)], 1u32..200).prop_map(
+        |(version, little, level, count)| {
+            let order = if little { ByteOrder::Little } else { ByteOrder::Big };
+            file(ExportVersion::ALL[version], order, level, count)
+        },
+    )
+}
+
+/// Reads all that can be read, and the error if there is one.
+fn read(octets: &[u8]) -> (Vec<StoredRecord>, Option<ReadError>) {
+    let reader = match FlowFileReader::new(octets) {
+        Ok(reader) => reader,
+        Err(error) => return (Vec::new(), Some(error)),
+    };
+    let mut records = Vec::new();
+    let mut error = None;
+    for item in reader {
+        assert!(error.is_none(), "the reader went on after an error");
+        match item {
+            Ok(record) => records.push(record),
+            Err(found) => error = Some(found),
+        }
+    }
+    (records, error)
+}
+
+fn is_one_line_with_an_offset(error: &ReadError) -> bool {
+    let text = error.to_string();
+    let names_a_place = text.contains("offset") || matches!(error, ReadError::Header(_));
+    !text.contains('\n') && names_a_place
+}
+
+proptest! {
+    #[test]
+    fn a_cut_file_delivers_what_is_whole_and_says_where_it_ends((octets, records) in any_file(), at in 0.0..1.0f64) {
+        #[expect(clippy::cast_possible_truncation, clippy::cast_precision_loss, reason = "a place in a short file")]
+        let cut = &octets[..(octets.len() as f64 * at) as usize];
+        let (found, error) = read(cut);
+        prop_assert_eq!(&found[..], &records[..found.len()]);
+        let error = error.unwrap();
+        prop_assert!(is_one_line_with_an_offset(&error), "{}", error);
+        if let ReadError::Cut { offset, .. } | ReadError::Count { offset, .. } = error {
+            prop_assert_eq!(offset, cut.len() as u64);
+        }
+        // Nothing whole is held back where the records are plain.
+        if let Ok((header, start)) = FileHeader::read(&mut &*cut) && !header.has(FLAG_COMPRESS) {
+            prop_assert_eq!(found.len(), (cut.len() - start) / header.version.record_octets());
+        }
+    }
+
+    #[test]
+    fn flipped_bits_never_panic_and_reach_no_record_before_them((octets, records) in any_file(),
+                                                                 flips in vec((any::<prop::sample::Index>(), 0u8..8), 1..4)) {
+        let mut damaged = octets.clone();
+        for (index, bit) in &flips {
+            damaged[index.index(octets.len())] ^= 1 << bit;
+        }
+        let first = octets.iter().zip(&damaged).position(|(before, after)| before != after).unwrap_or(octets.len());
+        let (header, start) = FileHeader::read(&mut &octets[..]).unwrap();
+        let (found, error) = read(&damaged);
+        prop_assert!(error.as_ref().is_none_or(is_one_line_with_an_offset), "{:?}", error);
+        if !header.has(FLAG_COMPRESS) && first >= start {
+            let untouched = (first - start) / header.version.record_octets();
+            prop_assert_eq!(&found[..untouched], &records[..untouched]);
+            prop_assert_eq!(found.len(), records.len());
+        } else if header.has(FLAG_COMPRESS) && first >= start && damaged != octets {
+            // The check sum of the compressed stream tells; a few bits of padding before it mean nothing.
+            prop_assert!(error.is_some() || found == records);
+        }
+    }
+
+    #[test]
+    fn random_octets_after_a_header_never_panic(compressed: bool, done: bool, body in vec(any::<u8>(), 0..3000)) {
+        let mut header = FileHeader::new(ExportVersion::V5, ByteOrder::Big);
+        header.flags = if compressed { FLAG_COMPRESS } else { 0 } | u32::from(done);
+        let (_, error) = read(&[header.encode(), body].concat());
+        prop_assert!(error.as_ref().is_none_or(is_one_line_with_an_offset), "{:?}", error);
+    }
+
+    #[test]
+    fn every_format_prints_every_record(octets in vec(any::<u8>(), 68), wide: bool) {
+        let record = StoredRecord::decode(ExportVersion::V7, ByteOrder::Big, &octets).unwrap();
+        for format in (0..8).filter_map(Format::from_number).chain([Format::Json, Format::Csv]) {
+            let zone = LocalZone::new(TimeZone::posix("CET-1CEST,M3.5.0,M10.5.0/3").unwrap());
+            let mut text = Vec::new();
+            let mut printer = Printer::new(format, wide, ExportVersion::V7, zone, &mut text).unwrap();
+            printer.print(&record).unwrap();
+            printer.flush().unwrap();
+            let text = String::from_utf8(text).unwrap();
+            prop_assert!(text.ends_with('\n'), "{:?}: {}", format, text);
+        }
+    }
+}
