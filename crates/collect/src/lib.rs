@@ -22,4 +22,4 @@ mod zone;
 pub use reader::{FlowFileReader, ReadError};
 pub use record::{ByteOrder, ExportVersion, RECORD_OCTETS_MAX, StoredRecord};
 pub use writer::{FlowFileWriter, FlowStreamWriter, LEVEL_DEFAULT, Losses, WriterOptions};
-pub use zone::LocalZone;
+pub use zone::{LocalZone, system as system_zone};

@@ -26,7 +26,7 @@ impl LocalZone {
     /// The zone that `TZ` names, else the one of `/etc/localtime`, else UTC.
     #[must_use]
     pub fn system() -> Self {
-        Self::new(TimeZone::system())
+        Self::new(system())
     }
 
     /// The given zone.
@@ -69,6 +69,17 @@ impl LocalZone {
 
 fn from_second(unix_s: i64) -> Timestamp {
     Timestamp::from_second(unix_s).unwrap_or(Timestamp::UNIX_EPOCH)
+}
+
+/// The zone that `TZ` names, else the one of `/etc/localtime`, else UTC, as the C library chooses it.
+#[must_use]
+pub fn system() -> TimeZone {
+    TimeZone::try_system().ok().or_else(|| without_rule(&std::env::var("TZ").ok()?)).unwrap_or(TimeZone::UTC)
+}
+
+/// The zone of a `TZ` that names summer time and not when it begins: the C library takes the rule of the United States then.
+fn without_rule(name: &str) -> Option<TimeZone> {
+    TimeZone::posix(&format!("{name},M3.2.0,M11.1.0")).ok()
 }
 
 /// Year, and the rest of the calendar and the clock, in UTC.
@@ -145,6 +156,14 @@ mod tests {
         for unix_s in [change - 1, change, change + 1, change - 1, change] {
             assert_eq!(zone.local(unix_s), oracle(&berlin(), unix_s), "{unix_s}");
         }
+    }
+
+    #[test]
+    fn a_zone_without_a_rule_has_that_of_the_c_library() {
+        let mut zone = LocalZone::new(without_rule("CET-1CEST").unwrap());
+        assert_eq!(zone.local(1_795_352_088).hour, 13);
+        assert_eq!(zone.local(1_784_000_000).hour, 5);
+        assert!(without_rule("Nowhere/None").is_none());
     }
 
     proptest! {

@@ -97,6 +97,31 @@ fn prints_the_samples_as_the_real_flow_print_did() {
     eprintln!("{compared} outputs are those of the real tools");
 }
 
+/// Records of the samples, written again, are the same octets.
+#[test]
+fn writes_the_records_of_the_samples_as_the_real_flow_capture_did() {
+    let Some(folder) = samples() else { return };
+    let directory = tempfile::tempdir().unwrap();
+    let again = directory.path().join("again.ft");
+    for file in sample_files(&folder) {
+        let sample = fs::read(&file).unwrap();
+        let (order, start) = match sample[2] {
+            1 => ("little", u32::from_le_bytes(sample[4..8].try_into().unwrap())),
+            _ => ("big", u32::from_be_bytes(sample[4..8].try_into().unwrap())),
+        };
+        let cat = xdprobe().args(["cat", "-b", order, "-o"]).arg(&again).arg(&file).output().unwrap();
+        assert_eq!(cat.status.code(), Some(0), "{}", String::from_utf8_lossy(&cat.stderr));
+        let is_plain = sample.len() > 10_000;
+        if is_plain {
+            let records = &sample[start as usize..];
+            let written = fs::read(&again).unwrap();
+            assert!(written.ends_with(records), "{}", file.display());
+        }
+        let csv = xdprobe().args(["print", "--csv"]).arg(&again).output().unwrap();
+        assert!(csv.stdout == fs::read(file.with_extension("csv")).unwrap(), "{}", file.display());
+    }
+}
+
 #[test]
 fn formats_that_do_not_exist_are_a_wrong_command_line() {
     let output = run(&["print", "-f", "8", "/dev/null"]);
@@ -228,6 +253,22 @@ impl Collector {
             .to_owned()
     }
 
+    /// Asks for the totals until they say `wanted`.
+    fn wait_for_totals(&mut self, wanted: &str) {
+        let mut errors = BufReader::new(self.child.stderr.take().unwrap());
+        for _ in 0..200 {
+            signal(&self.child, Signal::SIGUSR1);
+            let mut line = String::new();
+            errors.read_line(&mut line).unwrap();
+            if line.contains(wanted) {
+                self.child.stderr = Some(errors.into_inner());
+                return;
+            }
+            sleep(Duration::from_millis(50));
+        }
+        panic!("the totals never said {wanted}");
+    }
+
     /// Ends it as a power cut does.
     fn kill(mut self) {
         signal(&self.child, Signal::SIGKILL);
@@ -280,7 +321,8 @@ fn collects_cats_and_prints() {
     let pid_file = directory.path().join("pid");
     let store = directory.path().join("store");
     fs::create_dir(&store).unwrap();
-    let collector = Collector::start(&store, &["-D", "-N", "1", "-p", pid_file.to_str().unwrap(), "-C", "a comment"]);
+    let mut collector =
+        Collector::start(&store, &["-D", "-N", "1", "-p", pid_file.to_str().unwrap(), "-C", "a comment"]);
     let port = collector.address.rsplit(':').next().unwrap();
     let pid_file = directory.path().join(format!("pid.{port}"));
     assert_eq!(fs::read_to_string(&pid_file).unwrap(), format!("{}\n", collector.child.id()));
@@ -288,6 +330,8 @@ fn collects_cats_and_prints() {
     collector.send(&v5_datagram(0, 30));
     collector.send(b"\0\x05\0\x01");
     collector.wait_for_files(1);
+    collector
+        .wait_for_totals("totals: received_datagrams=1 received_records=30 stored_records=30 failed_records=0 files=0");
     signal(&collector.child, Signal::SIGHUP);
     collector.wait_for_files(2);
     collector.send(&v5_datagram(40, 2));

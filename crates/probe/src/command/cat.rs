@@ -6,7 +6,6 @@ use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
 use jiff::Timestamp;
 use jiff::civil::DateTime;
-use jiff::tz::TimeZone;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, IsTerminal};
@@ -18,6 +17,7 @@ use xdprobe_collect::header::{FLAG_PRELOADED, FileHeader};
 use xdprobe_collect::input::Input;
 use xdprobe_collect::{
     ByteOrder, ExportVersion, FlowFileReader, FlowFileWriter, FlowStreamWriter, Losses, StoredRecord, WriterOptions,
+    system_zone,
 };
 
 /// Records between two looks at the progress and at the signals.
@@ -329,7 +329,7 @@ fn time_s(text: &str) -> Result<i64, String> {
     let local = || {
         let date = text.parse::<DateTime>().ok();
         let date = date.or_else(|| FORMATS.iter().find_map(|format| DateTime::strptime(format, text).ok()))?;
-        Some(date.to_zoned(TimeZone::system()).ok()?.timestamp().as_second())
+        Some(date.to_zoned(system_zone()).ok()?.timestamp().as_second())
     };
     let wanted = "wanted a time as 11/22/2026 12:54:00, 2026-11-22 12:54, or 2026-11-22T12:54:00Z";
     moment.or_else(local).ok_or_else(|| wanted.into())

@@ -4,7 +4,6 @@ use super::cat::Order;
 use anyhow::{Context, bail};
 use clap::Args;
 use ipnet::IpNet;
-use jiff::tz::TimeZone;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 use std::fs;
@@ -16,7 +15,7 @@ use std::time::Duration;
 use xdprobe_collect::collector::{Allowed, Collector, unix_s};
 use xdprobe_collect::receive::{Receiver, SOCKET_BUFFER_OCTETS};
 use xdprobe_collect::store::{Limits, Nesting, Rotations, Store, StoreOptions};
-use xdprobe_collect::{ByteOrder, ExportVersion, LEVEL_DEFAULT};
+use xdprobe_collect::{ByteOrder, ExportVersion, LEVEL_DEFAULT, system_zone};
 
 /// How long one turn waits for datagrams; a signal ends the wait.
 const WAIT: Duration = Duration::from_millis(250);
@@ -257,7 +256,7 @@ fn store_options(arguments: &Arguments) -> StoreOptions {
         hostname: nix::unistd::gethostname().ok().map(|name| name.to_string_lossy().into_owned()),
         comment: arguments.comment.clone(),
         after_rotation: arguments.rotate_program.clone(),
-        zone: TimeZone::system(),
+        zone: system_zone(),
     }
 }
 
