@@ -331,6 +331,6 @@ mod tests {
         let received = collect(|socket, to| {
             socket.send_to(&[0; 3], to).unwrap();
         });
-        assert_eq!((received.datagrams, received.undecoded), (0, vec![DatagramError::Short(3)]));
+        assert_eq!((received.datagrams, received.undecoded), (0, vec![DatagramError::Short { found: 3, wanted: 24 }]));
     }
 }

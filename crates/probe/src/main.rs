@@ -58,7 +58,6 @@ fn main() -> ExitCode {
     log_to_stderr(level);
     let done = match arguments.command {
         Command::Run(arguments) => command::run::run(*arguments),
-    let done = match Arguments::parse().command {
         Command::Cat(arguments) => command::cat::run(&arguments),
         Command::Collect(arguments) => command::collect::run(&arguments),
         Command::Print(arguments) => command::print::run(&arguments),
