@@ -248,7 +248,7 @@ impl Collector {
         assert_eq!(self.child.wait().unwrap().code(), Some(0), "{errors}");
         errors
             .lines()
-            .find(|line| line.contains("totals: "))
+            .rfind(|line| line.contains("totals: "))
             .unwrap_or_else(|| panic!("no totals: {errors}"))
             .to_owned()
     }
