@@ -1,0 +1,111 @@
+//! Real collectors read what the probe exports: nfcapd and nfdump, and tshark's dissector.
+#![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
+
+mod harness;
+
+use harness::{Probe, TOOLS, assert_balanced, count, pause, send, traffic, wire};
+use std::fs::File;
+use std::process::{Child, Command, Stdio};
+use tempfile::TempDir;
+use xdprobe_lab::namespace::{Namespace, VethOptions};
+use xdprobe_lab::requirements::are_met;
+use xdprobe_lab::send::{Options, Sizes};
+
+/// A program of somebody else's, ended as its users end it.
+struct Peer(Child);
+
+impl Peer {
+    fn start(namespace: &Namespace, folder: &TempDir, program: &str, arguments: &[&str]) -> Self {
+        let log = |name: &str| File::create(folder.path().join(name)).unwrap();
+        let mut command = namespace.command(program);
+        command.args(arguments).stdin(Stdio::null()).stdout(log("peer.stdout")).stderr(log("peer.stderr"));
+        Self(command.spawn().unwrap())
+    }
+
+    fn end(mut self) {
+        let _ = Command::new("kill").args(["-s", "INT", &self.0.id().to_string()]).status();
+        self.0.wait().unwrap();
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Waits until somebody in the namespace listens on a UDP port.
+fn await_listener(namespace: &Namespace, port: &str) {
+    while !namespace.output("ss", &["-lun"]).unwrap().contains(&format!(":{port}")) {
+        pause(20);
+    }
+}
+
+#[test]
+fn nfcapd_sees_every_flow_and_no_sequence_failure() {
+    if !are_met(&[&TOOLS[..], &["nfcapd", "nfdump", "ss"]].concat()) {
+        return;
+    }
+    let (wire, folder) = (wire(VethOptions { queues: 2, mtu: 1500 }), TempDir::new().unwrap());
+    let path = folder.path().to_str().unwrap();
+    let nfcapd = Peer::start(
+        &wire,
+        &folder,
+        "nfcapd",
+        &["-w", path, "-p", "9995", "-b", "127.0.0.1", "-B", "8000000", "-t", "3600"],
+    );
+    await_listener(&wire, "9995");
+    let probe =
+        Probe::start(&wire, &["-i", "tap0", "--flows-per-queue", "10000", "--idle-timeout", "1s", "127.0.0.1:9995"]);
+    let imix = |cpu| Options { flows: 2_000, sizes: Sizes::Imix, cpu: Some(cpu), ..traffic(50_000) };
+    let sent = [send(&wire, &imix(0)), send(&wire, &imix(1))];
+    let ledger = probe.stop();
+    assert_balanced(&ledger);
+    pause(500);
+    nfcapd.end();
+    let summary = Command::new("nfdump").args(["-R", path, "-I"]).output().unwrap();
+    let summary = String::from_utf8_lossy(&summary.stdout).into_owned();
+    let stated = |name: &str| -> u64 {
+        let line = summary
+            .lines()
+            .find_map(|line| line.strip_prefix(name))
+            .unwrap_or_else(|| panic!("no {name} in {summary}"));
+        line.trim().parse().unwrap()
+    };
+    let octets: u64 = sent.iter().map(|sent| sent.octets).sum();
+    assert_eq!(stated("Sequence failures:"), 0);
+    assert_eq!((stated("Packets:"), stated("Bytes:")), (100_000, octets), "{summary}");
+    assert_eq!(stated("Flows:"), count(&ledger, "exported.records"));
+}
+
+#[test]
+fn tshark_finds_nothing_malformed_and_the_same_totals() {
+    if !are_met(&[&TOOLS[..], &["tshark"]].concat()) {
+        return;
+    }
+    let (wire, folder) = (wire(VethOptions::default()), TempDir::new().unwrap());
+    let file = folder.path().join("export.pcapng");
+    let file = file.to_str().unwrap();
+    // Without a listener the kernel answers that the port is unreachable: the export goes on all the same.
+    let tshark = Peer::start(&wire, &folder, "tshark", &["-Q", "-i", "lo", "-f", "udp dst port 2055", "-w", file]);
+    while !std::fs::metadata(file).is_ok_and(|file| file.len() > 0) {
+        pause(20);
+    }
+    pause(500);
+    let probe = Probe::start(&wire, &["-i", "tap0", "--flows-per-queue", "10000", "127.0.0.1:2055"]);
+    let sent = send(&wire, &Options { flows: 500, ..traffic(10_000) });
+    let ledger = probe.stop();
+    pause(1_000);
+    tshark.end();
+    let dissect = |arguments: &[&str]| {
+        let output =
+            Command::new("tshark").args(["-r", file, "-d", "udp.port==2055,cflow"]).args(arguments).output().unwrap();
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    assert_eq!(dissect(&["-Y", "_ws.malformed || _ws.expert.severity >= error"]), "");
+    let packets = dissect(&["-T", "fields", "-E", "aggregator=,", "-e", "cflow.packets"]);
+    let records: Vec<u64> = packets.split([',', '\n']).filter_map(|count| count.parse().ok()).collect();
+    assert_eq!(records.len() as u64, count(&ledger, "exported.records"));
+    assert_eq!(records.iter().sum::<u64>(), sent.packets);
+}
