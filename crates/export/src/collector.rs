@@ -18,6 +18,15 @@ pub trait Transport: Send {
 
     /// The longest datagram that the way carries in one piece, in octets of payload.
     fn payload_octets_max(&self) -> usize;
+
+    /// Completes what was sent, where that takes anything: no datagram follows.
+    ///
+    /// # Errors
+    ///
+    /// What kept it incomplete.
+    fn finish(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// A collector as an operator names it: `HOST:PORT` or `[V6]:PORT`.
@@ -176,6 +185,11 @@ impl Collector {
     #[must_use]
     pub fn payload_octets_max(&self) -> usize {
         self.transport.payload_octets_max()
+    }
+
+    /// Completes what was sent: see [`Transport::finish`].
+    pub(crate) fn finish(&mut self) -> io::Result<()> {
+        self.transport.finish()
     }
 
     /// Sends a datagram of `records` records and says whether it left.

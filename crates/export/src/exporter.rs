@@ -2,6 +2,7 @@
 
 use crate::collector::Collector;
 use crate::v5::{self, Header, Record};
+use std::io;
 use std::str::FromStr;
 use xdprobe_flow::{FlowRecord, Volume};
 use zerocopy::IntoBytes;
@@ -175,6 +176,20 @@ impl Exporter {
         self.latest_ms = 0;
     }
 
+    /// Sends the datagram under way and completes what each collector was sent.
+    ///
+    /// # Errors
+    ///
+    /// What kept one of them incomplete, with its name; the others are completed all the same.
+    pub fn finish(&mut self, now: Moment) -> io::Result<()> {
+        self.flush(now);
+        let name = |name: &str, error: io::Error| io::Error::new(error.kind(), format!("{name}: {error}"));
+        let finish = |to: &mut Collector| to.finish().map_err(|error| name(to.name(), error));
+        // All of them before the first error is told.
+        let finished: Vec<_> = self.collectors.iter_mut().map(finish).collect();
+        finished.into_iter().collect()
+    }
+
     /// What it has done so far. Records under way are in neither count.
     #[must_use]
     pub fn counters(&self) -> &ExporterCounters {
@@ -221,7 +236,6 @@ mod tests {
     use crate::collector::Transport;
     use proptest::collection::vec;
     use proptest::prelude::*;
-    use std::io;
     use std::net::Ipv4Addr;
     use std::sync::{Arc, Mutex};
     use xdprobe_flow::{EndReason, FlowKey};

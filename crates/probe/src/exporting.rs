@@ -3,6 +3,7 @@
 use crate::clock::{Clock, LiveClock};
 use crate::hand_over::Inbox;
 use crossbeam_channel::{RecvTimeoutError, TryRecvError};
+use std::io;
 use std::time::Duration;
 use xdprobe_export::{Exporter, Moment};
 
@@ -15,16 +16,17 @@ pub enum ExportClock {
     Capture,
 }
 
-/// Exports what arrives until all workers are gone, and returns the exporter with its counters.
-pub fn run(mut exporter: Exporter, inbox: &Inbox, clock: ExportClock) -> Exporter {
-    match clock {
+/// Exports what arrives until all workers are gone, and returns the exporter with its counters, and whether all that it sent
+/// is complete.
+pub fn run(mut exporter: Exporter, inbox: &Inbox, clock: ExportClock) -> (Exporter, io::Result<()>) {
+    let finished = match clock {
         ExportClock::Live(clock) => run_live(&mut exporter, inbox, clock),
         ExportClock::Capture => run_capture(&mut exporter, inbox),
-    }
-    exporter
+    };
+    (exporter, finished)
 }
 
-fn run_live(exporter: &mut Exporter, inbox: &Inbox, mut clock: LiveClock) {
+fn run_live(exporter: &mut Exporter, inbox: &Inbox, mut clock: LiveClock) -> io::Result<()> {
     loop {
         let batch = match inbox.batches().try_recv() {
             Ok(batch) => Ok(batch),
@@ -43,12 +45,12 @@ fn run_live(exporter: &mut Exporter, inbox: &Inbox, mut clock: LiveClock) {
                 inbox.give_back(batch);
             }
             Err(RecvTimeoutError::Timeout) => {}
-            Err(RecvTimeoutError::Disconnected) => return exporter.flush(now),
+            Err(RecvTimeoutError::Disconnected) => return exporter.finish(now),
         }
     }
 }
 
-fn run_capture(exporter: &mut Exporter, inbox: &Inbox) {
+fn run_capture(exporter: &mut Exporter, inbox: &Inbox) -> io::Result<()> {
     let mut now = Moment::default();
     for batch in inbox.batches() {
         now = batch.moment;
@@ -56,7 +58,7 @@ fn run_capture(exporter: &mut Exporter, inbox: &Inbox) {
         batch.records.iter().for_each(|record| exporter.push(record, now));
         inbox.give_back(batch);
     }
-    exporter.flush(now);
+    exporter.finish(now)
 }
 
 /// How long it sleeps with nothing to flush; a batch wakes it.

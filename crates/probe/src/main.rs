@@ -5,6 +5,7 @@
 
 mod clock;
 mod command;
+mod destination;
 mod exporting;
 mod hand_over;
 mod ledger;

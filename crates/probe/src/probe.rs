@@ -6,6 +6,7 @@
 //! is drawn up.
 
 use crate::clock::{CaptureClock, Clock, LiveClock};
+use crate::destination::{Destination, FlowFile};
 use crate::exporting::{self, ExportClock};
 use crate::hand_over::{Outbox, Patience, channels};
 use crate::ledger::Ledger;
@@ -23,7 +24,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 use xdprobe_capture::xdp::{InterfaceCounters, XdpConfig, XdpInterface};
 use xdprobe_capture::{CaptureError, CaptureFile, Filter, Interface, LiveCapture, Source};
-use xdprobe_export::{Collector, CollectorAddress, Exporter, ExporterConfig, UdpTransport};
+use xdprobe_export::{Collector, Exporter, ExporterConfig, UdpTransport};
 use xdprobe_flow::{Backing, CacheConfig, FlowCache, Timeouts};
 
 /// What the probe is to do; valid as it stands.
@@ -39,7 +40,7 @@ pub struct Plan {
     /// How records are exported.
     pub exporter: ExporterConfig,
     /// To whom.
-    pub collectors: Vec<CollectorAddress>,
+    pub collectors: Vec<Destination>,
     /// Input ifIndex in the records, where it is not the interface's own.
     pub input: Option<u16>,
 }
@@ -89,7 +90,7 @@ pub struct Outcome {
     /// Where every packet is.
     pub ledger: Ledger,
     /// What ended it, where that was no end of a file and no wish of the operator's.
-    pub error: Option<CaptureError>,
+    pub error: Option<anyhow::Error>,
 }
 
 /// Runs the probe until its sources end or somebody stops it.
@@ -115,10 +116,12 @@ pub fn run(plan: Plan) -> anyhow::Result<Outcome> {
         tracing::info!("receiving on {worker_count} queues; SIGINT or SIGTERM exports what is resident and ends");
     }
     let (workers, interfaces) = crew.watch()?;
-    let exporter = exporter.join().map_err(|_| anyhow!("the exporter died; its records are lost"))?;
+    let (exporter, finished) = exporter.join().map_err(|_| anyhow!("the exporter died; its records are lost"))?;
     let counters: Vec<_> = interfaces.iter().map(|watched| watched.counters).collect();
     let ledger = Ledger::draw_up(&workers, &counters, &exporter);
-    Ok(Outcome { ledger, error: workers.into_iter().find_map(|worker| worker.error) })
+    let error = workers.into_iter().find_map(|worker| worker.error).map(anyhow::Error::from);
+    let error = error.or_else(|| finished.err().map(|error| anyhow!("the records' file is incomplete: {error}")));
+    Ok(Outcome { ledger, error })
 }
 
 impl CapturePlan {
@@ -142,11 +145,17 @@ fn stop_on_signals() -> anyhow::Result<Arc<AtomicBool>> {
     Ok(stop)
 }
 
-fn connect(addresses: &[CollectorAddress]) -> anyhow::Result<Vec<Collector>> {
-    let connected = addresses.iter().map(|name| {
-        let address = name.resolve().with_context(|| format!("collector {name} cannot be resolved"))?;
-        let transport = UdpTransport::connect(address).with_context(|| format!("no way to collector {name}"))?;
-        Ok(Collector::new(name.to_string(), transport))
+fn connect(destinations: &[Destination]) -> anyhow::Result<Vec<Collector>> {
+    let connected = destinations.iter().map(|destination| match destination {
+        Destination::Collector(name) => {
+            let address = name.resolve().with_context(|| format!("collector {name} cannot be resolved"))?;
+            let transport = UdpTransport::connect(address).with_context(|| format!("no way to collector {name}"))?;
+            Ok(Collector::new(name.to_string(), transport))
+        }
+        Destination::File(path) => {
+            let file = FlowFile::create(path).with_context(|| format!("{} cannot be written", path.display()))?;
+            Ok(Collector::new(destination.to_string(), file))
+        }
     });
     connected.collect()
 }

@@ -184,6 +184,21 @@ fn a_truncated_file_is_accounted_up_to_the_damage() {
 }
 
 #[test]
+fn records_go_straight_into_a_flow_tools_file() {
+    let folder = TempDir::new().unwrap();
+    let (file, flows) = (capture(&folder, &ten_minutes()), folder.path().join("flows.ft"));
+    let (ledger, output) = run_over(&file, &[&format!("file:{}", flows.display()), NOWHERE]);
+    assert!(output.status.success());
+    assert_balanced(&ledger);
+    let printed = xdprobe(&["print", "--json"]).arg(&flows).output().unwrap();
+    let records = String::from_utf8(printed.stdout).unwrap();
+    assert_eq!(records.lines().count() as u64, count(&ledger, "exported.records"));
+    let (_, refused) = run_over(&file, &["file:/nowhere/at/all.ft"]);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("/nowhere/at/all.ft cannot be written"));
+}
+
+#[test]
 fn what_is_no_capture_is_told_in_one_line() {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("notes.txt");

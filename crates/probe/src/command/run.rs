@@ -3,13 +3,14 @@
 //! [`Arguments`] is what the user wrote, [`Plan`](crate::probe::Plan) what is valid; [`crate::probe`] does the work.
 
 use super::UsageError;
+use crate::destination::Destination;
 use crate::probe::{self, CapturePlan, Cores, Plan, Queues};
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;
 use std::time::Duration;
 use xdprobe_capture::xdp::{Mode, XdpConfig};
 use xdprobe_capture::{Filter, Interface};
-use xdprobe_export::{CollectorAddress, Engine, ExporterConfig};
+use xdprobe_export::{Engine, ExporterConfig};
 use xdprobe_flow::Timeouts;
 
 /// What the user wrote.
@@ -18,7 +19,8 @@ use xdprobe_flow::Timeouts;
   xdprobe run -i tap0 192.0.2.9:2055                     every queue of tap0, AF_XDP where it can
   xdprobe run -i ngeth0 -f ip 172.27.20.3:2055           only IP
   xdprobe run -i eth0 --capture pcap 192.0.2.9:2055      look on through libpcap
-  xdprobe run -r capture.pcap --report json 192.0.2.9:2055")]
+  xdprobe run -r capture.pcap --report json 192.0.2.9:2055
+  xdprobe run -r capture.pcap file:flows.ft && xdprobe print flows.ft")]
 pub struct Arguments {
     /// Capture from this interface; repeat for several
     #[arg(short, long, value_name = "IFACE", required_unless_present = "read", conflicts_with = "read")]
@@ -32,9 +34,9 @@ pub struct Arguments {
     #[arg(short, long, value_name = "FILTER")]
     filter: Option<String>,
 
-    /// Where records go: HOST:PORT or [V6]:PORT; every collector gets all of them
+    /// Where records go: HOST:PORT, [V6]:PORT, or file:PATH for a flow-tools file; every collector gets all of them
     #[arg(value_name = "COLLECTOR", required = true)]
-    collectors: Vec<CollectorAddress>,
+    collectors: Vec<Destination>,
 
     /// How to capture: auto takes AF_XDP, but libpcap where the host uses the interface itself
     #[arg(long, value_enum, default_value_t, value_name = "KIND")]
@@ -145,7 +147,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<()> {
         tracing::error!("the ledger is out of balance: some packets are in no count, or in two");
     }
     match outcome.error {
-        Some(error) => Err(error.into()),
+        Some(error) => Err(error),
         None => Ok(()),
     }
 }
