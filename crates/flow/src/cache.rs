@@ -11,7 +11,7 @@
 use crate::decode::Packet;
 use crate::fragment::{Fragment, FragmentTable};
 use crate::key::FlowKey;
-use crate::memory::{Backing, PageSize, Table, prefetch};
+use crate::memory::{Backing, PageSize, Table, equal_lanes, prefetch};
 use crate::record::{EndReason, FlowRecord, RecordSink};
 use foldhash::SharedSeed;
 use foldhash::quality::FoldHasher;
@@ -124,8 +124,19 @@ pub struct FlowCache {
     hand: Hand,
     resident_count: usize,
     counters: CacheCounters,
-    /// Hashes of the burst under way.
-    hashes: Box<[u64; BURST_MAX]>,
+    /// The look-ups of the burst under way.
+    lookups: Box<[Lookup; BURST_MAX]>,
+}
+
+/// How far the look-up of a packet's flow has come.
+#[derive(Clone, Copy, Default)]
+struct Lookup {
+    key: u128,
+    hash: u64,
+    /// Where the flow probably stands; if it does not, it is looked for again.
+    place: Place,
+    /// Only the second set can tell.
+    second: bool,
 }
 
 /// Places in a set: 15 tags and one counter are half a cache line.
@@ -135,10 +146,9 @@ const WAYS: usize = 15;
 #[derive(Clone, Copy, FromZeros)]
 #[repr(C, align(32))]
 struct Set {
-    /// Part of the hash of each resident; 0 where the place is free.
-    tags: [u16; WAYS],
-    /// Residents whose first set this is but that stand in their second: only while there are any is that one looked at.
-    overflowed: u16,
+    /// For each way part of the hash of its resident, or 0 where the place is free. Then, as the sixteenth, how many residents
+    /// have this as their first set but stand in their second: only while there are any is that one looked at.
+    tags: [u16; WAYS + 1],
 }
 
 /// A flow in its place: one cache line.
@@ -172,7 +182,7 @@ struct Hand {
 pub const HAND_ROUND_MS: u64 = 500;
 
 /// The place of a flow.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 struct Place {
     set: usize,
     way: usize,
@@ -198,13 +208,14 @@ impl FlowCache {
             sets: Table::zeroed(sets, config.backing)?,
             residents: Table::zeroed(sets * WAYS, config.backing)?,
             fragments: FragmentTable::new(),
-            timeouts: config.timeouts,
+            // The linger is an idle timeout too, and the shorter one counts.
+            timeouts: Timeouts { linger_ms: config.timeouts.linger_ms.min(config.timeouts.idle_ms), ..config.timeouts },
             per_hasher_seed: config.seed,
             shared_seed: SharedSeed::from_u64(config.seed.rotate_left(32)),
             hand: Hand::default(),
             resident_count: 0,
             counters: CacheCounters::default(),
-            hashes: Box::new([0; BURST_MAX]),
+            lookups: Box::new([Lookup::default(); BURST_MAX]),
         })
     }
 
@@ -212,29 +223,56 @@ impl FlowCache {
     /// needed) go to `sink`. Later fragments are given their ports first.
     ///
     /// The burst goes through in stages so that its cache misses overlap: hash all and ask for their tags, look at all tags
-    /// and ask for the records, then update.
+    /// and ask for the records (or for the tags of the second set, and then for the records), then update.
     ///
     /// # Panics
     ///
     /// If there are more than [`BURST_MAX`] arrivals.
     pub fn observe(&mut self, arrivals: &mut [Arrival], sink: &mut impl RecordSink) {
         assert!(arrivals.len() <= BURST_MAX, "a burst of {} packets, wanted at most {BURST_MAX}", arrivals.len());
+        let mut observed = Volume { packets: arrivals.len() as u64, octets: 0 };
         for (slot, Arrival { packet, at_ms }) in arrivals.iter_mut().enumerate() {
             if packet.fragment != Fragment::Whole {
                 self.fragments.resolve(&mut packet.key, packet.fragment, *at_ms);
             }
-            let hash = self.hash(packet.key.to_bits());
-            self.hashes[slot] = hash;
+            let key = packet.key.to_bits();
+            let hash = self.hash(key);
             prefetch(&self.sets[self.first_set(hash)]);
+            self.lookups[slot] = Lookup { key, hash, ..Lookup::default() };
+            observed.octets += u64::from(packet.octets);
         }
-        for &hash in &self.hashes[..arrivals.len()] {
+        self.counters.observed += observed;
+        let mut seconds = 0;
+        for slot in 0..arrivals.len() {
+            let Lookup { hash, .. } = self.lookups[slot];
             let set = self.first_set(hash);
-            if let Some(way) = self.sets[set].ways_tagged(tag(hash)).next() {
-                prefetch(&self.residents[Place { set, way }.index()]);
+            let tags = &self.sets[set];
+            let lookup = &mut self.lookups[slot];
+            if let Some(way) = tags.ways_tagged(tag(hash)).next() {
+                lookup.place = Place { set, way };
+            } else if tags.overflowed() == 0 {
+                // A new flow will take a free place of its first set, if there is one.
+                lookup.place = Place { set, way: tags.ways_tagged(0).next().unwrap_or(0) };
+            } else {
+                let set = self.second_set(hash);
+                prefetch(&self.sets[set]);
+                self.lookups[slot].place = Place { set, way: 0 };
+                self.lookups[slot].second = true;
+                seconds += 1;
+                continue;
+            }
+            prefetch(&self.residents[lookup.place.index()]);
+        }
+        if seconds > 0 {
+            for lookup in self.lookups[..arrivals.len()].iter_mut().filter(|lookup| lookup.second) {
+                if let Some(way) = self.sets[lookup.place.set].ways_tagged(tag(lookup.hash)).next() {
+                    lookup.place.way = way;
+                    prefetch(&self.residents[lookup.place.index()]);
+                }
             }
         }
         for (slot, arrival) in arrivals.iter().enumerate() {
-            self.update(self.hashes[slot], arrival, sink);
+            self.update(self.lookups[slot], arrival, sink);
         }
     }
 
@@ -353,38 +391,41 @@ impl FlowCache {
     }
 
     #[inline]
-    fn update(&mut self, hash: u64, arrival: &Arrival, sink: &mut impl RecordSink) {
-        let key = arrival.packet.key.to_bits();
-        self.counters.observed.packets += 1;
-        self.counters.observed.octets += u64::from(arrival.packet.octets);
-        let Some(place) = self.find(hash, key) else {
-            let place = self.make_place(hash, sink);
-            self.residents[place.index()] = Resident::new(key, arrival);
-            self.resident_count += 1;
-            self.counters.created += 1;
-            return;
-        };
+    fn update(&mut self, lookup: Lookup, arrival: &Arrival, sink: &mut impl RecordSink) {
+        let Lookup { key, hash, place, .. } = lookup;
+        let found = if self.holds(place, hash, key) { Some(place) } else { self.find(hash, key) };
+        let Some(place) = found else { return self.begin(key, hash, arrival, sink) };
         let resident = &mut self.residents[place.index()];
-        let ended = match resident.due(arrival.at_ms, &self.timeouts) {
-            None => match resident.add(arrival) {
-                Ok(()) => return,
-                Err(CounterLimit) => EndReason::CounterLimit,
-            },
-            Some(reason) => reason,
-        };
-        sink.push(resident.record(ended));
+        if !resident.is_due(arrival.at_ms, &self.timeouts) && resident.add(arrival).is_ok() {
+            return;
+        }
+        let reason = resident.due(arrival.at_ms, &self.timeouts).unwrap_or(EndReason::CounterLimit);
+        sink.push(resident.record(reason));
         *resident = Resident::new(key, arrival);
-        self.counters.expired[ended as usize] += 1;
+        self.counters.expired[reason as usize] += 1;
         self.counters.created += 1;
     }
 
+    /// Makes a flow of its first packet.
+    fn begin(&mut self, key: u128, hash: u64, arrival: &Arrival, sink: &mut impl RecordSink) {
+        let place = self.make_place(hash, sink);
+        self.residents[place.index()] = Resident::new(key, arrival);
+        self.resident_count += 1;
+        self.counters.created += 1;
+    }
+
+    /// Whether the flow stands in this place now: an earlier packet of the burst may have freed it.
     #[inline]
+    fn holds(&self, place: Place, hash: u64, key: u128) -> bool {
+        self.sets[place.set].tags[place.way] == tag(hash) && self.residents[place.index()].key == key
+    }
+
     fn find(&self, hash: u64, key: u128) -> Option<Place> {
         let first = self.first_set(hash);
         if let Some(place) = self.find_in(first, hash, key) {
             return Some(place);
         }
-        if self.sets[first].overflowed == 0 { None } else { self.find_in(self.second_set(hash), hash, key) }
+        if self.sets[first].overflowed() == 0 { None } else { self.find_in(self.second_set(hash), hash, key) }
     }
 
     #[inline]
@@ -413,7 +454,7 @@ impl FlowCache {
         });
         self.sets[place.set].tags[place.way] = tag(hash);
         if place.set != first {
-            let overflowed = &mut self.sets[first].overflowed;
+            let overflowed = self.sets[first].overflowed_mut();
             *overflowed = overflowed.saturating_add(1);
         }
         place
@@ -446,9 +487,10 @@ impl FlowCache {
         let first = self.first_set(self.hash(resident.key));
         self.sets[place.set].tags[place.way] = 0;
         // A counter that has ever been full has lost count, and stays: its only use is to be zero or not.
-        if place.set != first && self.sets[first].overflowed != u16::MAX {
-            debug_assert!(self.sets[first].overflowed > 0);
-            self.sets[first].overflowed -= 1;
+        let overflowed = self.sets[first].overflowed_mut();
+        if place.set != first && *overflowed != u16::MAX {
+            debug_assert!(*overflowed > 0);
+            *overflowed -= 1;
         }
         self.resident_count -= 1;
         self.counters.expired[reason as usize] += 1;
@@ -472,11 +514,18 @@ impl Set {
     /// The ways whose tag is `tag`.
     #[inline]
     fn ways_tagged(&self, tag: u16) -> Ways {
-        let mut mask = 0;
-        for (way, &other) in self.tags.iter().enumerate() {
-            mask |= u16::from(other == tag) << way;
-        }
-        Ways(mask)
+        Ways(equal_lanes(&self.tags, tag) & ((1 << WAYS) - 1))
+    }
+
+    /// Residents that stand in their second set although this is their first.
+    #[inline]
+    fn overflowed(&self) -> u16 {
+        self.tags[WAYS]
+    }
+
+    #[inline]
+    fn overflowed_mut(&mut self) -> &mut u16 {
+        &mut self.tags[WAYS]
     }
 
     /// The ways that hold a flow.
@@ -530,17 +579,22 @@ impl Resident {
     #[inline]
     fn add(&mut self, arrival: &Arrival) -> Result<(), CounterLimit> {
         let packets = self.packets.checked_add(1).ok_or(CounterLimit)?;
-        self.octets = self.octets.checked_add(arrival.packet.octets).ok_or(CounterLimit)?;
-        self.packets = packets;
+        let octets = self.octets.checked_add(arrival.packet.octets).ok_or(CounterLimit)?;
+        (self.packets, self.octets) = (packets, octets);
         self.last_ms = self.last_ms.max(arrival.at_ms);
         self.tcp_flags |= arrival.packet.tcp_flags;
         Ok(())
     }
 
-    /// The timeout that was over first at `now_ms`, if any was.
+    /// Whether it ought to be let go at `now_ms`.
     #[inline]
+    fn is_due(&self, now_ms: u64, timeouts: &Timeouts) -> bool {
+        now_ms >= self.due_ms(timeouts)
+    }
+
+    /// The timeout that was over first at `now_ms`, if any was.
     fn due(&self, now_ms: u64, timeouts: &Timeouts) -> Option<EndReason> {
-        if now_ms < self.due_ms(timeouts) {
+        if !self.is_due(now_ms, timeouts) {
             return None;
         }
         let (quiet_until_ms, active_until_ms) = self.limits_ms(timeouts);
@@ -561,7 +615,7 @@ impl Resident {
     /// When it has been quiet, and active, for long enough.
     #[inline]
     fn limits_ms(&self, timeouts: &Timeouts) -> (u64, u64) {
-        let quiet_ms = if self.is_closing() { timeouts.linger_ms.min(timeouts.idle_ms) } else { timeouts.idle_ms };
+        let quiet_ms = if self.is_closing() { timeouts.linger_ms } else { timeouts.idle_ms };
         (self.last_ms + quiet_ms, self.first_ms + timeouts.active_ms)
     }
 
@@ -828,7 +882,7 @@ mod tests {
             prop_assert_eq!(cache.counters().created, cache.counters().expired_total() + cache.len() as u64);
             prop_assert!(cache.drain(usize::MAX, &mut records));
             prop_assert_eq!(cache.counters().expired_total(), records.len() as u64);
-            prop_assert!(cache.sets.iter().all(|set| set.overflowed == 0 && set.ways_taken().next().is_none()));
+            prop_assert!(cache.sets.iter().all(|set| set.overflowed() == 0 && set.ways_taken().next().is_none()));
         }
 
         /// Expiry is never early, and with a turn at least every 100 ms never later than a second.

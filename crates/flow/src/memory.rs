@@ -146,6 +146,33 @@ pub fn prefetch<T>(value: &T) {
     let _ = value;
 }
 
+/// A bit for each lane that equals `value`, the first lane lowest.
+#[inline(always)]
+pub fn equal_lanes(lanes: &[u16; 16], value: u16) -> u16 {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: SSE2 is part of x86_64.
+    return unsafe { equal_lanes_sse2(lanes, value) };
+    #[cfg(not(target_arch = "x86_64"))]
+    lanes.iter().enumerate().fold(0, |mask, (lane, &other)| mask | u16::from(other == value) << lane)
+}
+
+#[cfg(target_arch = "x86_64")]
+#[inline]
+#[target_feature(enable = "sse2")]
+fn equal_lanes_sse2(lanes: &[u16; 16], value: u16) -> u16 {
+    use std::arch::x86_64::{_mm_cmpeq_epi16, _mm_loadu_si128, _mm_movemask_epi8, _mm_packs_epi16, _mm_set1_epi16};
+    let (low, high) = lanes.split_at(8);
+    // SAFETY: 16 octets are read from 8 lanes of 2; the load asks for no alignment.
+    let low = unsafe { _mm_loadu_si128(low.as_ptr().cast()) };
+    // SAFETY: as above.
+    let high = unsafe { _mm_loadu_si128(high.as_ptr().cast()) };
+    let wanted = _mm_set1_epi16(value.cast_signed());
+    let equal = _mm_packs_epi16(_mm_cmpeq_epi16(low, wanted), _mm_cmpeq_epi16(high, wanted));
+    // The mask has 16 bits.
+    let [a, b, ..] = _mm_movemask_epi8(equal).to_le_bytes();
+    u16::from_le_bytes([a, b])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -158,6 +185,15 @@ mod tests {
             table[299_999] = 7;
             assert_eq!(table.iter().sum::<u64>(), 7);
         }
+    }
+
+    #[test]
+    fn equal_lanes_are_those_that_equal() {
+        let mut lanes = [7; 16];
+        (lanes[0], lanes[9], lanes[15]) = (0x8000, 0x8000, 0x8000);
+        assert_eq!(equal_lanes(&lanes, 0x8000), 1 | 1 << 9 | 1 << 15);
+        assert_eq!(equal_lanes(&lanes, 7), !(1 | 1 << 9 | 1 << 15));
+        assert_eq!(equal_lanes(&lanes, 8), 0);
     }
 
     #[test]
