@@ -35,6 +35,14 @@ impl Interface {
         Ok(Self { name: name.to_owned(), index, mtu: u32::try_from(mtu).unwrap_or(u32::MAX), queue_count })
     }
 
+    /// Whether its frames begin with an Ethernet header, as those of AF_XDP must: tunnels of the network layer have none.
+    #[must_use]
+    pub fn has_ethernet_frames(&self) -> bool {
+        const ARPHRD_ETHER: u64 = 1;
+        const ARPHRD_LOOPBACK: u64 = 772;
+        matches!(read_number(&sysfs(&self.name).join("type")), Some(ARPHRD_ETHER | ARPHRD_LOOPBACK))
+    }
+
     /// Why taking the interface's frames away would cut the host off, if it would: the host has an address on it, or on
     /// something that stands on it (a VLAN, bridge or bond).
     #[must_use]

@@ -17,6 +17,7 @@ use foldhash::SharedSeed;
 use foldhash::quality::FoldHasher;
 use std::hash::Hasher;
 use std::io;
+use std::ops::Range;
 use zerocopy::FromZeros;
 
 /// The most packets that one call of [`FlowCache::observe`] takes.
@@ -117,6 +118,8 @@ pub struct Arrival {
 pub struct FlowCache {
     sets: Table<Set>,
     residents: Table<Resident>,
+    /// Which sets hold a flow: the hand passes 64 empty ones at a glance.
+    occupied: SetMap,
     fragments: FragmentTable,
     timeouts: Timeouts,
     per_hasher_seed: u64,
@@ -207,6 +210,7 @@ impl FlowCache {
         Ok(Self {
             sets: Table::zeroed(sets, config.backing)?,
             residents: Table::zeroed(sets * WAYS, config.backing)?,
+            occupied: SetMap::new(sets),
             fragments: FragmentTable::new(),
             // The linger is an idle timeout too, and the shorter one counts.
             timeouts: Timeouts { linger_ms: config.timeouts.linger_ms.min(config.timeouts.idle_ms), ..config.timeouts },
@@ -289,11 +293,19 @@ impl FlowCache {
         self.hand.remainder = paid % HAND_ROUND_MS;
         self.hand.owed = (self.hand.owed + paid / HAND_ROUND_MS).min(round);
         let visits = usize::try_from(self.hand.owed).unwrap_or(usize::MAX).min(sets_max);
-        for _ in 0..visits {
-            self.expire_set(self.hand.set, now_ms, sink);
-            self.hand.set = (self.hand.set + 1) % self.sets.len();
-        }
         self.hand.owed -= visits as u64;
+        let mut left = visits;
+        while left > 0 {
+            let start = self.hand.set;
+            let end = self.sets.len().min(start + left);
+            let mut next = self.occupied.first_in(start..end);
+            while let Some(set) = next {
+                self.expire_set(set, now_ms, sink);
+                next = self.occupied.first_in(set + 1..end);
+            }
+            self.hand.set = end % self.sets.len();
+            left -= end - start;
+        }
         self.hand.owed == 0
     }
 
@@ -366,8 +378,10 @@ impl FlowCache {
     }
 
     fn places_taken(&self) -> impl Iterator<Item = Place> {
-        let sets = self.sets.iter().enumerate();
-        sets.flat_map(|(set, tags)| tags.ways_taken().map(move |way| Place { set, way }))
+        let sets = std::iter::successors(self.occupied.first_in(0..self.sets.len()), |&set| {
+            self.occupied.first_in(set + 1..self.sets.len())
+        });
+        sets.flat_map(|set| self.sets[set].ways_taken().map(move |way| Place { set, way }))
     }
 
     #[inline]
@@ -453,6 +467,7 @@ impl FlowCache {
             oldest
         });
         self.sets[place.set].tags[place.way] = tag(hash);
+        self.occupied.insert(place.set);
         if place.set != first {
             let overflowed = self.sets[first].overflowed_mut();
             *overflowed = overflowed.saturating_add(1);
@@ -486,6 +501,9 @@ impl FlowCache {
         sink.push(resident.record(reason));
         let first = self.first_set(self.hash(resident.key));
         self.sets[place.set].tags[place.way] = 0;
+        if self.sets[place.set].ways_taken().next().is_none() {
+            self.occupied.remove(place.set);
+        }
         // A counter that has ever been full has lost count, and stays: its only use is to be zero or not.
         let overflowed = self.sets[first].overflowed_mut();
         if place.set != first && *overflowed != u16::MAX {
@@ -494,6 +512,43 @@ impl FlowCache {
         }
         self.resident_count -= 1;
         self.counters.expired[reason as usize] += 1;
+    }
+}
+
+/// One bit for each set.
+struct SetMap(Box<[u64]>);
+
+impl SetMap {
+    fn new(sets: usize) -> Self {
+        Self(vec![0; sets.div_ceil(64)].into())
+    }
+
+    #[inline]
+    fn insert(&mut self, set: usize) {
+        self.0[set / 64] |= 1 << (set % 64);
+    }
+
+    #[inline]
+    fn remove(&mut self, set: usize) {
+        self.0[set / 64] &= !(1 << (set % 64));
+    }
+
+    /// The first set of `range` that is in the map.
+    #[inline]
+    fn first_in(&self, range: Range<usize>) -> Option<usize> {
+        if range.is_empty() {
+            return None;
+        }
+        let mut word = range.start / 64;
+        let mut bits = self.0[word] & (u64::MAX << (range.start % 64));
+        while bits == 0 {
+            word += 1;
+            if word * 64 >= range.end {
+                return None;
+            }
+            bits = self.0[word];
+        }
+        Some(word * 64 + bits.trailing_zeros() as usize).filter(|&set| set < range.end)
     }
 }
 
@@ -782,6 +837,20 @@ mod tests {
         assert!(evicted <= 10, "{evicted} of 100 000 evicted");
     }
 
+    #[test]
+    fn a_set_map_finds_what_is_in_it() {
+        let mut map = SetMap::new(200);
+        assert_eq!(map.first_in(0..200), None);
+        for set in [0, 63, 64, 199] {
+            map.insert(set);
+        }
+        let found = [map.first_in(0..200), map.first_in(1..200), map.first_in(64..200), map.first_in(65..199)];
+        assert_eq!(found, [Some(0), Some(63), Some(64), None]);
+        assert_eq!((map.first_in(65..200), map.first_in(5..5)), (Some(199), None));
+        map.remove(199);
+        assert_eq!(map.first_in(65..200), None);
+    }
+
     /// The cache as RFC 5470 would have it: a map, and nothing clever.
     #[derive(Default)]
     struct Oracle {
@@ -883,6 +952,7 @@ mod tests {
             prop_assert!(cache.drain(usize::MAX, &mut records));
             prop_assert_eq!(cache.counters().expired_total(), records.len() as u64);
             prop_assert!(cache.sets.iter().all(|set| set.overflowed() == 0 && set.ways_taken().next().is_none()));
+            prop_assert!(cache.occupied.0.iter().all(|&bits| bits == 0));
         }
 
         /// Expiry is never early, and with a turn at least every 100 ms never later than a second.

@@ -5,7 +5,9 @@
 use super::UsageError;
 use crate::destination::Destination;
 use crate::probe::{self, CapturePlan, Cores, Plan, Queues};
+use anyhow::Context;
 use clap::{Args, ValueEnum};
+use std::io::{ErrorKind, Write, stdout};
 use std::path::PathBuf;
 use std::time::Duration;
 use xdprobe_capture::xdp::{Mode, XdpConfig};
@@ -139,9 +141,14 @@ pub enum Report {
 pub fn run(arguments: Arguments) -> anyhow::Result<()> {
     let report = arguments.report;
     let outcome = probe::run(plan(arguments)?)?;
-    match report {
-        Report::Text => println!("{}", outcome.ledger),
-        Report::Json => println!("{}", serde_json::to_string(&outcome.ledger)?),
+    let text = match report {
+        Report::Text => outcome.ledger.to_string(),
+        Report::Json => serde_json::to_string(&outcome.ledger)?,
+    };
+    match writeln!(stdout(), "{text}") {
+        // Nobody reads it any more, which is the reader's choice.
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => {}
+        written => written.context("the ledger cannot be written to standard output")?,
     }
     if !outcome.ledger.is_balanced() {
         tracing::error!("the ledger is out of balance: some packets are in no count, or in two");
@@ -194,6 +201,15 @@ fn plan_interface(arguments: &Arguments, name: &str, filter: Option<Filter>) -> 
     let interface = Interface::look_up(name)?;
     let pcap = |filter| Ok(CapturePlan::Pcap { interface: interface.clone(), filter });
     if arguments.capture == CaptureKind::Pcap {
+        return pcap(filter);
+    }
+    if !interface.has_ethernet_frames() {
+        if arguments.capture == CaptureKind::AfXdp {
+            return Err(UsageError(format!(
+                "AF_XDP wants an Ethernet interface, which {name} is not: use --capture pcap"
+            ))
+            .into());
+        }
         return pcap(filter);
     }
     if let Some(reason) = interface.carries_host_traffic()
