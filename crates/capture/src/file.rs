@@ -64,7 +64,7 @@ impl CaptureFile {
         } else {
             (path.display().to_string(), File::open(path))
         };
-        let failed = |source| CaptureError::Read { name: name.clone(), source };
+        let failed = |error| CaptureError::Read { name: name.clone(), error };
         let file = opened.map_err(failed)?;
         let pipe = file.as_fd().try_clone_to_owned().map_err(failed)?;
         Ok(Self { pipe: Some(pipe), ..Self::from_reader(&name, file, filter)? })
@@ -80,7 +80,7 @@ impl CaptureFile {
         mut reader: impl Read + Send + 'static,
         filter: Option<&Filter>,
     ) -> Result<Self, CaptureError> {
-        let head = read_head(&mut reader).map_err(|source| CaptureError::Read { name: name.to_owned(), source })?;
+        let head = read_head(&mut reader).map_err(|error| CaptureError::Read { name: name.to_owned(), error })?;
         let found = describe(&head);
         // A head that is whole tells everything; the reader takes it and goes on behind it.
         let reader = create_reader(BUFFER_OCTETS, Cursor::new(head).chain(reader))

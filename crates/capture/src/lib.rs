@@ -131,12 +131,12 @@ impl std::ops::AddAssign for SourceCounters {
 #[derive(Debug, thiserror::Error)]
 pub enum CaptureError {
     /// The file cannot be read.
-    #[error("{name}: {source}")]
+    #[error("{name}: {error}")]
     Read {
         /// The file.
         name: String,
         /// What the system said.
-        source: io::Error,
+        error: io::Error,
     },
     /// The file is something else.
     #[error("{name}: begins with {found}, wanted a capture file (pcap or pcapng)")]

@@ -21,6 +21,8 @@ pub struct Worker<S, C> {
     input: u16,
     /// The packets of the burst under way.
     arrivals: Vec<Arrival>,
+    /// The moment of the last turn that metered anything.
+    metered: Moment,
     undecoded: Undecoded,
     stop: Arc<AtomicBool>,
 }
@@ -59,7 +61,8 @@ impl<S: Source, C: Clock> Worker<S, C> {
     /// A worker that meters what `source` gives into `cache` until `stop` is set.
     pub fn new(source: S, clock: C, cache: FlowCache, outbox: Outbox, input: u16, stop: Arc<AtomicBool>) -> Self {
         let arrivals = Vec::with_capacity(BURST_MAX);
-        Self { source, clock, cache, outbox, input, arrivals, undecoded: Undecoded::default(), stop }
+        let (metered, undecoded) = (Moment::default(), Undecoded::default());
+        Self { source, clock, cache, outbox, input, arrivals, metered, undecoded, stop }
     }
 
     /// Works until the source ends or somebody stops it, then exports all that is resident.
@@ -116,7 +119,8 @@ impl<S: Source, C: Clock> Worker<S, C> {
             // A pipe that is slow does not change how its packets are cut into turns.
             return Ok(Turn { received: Received::Nothing, expired_all: true, now_ms: before.uptime_ms });
         }
-        let now = if C::DRIVEN_BY_FRAMES { self.let_time_pass(before) } else { before };
+        let now = if C::DRIVEN_BY_FRAMES { self.let_time_pass() } else { before };
+        self.metered = now;
         self.outbox.begin_turn(now);
         self.cache.observe(&mut self.arrivals, &mut self.outbox);
         self.arrivals.clear();
@@ -129,8 +133,8 @@ impl<S: Source, C: Clock> Worker<S, C> {
 
     /// In a capture file minutes may pass between two packets: what falls due in them is expired then, and not when the next
     /// packet comes. Returns the moment of the last packet.
-    fn let_time_pass(&mut self, before: Moment) -> Moment {
-        let now = self.clock.read();
+    fn let_time_pass(&mut self) -> Moment {
+        let (before, now) = (self.metered, self.clock.read());
         let until_ms = self.arrivals.first().map_or(now.uptime_ms, |first| first.at_ms);
         let mut passed_ms = before.uptime_ms;
         while until_ms - passed_ms > HAND_ROUND_MS
@@ -148,11 +152,13 @@ impl<S: Source, C: Clock> Worker<S, C> {
         now
     }
 
-    /// Exports every resident flow.
+    /// Exports every resident flow; first, what arrived of a burst that a slow pipe never completed joins its flows.
     fn drain(&mut self) {
         let now = self.clock.read();
         self.outbox.begin_turn(now);
         self.outbox.wait_from_now_on();
+        self.cache.observe(&mut self.arrivals, &mut self.outbox);
+        self.arrivals.clear();
         self.cache.drain(usize::MAX, &mut self.outbox);
         self.outbox.hand_over();
         debug_assert!(self.cache.is_empty());

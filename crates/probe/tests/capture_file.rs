@@ -97,6 +97,27 @@ fn a_slow_pipe_gives_the_datagrams_of_the_file() {
 }
 
 #[test]
+fn a_pipe_that_is_interrupted_in_the_middle_of_a_burst_is_accounted_up_to_there() {
+    let folder = TempDir::new().unwrap();
+    let file = capture(&folder, &ten_minutes());
+    let line = ["run", "-r", "-", "--report", "json", NOWHERE];
+    let mut probe = xdprobe(&line).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut pipe = probe.stdin.take().unwrap();
+    // A header, three records of 74 octets in a pcap record each, and a part of the fourth.
+    let octets = fs::read(&file).unwrap();
+    let record = 16 + ten_minutes()[0].1.len();
+    pipe.write_all(&octets[..24 + 3 * record + 20]).unwrap();
+    harness::pause(500);
+    let interrupted = std::process::Command::new("kill").args(["-s", "INT", &probe.id().to_string()]).status();
+    assert!(interrupted.unwrap().success());
+    let output = probe.wait_with_output().unwrap();
+    assert!(output.status.success());
+    let ledger = harness::ledger_of(&output.stdout);
+    assert_balanced(&ledger);
+    assert_eq!(count(&ledger, "exported.packets"), 3);
+}
+
+#[test]
 fn records_are_timed_by_the_packets_and_sent_when_they_fell_due() {
     let folder = TempDir::new().unwrap();
     let packet = |port| ethernet().carry(&udp(host(1, port), host(2, 53), &[0; 10]));
