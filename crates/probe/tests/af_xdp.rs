@@ -163,6 +163,30 @@ fn what_a_reader_that_hangs_loses_is_counted_once() {
 }
 
 #[test]
+fn what_the_driver_drops_is_counted_as_its_own() {
+    if !are_met(&["ip", "ethtool", "chrt", "taskset", "pgrep"]) {
+        return;
+    }
+    let wire = wire(VethOptions::default());
+    let probe = Probe::start(&wire, &line(&[NOWHERE]));
+    // The thread that takes frames off veth's ring gets what a loop on its core leaves over: nothing.
+    let starve = "echo 1 > /sys/class/net/tap0/threaded && sleep 0.2 && for id in $(pgrep napi/tap0); do
+        taskset -pc 0 $id && chrt -i -p 0 $id; done";
+    wire.output("sh", &["-c", starve]).unwrap();
+    let hog = ["-c", "0", "sh", "-c", "while :; do :; done"];
+    let mut hog = wire.command("taskset").args(hog).spawn().unwrap();
+    let sent = send(&wire, &Options { packets: 1_000_000, cpu: Some(1), ..Options::on("tx0") });
+    hog.kill().unwrap();
+    hog.wait().unwrap();
+    pause(500);
+    let ledger = probe.stop();
+    assert_balanced(&ledger);
+    let refused = sent.driver.unwrap().refused;
+    assert!(refused > 0, "the ring was never full");
+    assert_eq!((count(&ledger, "offered.packets"), count(&ledger, "dropped.driver")), (sent.packets, refused));
+}
+
+#[test]
 fn a_pause_of_ten_milliseconds_loses_nothing() {
     if !are_met(&TOOLS) {
         return;
