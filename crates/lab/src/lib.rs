@@ -1,5 +1,5 @@
 //! What tests and benches stand on, and nothing that is shipped: network namespaces with veth pairs in them
-//! ([`namespace`]), traffic whose truth is known ([`send`]), frames and capture files by hand ([`frames`]), and a
+//! ([`namespace`]), traffic whose truth is known ([`send`], or [`plain`] where a driver has no XDP), frames and capture files by hand ([`frames`]), and a
 //! collector that looks for what an exporter may do wrong ([`collector`]).
 //!
 //! A test makes a [`namespace::Namespace`] and a pair of interfaces in it, starts the probe on one end and a
@@ -10,5 +10,6 @@ pub mod collector;
 pub mod frames;
 pub mod interface;
 pub mod namespace;
+pub mod plain;
 pub mod requirements;
 pub mod send;

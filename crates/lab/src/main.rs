@@ -1,10 +1,16 @@
-//! The lab's own program: traffic from a shell.
+//! The lab's own program: traffic and a collector from a shell.
 
+use std::net::{IpAddr, SocketAddr};
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use anyhow::Result;
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use xdprobe_lab::collector::{Collector, Keep};
+use xdprobe_lab::plain;
 use xdprobe_lab::send::{Options, Report, Sender};
 
 /// Traffic whose truth is known, for tests and benches of xdprobe.
@@ -24,11 +30,29 @@ enum Command {
                             All packets are written by an XDP program into live frames of BPF_PROG_TEST_RUN: needs Linux \
                             5.18 and root, and one core at any rate.")]
     Send(Options),
+    /// Send known frames through a packet socket, on any driver, and print as JSON what was sent
+    SendPlain(plain::Options),
+    /// Collect NetFlow v5 until SIGINT or SIGTERM and print as JSON what came, and what was wrong with it
+    Collect(Collect),
+}
+
+#[derive(Args)]
+struct Collect {
+    /// UDP port to listen on
+    #[arg(short, long, default_value_t = 2055)]
+    port: u16,
+    /// Address to listen on
+    #[arg(short, long, default_value = "127.0.0.1")]
+    address: IpAddr,
 }
 
 fn main() -> ExitCode {
-    let Arguments { command: Command::Send(options) } = Arguments::parse();
-    match send(&options) {
+    let done = match Arguments::parse().command {
+        Command::Send(options) => send(&options),
+        Command::SendPlain(options) => send_plain(&options),
+        Command::Collect(options) => collect(&options),
+    };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("xdprobe-lab: {error:#}");
@@ -45,6 +69,37 @@ fn send(options: &Options) -> Result<()> {
     let report = sender.wait()?;
     warn_of_a_deaf_end(&report);
     println!("{}", serde_json::to_string(&report)?);
+    Ok(())
+}
+
+fn send_plain(options: &plain::Options) -> Result<()> {
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM] {
+        signal_hook::flag::register(signal, stop.clone())?;
+    }
+    println!("{}", serde_json::to_string(&plain::send(options, &stop)?)?);
+    Ok(())
+}
+
+fn collect(options: &Collect) -> Result<()> {
+    let mut signals = Signals::new([SIGINT, SIGTERM])?;
+    let collector = Collector::bind(SocketAddr::new(options.address, options.port), Keep::Counts)?;
+    eprintln!("xdprobe-lab: collecting on {}", collector.address());
+    signals.forever().next();
+    let received = collector.stop()?;
+    println!(
+        "{}",
+        serde_json::json!({
+            "datagrams": received.datagrams,
+            "records": received.records,
+            "packets": received.packets,
+            "octets": received.octets,
+            "gaps": received.gaps.len(),
+            "violations": received.violations.len(),
+            "undecoded": received.undecoded.len(),
+            "dropped_by_socket": received.dropped_by_socket,
+        })
+    );
     Ok(())
 }
 

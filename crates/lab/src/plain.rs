@@ -1,0 +1,182 @@
+//! Known frames through a packet socket: slow beside [`send`](crate::send), but on every driver that Linux has, since all
+//! that it asks of one is to transmit.
+//!
+//! Packets belong to [`Options::flows`] flows, each in turn, and a flow's number decides what its frames look like: short or
+//! long, tagged or not. So any run of a few flows has all four shapes in it, and the counts of its [`Report`] are exact.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use clap::Args;
+use nix::errno::Errno;
+use nix::libc;
+use nix::net::if_::if_nametoindex;
+use nix::time::{ClockId, clock_gettime};
+use serde::Serialize;
+use socket2::{Domain, Socket, Type};
+
+use crate::frames::{self, Ethernet, FRAME_OCTETS_MIN};
+
+/// Octets of an Ethernet header, and of an IPv4 and a UDP header behind it.
+const ETHERNET_OCTETS: usize = 14;
+const HEADERS_OCTETS: usize = 28;
+/// Frames between two looks at the clock.
+const BATCH: u64 = 16;
+/// How long a frame waits that the driver had no room for.
+const FULL_PAUSE: Duration = Duration::from_micros(500);
+
+/// What to send.
+#[derive(Args, Clone, Debug)]
+pub struct Options {
+    /// Interface to send on
+    #[arg(short, long, value_name = "IFACE")]
+    pub interface: String,
+    /// Packets to send, exactly
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 1_000)]
+    pub packets: u64,
+    /// Flows, each in turn. Of four, one has frames of 60 octets, one long ones, and two the same with a VLAN tag on top
+    #[arg(short, long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..))]
+    pub flows: u16,
+    /// Octets of a long frame, with its Ethernet header, without tag and frame check sequence
+    #[arg(short, long, value_name = "OCTETS", default_value_t = 1_514, value_parser = clap::value_parser!(u16).range(60..=65_000))]
+    pub long: u16,
+    /// VLAN identifier of the tag
+    #[arg(long, value_name = "ID", default_value_t = 100, value_parser = clap::value_parser!(u16).range(0..4096))]
+    pub vlan: u16,
+    /// Packets a second
+    #[arg(short, long, value_name = "PPS", default_value_t = 2_000, value_parser = clap::value_parser!(u64).range(1..))]
+    pub rate: u64,
+}
+
+/// What was sent.
+#[derive(Clone, Debug, Default, Eq, PartialEq, Serialize)]
+pub struct Report {
+    /// Packets that the driver took.
+    pub packets: u64,
+    /// Their IP total lengths: what a NetFlow v5 ledger has to come to.
+    pub octets: u64,
+    /// Octets of their frames, without frame check sequences.
+    pub frame_octets: u64,
+    /// Distinct flows.
+    pub flows: u64,
+    /// Whether it was stopped before all was sent.
+    pub stopped: bool,
+}
+
+/// Sends until all is sent or `stop` is set. Needs to be root.
+///
+/// # Errors
+///
+/// When the interface does not exist, is down, or takes no frames of this length.
+pub fn send(options: &Options, stop: &Arc<AtomicBool>) -> Result<Report> {
+    let socket = open(&options.interface)?;
+    let frames: Vec<_> = (0..options.flows).map(|flow| frame(options, flow)).collect();
+    let start = clock_gettime(ClockId::CLOCK_MONOTONIC)?;
+    let mut report = Report::default();
+    for (frame, packet_octets) in frames.iter().cycle() {
+        if report.packets == options.packets {
+            break;
+        }
+        if report.packets.is_multiple_of(BATCH) {
+            let due = Duration::from_nanos(report.packets.saturating_mul(1_000_000_000) / options.rate);
+            let passed = Duration::from(clock_gettime(ClockId::CLOCK_MONOTONIC)? - start);
+            thread::sleep(due.saturating_sub(passed));
+        }
+        if stop.load(Ordering::Relaxed) {
+            report.stopped = true;
+            break;
+        }
+        send_one(&socket, frame)
+            .with_context(|| format!("sending a frame of {} octets on {}", frame.len(), options.interface))?;
+        report.packets += 1;
+        report.octets += packet_octets;
+        report.frame_octets += frame.len() as u64;
+    }
+    report.flows = report.packets.min(options.flows.into());
+    Ok(report)
+}
+
+/// The frame of a flow, and the octets of the packet in it.
+fn frame(options: &Options, flow: u16) -> (Vec<u8>, u64) {
+    let is_long = flow % 2 == 1;
+    let ethernet = if flow % 4 < 2 { Ethernet::default() } else { Ethernet::default().vlan(options.vlan) };
+    let octets = if is_long { usize::from(options.long) } else { FRAME_OCTETS_MIN };
+    let payload = vec![0; octets.saturating_sub(ETHERNET_OCTETS + HEADERS_OCTETS)];
+    let [high, low] = flow.to_be_bytes();
+    let source = SocketAddr::from((Ipv4Addr::new(10, 1, high, low), 1024 + flow % 1024));
+    let destination = SocketAddr::from(([192, 0, 2, 1], 4739));
+    let packet = frames::udp(source, destination, &payload);
+    (ethernet.carry(&packet), packet.len() as u64)
+}
+
+/// A packet socket that sends on the interface and receives nothing.
+fn open(interface: &str) -> Result<Socket> {
+    let index = if_nametoindex(interface).with_context(|| format!("interface {interface}"))?;
+    let index = i32::try_from(index)?;
+    // Protocol 0: it receives nothing.
+    let socket = Socket::new(Domain::PACKET, Type::RAW, None)
+        .context("opening a packet socket, wanted: root, or CAP_NET_RAW")?;
+    let link = libc::sockaddr_ll {
+        sll_family: libc::sa_family_t::try_from(libc::AF_PACKET)?,
+        sll_protocol: 0,
+        sll_ifindex: index,
+        sll_hatype: 0,
+        sll_pkttype: 0,
+        sll_halen: 0,
+        sll_addr: [0; 8],
+    };
+    let link_octets = libc::socklen_t::try_from(size_of_val(&link))?;
+    // SAFETY: the kernel reads as many octets of the address as it is said to have, and it has them.
+    let bound = unsafe { libc::bind(socket.as_raw_fd(), (&raw const link).cast(), link_octets) };
+    Errno::result(bound).with_context(|| format!("binding to {interface}"))?;
+    bypass_queueing(&socket).context("going past the queueing discipline")?;
+    Ok(socket)
+}
+
+/// Lets frames go to the driver itself, which says of each whether it took it; a queueing discipline may drop one unsaid.
+fn bypass_queueing(socket: &Socket) -> Result<()> {
+    let on: libc::c_int = 1;
+    let on_octets = libc::socklen_t::try_from(size_of_val(&on))?;
+    // SAFETY: the kernel reads the integer that it is given the size of.
+    let done = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_PACKET,
+            libc::PACKET_QDISC_BYPASS,
+            (&raw const on).cast(),
+            on_octets,
+        )
+    };
+    Errno::result(done)?;
+    Ok(())
+}
+
+/// Sends one frame, however long the driver has no room for it.
+fn send_one(socket: &Socket, frame: &[u8]) -> Result<()> {
+    loop {
+        match socket.send(frame) {
+            Ok(_) => return Ok(()),
+            Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => thread::sleep(FULL_PAUSE),
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn four_flows_have_all_four_shapes() {
+        let options = Options { interface: String::new(), packets: 4, flows: 4, long: 1_514, vlan: 100, rate: 1 };
+        let shapes: Vec<_> =
+            (0..4).map(|flow| frame(&options, flow)).map(|(frame, octets)| (frame.len(), octets)).collect();
+        assert_eq!(shapes, [(60, 46), (1_514, 1_500), (64, 46), (1_518, 1_500)]);
+    }
+}
