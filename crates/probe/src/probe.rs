@@ -95,7 +95,7 @@ pub struct Outcome {
 
 /// Runs the probe until its sources end or somebody stops it.
 pub fn run(plan: Plan) -> anyhow::Result<Outcome> {
-    let stop = stop_on_signals()?;
+    let asked = ask_on_signals()?;
     let live = !matches!(plan.captures[..], [CapturePlan::File { .. }]);
     let clock = LiveClock::start();
     let export_clock = if live { ExportClock::Live(clock) } else { ExportClock::Capture };
@@ -105,17 +105,16 @@ pub fn run(plan: Plan) -> anyhow::Result<Outcome> {
     let worker_count = plan.captures.iter().map(CapturePlan::worker_count).sum();
     let (outboxes, inbox) = channels(worker_count, patience);
     let exporter = spawn("exporter", move || exporting::run(exporter, &inbox, export_clock))?;
-    let mut crew = Crew::new(&plan, clock, outboxes, Arc::clone(&stop));
+    let mut crew = Crew::new(&plan, clock, outboxes);
     let started = plan.captures.into_iter().try_for_each(|capture| crew.add(capture)).and_then(|()| crew.await_start());
     if let Err(error) = started {
-        stop.store(true, Ordering::Relaxed);
         crew.dismiss();
         return Err(error);
     }
     if live {
         tracing::info!("receiving on {worker_count} queues; SIGINT or SIGTERM exports what is resident and ends");
     }
-    let (workers, interfaces) = crew.watch()?;
+    let (workers, interfaces) = crew.watch(&asked)?;
     let (exporter, finished) = exporter.join().map_err(|_| anyhow!("the exporter died; its records are lost"))?;
     let counters: Vec<_> = interfaces.iter().map(|watched| watched.counters).collect();
     let ledger = Ledger::draw_up(&workers, &counters, &exporter);
@@ -134,15 +133,15 @@ impl CapturePlan {
 }
 
 /// The flag that SIGINT and SIGTERM set; the second of them ends the process at once.
-fn stop_on_signals() -> anyhow::Result<Arc<AtomicBool>> {
-    let stop = Arc::new(AtomicBool::new(false));
+fn ask_on_signals() -> anyhow::Result<Arc<AtomicBool>> {
+    let asked = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM] {
         // In this order: a first signal finds the flag unset, and then sets it.
-        signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&stop))
-            .and_then(|_| signal_hook::flag::register(signal, Arc::clone(&stop)))
+        signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&asked))
+            .and_then(|_| signal_hook::flag::register(signal, Arc::clone(&asked)))
             .context("signals cannot be caught")?;
     }
-    Ok(stop)
+    Ok(asked)
 }
 
 fn connect(destinations: &[Destination]) -> anyhow::Result<Vec<Collector>> {
@@ -167,6 +166,8 @@ struct Crew {
     cache: CacheConfig,
     input: Option<u16>,
     clock: LiveClock,
+    /// Tells the workers to stop. Not the flag of the signals: a worker that stopped before its frames did would leave those
+    /// in its ring that are redirected in between.
     stop: Arc<AtomicBool>,
     outboxes: std::vec::IntoIter<Outbox>,
     cores: CoreList,
@@ -187,7 +188,7 @@ struct Watched {
 const WATCH_INTERVAL: Duration = Duration::from_millis(20);
 
 impl Crew {
-    fn new(plan: &Plan, clock: LiveClock, outboxes: Vec<Outbox>, stop: Arc<AtomicBool>) -> Self {
+    fn new(plan: &Plan, clock: LiveClock, outboxes: Vec<Outbox>) -> Self {
         let live = !matches!(plan.captures[..], [CapturePlan::File { .. }]);
         let starts = bounded(outboxes.len().max(1));
         let cache = CacheConfig {
@@ -202,7 +203,7 @@ impl Crew {
             cache,
             input: plan.input,
             clock,
-            stop,
+            stop: Arc::default(),
             cores: CoreList::new(plan),
             outboxes: outboxes.into_iter(),
             interfaces: Vec::new(),
@@ -291,6 +292,7 @@ impl Crew {
 
     /// Ends workers whose start failed as a whole.
     fn dismiss(self) {
+        self.stop.store(true, Ordering::Relaxed);
         drop(self.outboxes);
         for thread in self.threads {
             let _ = thread.join();
@@ -299,9 +301,9 @@ impl Crew {
 
     /// Waits for the end, of the sources or by the operator's wish, and returns what workers and interfaces counted. The
     /// interfaces come back too: their programs are detached once the ledger has been drawn up.
-    fn watch(self) -> anyhow::Result<(Vec<WorkerReport>, Vec<Watched>)> {
+    fn watch(self, asked: &AtomicBool) -> anyhow::Result<(Vec<WorkerReport>, Vec<Watched>)> {
         drop(self.outboxes);
-        while !self.stop.load(Ordering::Relaxed) && self.threads.iter().any(|thread| !thread.is_finished()) {
+        while !asked.load(Ordering::Relaxed) && self.threads.iter().any(|thread| !thread.is_finished()) {
             thread::sleep(WATCH_INTERVAL);
             if let Some(progress) = &self.progress {
                 progress.show();

@@ -161,14 +161,15 @@ impl XdpInterface {
         Ok(opened)
     }
 
-    /// Takes all sockets out of the map: from here on frames pass to the host, and what the rings hold can be read to its
-    /// end.
+    /// Takes all sockets out of the map: once this returns frames pass to the host, all that were redirected are in the rings,
+    /// and those can be read to their end.
     pub fn stop_redirecting(&self) {
         let mut sockets = self.sockets.lock().unwrap_or_else(PoisonError::into_inner);
         for queue in 0..sockets.len() {
             // Empty entries say so; there is nothing to do about them.
             let _ = sockets.unset(queue);
         }
+        socket_options::await_drivers();
     }
 
     /// What was counted before the sockets.

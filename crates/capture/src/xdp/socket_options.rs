@@ -23,6 +23,19 @@ pub fn is_zero_copy(socket: RawFd) -> io::Result<bool> {
     if done == 0 { Ok(options & XDP_OPTIONS_ZEROCOPY != 0) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Waits until every driver's turn that is under way now has ended. A frame that an XDP program redirects is in the socket's
+/// ring only at the end of its driver's turn.
+pub fn await_drivers() {
+    /// linux/membarrier.h: a grace period of RCU, which a driver's turn is a reading section of.
+    const MEMBARRIER_CMD_GLOBAL: libc::c_int = 1;
+    /// Where the kernel has no such command (with nohz_full cores): far longer than a turn.
+    const LONG: std::time::Duration = std::time::Duration::from_millis(50);
+    // SAFETY: the command takes no pointers.
+    if unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) } != 0 {
+        std::thread::sleep(LONG);
+    }
+}
+
 /// Makes a socket's own calls poll the card, for at most 20 us and 64 frames each.
 pub fn prefer_busy_poll(socket: RawFd) -> io::Result<()> {
     set(socket, libc::SOL_SOCKET, SO_PREFER_BUSY_POLL, &1i32)?;
