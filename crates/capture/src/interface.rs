@@ -5,7 +5,9 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-mod driver_statistics;
+mod driver;
+
+pub use driver::{Driver, Refused};
 
 /// A network interface of this host.
 #[derive(Clone, Debug)]
@@ -18,6 +20,8 @@ pub struct Interface {
     pub mtu: u32,
     /// Its RX queues (channels).
     pub queue_count: u32,
+    /// Its driver.
+    pub driver: Driver,
 }
 
 impl Interface {
@@ -32,7 +36,8 @@ impl Interface {
         let mtu = read_number(&sysfs(name).join("mtu")).unwrap_or(1500);
         let queue_count = entries(&sysfs(name).join("queues")).filter(|queue| queue.starts_with("rx-")).count();
         let queue_count = u32::try_from(queue_count).unwrap_or(u32::MAX).max(1);
-        Ok(Self { name: name.to_owned(), index, mtu: u32::try_from(mtu).unwrap_or(u32::MAX), queue_count })
+        let mtu = u32::try_from(mtu).unwrap_or(u32::MAX);
+        Ok(Self { name: name.to_owned(), index, mtu, queue_count, driver: Driver::of(name) })
     }
 
     /// Whether its frames begin with an Ethernet header, as those of AF_XDP must: tunnels of the network layer have none.
@@ -54,13 +59,12 @@ impl Interface {
         upper.map(|upper| format!("'{upper}' stands on it"))
     }
 
-    /// What the card and its driver have counted of drops since they were loaded.
+    /// What the card and its driver have counted of drops since they were loaded, in packets.
     #[must_use]
-    pub fn driver_drops(&self) -> DriverDrops {
+    pub fn driver_drops(&self) -> u64 {
         let statistics = sysfs(&self.name).join("statistics");
         let counters = ["rx_dropped", "rx_missed_errors", "rx_fifo_errors"];
-        let dropped = counters.into_iter().filter_map(|counter| read_number(&statistics.join(counter))).sum();
-        DriverDrops { dropped, redirects: driver_statistics::redirects(&self.name) }
+        counters.into_iter().filter_map(|counter| read_number(&statistics.join(counter))).sum()
     }
 
     /// Writes a tunable of the device in sysfs and returns what it was.
@@ -73,39 +77,6 @@ impl Interface {
         let before = read_number(&path).ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
         fs::write(&path, value.to_string())?;
         Ok(before)
-    }
-}
-
-/// A driver's counts of drops at one moment.
-#[derive(Clone, Copy, Debug)]
-pub struct DriverDrops {
-    /// Packets, by the interface's own statistics.
-    dropped: u64,
-    /// What the driver says of XDP redirects.
-    redirects: Redirects,
-}
-
-/// What a driver says of XDP redirects. Some count those that the socket refused among their drops; the socket has counted
-/// them already, so they must be known to be left out.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Redirects {
-    /// How many succeeded; its drops hold the rest (veth).
-    Succeeded(u64),
-    /// How many failed; its drops hold them (virtio_net). 0 where a driver does not say, and counts them nowhere.
-    Failed(u64),
-}
-
-impl DriverDrops {
-    /// Packets that were dropped since `before` and never reached an XDP program that handed `redirected` to sockets since
-    /// then.
-    #[must_use]
-    pub fn since(&self, before: &Self, redirected: u64) -> u64 {
-        let failed = match (self.redirects, before.redirects) {
-            (Redirects::Succeeded(now), Redirects::Succeeded(before)) => redirected.saturating_sub(now - before),
-            (Redirects::Failed(now), Redirects::Failed(before)) => now - before,
-            _ => 0,
-        };
-        self.dropped.saturating_sub(before.dropped).saturating_sub(failed)
     }
 }
 
@@ -142,14 +113,6 @@ mod tests {
         assert_eq!((loopback.name.as_str(), loopback.queue_count), ("lo", 1));
         assert!(loopback.mtu >= 1500);
         assert!(loopback.carries_host_traffic().unwrap().contains("127.0.0.1"));
-    }
-
-    #[test]
-    fn drops_that_a_socket_has_counted_are_not_the_drivers() {
-        let at = |dropped, redirects| DriverDrops { dropped, redirects };
-        assert_eq!(at(15, Redirects::Failed(0)).since(&at(10, Redirects::Failed(0)), 100), 5);
-        assert_eq!(at(15, Redirects::Succeeded(1098)).since(&at(10, Redirects::Succeeded(1000)), 100), 3);
-        assert_eq!(at(15, Redirects::Failed(4)).since(&at(10, Redirects::Failed(2)), 100), 3);
     }
 
     #[test]

@@ -11,15 +11,16 @@ mod socket_options;
 
 pub use queue::{QueueReport, XdpQueue};
 
-use crate::interface::DriverDrops;
+use crate::interface::Refused;
 use crate::{CaptureError, Dropped, Filter, Interface};
 use aya::maps::{MapData, PerCpuArray, XskMap};
 use aya::programs::links::FdLink;
 use aya::programs::{ProgramError, Xdp, xdp::XdpMode};
 use aya::{Ebpf, EbpfLoader};
+use socket_options::Losses;
 use std::fmt;
 use std::io;
-use std::os::fd::{OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::{Mutex, PoisonError};
 
 /// Which ways of AF_XDP are tried.
@@ -63,8 +64,10 @@ pub struct XdpInterface {
     /// Frames of more than one buffer are let through.
     frags: bool,
     sockets: Mutex<XskMap<MapData>>,
+    /// Each socket that was opened, for its counters, and what the driver does with frames that it refuses.
+    opened: Mutex<Vec<(OwnedFd, Refused)>>,
     counters: PerCpuArray<MapData, u64>,
-    driver_drops_before: DriverDrops,
+    driver_drops_before: u64,
     tunables: Vec<(&'static str, u64)>,
     // Dropped in this order: the program is detached, then promiscuous mode is left, then the maps go.
     _link: FdLink,
@@ -88,6 +91,15 @@ impl InterfaceCounters {
     #[must_use]
     pub fn dropped(&self) -> Dropped {
         Dropped { driver: self.driver, no_socket: self.no_socket, ..Dropped::default() }
+    }
+
+    /// Takes out what a socket has counted too.
+    fn count_once(&mut self, losses: Losses, refused: Refused) {
+        match refused {
+            Refused::Dropped => {}
+            Refused::CountedAgain => self.driver = self.driver.saturating_sub(losses.ring_full + losses.no_frame),
+            Refused::OfferedAgain => self.redirected = self.redirected.saturating_sub(losses.ring_full),
+        }
     }
 }
 
@@ -131,6 +143,7 @@ impl XdpInterface {
             in_driver,
             frags,
             sockets: Mutex::new(sockets),
+            opened: Mutex::default(),
             counters,
             tunables: Vec::new(),
             _link: link,
@@ -157,6 +170,8 @@ impl XdpInterface {
             return Err(failed(format!("it has {queue_count} queues, 0 to {}", queue_count - 1)));
         }
         let opened = XdpQueue::open(&self.interface, queue, &self.config, self.in_driver, self.frags)?;
+        let socket = opened.share_socket().map_err(|error| failed(error.to_string()))?;
+        self.opened.lock().unwrap_or_else(PoisonError::into_inner).push((socket, opened.refused()));
         self.set_socket(queue, opened.socket_fd()).map_err(failed)?;
         Ok(opened)
     }
@@ -176,9 +191,13 @@ impl XdpInterface {
     #[must_use]
     pub fn counters(&self) -> InterfaceCounters {
         let sum = |index| self.counters.get(&index, 0).map_or(0, |values| values.iter().sum());
-        let redirected = sum(0);
-        let driver = self.interface.driver_drops().since(&self.driver_drops_before, redirected);
-        InterfaceCounters { redirected, no_socket: sum(1), driver }
+        let driver = self.interface.driver_drops().saturating_sub(self.driver_drops_before);
+        let mut counters = InterfaceCounters { redirected: sum(0), no_socket: sum(1), driver };
+        for (socket, refused) in self.opened.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            let losses = socket_options::losses(socket.as_raw_fd()).unwrap_or_default();
+            counters.count_once(losses, *refused);
+        }
+        counters
     }
 
     /// The interface.
@@ -291,4 +310,21 @@ fn errno(error: &(dyn std::error::Error + 'static)) -> Option<i32> {
         cause = error.source();
     }
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_socket_refused_is_counted_once_whatever_the_driver_does_with_it() {
+        let counted = |refused| {
+            let mut counters = InterfaceCounters { redirected: 100, no_socket: 0, driver: 15 };
+            counters.count_once(Losses { ring_full: 10, no_frame: 2 }, refused);
+            (counters.redirected, counters.driver)
+        };
+        assert_eq!(counted(Refused::Dropped), (100, 15));
+        assert_eq!(counted(Refused::CountedAgain), (100, 3));
+        assert_eq!(counted(Refused::OfferedAgain), (90, 15));
+    }
 }

@@ -7,11 +7,13 @@
 
 use super::{Mode, XdpConfig, errno, in_one_line, socket_options};
 use crate::filter::Matcher;
+use crate::interface::Refused;
 use crate::{BURST_MAX, CaptureError, Dropped, Filter, Frame, Interface, Received, Source, SourceCounters};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::fmt;
+use std::io;
 use std::num::NonZeroU32;
-use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::time::Duration;
 use xsk_rs::config::{BindFlags, FrameSize, LibxdpFlags, QueueSize, SocketConfig, UmemConfig};
 use xsk_rs::{CompQueue, FillQueue, FrameDesc, RxQueue, Socket, TxQueue, Umem};
@@ -22,6 +24,7 @@ pub struct XdpQueue {
     interface: String,
     queue: u32,
     report: QueueReport,
+    refused: Refused,
     busy_poll: bool,
     filter: Option<Matcher>,
     burst: Box<[FrameDesc; BURST_MAX]>,
@@ -125,6 +128,7 @@ impl XdpQueue {
                 frame_count: frame_count.get(),
                 frame_octets: layout.frame_octets,
             },
+            refused: interface.driver.refused(in_driver, zero_copy),
             busy_poll: config.busy_poll,
             filter: config.filter.as_ref().map(Filter::matcher),
             burst: Box::new([FrameDesc::default(); BURST_MAX]),
@@ -151,6 +155,18 @@ impl XdpQueue {
 
     pub(super) fn socket_fd(&self) -> RawFd {
         self.rings.rx.fd().as_raw_fd()
+    }
+
+    /// The socket once more, for its counters.
+    pub(super) fn share_socket(&self) -> io::Result<OwnedFd> {
+        // SAFETY: the socket lives as long as `self`.
+        let socket = unsafe { BorrowedFd::borrow_raw(self.socket_fd()) };
+        socket.try_clone_to_owned()
+    }
+
+    /// What the driver does with frames that the socket refuses.
+    pub(super) fn refused(&self) -> Refused {
+        self.refused
     }
 
     /// Gives the idle frames back to the kernel, or keeps them until next time.
@@ -267,12 +283,10 @@ impl Source for XdpQueue {
     }
 
     fn counters(&mut self) -> SourceCounters {
-        if let Ok(statistics) = self.rings.rx.fd().xdp_statistics() {
-            self.counters.dropped = Dropped {
-                ring_full: statistics.rx_ring_full(),
-                no_frame: statistics.rx_dropped(),
-                ..Dropped::default()
-            };
+        if let Ok(losses) = socket_options::losses(self.socket_fd()) {
+            // Where the driver tries again, a full ring has delayed frames and not lost them.
+            let ring_full = if self.refused == Refused::OfferedAgain { 0 } else { losses.ring_full };
+            self.counters.dropped = Dropped { ring_full, no_frame: losses.no_frame, ..Dropped::default() };
         }
         self.counters
     }

@@ -23,6 +23,29 @@ pub fn is_zero_copy(socket: RawFd) -> io::Result<bool> {
     if done == 0 { Ok(options & XDP_OPTIONS_ZEROCOPY != 0) } else { Err(io::Error::last_os_error()) }
 }
 
+/// What a socket has refused since it was opened, in packets.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Losses {
+    /// Its receive ring was full.
+    pub ring_full: u64,
+    /// It had no frame to put them in, or they were too long for one.
+    pub no_frame: u64,
+}
+
+/// What a socket has refused so far.
+pub fn losses(socket: RawFd) -> io::Result<Losses> {
+    // SAFETY: all fields are integers, for which zero is a value.
+    let mut statistics: libc::xdp_statistics = unsafe { std::mem::zeroed() };
+    let mut octets = libc::socklen_t::try_from(size_of_val(&statistics)).map_err(io::Error::other)?;
+    let into = (&raw mut statistics).cast();
+    // SAFETY: the kernel writes at most `octets` to `statistics`, which is that long, and its length to `octets`.
+    let done = unsafe { libc::getsockopt(socket, libc::SOL_XDP, libc::XDP_STATISTICS, into, &raw mut octets) };
+    if done != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(Losses { ring_full: statistics.rx_ring_full, no_frame: statistics.rx_dropped })
+}
+
 /// Waits until every driver's turn that is under way now has ended. A frame that an XDP program redirects is in the socket's
 /// ring only at the end of its driver's turn.
 pub fn await_drivers() {
