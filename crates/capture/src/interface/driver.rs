@@ -40,6 +40,18 @@ impl Driver {
             _ => Refused::Dropped,
         }
     }
+
+    /// How much of a buffer of so many octets its card fills.
+    ///
+    /// Cards whose drivers write SRRCTL.BSIZEPKT count in KiB. Such a card cuts a frame that is longer, and its driver takes
+    /// the pieces for frames (igb) or drops them (82599).
+    #[must_use]
+    pub fn filled(&self, buffer_octets: u32) -> u32 {
+        match self.name.as_str() {
+            "igb" | "igc" | "ixgbe" => buffer_octets / 1024 * 1024,
+            _ => buffer_octets,
+        }
+    }
 }
 
 // linux/ethtool.h and linux/sockios.h.
@@ -85,6 +97,11 @@ mod tests {
         assert_eq!(driver("virtio_net").refused(false, false), Refused::Dropped);
         assert_eq!(driver("ice").refused(true, true), Refused::OfferedAgain);
         assert_eq!(driver("ice").refused(true, false), Refused::Dropped);
+    }
+
+    #[test]
+    fn cards_that_count_in_kib_fill_less_of_a_buffer() {
+        assert_eq!((driver("igb").filled(1792), driver("ice").filled(1792)), (1024, 1792));
     }
 
     #[test]

@@ -121,7 +121,7 @@ impl XdpInterface {
     /// [`CaptureError::Xdp`] with what failed and what to do about it.
     pub fn attach(interface: Interface, config: XdpConfig) -> Result<Self, CaptureError> {
         let failed = |what: String| CaptureError::Xdp { interface: interface.name.clone(), what };
-        let frags = interface.mtu > LINEAR_MTU_MAX;
+        let frags = interface.mtu > LINEAR_MTU_MAX || !queue::fits_one_frame(&interface);
         let driver_drops_before = interface.driver_drops();
         let mut program = load(interface.queue_count).map_err(&failed)?;
         let promiscuous = socket_options::promiscuous(&interface)

@@ -107,7 +107,7 @@ impl XdpQueue {
         };
         let frame_count = NonZeroU32::new(config.ring_entries.saturating_mul(2))
             .ok_or_else(|| failed("a ring of 0 entries".to_owned()))?;
-        let layout = Layout { frame_count, frame_octets: frame_octets(interface.mtu), config, frags };
+        let layout = Layout { frame_count, frame_octets: frame_octets(interface), config, frags };
         let bound = bind(interface, queue, &layout, in_driver).map_err(&failed)?;
         let fd = bound.rings.rx.fd().as_raw_fd();
         let zero_copy = socket_options::is_zero_copy(fd)
@@ -300,12 +300,25 @@ struct Layout<'a> {
     frags: bool,
 }
 
-/// Octets of a frame buffer: the kernel keeps 256 of them for itself, and a page is the most.
-fn frame_octets(mtu: u32) -> u32 {
+/// Octets of a frame buffer: a page is the most.
+fn frame_octets(interface: &Interface) -> u32 {
+    if fits(interface, FRAME_OCTETS_MIN) { FRAME_OCTETS_MIN } else { FRAME_OCTETS_MAX }
+}
+
+/// Whether the interface's longest frames fit one buffer.
+pub(super) fn fits_one_frame(interface: &Interface) -> bool {
+    fits(interface, FRAME_OCTETS_MAX)
+}
+
+const FRAME_OCTETS_MIN: u32 = 2048;
+const FRAME_OCTETS_MAX: u32 = 4096;
+
+fn fits(interface: &Interface, frame_octets: u32) -> bool {
+    /// The kernel keeps these to itself (XDP_PACKET_HEADROOM).
     const HEADROOM: u32 = 256;
     /// Ethernet header and two VLAN tags.
     const LINK_HEADER: u32 = 22;
-    if mtu.saturating_add(LINK_HEADER + HEADROOM) <= 2048 { 2048 } else { 4096 }
+    interface.mtu.saturating_add(LINK_HEADER) <= interface.driver.filled(frame_octets - HEADROOM)
 }
 
 struct Bound {
