@@ -112,6 +112,13 @@ impl XdpQueue {
         let fd = bound.rings.rx.fd().as_raw_fd();
         let zero_copy = socket_options::is_zero_copy(fd)
             .map_err(|error| failed(format!("the kernel does not say whether it copies: {error}")))?;
+        if config.mode == Mode::Auto && in_driver && !zero_copy {
+            let frames = if frags { " for frames of several buffers" } else { "" };
+            tracing::info!(
+                "{} queue {queue}: no zero-copy{frames} with this driver and kernel, so each frame is copied once",
+                interface.name
+            );
+        }
         if config.busy_poll {
             socket_options::prefer_busy_poll(fd).map_err(|error| {
                 failed(format!("busy polling is not possible: {error}; wanted: Linux 5.11 or newer, or no --busy-poll"))
@@ -348,6 +355,11 @@ fn bind(interface: &Interface, queue: u32, layout: &Layout<'_>, in_driver: bool)
         ),
         (Some(libc::EPERM), _) => "not permitted; wanted: root, or CAP_NET_RAW and CAP_NET_ADMIN".to_owned(),
         (Some(libc::EBUSY), _) => "another AF_XDP socket is bound to it; stop that program first".to_owned(),
+        (_, Mode::ZeroCopy) if layout.frags => format!(
+            "the driver does not support zero-copy for frames of several buffers, as MTU {} needs them ({}); lower the MTU or \
+             try --mode auto",
+            interface.mtu, error.what
+        ),
         (_, Mode::ZeroCopy) => format!("the driver does not support zero-copy ({}); try --mode auto", error.what),
         _ => format!("the socket cannot be bound ({}); `ethtool -l {}` shows its queues", error.what, interface.name),
     })
