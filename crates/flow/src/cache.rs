@@ -3,7 +3,7 @@
 //! The table is set-associative, like a processor's cache. A flow's hash names two sets of 15 places each and a 16-bit tag;
 //! a set's tags share half a cache line, so a look-up reads that half line and then, nearly always, one record. There is no
 //! chain to walk, no tombstone and no rehash: every operation is bounded by two sets, whatever the traffic. When both sets
-//! of a new flow are full, the flow of theirs that has been quiet longest is expired for lack of resources.
+//! of a new flow are full, the flow of the first that has been quiet longest is expired for lack of resources.
 //!
 //! A flow is due when it has been idle, active or lingering for long enough. The first to notice expires it: the clock
 //! [hand](FlowCache::expire), which passes every place twice a second, or the packet that comes too late to belong to it.
@@ -269,9 +269,15 @@ impl FlowCache {
         }
         if seconds > 0 {
             for lookup in self.lookups[..arrivals.len()].iter_mut().filter(|lookup| lookup.second) {
-                if let Some(way) = self.sets[lookup.place.set].ways_tagged(tag(lookup.hash)).next() {
+                let second = &self.sets[lookup.place.set];
+                if let Some(way) = second.ways_tagged(tag(lookup.hash)).next() {
                     lookup.place.way = way;
                     prefetch(&self.residents[lookup.place.index()]);
+                } else if second.is_full() {
+                    // A new flow, and probably one of these will make room for it.
+                    let set = scale(lookup.hash, self.sets.len());
+                    let neighbours = Place { set, way: 0 }.index()..Place { set, way: WAYS }.index();
+                    self.residents[neighbours].iter().for_each(prefetch);
                 }
             }
         }
@@ -448,7 +454,7 @@ impl FlowCache {
         places.find(|place| self.residents[place.index()].key == key)
     }
 
-    /// A place tagged for a new flow: free, or freed by expiring the flow of both sets that was quiet longest.
+    /// A place tagged for a new flow: free, or freed by expiring the flow of its first set that was quiet longest.
     ///
     /// The second set is chosen while the first is nearly full and fuller: so sets fill alike (two random choices), yet few
     /// look-ups need the second. Filled to what was asked for: 1 flow in 100 000 evicted, 13 % in their second set.
@@ -462,7 +468,7 @@ impl FlowCache {
             (first, free)
         };
         let place = free.next().map(|way| Place { set, way }).unwrap_or_else(|| {
-            let oldest = self.quiet_longest(first, second);
+            let oldest = self.quiet_longest(first);
             self.let_go(oldest, EndReason::LackOfResources, sink);
             oldest
         });
@@ -475,14 +481,9 @@ impl FlowCache {
         place
     }
 
-    fn quiet_longest(&self, first: usize, second: usize) -> Place {
-        let mut oldest = Place { set: first, way: 0 };
-        for place in [first, second].into_iter().flat_map(|set| (0..WAYS).map(move |way| Place { set, way })) {
-            if self.residents[place.index()].last_ms < self.residents[oldest.index()].last_ms {
-                oldest = place;
-            }
-        }
-        oldest
+    fn quiet_longest(&self, set: usize) -> Place {
+        let last_ms = |way: &usize| self.residents[Place { set, way: *way }.index()].last_ms;
+        Place { set, way: (0..WAYS).min_by_key(last_ms).unwrap_or(0) }
     }
 
     #[inline]
@@ -581,6 +582,12 @@ impl Set {
     #[inline]
     fn overflowed_mut(&mut self) -> &mut u16 {
         &mut self.tags[WAYS]
+    }
+
+    /// Whether there is no free place.
+    #[inline]
+    fn is_full(&self) -> bool {
+        self.ways_tagged(0).count() == 0
     }
 
     /// The ways that hold a flow.
