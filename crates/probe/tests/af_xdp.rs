@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use xdprobe_lab::collector::{Collector, Keep};
 use xdprobe_lab::namespace::VethOptions;
 use xdprobe_lab::requirements::are_met;
-use xdprobe_lab::send::{Options, Pattern, Report, Sizes};
+use xdprobe_lab::send::{Options, Pattern, Report, Sender, Sizes};
 
 const TWO_QUEUES: VethOptions = VethOptions { queues: 2, mtu: 1500 };
 const NOWHERE: &str = "127.0.0.1:9";
@@ -206,6 +206,20 @@ fn a_pause_of_ten_milliseconds_loses_nothing() {
         sending.join().unwrap()
     });
     assert_all_exported(&probe.stop(), &[sent]);
+}
+
+#[test]
+fn a_stop_under_traffic_leaves_no_frame_uncounted() {
+    if !are_met(&TOOLS) {
+        return;
+    }
+    let wire = wire(TWO_QUEUES);
+    let probe = Probe::start(&wire, &line(&[NOWHERE]));
+    let sender = wire.run(|| Sender::start(&traffic(u64::MAX)).unwrap()).unwrap();
+    let ledger = probe.stop();
+    sender.stop();
+    assert!(sender.wait().unwrap().stopped);
+    assert_balanced(&ledger);
 }
 
 #[test]
