@@ -1,10 +1,13 @@
-//! A collector of NetFlow v5 for tests: it counts, and looks for what an exporter may do wrong.
+//! A collector of NetFlow versions 1, 5 and 7 for tests: it counts, and looks for whatever an exporter may do wrong.
 //!
 //! [`Collector::bind`] opens a socket with a receive buffer so large that a test loses nothing there, a thread of its own
-//! receives, and [`Collector::stop`] gives what came: totals, gaps in the sequence, and every record whose times
-//! contradict First <= Last <= SysUptime in the order of numbers modulo 2^32.
+//! receives, and [`Collector::stop`] gives what came: totals, gaps in the sequence of each engine, and every rule of the
+//! format that a datagram or a record breaks ([`Violation`]). [`Received::assert_sound`] is for tests that want none of it.
+
+mod rules;
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::fmt;
 use std::fs;
 use std::io;
@@ -18,7 +21,11 @@ use anyhow::{Context, Result};
 use nix::sys::socket::{setsockopt, sockopt};
 use nix::sys::stat::fstat;
 use socket2::SockRef;
-use xdprobe_export::v5::{self, DatagramError, Record};
+use xdprobe_export::v5::Record;
+use xdprobe_export::wire::{self, DatagramError};
+
+pub use rules::Violation;
+use rules::{Datagram, Engine};
 
 /// Octets of the socket's receive buffer: some 40 000 datagrams.
 const RECEIVE_BUFFER_OCTETS: usize = 64 << 20;
@@ -40,7 +47,7 @@ pub enum Keep {
 /// What came.
 #[derive(Clone, Debug, Default)]
 pub struct Received {
-    /// Datagrams that were version 5.
+    /// Datagrams that were of version 1, 5 or 7.
     pub datagrams: u64,
     /// Records in them.
     pub records: u64,
@@ -48,20 +55,22 @@ pub struct Received {
     pub packets: u64,
     /// Octets that the records count.
     pub octets: u64,
+    /// Octets of the longest datagram.
+    pub datagram_octets_max: usize,
     /// Where a sequence went on from another number than was expected, in order of arrival.
     pub gaps: Vec<Gap>,
-    /// Records whose times contradict each other or their header, in order of arrival.
+    /// Rules that datagrams and records broke, in order of arrival.
     pub violations: Vec<Violation>,
-    /// Datagrams that were not version 5, and why.
+    /// Datagrams that were of no such version, or of a length that contradicts their count, and why.
     pub undecoded: Vec<DatagramError>,
     /// Datagrams that the kernel dropped since the socket's buffer was full.
     pub dropped_by_socket: u64,
-    /// The records, where they were to be kept.
+    /// The records, where they were to be kept, in the terms of version 5.
     pub list: Vec<Record>,
 }
 
-/// One sequence space: the exporter's address, engine type and engine id.
-pub type Space = (SocketAddr, u8, u8);
+/// One sequence space: the exporter's address, the version, engine type and engine id.
+pub type Space = (SocketAddr, u16, u8, u8);
 
 /// A sequence that did not go on as its count of records says.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -82,22 +91,11 @@ impl Gap {
     }
 }
 
-/// A record against First <= Last <= SysUptime, all in ms modulo 2^32.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Violation {
-    /// First of the record.
-    pub first_ms: u32,
-    /// Last of the record.
-    pub last_ms: u32,
-    /// SysUptime of its header.
-    pub sys_uptime_ms: u32,
-}
-
 impl fmt::Display for Received {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { datagrams, records, packets, octets, .. } = self;
         write!(f, "{datagrams} datagrams, {records} records, {packets} packets, {octets} octets")?;
-        write!(f, ", {} gaps, {} violations of time", self.gaps.len(), self.violations.len())?;
+        write!(f, ", {} gaps, {} violations", self.gaps.len(), self.violations.len())?;
         write!(f, ", {} undecoded, {} dropped by the socket", self.undecoded.len(), self.dropped_by_socket)
     }
 }
@@ -187,12 +185,12 @@ impl Receiver {
     /// Receives until it is to stop and nothing more comes.
     fn run(self) -> Result<Received> {
         let mut received = Received::default();
-        let mut sequences = HashMap::new();
+        let mut engines = HashMap::new();
         // One octet more than the longest datagram, so that a longer one is seen to be too long.
-        let mut datagram = [0; v5::DATAGRAM_OCTETS_MAX + 1];
+        let mut datagram = [0; wire::DATAGRAM_OCTETS_MAX + 1];
         loop {
             match self.socket.recv_from(&mut datagram) {
-                Ok((octets, exporter)) => received.count(&datagram[..octets], exporter, &mut sequences, self.keep),
+                Ok((octets, exporter)) => received.count(&datagram[..octets], exporter, &mut engines, self.keep),
                 Err(error) if is_timeout(&error) && self.stop.load(Ordering::Relaxed) => break,
                 Err(error) if is_timeout(&error) || error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error).context("receiving export datagrams"),
@@ -205,39 +203,50 @@ impl Receiver {
 }
 
 impl Received {
-    fn count(&mut self, datagram: &[u8], exporter: SocketAddr, sequences: &mut HashMap<Space, u32>, keep: Keep) {
-        let (header, records) = match v5::decode(datagram) {
-            Ok(decoded) => decoded,
+    /// Asserts that nothing was wrong with what came, and that all of it did.
+    ///
+    /// # Panics
+    ///
+    /// When there is a gap, a violation, a datagram that is none or one that the socket dropped, with the first of each.
+    pub fn assert_sound(&self) {
+        let Self { gaps, violations, undecoded, dropped_by_socket, .. } = self;
+        let found = (gaps.first(), violations.first(), undecoded.first(), *dropped_by_socket);
+        assert_eq!(found, (None, None, None, 0), "{self}");
+    }
+
+    fn count(&mut self, octets: &[u8], exporter: SocketAddr, engines: &mut HashMap<Space, Engine>, keep: Keep) {
+        let datagram = match Datagram::read(octets) {
+            Ok(datagram) => datagram,
             Err(error) => return self.undecoded.push(error),
         };
-        let space = (exporter, header.engine_type, header.engine_id);
-        let found = header.flow_sequence.get();
-        let next = found.wrapping_add(u32::from(header.count.get()));
-        if let Some(wanted) = sequences.insert(space, next).filter(|wanted| *wanted != found) {
-            self.gaps.push(Gap { space, wanted, found });
+        let (r#type, id) = datagram.engine();
+        let space = (exporter, datagram.version(), r#type, id);
+        match engines.entry(space) {
+            Entry::Vacant(engine) => {
+                engine.insert(Engine::begin(&datagram));
+            }
+            Entry::Occupied(mut engine) => {
+                let engine = engine.get_mut();
+                if let (Some(wanted), Some((found, _))) = (engine.next, datagram.sequence())
+                    && wanted != found
+                {
+                    self.gaps.push(Gap { space, wanted, found });
+                }
+                self.violations.extend(engine.violations(&datagram));
+            }
         }
+        self.violations.extend(datagram.violations());
         self.datagrams += 1;
-        self.records += records.len() as u64;
-        for record in records {
+        self.datagram_octets_max = self.datagram_octets_max.max(octets.len());
+        self.records += datagram.records().len() as u64;
+        for record in datagram.records() {
             self.packets += u64::from(record.packets.get());
             self.octets += u64::from(record.octets.get());
-            self.violations.extend(violation(record, header.sys_uptime_ms.get()));
         }
         if keep == Keep::Records {
-            self.list.extend_from_slice(records);
+            self.list.extend_from_slice(datagram.records());
         }
     }
-}
-
-fn violation(record: &Record, sys_uptime_ms: u32) -> Option<Violation> {
-    let (first_ms, last_ms) = (record.first_ms.get(), record.last_ms.get());
-    let in_order = is_at_most(first_ms, last_ms) && is_at_most(last_ms, sys_uptime_ms);
-    (!in_order).then_some(Violation { first_ms, last_ms, sys_uptime_ms })
-}
-
-/// Order of numbers modulo 2^32: the way from one to the other is the shorter one (RFC 1982, section 3.2).
-fn is_at_most(one: u32, other: u32) -> bool {
-    other.wrapping_sub(one) < 1 << 31
 }
 
 /// Beyond net.core.rmem_max where that is allowed, and as much as it allows elsewhere.
@@ -266,7 +275,7 @@ fn dropped_by(socket: &UdpSocket) -> Result<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use xdprobe_export::v5::Header;
+    use xdprobe_export::v5::{self, Header};
 
     /// Sends one datagram of records with these (First, Last), at `sys_uptime_ms`.
     fn export(socket: &UdpSocket, to: SocketAddr, sequence: u32, sys_uptime_ms: u32, times: &[(u32, u32)]) {
@@ -300,7 +309,7 @@ mod tests {
         });
         assert_eq!(
             received.to_string(),
-            "2 datagrams, 3 records, 6 packets, 300 octets, 0 gaps, 0 violations of time, 0 undecoded, \
+            "2 datagrams, 3 records, 6 packets, 300 octets, 0 gaps, 0 violations, 0 undecoded, \
              0 dropped by the socket"
         );
         assert_eq!(received.list.len(), 3);
@@ -317,13 +326,13 @@ mod tests {
     }
 
     #[test]
-    fn finds_times_out_of_order_but_not_across_a_wrap() {
+    fn finds_what_records_break_and_sequence_spaces_that_differ_in_nothing_but_the_exporter() {
         let received = collect(|socket, to| {
             export(socket, to, 0, 5, &[(u32::MAX - 1, 3), (3, 2), (1, 6)]);
+            export(&UdpSocket::bind("127.0.0.1:0").unwrap(), to, 0, 5, &[(1, 1)]);
         });
-        let times: Vec<_> =
-            received.violations.iter().map(|violation| (violation.first_ms, violation.last_ms)).collect();
-        assert_eq!(times, [(3, 2), (1, 6)]);
+        let times = |first_ms, last_ms| Violation::Times { first_ms, last_ms, sys_uptime_ms: 5 };
+        assert_eq!((received.violations, received.gaps), (vec![times(3, 2), times(1, 6)], Vec::new()));
     }
 
     #[test]

@@ -32,7 +32,7 @@ enum Command {
     Send(Options),
     /// Send known frames through a packet socket, on any driver, and print as JSON what was sent
     SendPlain(plain::Options),
-    /// Collect NetFlow v5 until SIGINT or SIGTERM and print as JSON what came, and what was wrong with it
+    /// Collect NetFlow v1, v5 and v7 until SIGINT or SIGTERM and print as JSON what came, and what was wrong with it
     Collect(Collect),
 }
 

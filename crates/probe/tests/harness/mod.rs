@@ -1,4 +1,5 @@
-//! The probe as a test runs it: the very binary, in a namespace of the test's own, its ledger as JSON.
+//! The probe as a test runs it: the very binary, in a namespace of the test's own, its ledger as JSON, and beside whatever
+//! collectors the test names one that holds every datagram against the rules of the format, and the sum against the ledger.
 #![allow(dead_code, reason = "each test file uses a part of the harness")]
 
 use serde_json::Value;
@@ -7,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 use tempfile::TempDir;
+use xdprobe_lab::collector::{Collector, Keep, Received};
 use xdprobe_lab::namespace::{Namespace, VethOptions};
 use xdprobe_lab::send::{Options, Report, Sender};
 
@@ -20,11 +22,24 @@ pub fn xdprobe(arguments: &[&str]) -> Command {
     command
 }
 
-/// Runs the probe over a file and returns its ledger and what else it said.
+/// Runs the probe over a file, with a collector behind it that checks what comes, and returns its ledger and what else it said.
 pub fn run_over(file: &Path, arguments: &[&str]) -> (Value, Output) {
+    let collector = Collector::start(Keep::Counts).unwrap();
     let mut command = xdprobe(&["run", "--report", "json", "-r"]);
-    let output = command.arg(file).args(arguments).stdin(Stdio::null()).output().unwrap();
-    (ledger_of(&output.stdout), output)
+    command.arg(file).args(arguments).arg(collector.address().to_string());
+    let output = command.stdin(Stdio::null()).output().unwrap();
+    let ledger = ledger_of(&output.stdout);
+    assert_received(&collector.stop().unwrap(), &ledger);
+    (ledger, output)
+}
+
+/// Asserts that no rule was broken, and that what came is what the ledger, where there is one, says was exported.
+pub fn assert_received(received: &Received, ledger: &Value) {
+    received.assert_sound();
+    if !ledger.is_null() {
+        let wanted = ["records", "packets", "octets"].map(|name| count(ledger, &format!("exported.{name}")));
+        assert_eq!([received.records, received.packets, received.octets], wanted, "{ledger:#}");
+    }
 }
 
 /// The ledger in what the probe printed.
@@ -60,10 +75,12 @@ pub fn traffic(packets: u64) -> Options {
     Options { packets, rate: Some(100_000), ..Options::on("tx0") }
 }
 
-/// A probe at work.
+/// A probe at work, and the collector behind it that checks what comes.
 pub struct Probe {
     child: Child,
     folder: TempDir,
+    /// None once what it received was checked.
+    collector: Option<Collector>,
 }
 
 impl Probe {
@@ -71,10 +88,11 @@ impl Probe {
     pub fn start(namespace: &Namespace, arguments: &[&str]) -> Self {
         let folder = TempDir::new().unwrap();
         let file = |name: &str| File::create(folder.path().join(name)).unwrap();
+        let collector = namespace.run(|| Collector::start(Keep::Counts).unwrap()).unwrap();
         let mut command = namespace.command(env!("CARGO_BIN_EXE_xdprobe"));
-        command.args(["run", "--report", "json"]).args(arguments);
+        command.args(["run", "--report", "json"]).args(arguments).arg(collector.address().to_string());
         command.stdin(Stdio::null()).stdout(file("stdout")).stderr(file("stderr"));
-        let mut probe = Self { child: command.spawn().unwrap(), folder };
+        let mut probe = Self { child: command.spawn().unwrap(), folder, collector: Some(collector) };
         while !probe.said().contains("receiving") {
             let ended = probe.child.try_wait().unwrap();
             assert!(ended.is_none(), "the probe ended ({ended:?}): {}", probe.said());
@@ -106,13 +124,20 @@ impl Probe {
     pub fn wait(mut self, wanted_code: i32) -> Value {
         let status = self.child.wait().unwrap();
         assert_eq!(status.code(), Some(wanted_code), "{}", self.said());
-        ledger_of(&fs::read(self.folder.path().join("stdout")).unwrap())
+        let ledger = ledger_of(&fs::read(self.folder.path().join("stdout")).unwrap());
+        self.assert_received(&ledger);
+        ledger
     }
 
     /// Ends it as a crash does.
     pub fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
+        self.assert_received(&Value::Null);
+    }
+
+    fn assert_received(&mut self, ledger: &Value) {
+        assert_received(&self.collector.take().unwrap().stop().unwrap(), ledger);
     }
 
     /// Whether it is still running.
