@@ -1,0 +1,148 @@
+//! Frames in memory, as a ring holds them.
+
+use crate::memory::{HugePages, prefetch};
+use std::net::Ipv4Addr;
+use xdprobe_flow::{DecodeError, FlowKey, Link, Packet, decode};
+
+/// Octets of a frame without its frame check sequence: the shortest that Ethernet allows.
+pub const FRAME_OCTETS: usize = 60;
+/// Octets from one frame to the next, as in the UMEM of an AF_XDP socket.
+const STRIDE: usize = 2048;
+/// How many frames ahead of the one that is decoded headers are asked for, as the AF_XDP source does.
+const PREFETCH_AHEAD: usize = 8;
+
+/// UDP over IPv4 without options, 46 octets long. Zero: header checksum, addresses and source port.
+const TEMPLATE: [u8; FRAME_OCTETS] = {
+    let mut frame = [0; FRAME_OCTETS];
+    let headers = [
+        2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1, 8, 0, // Ethernet: to, from, IPv4
+        0x45, 0, 0, 46, 0, 0, 0, 0, 64, 17, 0, 0, // IPv4, as far as the addresses
+    ];
+    let mut at = 0;
+    while at < headers.len() {
+        frame[at] = headers[at];
+        at += 1;
+    }
+    frame[37] = 9; // UDP destination port
+    frame[39] = 26; // UDP length
+    frame
+};
+
+/// The key of a flow, as the frames that are made for it say.
+#[must_use]
+pub fn key(flow: u32) -> FlowKey {
+    FlowKey {
+        source: Ipv4Addr::from_bits(0x0a00_0000 | flow >> 8),
+        destination: Ipv4Addr::new(10, 99, 0, 2),
+        source_port: source_port(flow),
+        destination_port: 9,
+        protocol: 17,
+        tos: 0,
+        input: 1,
+    }
+}
+
+fn source_port(flow: u32) -> u16 {
+    1024 + u16::from(flow.to_le_bytes()[0])
+}
+
+/// As many frames as a ring holds, each of a flow of the caller's choice.
+pub struct Frames {
+    octets: allocator_api2::vec::Vec<u8, HugePages>,
+    count: usize,
+}
+
+impl Frames {
+    /// `count` frames, for now all of flow 0.
+    #[must_use]
+    pub fn new(count: usize) -> Self {
+        let mut octets = allocator_api2::vec::Vec::with_capacity_in(count * STRIDE, HugePages);
+        octets.resize(count * STRIDE, 0);
+        for frame in octets.chunks_exact_mut(STRIDE) {
+            frame[..FRAME_OCTETS].copy_from_slice(&TEMPLATE);
+        }
+        let mut frames = Self { octets, count };
+        frames.write(std::iter::repeat(0));
+        frames
+    }
+
+    /// How many there are.
+    #[must_use]
+    #[expect(clippy::len_without_is_empty, reason = "a ring is never empty")]
+    pub fn len(&self) -> usize {
+        self.count
+    }
+
+    /// Makes them frames of these flows, in order.
+    pub fn write(&mut self, flows: impl IntoIterator<Item = u32>) {
+        for (frame, flow) in self.octets.chunks_exact_mut(STRIDE).zip(flows) {
+            let key = key(flow);
+            frame[26..30].copy_from_slice(&key.source.octets());
+            frame[30..34].copy_from_slice(&key.destination.octets());
+            frame[34..36].copy_from_slice(&key.source_port.to_be_bytes());
+        }
+    }
+
+    /// Decodes `count` frames from the `first` on, as a worker does what its source shows it.
+    #[inline]
+    pub fn decode(&self, first: usize, count: usize, mut each: impl FnMut(Result<Packet, DecodeError>)) {
+        let ahead = |index: usize| {
+            if let Some(octet) = self.octets.get((first + index) * STRIDE) {
+                prefetch(octet);
+            }
+        };
+        (0..count.min(PREFETCH_AHEAD)).for_each(ahead);
+        for index in 0..count {
+            ahead(index + PREFETCH_AHEAD);
+            let start = (first + index) * STRIDE;
+            let mut packet = decode(&self.octets[start..start + FRAME_OCTETS], 60, Link::Ethernet);
+            if let Ok(packet) = &mut packet {
+                packet.key.input = 1;
+            }
+            each(packet);
+        }
+    }
+}
+
+/// Flows in random order: xorshift64*, scaled without a division.
+pub struct RandomFlows {
+    state: u64,
+    count: u32,
+}
+
+impl RandomFlows {
+    /// An endless row of numbers below `count`.
+    #[must_use]
+    pub fn below(count: u32) -> Self {
+        Self { state: 7, count }
+    }
+}
+
+impl Iterator for RandomFlows {
+    type Item = u32;
+
+    #[inline]
+    fn next(&mut self) -> Option<u32> {
+        self.state ^= self.state << 13;
+        self.state ^= self.state >> 7;
+        self.state ^= self.state << 17;
+        let random = self.state.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 32;
+        u32::try_from((random * u64::from(self.count)) >> 32).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_are_of_the_flows_that_they_were_made_for() {
+        let flows = [0, 1, 255, 256, 0x00ff_ffff, u32::MAX];
+        let mut frames = Frames::new(flows.len());
+        frames.write(flows);
+        let mut decoded = Vec::new();
+        frames.decode(0, flows.len(), |packet| decoded.push(packet.unwrap()));
+        assert_eq!(decoded.iter().map(|packet| packet.key).collect::<Vec<_>>(), flows.map(key));
+        assert!(decoded.iter().all(|packet| packet.octets == 46));
+    }
+}
