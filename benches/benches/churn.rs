@@ -66,7 +66,7 @@ fn hashbrown() -> (Duration, Duration) {
 }
 
 fn flow_cache() -> (Duration, Duration) {
-    let timeouts = Timeouts { idle_ms: u64::MAX / 4, active_ms: u64::MAX / 4, linger_ms: 1_000 };
+    let timeouts = Timeouts { idle_ms: u64::MAX / 4, active_ms: u64::MAX / 4, linger_ms: 1_000, lifetime_spread_ms: 0 };
     let flows_max = (RESIDENT * 5 / 6) as usize;
     let config = CacheConfig { flows_max, timeouts, seed: 1, backing: Backing::Prefaulted };
     let mut cache = FlowCache::new(&config).expect("memory for the flows");

@@ -67,7 +67,8 @@ struct Record {
     tcp_flags: u8,
 }
 
-const TIMEOUTS: Timeouts = Timeouts { idle_ms: u64::MAX / 4, active_ms: u64::MAX / 4, linger_ms: 1_000 };
+const TIMEOUTS: Timeouts =
+    Timeouts { idle_ms: u64::MAX / 4, active_ms: u64::MAX / 4, linger_ms: 1_000, lifetime_spread_ms: 0 };
 
 impl Record {
     fn new(key: u128) -> Self {

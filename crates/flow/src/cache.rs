@@ -32,11 +32,14 @@ pub struct Timeouts {
     pub active_ms: u64,
     /// The idle timeout of a flow that has shown FIN or RST.
     pub linger_ms: u64,
+    /// Each flow's active timeout is shorter by a share of this that depends on its key alone, so that flows which began
+    /// together do not all end together. At most the active timeout.
+    pub lifetime_spread_ms: u64,
 }
 
 impl Default for Timeouts {
     fn default() -> Self {
-        Self { idle_ms: 15_000, active_ms: 60_000, linger_ms: 1_000 }
+        Self { idle_ms: 15_000, active_ms: 60_000, linger_ms: 1_000, lifetime_spread_ms: 0 }
     }
 }
 
@@ -622,6 +625,18 @@ impl Iterator for Ways {
     }
 }
 
+/// A share from 0 to all of `spread_ms` that a key has for good: no seed is in it, so that a flow on two queues and the next
+/// run of a file have the same.
+#[inline]
+#[expect(clippy::cast_possible_truncation, reason = "both halves of the key are folded into 64 bits")]
+fn share_of(spread_ms: u64, key: u128) -> u64 {
+    let folded = (key >> 64) as u64 ^ (key as u64).rotate_left(32);
+    // The finisher of MurmurHash3: each bit of the key changes about half of the result's.
+    let mixed = (folded ^ folded >> 33).wrapping_mul(0xff51_afd7_ed55_8ccd);
+    let mixed = (mixed ^ mixed >> 33).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
+    ((mixed >> 32) * (spread_ms + 1)) >> 32
+}
+
 /// The packet does not fit into a flow's 32-bit counters any more.
 struct CounterLimit;
 
@@ -651,7 +666,9 @@ impl Resident {
     /// Whether it ought to be let go at `now_ms`.
     #[inline]
     fn is_due(&self, now_ms: u64, timeouts: &Timeouts) -> bool {
-        now_ms >= self.due_ms(timeouts)
+        // A flow's share of the spread is worked out only where it decides, and that is hardly ever.
+        let (quiet_until_ms, active_until_ms) = self.limits_ms(timeouts, timeouts.lifetime_spread_ms);
+        now_ms >= quiet_until_ms.min(active_until_ms) && now_ms >= self.due_ms(timeouts)
     }
 
     /// The timeout that was over first at `now_ms`, if any was.
@@ -659,7 +676,7 @@ impl Resident {
         if !self.is_due(now_ms, timeouts) {
             return None;
         }
-        let (quiet_until_ms, active_until_ms) = self.limits_ms(timeouts);
+        let (quiet_until_ms, active_until_ms) = self.limits_ms(timeouts, self.early_ms(timeouts));
         Some(match (quiet_until_ms <= active_until_ms, self.is_closing()) {
             (true, true) => EndReason::EndOfFlow,
             (true, false) => EndReason::Idle,
@@ -670,15 +687,21 @@ impl Resident {
     /// When it is due if no packet comes.
     #[inline]
     fn due_ms(&self, timeouts: &Timeouts) -> u64 {
-        let (quiet_until_ms, active_until_ms) = self.limits_ms(timeouts);
+        let (quiet_until_ms, active_until_ms) = self.limits_ms(timeouts, self.early_ms(timeouts));
         quiet_until_ms.min(active_until_ms)
     }
 
-    /// When it has been quiet, and active, for long enough.
+    /// When it has been quiet, and active, for long enough, if its active timeout is over `early_ms` early.
     #[inline]
-    fn limits_ms(&self, timeouts: &Timeouts) -> (u64, u64) {
+    fn limits_ms(&self, timeouts: &Timeouts, early_ms: u64) -> (u64, u64) {
         let quiet_ms = if self.is_closing() { timeouts.linger_ms } else { timeouts.idle_ms };
-        (self.last_ms + quiet_ms, self.first_ms + timeouts.active_ms)
+        (self.last_ms + quiet_ms, self.first_ms + (timeouts.active_ms - early_ms))
+    }
+
+    /// Its share of the spread: from 0 to all of it, as its key has it.
+    #[inline]
+    fn early_ms(&self, timeouts: &Timeouts) -> u64 {
+        share_of(timeouts.lifetime_spread_ms, self.key)
     }
 
     /// Whether a FIN or RST was seen (RFC 9293, section 3.1).
@@ -710,7 +733,7 @@ mod tests {
     use std::collections::HashMap;
     use std::net::Ipv4Addr;
 
-    const TIMEOUTS: Timeouts = Timeouts { idle_ms: 1000, active_ms: 5000, linger_ms: 100 };
+    const TIMEOUTS: Timeouts = Timeouts { idle_ms: 1000, active_ms: 5000, linger_ms: 100, lifetime_spread_ms: 0 };
 
     fn cache(flows_max: usize) -> FlowCache {
         cache_with(flows_max, TIMEOUTS)
@@ -776,6 +799,19 @@ mod tests {
         let records = observe(&mut cache, &arrivals);
         assert_eq!(records.len(), 1);
         assert_eq!((records[0].end, records[0].packets, records[0].last_ms), (EndReason::Active, 10, 4500));
+    }
+
+    #[test]
+    fn flows_that_began_together_end_apart_within_the_spread() {
+        let timeouts = Timeouts { idle_ms: 5000, lifetime_spread_ms: 1000, ..TIMEOUTS };
+        let mut cache = cache_with(20_000, timeouts);
+        let arrivals: Vec<_> = (0..10_000).map(|flow| arrival(flow, 40, 0, 0)).collect();
+        assert!(observe(&mut cache, &arrivals).is_empty());
+        // The hand's round of half a second is in each of these counts.
+        let ended: Vec<_> = (0..=60).map(|tenth| expire(&mut cache, tenth * 100).len()).collect();
+        assert_eq!(ended[..40].iter().sum::<usize>(), 0, "{ended:?}");
+        assert!(ended.iter().all(|&count| count < 1500), "{ended:?}");
+        assert_eq!((ended.iter().sum::<usize>(), ended[56..].iter().sum::<usize>()), (10_000, 0), "{ended:?}");
     }
 
     #[test]
@@ -861,6 +897,7 @@ mod tests {
     /// The cache as RFC 5470 would have it: a map, and nothing clever.
     #[derive(Default)]
     struct Oracle {
+        lifetime_spread_ms: u64,
         flows: HashMap<u128, FlowRecord>,
         ended: Vec<FlowRecord>,
     }
@@ -885,11 +922,11 @@ mod tests {
         }
 
         fn end_due(&mut self, now_ms: u64, only: Option<u128>) {
-            let ended = &mut self.ended;
+            let (ended, spread_ms) = (&mut self.ended, self.lifetime_spread_ms);
             self.flows.retain(|&key, flow| {
                 let closing = flow.tcp_flags & 5 != 0;
                 let quiet = flow.last_ms + if closing { TIMEOUTS.linger_ms } else { TIMEOUTS.idle_ms };
-                let active = flow.first_ms + TIMEOUTS.active_ms;
+                let active = flow.first_ms + TIMEOUTS.active_ms - share_of(spread_ms, key);
                 if only.is_some_and(|only| only != key) || now_ms < quiet.min(active) {
                     return true;
                 }
@@ -906,8 +943,12 @@ mod tests {
     }
 
     fn any_arrivals() -> impl Strategy<Value = Vec<Arrival>> {
+        arrivals_of(40)
+    }
+
+    fn arrivals_of(flows: u32) -> impl Strategy<Value = Vec<Arrival>> {
         let flags = prop_oneof![9 => Just(0x10u8), 1 => Just(0x11u8), 1 => Just(0x04u8)];
-        vec((0u32..40, 20u32..2000, flags, 0u64..300), 0..400).prop_map(|steps| {
+        vec((0..flows, 20u32..2000, flags, 0u64..300), 0..400).prop_map(|steps| {
             let mut now_ms = 0;
             let step = |(flow, octets, flags, pause_ms)| {
                 now_ms += pause_ms;
@@ -937,6 +978,31 @@ mod tests {
             cache.expire(u64::MAX / 2, usize::MAX, &mut records);
             prop_assert!(cache.is_empty());
             prop_assert_eq!(sorted(records), sorted(oracle.ended));
+        }
+
+        /// The same with few flows, which go on for long, and lifetimes that are spread.
+        #[test]
+        fn a_cache_that_spreads_lifetimes_equals_a_map(arrivals in arrivals_of(4), spread_ms in 0u64..=4000) {
+            let mut oracle = Oracle { lifetime_spread_ms: spread_ms, ..Oracle::default() };
+            let mut cache = cache_with(1000, Timeouts { lifetime_spread_ms: spread_ms, ..TIMEOUTS });
+            let mut records = Vec::new();
+            for arrival in &arrivals {
+                records.extend(observe(&mut cache, &[*arrival]));
+                oracle.observe(arrival);
+            }
+            oracle.end_due(u64::MAX / 2, None);
+            cache.expire(u64::MAX / 4, 0, &mut records);
+            cache.expire(u64::MAX / 2, usize::MAX, &mut records);
+            for record in records.iter().filter(|record| record.end == EndReason::Active) {
+                prop_assert!(record.last_ms - record.first_ms < TIMEOUTS.active_ms);
+            }
+            prop_assert_eq!(sorted(records), sorted(oracle.ended));
+        }
+
+        /// Whatever the key and the spread, a share is no more than the whole.
+        #[test]
+        fn a_share_is_at_most_the_spread(spread_ms in 0u64..=1 << 31, key in any::<u128>()) {
+            prop_assert!(share_of(spread_ms, key) <= spread_ms);
         }
 
         /// Whatever the traffic, timeouts and capacity, each packet observed is in a record or resident, and once.

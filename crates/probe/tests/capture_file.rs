@@ -4,6 +4,7 @@
 mod harness;
 
 use harness::{assert_balanced, count, folder_named_by, run_over, xdprobe};
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
@@ -135,6 +136,25 @@ fn records_are_timed_by_the_packets_and_sent_when_they_fell_due() {
     let unix_ms = u64::from(header.unix_s.get()) * 1_000 + u64::from(header.unix_ns.get()) / 1_000_000;
     assert_eq!(unix_ms - u64::from(uptime_ms), EPOCH_S * 1_000);
     assert_eq!(v5::decode(&datagrams[1]).unwrap().1[0].first_ms.get(), 3_600_000);
+}
+
+#[test]
+fn flows_that_began_together_are_cut_apart_where_lifetimes_are_spread() {
+    let folder = TempDir::new().unwrap();
+    let packet = |port| ethernet().carry(&udp(host(1, port), host(2, 53), &[0; 10]));
+    // A hundred flows that begin at once and have a packet each second.
+    let frames: Vec<_> = (0..=41).flat_map(|s| (1000..1100).map(move |port| (s * 1000, packet(port)))).collect();
+    let file = capture(&folder, &frames);
+    let firsts_after_the_cut = |arguments: &[&str]| {
+        let datagrams = datagrams_of(&file, &[&["--active-timeout", "40s"], arguments].concat());
+        let records = datagrams.iter().flat_map(|datagram| v5::decode(datagram).unwrap().1.to_vec());
+        let firsts: BTreeSet<_> =
+            records.map(|record| record.first_ms.get()).filter(|&first_ms| first_ms > 0).collect();
+        firsts
+    };
+    assert_eq!(firsts_after_the_cut(&[]), BTreeSet::from([40_000]));
+    let spread = firsts_after_the_cut(&["--lifetime-spread", "20s"]);
+    assert!(spread.len() > 15 && spread.iter().all(|first_ms| (20_000..=40_000).contains(first_ms)), "{spread:?}");
 }
 
 #[test]

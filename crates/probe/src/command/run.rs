@@ -80,6 +80,10 @@ pub struct Arguments {
     #[arg(long, default_value = "1s", value_name = "TIME", value_parser = parse_timeout)]
     linger: Duration,
 
+    /// Let each flow's active timeout be over up to this much early, so that flows that began together do not end together
+    #[arg(long, default_value = "0", value_name = "TIME", value_parser = parse_spread)]
+    lifetime_spread: Duration,
+
     /// Send a datagram that is not full after this long
     #[arg(long, default_value = "500ms", value_name = "TIME", value_parser = parse_timeout)]
     flush_delay: Duration,
@@ -170,6 +174,15 @@ fn plan(arguments: Arguments) -> anyhow::Result<Plan> {
             humantime::format_duration(arguments.active_timeout)
         )));
     }
+    if arguments.lifetime_spread > arguments.active_timeout - arguments.idle_timeout {
+        return Err(usage(format!(
+            "--lifetime-spread {} is above what lies between --idle-timeout {} and --active-timeout {}: a flow would be cut \
+             before it could be idle; lower it or raise --active-timeout",
+            humantime::format_duration(arguments.lifetime_spread),
+            humantime::format_duration(arguments.idle_timeout),
+            humantime::format_duration(arguments.active_timeout)
+        )));
+    }
     let captures = match &arguments.read {
         Some(path) => {
             if arguments.capture != CaptureKind::Auto || arguments.queues != Queues::All {
@@ -189,6 +202,7 @@ fn plan(arguments: Arguments) -> anyhow::Result<Plan> {
             idle_ms: ms(arguments.idle_timeout),
             active_ms: ms(arguments.active_timeout),
             linger_ms: ms(arguments.linger),
+            lifetime_spread_ms: ms(arguments.lifetime_spread),
         },
         flows_per_queue: arguments.flows_per_queue,
         exporter: ExporterConfig { engine: arguments.engine, flush_delay_ms: ms(arguments.flush_delay) },
@@ -251,6 +265,11 @@ fn parse_timeout(text: &str) -> Result<Duration, String> {
     let duration = bare.or_else(|| humantime::parse_duration(text).ok());
     let wanted = || format!("'{text}' is no time from 1ms to 24h: wanted something like 15s, 500ms or 2min");
     duration.filter(|duration| (Duration::from_millis(1)..=MAX).contains(duration)).ok_or_else(wanted)
+}
+
+/// A time as any other, or 0.
+fn parse_spread(text: &str) -> Result<Duration, String> {
+    if text == "0" { Ok(Duration::ZERO) } else { parse_timeout(text) }
 }
 
 fn parse_flows(text: &str) -> Result<usize, String> {
@@ -338,6 +357,7 @@ mod tests {
         refused("-i lo -r x.pcap 127.0.0.1:9", "cannot be used with");
         refused("-i ngeth77 127.0.0.1:9", "'ngeth77' does not exist");
         refused("-i lo --idle-timeout 2min 127.0.0.1:9", "--idle-timeout 2m is above --active-timeout 1m");
+        refused("-i lo --lifetime-spread 46s 127.0.0.1:9", "--lifetime-spread 46s is above what lies between");
         refused("-i lo --idle-timeout soon 127.0.0.1:9", "wanted something like 15s");
         refused("-i lo --queues 3-1 127.0.0.1:9", "wanted numbers and ranges");
         refused("-i lo --ring 1000 127.0.0.1:9", "power of two");
