@@ -196,7 +196,7 @@ impl Source for CaptureFile {
         self.is_readable(PollTimeout::try_from(timeout).unwrap_or(PollTimeout::MAX));
     }
 
-    fn counters(&mut self) -> SourceCounters {
+    fn counters(&self) -> SourceCounters {
         self.counters
     }
 }

@@ -18,6 +18,7 @@ pub use live::LiveCapture;
 
 use std::io;
 use std::time::Duration;
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// The most frames that one call of [`Source::receive`] shows.
 pub const BURST_MAX: usize = 64;
@@ -58,12 +59,21 @@ pub trait Source: Send {
     /// Sleeps until frames may be waiting, at most for `timeout`.
     fn wait(&mut self, timeout: Duration);
 
-    /// What it has seen and lost so far.
-    fn counters(&mut self) -> SourceCounters;
+    /// What it has seen so far, and lost as far as it knows by itself. Makes no system call.
+    fn counters(&self) -> SourceCounters;
+
+    /// Asks the system what was lost, where nobody else does: a system call, so at most once a second.
+    fn look_for_losses(&mut self) {}
+
+    /// Whether its link is down: frames will come again without anybody's help once it is up.
+    fn is_down(&self) -> bool {
+        false
+    }
 }
 
 /// What a source has seen and lost, in packets.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, Eq, FromBytes, Immutable, IntoBytes, KnownLayout, PartialEq)]
+#[repr(C)]
 pub struct SourceCounters {
     /// Shown to the caller.
     pub received: u64,
@@ -76,7 +86,8 @@ pub struct SourceCounters {
 }
 
 /// Packets that were offered and never received, by the place where they were lost.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, Eq, FromBytes, Immutable, IntoBytes, KnownLayout, PartialEq)]
+#[repr(C)]
 pub struct Dropped {
     /// In the network card or its driver, before any program saw them.
     pub driver: u64,
@@ -104,6 +115,15 @@ impl Dropped {
             ("kernel", self.kernel),
             ("interface", self.interface),
         ]
+    }
+}
+
+impl SourceCounters {
+    /// Frames taken from the source, shown or not.
+    #[must_use]
+    #[inline]
+    pub fn taken(&self) -> u64 {
+        self.received + self.filtered
     }
 }
 

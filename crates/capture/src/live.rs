@@ -14,6 +14,8 @@ pub struct LiveCapture {
     counters: SourceCounters,
     /// libpcap's own counters at the last look: 32 bits wide, so they are added up by their differences.
     seen: (u32, u32),
+    /// The link is down, as far as is known; it comes back by itself.
+    down: bool,
 }
 
 /// Headers are all that decoding reads: room for eight tags or labels, the longest IP and TCP headers, and some to spare.
@@ -49,7 +51,14 @@ impl LiveCapture {
                 what: in_plain_words(error),
             })?;
         }
-        Ok(Self { capture, name: name.to_owned(), link, counters: SourceCounters::default(), seen: (0, 0) })
+        Ok(Self {
+            capture,
+            name: name.to_owned(),
+            link,
+            counters: SourceCounters::default(),
+            seen: (0, 0),
+            down: false,
+        })
     }
 }
 
@@ -63,6 +72,7 @@ impl Source for LiveCapture {
                 }
                 // The kernel reports a link that went down this way; it comes back by itself.
                 Err(pcap::Error::PcapError(what)) if what.contains("went down") => {
+                    self.down = true;
                     return Ok(if shown == 0 { Received::Nothing } else { Received::Frames });
                 }
                 Err(_) if nix::net::if_::if_nametoindex(self.name.as_str()).is_err() => {
@@ -75,6 +85,7 @@ impl Source for LiveCapture {
             // With nanosecond precision tv_usec holds nanoseconds.
             let (s, ns) = (packet.header.ts.tv_sec, packet.header.ts.tv_usec);
             let captured_ns = u64::try_from(s).ok().zip(u64::try_from(ns).ok()).map(|(s, ns)| s * 1_000_000_000 + ns);
+            self.down = false;
             self.counters.received += 1;
             self.counters.received_octets += u64::from(packet.header.len);
             each(Frame { octets: packet.data, wire_octets: packet.header.len, link: self.link, captured_ns });
@@ -95,7 +106,11 @@ impl Source for LiveCapture {
         }
     }
 
-    fn counters(&mut self) -> SourceCounters {
+    fn counters(&self) -> SourceCounters {
+        self.counters
+    }
+
+    fn look_for_losses(&mut self) {
         if let Ok(Stat { dropped, if_dropped, .. }) = self.capture.stats() {
             let (dropped_before, if_dropped_before) = std::mem::replace(&mut self.seen, (dropped, if_dropped));
             self.counters.dropped += Dropped {
@@ -104,7 +119,10 @@ impl Source for LiveCapture {
                 ..Dropped::default()
             };
         }
-        self.counters
+    }
+
+    fn is_down(&self) -> bool {
+        self.down
     }
 }
 

@@ -5,6 +5,7 @@ use std::fmt;
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs, UdpSocket};
 use std::str::FromStr;
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// A way to a collector.
 pub trait Transport: Send {
@@ -141,7 +142,8 @@ impl SendErrorKind {
 }
 
 /// What one collector was sent.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, Eq, FromBytes, Immutable, IntoBytes, KnownLayout, PartialEq)]
+#[repr(C)]
 pub struct CollectorCounters {
     /// Datagrams that the transport took.
     pub datagrams: u64,
@@ -149,6 +151,8 @@ pub struct CollectorCounters {
     pub records: u64,
     /// Times that the collector's host refused an earlier datagram (ICMP port unreachable): nobody listens there.
     pub refusals: u64,
+    /// 1 while its host refuses: it refused what was sent last but one, and nobody knows better of the last.
+    pub refusing: u64,
     /// Datagrams that did not leave, by [`SendErrorKind`] in the order of its names.
     pub errors: [u64; SendErrorKind::NAMES.len()],
 }
@@ -208,9 +212,13 @@ impl Collector {
     }
 
     fn send_past_refusals(&mut self, datagram: &[u8]) -> io::Result<()> {
+        self.counters.refusing = 0;
         for _ in 1..SEND_ATTEMPTS {
             match self.transport.send(datagram) {
-                Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => self.counters.refusals += 1,
+                Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                    self.counters.refusals += 1;
+                    self.counters.refusing = 1;
+                }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 done => return done,
             }

@@ -5,7 +5,7 @@ use crate::v5::{self, Header, Record};
 use std::io;
 use std::str::FromStr;
 use xdprobe_flow::{FlowRecord, Volume};
-use zerocopy::IntoBytes;
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// One moment on both clocks: uptime for the records, UTC for the header. They are taken together or not at all.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -57,7 +57,8 @@ pub struct ExporterConfig {
 }
 
 /// Records with the packets and octets in them, and the datagrams that they went in.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, Eq, FromBytes, Immutable, IntoBytes, KnownLayout, PartialEq)]
+#[repr(C)]
 pub struct Tally {
     /// Flow records.
     pub records: u64,
@@ -65,6 +66,15 @@ pub struct Tally {
     pub datagrams: u64,
     /// Packets and octets of the records.
     pub volume: Volume,
+}
+
+impl Tally {
+    /// Adds one record.
+    #[inline]
+    pub fn add_record(&mut self, record: &FlowRecord) {
+        self.records += 1;
+        self.volume.add_record(record);
+    }
 }
 
 impl std::ops::AddAssign for Tally {
@@ -76,7 +86,8 @@ impl std::ops::AddAssign for Tally {
 }
 
 /// What an exporter has done.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, Eq, FromBytes, Immutable, IntoBytes, KnownLayout, PartialEq)]
+#[repr(C)]
 pub struct ExporterCounters {
     /// What at least one collector was sent.
     pub exported: Tally,
@@ -130,8 +141,7 @@ impl Exporter {
         let start = v5::HEADER_OCTETS + slot * v5::RECORD_OCTETS;
         self.datagram[start..start + v5::RECORD_OCTETS].copy_from_slice(Record::from(record).as_bytes());
         self.latest_ms = self.latest_ms.max(record.last_ms);
-        self.gathered.records += 1;
-        self.gathered.volume.add_record(record);
+        self.gathered.add_record(record);
         if slot + 1 == self.records_max {
             self.flush(now);
         }
@@ -141,6 +151,12 @@ impl Exporter {
     #[must_use]
     pub fn flush_due_ms(&self) -> Option<u64> {
         (self.gathered.records > 0).then(|| self.oldest_ms + self.config.flush_delay_ms)
+    }
+
+    /// The uptime at which the oldest record of the datagram under way came, in ms; none while it is empty.
+    #[must_use]
+    pub fn oldest_ms(&self) -> Option<u64> {
+        (self.gathered.records > 0).then_some(self.oldest_ms)
     }
 
     /// Sends the datagram under way if its flush delay is over at `now`, stamped with the moment at which it was over: so

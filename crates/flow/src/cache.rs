@@ -18,7 +18,7 @@ use foldhash::quality::FoldHasher;
 use std::hash::Hasher;
 use std::io;
 use std::ops::Range;
-use zerocopy::FromZeros;
+use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
 
 /// The most packets that one call of [`FlowCache::observe`] takes.
 pub const BURST_MAX: usize = 256;
@@ -58,7 +58,8 @@ pub struct CacheConfig {
 }
 
 /// Packets and their layer-3 octets.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, Eq, FromBytes, Immutable, IntoBytes, KnownLayout, PartialEq)]
+#[repr(C)]
 pub struct Volume {
     /// Packets.
     pub packets: u64,
@@ -83,6 +84,14 @@ impl std::ops::Add for Volume {
     }
 }
 
+impl std::ops::Sub for Volume {
+    type Output = Self;
+
+    fn sub(self, other: Self) -> Self {
+        Self { packets: self.packets - other.packets, octets: self.octets - other.octets }
+    }
+}
+
 impl std::ops::AddAssign for Volume {
     fn add_assign(&mut self, other: Self) {
         *self = *self + other;
@@ -90,7 +99,8 @@ impl std::ops::AddAssign for Volume {
 }
 
 /// What a cache has done since it was made.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, Eq, FromBytes, Immutable, IntoBytes, KnownLayout, PartialEq)]
+#[repr(C)]
 pub struct CacheCounters {
     /// Packets observed.
     pub observed: Volume,

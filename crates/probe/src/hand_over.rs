@@ -12,6 +12,8 @@ use xdprobe_flow::{FlowRecord, RecordSink};
 const BATCH_RECORDS: usize = 256;
 /// Batches of each worker: 65 536 records, 66 ms of a million new flows a second.
 const BATCHES: usize = 256;
+/// The most records of one worker that are on their way between it and the exporter.
+pub const UNDER_WAY_MAX: u64 = (BATCHES * BATCH_RECORDS) as u64;
 /// The longest that a live worker keeps a batch that is not full, in ms.
 const KEPT_MS: u64 = 20;
 
@@ -45,6 +47,7 @@ pub struct Outbox {
     /// When the turn under way is, and when the oldest record of the batch came.
     now: Moment,
     oldest_ms: u64,
+    pushed: Tally,
     dropped: Tally,
 }
 
@@ -68,8 +71,8 @@ fn outbox(worker: usize, patience: Patience, full: Sender<Batch>) -> (Outbox, Se
         let _ = give_back.send(Vec::with_capacity(BATCH_RECORDS));
     }
     let batch = Vec::with_capacity(BATCH_RECORDS);
-    let (now, dropped) = (Moment::default(), Tally::default());
-    (Outbox { full, empty, worker, patience, batch, now, oldest_ms: 0, dropped }, give_back)
+    let (now, pushed, dropped) = (Moment::default(), Tally::default(), Tally::default());
+    (Outbox { full, empty, worker, patience, batch, now, oldest_ms: 0, pushed, dropped }, give_back)
 }
 
 impl Outbox {
@@ -98,7 +101,7 @@ impl Outbox {
             Patience::Drop => self.full.try_send(batch).err().map(crossbeam_channel::TrySendError::into_inner),
         };
         if let Some(mut batch) = refused {
-            batch.records.iter().for_each(|record| count(&mut self.dropped, record));
+            batch.records.iter().for_each(|record| self.dropped.add_record(record));
             batch.records.clear();
             self.batch = batch.records;
         }
@@ -107,6 +110,16 @@ impl Outbox {
     /// From here on waits for empty batches: nobody is kept waiting any more by a worker that stops.
     pub fn wait_from_now_on(&mut self) {
         self.patience = Patience::Wait;
+    }
+
+    /// Records that the cache let go: handed over, dropped or kept.
+    pub fn pushed(&self) -> Tally {
+        self.pushed
+    }
+
+    /// Records that wait to be handed over, and when the oldest of them came, in ms of uptime.
+    pub fn kept(&self) -> (u64, u64) {
+        (self.batch.len() as u64, self.oldest_ms)
     }
 
     /// Records that were dropped for want of an empty batch.
@@ -125,8 +138,9 @@ impl Outbox {
 
 impl RecordSink for Outbox {
     fn push(&mut self, record: FlowRecord) {
+        self.pushed.add_record(&record);
         if self.batch.capacity() == 0 && !self.take_empty_batch() {
-            count(&mut self.dropped, &record);
+            self.dropped.add_record(&record);
             return;
         }
         if self.batch.is_empty() {
@@ -137,11 +151,6 @@ impl RecordSink for Outbox {
             self.hand_over();
         }
     }
-}
-
-fn count(tally: &mut Tally, record: &FlowRecord) {
-    tally.records += 1;
-    tally.volume.add_record(record);
 }
 
 impl Inbox {

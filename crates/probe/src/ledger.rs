@@ -3,13 +3,16 @@
 //! Each side of each identity is counted in another place (the XDP program, the socket, the worker, the cache, the exporter),
 //! so that the sum is a check and not a definition. `balanced` says whether all of them hold.
 
-use crate::worker::WorkerReport;
+use crate::exporting::ExportingCounters;
+use crate::hand_over::UNDER_WAY_MAX;
+use crate::snapshot::{InterfaceSnapshot, Snapshot};
+use crate::worker::WorkerCounters;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt;
-use xdprobe_capture::SourceCounters;
-use xdprobe_capture::xdp::InterfaceCounters;
-use xdprobe_export::{Collector, Exporter, SendErrorKind, Tally};
+use xdprobe_capture::xdp::QueueCounters;
+use xdprobe_capture::{BURST_MAX, SourceCounters};
+use xdprobe_export::{CollectorCounters, ExporterCounters, SendErrorKind, Tally};
 use xdprobe_flow::{CacheCounters, DecodeError, EndReason, Volume};
 
 /// The ledger of a run.
@@ -92,35 +95,27 @@ struct CollectorEntry {
 }
 
 impl Ledger {
-    /// Draws up the ledger of workers that have ended, the XDP programs in front of them, and their exporter.
+    /// Draws up the ledger of what was counted at one moment.
     ///
-    /// `interfaces` are the counters of those interfaces that are captured from with AF_XDP, read once no frame was
-    /// redirected any more.
-    pub fn draw_up(workers: &[WorkerReport], interfaces: &[InterfaceCounters], exporter: &Exporter) -> Self {
+    /// Once everything is at rest each identity holds exactly. Before that it holds to within what is under way between two
+    /// counts, which is bounded by the memory that it lies in: frames of a queue, batches of a worker. See [`Balance`].
+    pub fn draw_up(snapshot: &Snapshot) -> Self {
         let mut sum = Sums::default();
-        workers.iter().for_each(|worker| sum.add(worker));
+        snapshot.workers.iter().for_each(|worker| sum.add(&worker.counters));
         let mut dropped = sum.source.dropped;
-        interfaces.iter().for_each(|interface| dropped += interface.dropped());
+        for InterfaceSnapshot { counters, .. } in &snapshot.interfaces {
+            dropped += counters.dropped();
+            counters.queues.iter().for_each(|queue| dropped += queue.dropped());
+        }
         let drops: u64 = dropped.by_place().iter().map(|(_, packets)| packets).sum();
-        let taken = sum.source.received + sum.source.filtered;
-        let offered = match interfaces {
+        let offered = match &snapshot.interfaces[..] {
             // Files and libpcap have no count of their own of what there was.
-            [] => taken + drops,
-            _ => interfaces.iter().map(|on| on.redirected + on.no_socket + on.driver).sum(),
+            [] => sum.source.taken() + drops,
+            interfaces => interfaces.iter().map(|on| on.counters.offered()).sum(),
         };
-        let exporter_counters = exporter.counters();
+        let ExporterCounters { exported, failed } = snapshot.exporting.exporter;
         let mut lost = sum.dropped;
-        lost += exporter_counters.failed;
-        let undecoded: u64 = sum.undecoded.iter().sum();
-        let exported = exporter_counters.exported;
-        let expired = sum.cache.expired_total();
-        let balanced = [
-            offered == taken + drops,
-            sum.source.received == undecoded + sum.cache.observed.packets,
-            sum.cache.observed == exported.volume + lost.volume + sum.resident,
-            expired == exported.records + lost.records,
-            sum.cache.created == expired + sum.resident_flows,
-        ];
+        lost += failed;
         Self {
             offered: Packets { packets: offered },
             received: PacketsAndOctets { packets: sum.source.received, octets: sum.source.received_octets },
@@ -137,15 +132,15 @@ impl Ledger {
                 records: lost.records,
                 packets: lost.volume.packets,
                 octets: lost.volume.octets,
-                reasons: [("hand_over", sum.dropped.records), ("send", exporter_counters.failed.records)].into(),
+                reasons: [("hand_over", sum.dropped.records), ("send", failed.records)].into(),
             },
             resident: Resident {
                 flows: sum.resident_flows,
                 packets: sum.resident.packets,
                 octets: sum.resident.octets,
             },
-            collectors: exporter.collectors().iter().map(CollectorEntry::from).collect(),
-            balanced: balanced.into_iter().all(|holds| holds),
+            collectors: snapshot.collectors.iter().map(CollectorEntry::from).collect(),
+            balanced: Balance::of(snapshot).holds(),
         }
     }
 
@@ -153,6 +148,81 @@ impl Ledger {
     pub fn is_balanced(&self) -> bool {
         self.balanced
     }
+}
+
+/// The identities, each with what may be under way between its two sides.
+struct Balance<'a> {
+    snapshot: &'a Snapshot,
+    at_rest: bool,
+}
+
+impl<'a> Balance<'a> {
+    fn of(snapshot: &'a Snapshot) -> Self {
+        Self { snapshot, at_rest: snapshot.is_at_rest() }
+    }
+
+    fn holds(&self) -> bool {
+        self.snapshot.interfaces.iter().all(|interface| self.is_received(interface))
+            && self.snapshot.workers.iter().all(|worker| is_observed_and_expired(&worker.counters))
+            && self.is_taken()
+            && self.is_exported()
+    }
+
+    /// What was handed to sockets was taken from them, refused by them, or lies in one of their frames.
+    fn is_received(&self, interface: &InterfaceSnapshot) -> bool {
+        let InterfaceSnapshot { name, redirected_before, counters } = interface;
+        let workers = self.snapshot.workers.iter().filter(|worker| worker.interface == *name);
+        let taken: u64 = workers.map(|worker| worker.counters.source.taken()).sum();
+        let refused: u64 = counters.queues.iter().map(|queue| queue.losses.ring_full + queue.losses.no_frame).sum();
+        // Frames that were shown are given back before they are published as received.
+        let under_way_max = |queue: &QueueCounters| u64::from(queue.report.frame_count) + BURST_MAX as u64;
+        let under_way_max = counters.queues.iter().map(under_way_max).sum();
+        let redirected = |count: u64| count.saturating_sub(counters.offered_again);
+        self.is_between(redirected(*redirected_before), taken + refused, redirected(counters.redirected), under_way_max)
+    }
+
+    /// What caches let go was dropped at hand-over, taken by the exporter, or is under way to it.
+    fn is_taken(&self) -> bool {
+        let Snapshot { workers, exporting, taken_after, .. } = self.snapshot;
+        let mut sum = Sums::default();
+        workers.iter().for_each(|worker| sum.add(&worker.counters));
+        let under_way_max = UNDER_WAY_MAX * workers.len() as u64;
+        let taken_before = exporting.taken;
+        let handed_over = sum.expired.records - sum.dropped.records;
+        let volume = sum.expired.volume - sum.dropped.volume;
+        // Here the later count is the one that was read twice.
+        (taken_before.records..=taken_after.records + if self.at_rest { 0 } else { under_way_max })
+            .contains(&handed_over)
+            && taken_before.volume.packets <= volume.packets
+            && (!self.at_rest || volume == taken_after.volume)
+    }
+
+    /// What the exporter took it sent or lost, or it waits for its datagram to fill.
+    fn is_exported(&self) -> bool {
+        let ExportingCounters { taken, exporter: ExporterCounters { exported, failed }, .. } = self.snapshot.exporting;
+        let done = exported.volume + failed.volume;
+        let waits = exported.records + failed.records <= taken.records && done.packets <= taken.volume.packets;
+        waits && (!self.at_rest || (done == taken.volume && exported.records + failed.records == taken.records))
+    }
+
+    /// Whether a count that is reached later is neither above what came in by now, nor so far below what had come in before
+    /// that more would have to be under way than can be.
+    fn is_between(&self, before: u64, later: u64, now: u64, under_way_max: u64) -> bool {
+        let under_way_max = if self.at_rest { 0 } else { under_way_max };
+        (before.saturating_sub(under_way_max)..=now).contains(&later)
+    }
+}
+
+/// A worker publishes between two turns, so these hold exactly: what was received was observed or not decoded; each flow that was
+/// created was expired or is resident; each record that was expired went the way of all records.
+fn is_observed_and_expired(worker: &WorkerCounters) -> bool {
+    let WorkerCounters { source, undecoded, cache, resident_flows, resident, expired, .. } = worker;
+    source.received == undecoded.iter().sum::<u64>() + cache.observed.packets
+        && cache.created == cache.expired_total() + resident_flows
+        && cache.expired_total() == expired.records
+        && cache.observed == expired.volume + *resident
+        && resident.packets >= *resident_flows
+        && (*resident_flows > 0 || resident.packets == 0)
 }
 
 /// All workers together.
@@ -163,18 +233,20 @@ struct Sums {
     cache: CacheCounters,
     resident: Volume,
     resident_flows: u64,
+    expired: Tally,
     dropped: Tally,
 }
 
 impl Sums {
-    fn add(&mut self, worker: &WorkerReport) {
+    fn add(&mut self, worker: &WorkerCounters) {
         self.source += worker.source;
         add_each(&mut self.undecoded, &worker.undecoded);
         self.cache.observed += worker.cache.observed;
         self.cache.created += worker.cache.created;
         add_each(&mut self.cache.expired, &worker.cache.expired);
         self.resident += worker.resident;
-        self.resident_flows += worker.resident_flows as u64;
+        self.resident_flows += worker.resident_flows;
+        self.expired += worker.expired;
         self.dropped += worker.dropped;
     }
 }
@@ -196,11 +268,10 @@ impl From<Tally> for Records {
     }
 }
 
-impl From<&Collector> for CollectorEntry {
-    fn from(collector: &Collector) -> Self {
-        let counters = collector.counters();
+impl From<&(String, CollectorCounters)> for CollectorEntry {
+    fn from((name, counters): &(String, CollectorCounters)) -> Self {
         Self {
-            collector: collector.name().to_owned(),
+            collector: name.clone(),
             records: counters.records,
             datagrams: counters.datagrams,
             refusals: counters.refusals,
@@ -256,49 +327,103 @@ fn reasons(f: &mut fmt::Formatter<'_>, name: &str, counts: &BTreeMap<&'static st
 #[cfg(test)]
 mod tests {
     use super::*;
-    use xdprobe_export::{Engine, ExporterConfig};
+    use crate::snapshot::WorkerSnapshot;
+    use crate::worker::Phase;
+    use xdprobe_capture::interface::Refused;
+    use xdprobe_capture::xdp::{InterfaceCounters, Losses, QueueReport};
 
-    fn report() -> WorkerReport {
+    /// Ten frames, two of them undecoded; two records, both dropped at hand-over: at rest.
+    fn snapshot() -> Snapshot {
         let observed = Volume { packets: 8, octets: 800 };
         let dropped = Tally { records: 2, datagrams: 0, volume: observed };
-        WorkerReport {
+        let counters = WorkerCounters {
             source: SourceCounters { received: 10, received_octets: 1000, ..SourceCounters::default() },
             undecoded: [2, 0, 0, 0, 0, 0, 0, 0, 0],
             cache: CacheCounters { observed, created: 2, expired: [2, 0, 0, 0, 0, 0] },
-            resident: Volume::default(),
-            resident_flows: 0,
+            expired: dropped,
             dropped,
-            error: None,
-        }
+            phase: Phase::Ended as u64,
+            ..WorkerCounters::default()
+        };
+        let worker = WorkerSnapshot { interface: "tap0".to_owned(), counters, ..WorkerSnapshot::default() };
+        let on = InterfaceSnapshot {
+            name: "tap0".to_owned(),
+            redirected_before: 10,
+            counters: InterfaceCounters { redirected: 10, no_socket: 3, driver: 4, ..InterfaceCounters::default() },
+        };
+        let exporting = ExportingCounters { ended: 1, ..ExportingCounters::default() };
+        Snapshot { workers: vec![worker], interfaces: vec![on], exporting, ..Snapshot::default() }
     }
 
-    fn balanced(change: impl FnOnce(&mut WorkerReport)) -> bool {
-        let exporter = Exporter::new(ExporterConfig { engine: Engine::default(), flush_delay_ms: 0 }, Vec::new());
-        let mut report = report();
-        change(&mut report);
-        let on = InterfaceCounters { redirected: 10, no_socket: 3, driver: 4 };
-        Ledger::draw_up(&[report], &[on], &exporter).is_balanced()
+    fn balanced(change: impl FnOnce(&mut Snapshot)) -> bool {
+        let mut snapshot = snapshot();
+        change(&mut snapshot);
+        Ledger::draw_up(&snapshot).is_balanced()
+    }
+
+    fn queue_of_64_frames(ring_full: u64) -> QueueCounters {
+        let report = QueueReport {
+            zero_copy: false,
+            in_driver: true,
+            huge_pages: false,
+            refused: Refused::Dropped,
+            frame_count: 64,
+            frame_octets: 2048,
+        };
+        QueueCounters { queue: 0, report, losses: Losses { ring_full, no_frame: 0 } }
+    }
+
+    fn worker(snapshot: &mut Snapshot) -> &mut WorkerCounters {
+        &mut snapshot.workers[0].counters
     }
 
     #[test]
     fn balances_only_while_each_identity_holds() {
         assert!(balanced(|_| {}));
-        assert!(!balanced(|report| report.source.received = 9), "a frame was redirected and never received");
-        assert!(!balanced(|report| report.undecoded[1] = 1), "a frame was counted twice");
-        assert!(!balanced(|report| report.dropped.volume.octets = 799), "octets of lost records are missing");
-        assert!(!balanced(|report| report.dropped.records = 1), "a record is neither exported nor lost");
-        assert!(!balanced(|report| report.cache.created = 3), "a flow is gone without a record");
-        assert!(balanced(|report| {
-            report.source.received = 9;
-            report.undecoded[0] = 1;
-            report.source.dropped.ring_full = 1;
+        assert!(!balanced(|it| worker(it).source.filtered = 1), "more frames were taken than were redirected");
+        assert!(!balanced(|it| worker(it).undecoded[1] = 1), "a frame was counted twice");
+        assert!(!balanced(|it| worker(it).dropped.volume.octets = 799), "octets of lost records are missing");
+        assert!(!balanced(|it| worker(it).dropped.records = 1), "a record is neither exported nor lost");
+        assert!(!balanced(|it| worker(it).cache.created = 3), "a flow is gone without a record");
+        assert!(!balanced(|it| worker(it).resident.packets = 1), "a packet is resident in no flow");
+        assert!(
+            !balanced(|it| it.exporting.exporter.exported.records = 1),
+            "a record was sent that nobody handed over"
+        );
+        assert!(!balanced(|it| {
+            worker(it).source.received = 9;
+            worker(it).undecoded[0] = 1;
+        }));
+        assert!(balanced(|it| {
+            worker(it).source.received = 9;
+            worker(it).undecoded[0] = 1;
+            it.interfaces[0].counters.queues.push(queue_of_64_frames(1));
         }));
     }
 
     #[test]
+    fn under_load_no_more_is_missing_than_can_be_under_way() {
+        let with_missing = |missing: u64, handed_over: u64| {
+            balanced(|it| {
+                worker(it).phase = Phase::Running as u64;
+                worker(it).dropped = Tally::default();
+                worker(it).expired.records = handed_over;
+                worker(it).cache.expired[0] = handed_over;
+                worker(it).cache.created = handed_over;
+                let on = &mut it.interfaces[0];
+                on.counters.queues.push(queue_of_64_frames(0));
+                on.redirected_before += missing;
+                on.counters.redirected += 1_000_000;
+            })
+        };
+        assert!(with_missing(128, UNDER_WAY_MAX));
+        assert!(!with_missing(129, UNDER_WAY_MAX), "more frames than the queue has");
+        assert!(!with_missing(128, UNDER_WAY_MAX + 1), "more records than the worker has places for");
+    }
+
+    #[test]
     fn the_text_names_losses_and_leaves_out_what_is_zero() {
-        let exporter = Exporter::new(ExporterConfig { engine: Engine::default(), flush_delay_ms: 0 }, Vec::new());
-        let text = Ledger::draw_up(&[report()], &[], &exporter).to_string();
+        let text = Ledger::draw_up(&snapshot()).to_string();
         assert!(text.contains("undecoded               2 truncated"), "{text}");
         assert!(text.contains("lost at                 2 hand_over"), "{text}");
         assert!(!text.contains("ipv6"), "{text}");

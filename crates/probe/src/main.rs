@@ -11,6 +11,8 @@ mod hand_over;
 mod ledger;
 mod probe;
 mod progress;
+mod published;
+mod snapshot;
 mod worker;
 
 use clap::{Parser, Subcommand};

@@ -7,11 +7,13 @@
 
 use crate::clock::{CaptureClock, Clock, LiveClock};
 use crate::destination::{Destination, FlowFile};
-use crate::exporting::{self, ExportClock};
+use crate::exporting::{self, ExportClock, ExporterBoard};
 use crate::hand_over::{Outbox, Patience, channels};
 use crate::ledger::Ledger;
 use crate::progress::Progress;
-use crate::worker::{Worker, WorkerReport};
+use crate::published::Published;
+use crate::snapshot::{Counted, CountedWorker};
+use crate::worker::Worker;
 use anyhow::{Context, anyhow};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -22,7 +24,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
-use xdprobe_capture::xdp::{InterfaceCounters, XdpConfig, XdpInterface};
+use xdprobe_capture::xdp::{XdpConfig, XdpInterface};
 use xdprobe_capture::{CaptureError, CaptureFile, Filter, Interface, LiveCapture, Source};
 use xdprobe_export::{Collector, Exporter, ExporterConfig, UdpTransport};
 use xdprobe_flow::{Backing, CacheConfig, FlowCache, Timeouts};
@@ -104,8 +106,9 @@ pub fn run(plan: Plan) -> anyhow::Result<Outcome> {
 
     let worker_count = plan.captures.iter().map(CapturePlan::worker_count).sum();
     let (outboxes, inbox) = channels(worker_count, patience);
-    let exporter = spawn("exporter", move || exporting::run(exporter, &inbox, export_clock))?;
-    let mut crew = Crew::new(&plan, clock, outboxes);
+    let board = Arc::new(ExporterBoard::new(&exporter));
+    let mut crew = Crew::new(&plan, clock, outboxes, Arc::clone(&board));
+    let exporter = spawn("exporter", move || exporting::run(exporter, &inbox, export_clock, board))?;
     let started = plan.captures.into_iter().try_for_each(|capture| crew.add(capture)).and_then(|()| crew.await_start());
     if let Err(error) = started {
         crew.dismiss();
@@ -114,11 +117,10 @@ pub fn run(plan: Plan) -> anyhow::Result<Outcome> {
     if live {
         tracing::info!("receiving on {worker_count} queues; SIGINT or SIGTERM exports what is resident and ends");
     }
-    let (workers, interfaces) = crew.watch(&asked)?;
-    let (exporter, finished) = exporter.join().map_err(|_| anyhow!("the exporter died; its records are lost"))?;
-    let counters: Vec<_> = interfaces.iter().map(|watched| watched.counters).collect();
-    let ledger = Ledger::draw_up(&workers, &counters, &exporter);
-    let error = workers.into_iter().find_map(|worker| worker.error).map(anyhow::Error::from);
+    let (worked, counted) = crew.watch(&asked)?;
+    let finished = exporter.join().map_err(|_| anyhow!("the exporter died; its records are lost"))?;
+    let ledger = Ledger::draw_up(&counted.snapshot());
+    let error = worked.err().map(anyhow::Error::from);
     let error = error.or_else(|| finished.err().map(|error| anyhow!("the records' file is incomplete: {error}")));
     Ok(Outcome { ledger, error })
 }
@@ -159,7 +161,7 @@ fn connect(destinations: &[Destination]) -> anyhow::Result<Vec<Collector>> {
     connected.collect()
 }
 
-type WorkerThread = JoinHandle<WorkerReport>;
+type WorkerThread = JoinHandle<Result<(), CaptureError>>;
 
 /// The workers and the interfaces that they read from.
 struct Crew {
@@ -171,24 +173,18 @@ struct Crew {
     stop: Arc<AtomicBool>,
     outboxes: std::vec::IntoIter<Outbox>,
     cores: CoreList,
-    interfaces: Vec<Arc<XdpInterface>>,
+    counted: Counted,
     threads: Vec<WorkerThread>,
     /// Each worker says once whether it could start.
     starts: (Sender<anyhow::Result<()>>, Receiver<anyhow::Result<()>>),
     progress: Option<Progress>,
 }
 
-/// An interface whose frames are redirected no more, and what was counted on it until then.
-struct Watched {
-    counters: InterfaceCounters,
-    _on: Arc<XdpInterface>,
-}
-
 /// How often the watching thread looks after its workers.
 const WATCH_INTERVAL: Duration = Duration::from_millis(20);
 
 impl Crew {
-    fn new(plan: &Plan, clock: LiveClock, outboxes: Vec<Outbox>) -> Self {
+    fn new(plan: &Plan, clock: LiveClock, outboxes: Vec<Outbox>, exporter: Arc<ExporterBoard>) -> Self {
         let live = !matches!(plan.captures[..], [CapturePlan::File { .. }]);
         let starts = bounded(outboxes.len().max(1));
         let cache = CacheConfig {
@@ -206,7 +202,7 @@ impl Crew {
             stop: Arc::default(),
             cores: CoreList::new(plan),
             outboxes: outboxes.into_iter(),
-            interfaces: Vec::new(),
+            counted: Counted { workers: Vec::new(), interfaces: Vec::new(), exporter },
             threads: Vec::new(),
             starts,
             progress: None,
@@ -220,27 +216,26 @@ impl Crew {
                 let file = CaptureFile::open(&path, filter.as_ref())?;
                 self.progress = Progress::of_file(&path, file.progress());
                 let input = self.input.unwrap_or(0);
-                self.spawn("file", None, CaptureClock::default(), input, move || Ok(file))
+                self.spawn("file", None, None, CaptureClock::default(), input, move || Ok(file))
             }
             CapturePlan::Pcap { interface, filter } => {
                 let input = self.input_of(&interface);
                 let core = self.cores.next_if_chosen();
                 let opened = LiveCapture::open(&interface.name, filter.as_ref())?;
                 tracing::info!("{}: captured through libpcap", interface.name);
-                self.spawn(&interface.name, core, self.clock, input, move || Ok(opened))
+                self.spawn(&interface.name, None, core, self.clock, input, move || Ok(opened))
             }
             CapturePlan::Xdp { interface, config, queues } => {
                 let input = self.input_of(&interface);
                 let on = Arc::new(XdpInterface::attach(interface, config)?);
                 tracing::info!("{on}");
-                self.interfaces.push(Arc::clone(&on));
+                self.counted.interfaces.push(Arc::clone(&on));
                 queues.into_iter().try_for_each(|queue| {
-                    let name = format!("{}/{queue}", on.interface().name);
-                    let on = Arc::clone(&on);
+                    let (on, interface) = (Arc::clone(&on), on.interface().name.clone());
                     let core = self.cores.next();
-                    self.spawn(&name.clone(), core, self.clock, input, move || {
+                    self.spawn(&interface.clone(), Some(queue), core, self.clock, input, move || {
                         let opened = on.open_queue(queue)?;
-                        tracing::info!("{name}: {}", opened.report());
+                        tracing::info!("{interface}/{queue}: {}", opened.report());
                         Ok(opened)
                     })
                 })
@@ -251,7 +246,8 @@ impl Crew {
     /// Starts one worker; it opens its source on its own thread, once it is pinned and has its cache.
     fn spawn<S: Source + 'static, C: Clock + 'static>(
         &mut self,
-        name: &str,
+        interface: &str,
+        queue: Option<u32>,
         core: Option<usize>,
         clock: C,
         input: u16,
@@ -259,8 +255,10 @@ impl Crew {
     ) -> anyhow::Result<()> {
         let outbox = self.outboxes.next().ok_or_else(|| anyhow!("more workers than were planned"))?;
         let (cache, stop, started) = (self.cache, Arc::clone(&self.stop), self.starts.0.clone());
-        let label = name.to_owned();
-        self.threads.push(spawn(name, move || {
+        let label = queue.map_or_else(|| interface.to_owned(), |queue| format!("{interface}/{queue}"));
+        let published = Arc::new(Published::new());
+        self.counted.workers.push(CountedWorker { interface: interface.to_owned(), published: Arc::clone(&published) });
+        self.threads.push(spawn(&label.clone(), move || {
             let ready = pin(&label, core).and_then(|()| {
                 let cache = FlowCache::new(&cache)
                     .with_context(|| format!("no memory for {} flows; lower --flows-per-queue", cache.flows_max))?;
@@ -270,15 +268,15 @@ impl Crew {
             match ready {
                 Ok((source, cache)) => {
                     let _ = started.send(Ok(()));
-                    let report = Worker::new(source, clock, cache, outbox, input, stop).run();
-                    if let (Some(error), false) = (&report.error, C::DRIVEN_BY_FRAMES) {
+                    let worked = Worker::new(source, clock, cache, outbox, input, published, stop).run();
+                    if let (Err(error), false) = (&worked, C::DRIVEN_BY_FRAMES) {
                         tracing::error!("{label}: {error}");
                     }
-                    report
+                    worked
                 }
                 Err(error) => {
                     let _ = started.send(Err(error));
-                    WorkerReport::default()
+                    Ok(())
                 }
             }
         })?);
@@ -299,9 +297,9 @@ impl Crew {
         }
     }
 
-    /// Waits for the end, of the sources or by the operator's wish, and returns what workers and interfaces counted. The
-    /// interfaces come back too: their programs are detached once the ledger has been drawn up.
-    fn watch(self, asked: &AtomicBool) -> anyhow::Result<(Vec<WorkerReport>, Vec<Watched>)> {
+    /// Waits for the end, of the sources or by the operator's wish, and returns whether a source failed, and where all was
+    /// counted: the interfaces' programs are detached once the ledger has been drawn up.
+    fn watch(self, asked: &AtomicBool) -> anyhow::Result<(Result<(), CaptureError>, Counted)> {
         drop(self.outboxes);
         while !asked.load(Ordering::Relaxed) && self.threads.iter().any(|thread| !thread.is_finished()) {
             thread::sleep(WATCH_INTERVAL);
@@ -311,14 +309,14 @@ impl Crew {
         }
         drop(self.progress);
         // From here on the host gets its frames again; what was redirected by now is read to its end.
-        self.interfaces.iter().for_each(|on| on.stop_redirecting());
-        let interfaces = self.interfaces.into_iter().map(|on| Watched { counters: on.counters(), _on: on }).collect();
+        self.counted.interfaces.iter().for_each(|on| on.stop_redirecting());
         self.stop.store(true, Ordering::Relaxed);
-        let reports = self.threads.into_iter().map(|thread| {
+        let ended = self.threads.into_iter().map(|thread| {
             let name = thread.thread().name().unwrap_or("a worker").to_owned();
             thread.join().map_err(|_| anyhow!("{name} died, and what it had counted with it; please report this"))
         });
-        Ok((reports.collect::<anyhow::Result<_>>()?, interfaces))
+        let ended: Vec<_> = ended.collect::<anyhow::Result<_>>()?;
+        Ok((ended.into_iter().collect(), self.counted))
     }
 
     fn input_of(&self, interface: &Interface) -> u16 {

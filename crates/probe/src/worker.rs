@@ -2,12 +2,14 @@
 
 use crate::clock::Clock;
 use crate::hand_over::Outbox;
+use crate::published::Published;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use xdprobe_capture::{CaptureError, Frame, Received, Source, SourceCounters};
 use xdprobe_export::{Moment, Tally};
 use xdprobe_flow::{Arrival, BURST_MAX, CacheCounters, DecodeError, FlowCache, HAND_ROUND_MS, Link, Volume, decode};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 const _: () = assert!(xdprobe_capture::BURST_MAX <= BURST_MAX, "a burst of frames fits one of packets");
 
@@ -24,29 +26,83 @@ pub struct Worker<S, C> {
     /// The moment of the last turn that metered anything.
     metered: Moment,
     undecoded: Undecoded,
+    turns: Turns,
+    /// Frames taken from the source as of the last turn, and when that was, in ms of uptime.
+    taken: u64,
+    turned_ms: u64,
+    /// Time for which the link was down, in ms.
+    down_ms: u64,
+    /// Uptime at which the counters are to be published, and losses to be looked for, in ms.
+    publish_due_ms: u64,
+    look_due_ms: u64,
+    published: Arc<Published<WorkerCounters>>,
     stop: Arc<AtomicBool>,
 }
 
 /// Frames without a packet in them, by [`DecodeError::index`].
 pub type Undecoded = [u64; DecodeError::REASONS.len()];
 
-/// What a worker did, told when it ends.
-#[derive(Debug, Default)]
-pub struct WorkerReport {
+/// What a worker did, as it publishes it: after a turn, so that no packet is between two counts.
+#[derive(Clone, Copy, Debug, Default, FromBytes, Immutable, IntoBytes, KnownLayout)]
+#[repr(C)]
+pub struct WorkerCounters {
     /// What its source saw and lost.
     pub source: SourceCounters,
     /// Frames that were not decoded.
     pub undecoded: Undecoded,
     /// What its cache did.
     pub cache: CacheCounters,
-    /// What is resident, counted flow by flow, and how many flows that is.
-    pub resident: Volume,
     /// Flows resident.
-    pub resident_flows: usize,
+    pub resident_flows: u64,
+    /// What is resident: what was observed and not let go; at the end, counted flow by flow.
+    pub resident: Volume,
+    /// Records that its cache let go.
+    pub expired: Tally,
     /// Records that were dropped at hand-over.
     pub dropped: Tally,
-    /// Why it ended, where that was no end of the file and no wish of the operator's.
-    pub error: Option<CaptureError>,
+    /// Records that wait to be handed over, and when the oldest of them came, in ms of uptime.
+    pub kept: u64,
+    /// See `kept`.
+    pub kept_since_ms: u64,
+    /// Its turns.
+    pub turns: Turns,
+    /// Time for which its link was down, in ms.
+    pub down_ms: u64,
+    /// A [`Phase`].
+    pub phase: u64,
+}
+
+/// Turns, by what came of them.
+#[derive(Clone, Copy, Debug, Default, FromBytes, Immutable, IntoBytes, KnownLayout)]
+#[repr(C)]
+pub struct Turns {
+    /// Nothing was waiting.
+    pub idle: u64,
+    /// Frames were.
+    pub busy: u64,
+    /// Of these, those that found a whole burst, and left more behind perhaps.
+    pub full: u64,
+}
+
+impl WorkerCounters {
+    /// How far it has come.
+    pub fn phase(&self) -> Phase {
+        let phases = [Phase::Opening, Phase::Running, Phase::Down];
+        phases.into_iter().find(|&phase| phase as u64 == self.phase).unwrap_or(Phase::Ended)
+    }
+}
+
+/// How far a worker has come, as [`WorkerCounters::phase`] has it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Phase {
+    /// It has not begun.
+    Opening,
+    /// It receives.
+    Running,
+    /// Its link is down; it goes on by itself when the link is back.
+    Down,
+    /// It has ended.
+    Ended,
 }
 
 /// Sets that the clock hand passes in one turn: 15 000 places, some 50 us. A live worker that owes more comes back for it
@@ -54,30 +110,56 @@ pub struct WorkerReport {
 const EXPIRE_SETS_MAX: usize = 1_000;
 /// The longest that a worker sleeps: the hand then has a tenth of its round to go.
 const WAIT_MAX: Duration = Duration::from_millis(50);
+/// How often counters are published while frames keep coming, in ms: each time is some tens of ns. A worker that has nothing
+/// to do publishes before it sleeps.
+const PUBLISH_MS: u64 = 1;
+/// How often the system is asked what was lost, in ms.
+const LOOK_MS: u64 = 1_000;
 /// What a ring or buffer holds when the probe is stopped is still read, but no longer than this, in ms.
 const STOPPING_MS_MAX: u64 = 200;
 
 impl<S: Source, C: Clock> Worker<S, C> {
-    /// A worker that meters what `source` gives into `cache` until `stop` is set.
-    pub fn new(source: S, clock: C, cache: FlowCache, outbox: Outbox, input: u16, stop: Arc<AtomicBool>) -> Self {
-        let arrivals = Vec::with_capacity(BURST_MAX);
-        let (metered, undecoded) = (Moment::default(), Undecoded::default());
-        Self { source, clock, cache, outbox, input, arrivals, metered, undecoded, stop }
+    /// A worker that meters what `source` gives into `cache` until `stop` is set, and publishes what it counts.
+    pub fn new(
+        source: S,
+        clock: C,
+        cache: FlowCache,
+        outbox: Outbox,
+        input: u16,
+        published: Arc<Published<WorkerCounters>>,
+        stop: Arc<AtomicBool>,
+    ) -> Self {
+        Self {
+            source,
+            clock,
+            cache,
+            outbox,
+            input,
+            arrivals: Vec::with_capacity(BURST_MAX),
+            metered: Moment::default(),
+            undecoded: Undecoded::default(),
+            turns: Turns::default(),
+            taken: 0,
+            turned_ms: 0,
+            down_ms: 0,
+            publish_due_ms: 0,
+            look_due_ms: LOOK_MS,
+            published,
+            stop,
+        }
     }
 
     /// Works until the source ends or somebody stops it, then exports all that is resident.
-    pub fn run(mut self) -> WorkerReport {
-        let error = self.work().err();
+    ///
+    /// # Errors
+    ///
+    /// Why it ended, where that was no end of the file and no wish of the operator's. All is exported then too.
+    pub fn run(mut self) -> Result<(), CaptureError> {
+        let worked = self.work();
         self.drain();
-        WorkerReport {
-            source: self.source.counters(),
-            undecoded: self.undecoded,
-            cache: *self.cache.counters(),
-            resident: self.cache.resident(),
-            resident_flows: self.cache.len(),
-            dropped: self.outbox.dropped(),
-            error,
-        }
+        self.source.look_for_losses();
+        self.published.publish(&WorkerCounters { resident: self.cache.resident(), ..self.counters(Phase::Ended) });
+        worked
     }
 
     fn work(&mut self) -> Result<(), CaptureError> {
@@ -85,6 +167,7 @@ impl<S: Source, C: Clock> Worker<S, C> {
         loop {
             let stopping = self.stop.load(Ordering::Relaxed);
             let turn = self.turn()?;
+            self.tell(&turn);
             match turn.received {
                 Received::End => return Ok(()),
                 Received::Nothing if stopping => return Ok(()),
@@ -129,6 +212,51 @@ impl<S: Source, C: Clock> Worker<S, C> {
         let expired_all = self.cache.expire(now.uptime_ms, sets_max, &mut self.outbox);
         self.outbox.end_turn();
         Ok(Turn { received: received?, expired_all, now_ms: now.uptime_ms })
+    }
+
+    /// Publishes what this turn counted, or lets the next one do that as well.
+    fn tell(&mut self, turn: &Turn) {
+        let Turn { received, now_ms, .. } = *turn;
+        match received {
+            Received::Frames => self.turns.busy += 1,
+            Received::Nothing | Received::End => self.turns.idle += 1,
+        }
+        let (taken_before, turned_before_ms) = (self.taken, self.turned_ms);
+        (self.taken, self.turned_ms) = (self.source.counters().taken(), now_ms);
+        self.turns.full += u64::from(self.taken - taken_before == xdprobe_capture::BURST_MAX as u64);
+        if self.source.is_down() {
+            self.down_ms += now_ms - turned_before_ms;
+        }
+        if now_ms < self.publish_due_ms && received == Received::Frames {
+            return;
+        }
+        if now_ms >= self.look_due_ms {
+            self.look_due_ms = now_ms + LOOK_MS;
+            self.source.look_for_losses();
+        }
+        let phase = if self.source.is_down() { Phase::Down } else { Phase::Running };
+        self.publish_due_ms = now_ms + PUBLISH_MS;
+        self.published.publish(&self.counters(phase));
+    }
+
+    /// What it has counted, between two turns.
+    fn counters(&self, phase: Phase) -> WorkerCounters {
+        let (cache, expired) = (*self.cache.counters(), self.outbox.pushed());
+        let (kept, kept_since_ms) = self.outbox.kept();
+        WorkerCounters {
+            source: self.source.counters(),
+            undecoded: self.undecoded,
+            cache,
+            resident_flows: self.cache.len() as u64,
+            resident: cache.observed - expired.volume,
+            expired,
+            dropped: self.outbox.dropped(),
+            kept,
+            kept_since_ms,
+            turns: self.turns,
+            down_ms: self.down_ms,
+            phase: phase as u64,
+        }
     }
 
     /// In a capture file minutes may pass between two packets: what falls due in them is expired then, and not when the next

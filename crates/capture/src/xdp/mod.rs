@@ -10,6 +10,7 @@ mod queue;
 mod socket_options;
 
 pub use queue::{QueueReport, XdpQueue};
+pub use socket_options::Losses;
 
 use crate::interface::Refused;
 use crate::{CaptureError, Dropped, Filter, Interface};
@@ -17,10 +18,10 @@ use aya::maps::{MapData, PerCpuArray, XskMap};
 use aya::programs::links::FdLink;
 use aya::programs::{ProgramError, Xdp, xdp::XdpMode};
 use aya::{Ebpf, EbpfLoader};
-use socket_options::Losses;
 use std::fmt;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 /// Which ways of AF_XDP are tried.
@@ -64,10 +65,11 @@ pub struct XdpInterface {
     /// Frames of more than one buffer are let through.
     frags: bool,
     sockets: Mutex<XskMap<MapData>>,
-    /// Each socket that was opened, for its counters, and what the driver does with frames that it refuses.
-    opened: Mutex<Vec<(OwnedFd, Refused)>>,
+    opened: Mutex<Vec<Opened>>,
     counters: PerCpuArray<MapData, u64>,
     driver_drops_before: u64,
+    /// As last read: an interface that is gone has no counts any more.
+    driver_drops: AtomicU64,
     tunables: Vec<(&'static str, u64)>,
     // Dropped in this order: the program is detached, then promiscuous mode is left, then the maps go.
     _link: FdLink,
@@ -75,31 +77,71 @@ pub struct XdpInterface {
     _program: Ebpf,
 }
 
-/// What the XDP program counted, in packets, and the driver before it.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+/// A queue that was opened, with its socket for what that refused.
+struct Opened {
+    queue: u32,
+    report: QueueReport,
+    socket: OwnedFd,
+}
+
+/// What an interface counted, in packets: the driver, the XDP program behind it, and the sockets.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct InterfaceCounters {
     /// Handed to a socket.
     pub redirected: u64,
+    /// Of these, frames that are counted once more since their driver offered them again after the socket had refused them.
+    pub offered_again: u64,
     /// Passed on to the host: their queue had no socket.
     pub no_socket: u64,
     /// Dropped by the driver since the start.
     pub driver: u64,
+    /// Each open queue.
+    pub queues: Vec<QueueCounters>,
+}
+
+/// A queue's socket, and what that refused.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct QueueCounters {
+    /// The queue.
+    pub queue: u32,
+    /// What it got.
+    pub report: QueueReport,
+    /// What it refused, in packets.
+    pub losses: Losses,
 }
 
 impl InterfaceCounters {
-    /// The losses among them.
+    /// What came to the observation point.
+    #[must_use]
+    pub fn offered(&self) -> u64 {
+        self.redirected - self.offered_again + self.no_socket + self.driver
+    }
+
+    /// The losses that belong to no queue of ours.
     #[must_use]
     pub fn dropped(&self) -> Dropped {
         Dropped { driver: self.driver, no_socket: self.no_socket, ..Dropped::default() }
     }
 
-    /// Takes out what a socket has counted too.
-    fn count_once(&mut self, losses: Losses, refused: Refused) {
-        match refused {
+    /// Adds a queue whose socket refused so many, and takes out of the other counts what the socket has counted too.
+    fn add(&mut self, queue: u32, report: QueueReport, mut losses: Losses) {
+        match report.refused {
             Refused::Dropped => {}
             Refused::CountedAgain => self.driver = self.driver.saturating_sub(losses.ring_full + losses.no_frame),
-            Refused::OfferedAgain => self.redirected = self.redirected.saturating_sub(losses.ring_full),
+            Refused::OfferedAgain => {
+                // A full ring has delayed these frames and not lost them.
+                self.offered_again += std::mem::take(&mut losses.ring_full);
+            }
         }
+        self.queues.push(QueueCounters { queue, report, losses });
+    }
+}
+
+impl QueueCounters {
+    /// The losses of this queue.
+    #[must_use]
+    pub fn dropped(&self) -> Dropped {
+        Dropped { ring_full: self.losses.ring_full, no_frame: self.losses.no_frame, ..Dropped::default() }
     }
 }
 
@@ -138,6 +180,7 @@ impl XdpInterface {
             program.take_map("counters").and_then(|map| PerCpuArray::try_from(map).ok()).ok_or_else(no_map)?;
         let mut this = Self {
             driver_drops_before,
+            driver_drops: AtomicU64::new(0),
             interface,
             config,
             in_driver,
@@ -171,7 +214,8 @@ impl XdpInterface {
         }
         let opened = XdpQueue::open(&self.interface, queue, &self.config, self.in_driver, self.frags)?;
         let socket = opened.share_socket().map_err(|error| failed(error.to_string()))?;
-        self.opened.lock().unwrap_or_else(PoisonError::into_inner).push((socket, opened.refused()));
+        let entry = Opened { queue, report: opened.report(), socket };
+        self.opened.lock().unwrap_or_else(PoisonError::into_inner).push(entry);
         self.set_socket(queue, opened.socket_fd()).map_err(failed)?;
         Ok(opened)
     }
@@ -187,15 +231,22 @@ impl XdpInterface {
         socket_options::await_drivers();
     }
 
-    /// What was counted before the sockets.
+    /// What was counted on the interface: some system calls for each queue, so at most once a second while it receives.
+    ///
+    /// The counts are read against the way of a frame, so that none is in a later count and not yet in an earlier one:
+    /// drivers' own, then sockets', then the program's.
     #[must_use]
     pub fn counters(&self) -> InterfaceCounters {
-        let sum = |index| self.counters.get(&index, 0).map_or(0, |values| values.iter().sum());
         let driver = self.interface.driver_drops().saturating_sub(self.driver_drops_before);
-        let mut counters = InterfaceCounters { redirected: sum(0), no_socket: sum(1), driver };
-        for (socket, refused) in self.opened.lock().unwrap_or_else(PoisonError::into_inner).iter() {
-            let losses = socket_options::losses(socket.as_raw_fd()).unwrap_or_default();
-            counters.count_once(losses, *refused);
+        let driver = self.driver_drops.fetch_max(driver, Ordering::Relaxed).max(driver);
+        let opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
+        let refused = |entry: &Opened| socket_options::losses(entry.socket.as_raw_fd()).unwrap_or_default();
+        let losses: Vec<_> = opened.iter().map(refused).collect();
+        let sum = |index| self.counters.get(&index, 0).map_or(0, |values| values.iter().sum());
+        let mut counters =
+            InterfaceCounters { redirected: sum(0), no_socket: sum(1), driver, ..InterfaceCounters::default() };
+        for (Opened { queue, report, .. }, losses) in opened.iter().zip(losses) {
+            counters.add(*queue, *report, losses);
         }
         counters
     }
@@ -319,12 +370,20 @@ mod tests {
     #[test]
     fn what_a_socket_refused_is_counted_once_whatever_the_driver_does_with_it() {
         let counted = |refused| {
-            let mut counters = InterfaceCounters { redirected: 100, no_socket: 0, driver: 15 };
-            counters.count_once(Losses { ring_full: 10, no_frame: 2 }, refused);
-            (counters.redirected, counters.driver)
+            let report = QueueReport {
+                zero_copy: false,
+                in_driver: true,
+                huge_pages: false,
+                refused,
+                frame_count: 1,
+                frame_octets: 2048,
+            };
+            let mut counters = InterfaceCounters { redirected: 100, driver: 15, ..InterfaceCounters::default() };
+            counters.add(0, report, Losses { ring_full: 10, no_frame: 2 });
+            (counters.offered() - counters.driver, counters.driver, counters.queues[0].dropped().ring_full)
         };
-        assert_eq!(counted(Refused::Dropped), (100, 15));
-        assert_eq!(counted(Refused::CountedAgain), (100, 3));
-        assert_eq!(counted(Refused::OfferedAgain), (90, 15));
+        assert_eq!(counted(Refused::Dropped), (100, 15, 10));
+        assert_eq!(counted(Refused::CountedAgain), (100, 3, 10));
+        assert_eq!(counted(Refused::OfferedAgain), (90, 15, 0));
     }
 }

@@ -8,7 +8,7 @@
 use super::{Mode, XdpConfig, errno, in_one_line, socket_options};
 use crate::filter::Matcher;
 use crate::interface::Refused;
-use crate::{BURST_MAX, CaptureError, Dropped, Filter, Frame, Interface, Received, Source, SourceCounters};
+use crate::{BURST_MAX, CaptureError, Filter, Frame, Interface, Received, Source, SourceCounters};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::fmt;
 use std::io;
@@ -24,7 +24,6 @@ pub struct XdpQueue {
     interface: String,
     queue: u32,
     report: QueueReport,
-    refused: Refused,
     busy_poll: bool,
     filter: Option<Matcher>,
     burst: Box<[FrameDesc; BURST_MAX]>,
@@ -64,6 +63,8 @@ pub struct QueueReport {
     pub in_driver: bool,
     /// The frames stand on reserved huge pages.
     pub huge_pages: bool,
+    /// What the driver does with frames that the socket refuses.
+    pub refused: Refused,
     /// Frames.
     pub frame_count: u32,
     /// Octets of each.
@@ -132,10 +133,10 @@ impl XdpQueue {
                 zero_copy,
                 in_driver,
                 huge_pages: bound.huge_pages,
+                refused: interface.driver.refused(in_driver, zero_copy),
                 frame_count: frame_count.get(),
                 frame_octets: layout.frame_octets,
             },
-            refused: interface.driver.refused(in_driver, zero_copy),
             busy_poll: config.busy_poll,
             filter: config.filter.as_ref().map(Filter::matcher),
             burst: Box::new([FrameDesc::default(); BURST_MAX]),
@@ -171,11 +172,6 @@ impl XdpQueue {
         socket.try_clone_to_owned()
     }
 
-    /// What the driver does with frames that the socket refuses.
-    pub(super) fn refused(&self) -> Refused {
-        self.refused
-    }
-
     /// Gives the idle frames back to the kernel, or keeps them until next time.
     #[inline]
     fn fill(&mut self) {
@@ -196,14 +192,19 @@ impl XdpQueue {
             _ => State::Running,
         };
         if state != self.state {
-            let Self { interface, queue, .. } = self;
-            match state {
-                State::Down => tracing::warn!("{interface} queue {queue}: link is down; flows are kept"),
-                State::Running => tracing::info!("{interface} queue {queue}: link is up again"),
-                State::Gone => tracing::warn!("{interface} queue {queue}: the interface is gone"),
-            }
-            self.state = state;
+            self.enter(state);
         }
+    }
+
+    #[cold]
+    fn enter(&mut self, state: State) {
+        let Self { interface, queue, .. } = self;
+        match state {
+            State::Down => tracing::warn!("{interface} queue {queue}: link is down; flows are kept"),
+            State::Running => tracing::info!("{interface} queue {queue}: link is up again"),
+            State::Gone => tracing::warn!("{interface} queue {queue}: the interface is gone"),
+        }
+        self.state = state;
     }
 
     /// Shows the frame that `descriptor` completes, if it does complete one.
@@ -267,6 +268,9 @@ impl Source for XdpQueue {
             return if gone { Err(CaptureError::Gone(self.interface.clone())) } else { Ok(Received::Nothing) };
         }
         self.fruitless_waits = 0;
+        if self.state == State::Down {
+            self.enter(State::Running);
+        }
         Ok(Received::Frames)
     }
 
@@ -289,13 +293,13 @@ impl Source for XdpQueue {
         }
     }
 
-    fn counters(&mut self) -> SourceCounters {
-        if let Ok(losses) = socket_options::losses(self.socket_fd()) {
-            // Where the driver tries again, a full ring has delayed frames and not lost them.
-            let ring_full = if self.refused == Refused::OfferedAgain { 0 } else { losses.ring_full };
-            self.counters.dropped = Dropped { ring_full, no_frame: losses.no_frame, ..Dropped::default() };
-        }
+    /// What its socket refused is counted by the interface: see [`InterfaceCounters`](super::InterfaceCounters).
+    fn counters(&self) -> SourceCounters {
         self.counters
+    }
+
+    fn is_down(&self) -> bool {
+        self.state == State::Down
     }
 }
 
