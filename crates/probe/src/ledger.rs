@@ -345,7 +345,7 @@ mod tests {
             phase: Phase::Ended as u64,
             ..WorkerCounters::default()
         };
-        let worker = WorkerSnapshot { interface: "tap0".to_owned(), counters, ..WorkerSnapshot::default() };
+        let worker = WorkerSnapshot { interface: "tap0".to_owned(), counters };
         let on = InterfaceSnapshot {
             name: "tap0".to_owned(),
             redirected_before: 10,
