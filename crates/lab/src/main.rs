@@ -1,14 +1,18 @@
 //! The lab's own program: traffic and a collector from a shell.
 
+use std::fs::File;
+use std::io::BufWriter;
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
+use xdprobe_lab::capture_file::{Kind, Recipe};
 use xdprobe_lab::collector::{Collector, Keep};
 use xdprobe_lab::plain;
 use xdprobe_lab::send::{Options, Report, Sender};
@@ -32,8 +36,29 @@ enum Command {
     Send(Options),
     /// Send known frames through a packet socket, on any driver, and print as JSON what was sent
     SendPlain(plain::Options),
+    /// Write a large capture file from a seed and print as JSON what is in it
+    Capture(Capture),
     /// Collect NetFlow v1, v5 and v7 until SIGINT or SIGTERM and print as JSON what came, and what was wrong with it
     Collect(Collect),
+}
+
+#[derive(Args)]
+struct Capture {
+    /// What it is like
+    #[arg(short, long, value_enum)]
+    kind: Kind,
+    /// Packets, instead of as many as captures of this kind have
+    #[arg(short = 'n', long, value_name = "N")]
+    packets: Option<u32>,
+    /// Flows, instead of as many as captures of this kind have
+    #[arg(short, long, value_name = "N")]
+    flows: Option<u32>,
+    /// Same seed, same octets
+    #[arg(short, long, default_value_t = 1)]
+    seed: u64,
+    /// File to write
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
 }
 
 #[derive(Args)]
@@ -50,6 +75,7 @@ fn main() -> ExitCode {
     let done = match Arguments::parse().command {
         Command::Send(options) => send(&options),
         Command::SendPlain(options) => send_plain(&options),
+        Command::Capture(options) => capture(&options),
         Command::Collect(options) => collect(&options),
     };
     match done {
@@ -80,6 +106,19 @@ fn send_plain(options: &plain::Options) -> Result<()> {
     println!("{}", serde_json::to_string(&plain::send(options, &stop)?)?);
     Ok(())
 }
+
+fn capture(options: &Capture) -> Result<()> {
+    let Capture { kind, packets, flows, seed, file } = options;
+    let usual = Recipe::of(*kind, *seed);
+    let recipe = Recipe { packets: packets.unwrap_or(usual.packets), flows: flows.unwrap_or(usual.flows), ..usual };
+    let written = || recipe.write(BufWriter::with_capacity(WRITE_OCTETS, File::create(file)?));
+    let truth = written().with_context(|| format!("writing {}", file.display()))?;
+    println!("{}", serde_json::to_string(&truth)?);
+    Ok(())
+}
+
+/// Octets of a capture file that are written at a time.
+const WRITE_OCTETS: usize = 1 << 20;
 
 fn collect(options: &Collect) -> Result<()> {
     let mut signals = Signals::new([SIGINT, SIGTERM])?;

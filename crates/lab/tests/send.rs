@@ -2,11 +2,13 @@
 #![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
 mod capture;
+mod seen;
 
 use std::time::Duration;
 
-use capture::{Capture, Seen, count};
+use capture::Capture;
 use etherparse::Ipv4HeaderSlice;
+use seen::{Seen, count};
 use xdprobe_lab::frames::{ByteOrder, Ethernet, PcapWriter, Resolution, fragments, ip_offset, udp};
 use xdprobe_lab::interface::{driver_counters, sum_of};
 use xdprobe_lab::namespace::{Namespace, VethOptions};

@@ -1,0 +1,36 @@
+//! What a capture file's truth says is what others find in it.
+#![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
+
+mod seen;
+
+use std::process::Command;
+
+use seen::{Seen, count, read};
+use tempfile::NamedTempFile;
+
+#[test]
+fn its_truth_is_what_is_found_in_it() {
+    for kind in ["realistic", "worst"] {
+        let file = NamedTempFile::new().unwrap();
+        let written = Command::new(env!("CARGO_BIN_EXE_xdprobe-lab"))
+            .args(["capture", "--kind", kind, "--packets", "30000", "--flows", "4001", "--seed", "7"])
+            .arg(file.path())
+            .output()
+            .unwrap();
+        assert!(written.status.success(), "{written:?}");
+        let truth: serde_json::Value = serde_json::from_slice(&written.stdout).unwrap();
+        let frames = read(file.path());
+        let seen = count(&frames);
+        let wanted = Seen {
+            packets: 30_000,
+            ipv4_packets: 30_000,
+            flows: 4_001,
+            frame_octets: seen.frame_octets,
+            octets: truth["octets"].as_u64().unwrap(),
+            ..Seen::default()
+        };
+        assert_eq!(seen, wanted, "{truth}");
+        assert_eq!((&truth["packets"], &truth["flows"]), (&30_000.into(), &4_001.into()));
+        assert_eq!(truth["file_octets"], std::fs::metadata(file.path()).unwrap().len());
+    }
+}
