@@ -5,7 +5,8 @@
 //! never later than that, however fast the file is read, and however it arrives.
 
 use crate::filter::Matcher;
-use crate::{BURST_MAX, CaptureError, Filter, Frame, Received, Source, SourceCounters};
+use crate::sampling::Sampler;
+use crate::{BURST_MAX, CaptureError, Filter, Frame, Received, Sampling, Source, SourceCounters};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use pcap_parser::traits::{PcapNGPacketBlock, PcapReaderIterator};
 use pcap_parser::{
@@ -28,6 +29,7 @@ pub struct CaptureFile {
     reader: Box<dyn PcapReaderIterator + Send>,
     section: Section,
     filter: Option<Matcher>,
+    sampler: Sampler,
     counters: SourceCounters,
     last_ns: u64,
     burst: Burst,
@@ -90,6 +92,7 @@ impl CaptureFile {
             reader,
             section: Section::default(),
             filter: filter.map(Filter::matcher),
+            sampler: Sampling::NONE.sampler(0),
             counters: SourceCounters::default(),
             last_ns: 0,
             burst: Burst::default(),
@@ -97,6 +100,12 @@ impl CaptureFile {
             ended: false,
             progress: Arc::default(),
         })
+    }
+
+    /// The same file, sampled before it is filtered: of each two runs the same frames are shown, by chance too.
+    #[must_use]
+    pub fn sampled(self, sampling: Sampling) -> Self {
+        Self { sampler: sampling.sampler(0), ..self }
     }
 
     /// Octets of the file that were read so far, kept up to date with each burst: for whoever shows it.
@@ -178,7 +187,9 @@ impl Source for CaptureFile {
                 }
                 self.last_ns = captured_ns;
                 self.burst.frames += 1;
-                if self.filter.as_mut().map_or(Ok(true), |filter| filter.wants(&frame))? {
+                if !self.sampler.takes_next() {
+                    self.counters.sampled_out += 1;
+                } else if self.filter.as_mut().map_or(Ok(true), |filter| filter.wants(&frame))? {
                     self.counters.received += 1;
                     self.counters.received_octets += u64::from(frame.wire_octets);
                     each(frame);

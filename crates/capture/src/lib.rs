@@ -9,12 +9,14 @@ mod file;
 mod filter;
 pub mod interface;
 mod live;
+mod sampling;
 pub mod xdp;
 
 pub use file::CaptureFile;
 pub use filter::Filter;
 pub use interface::Interface;
 pub use live::LiveCapture;
+pub use sampling::{Sampling, SamplingMode};
 
 use std::io;
 use std::time::Duration;
@@ -81,6 +83,8 @@ pub struct SourceCounters {
     pub received_octets: u64,
     /// Taken from the source and not shown, since the filter does not want them.
     pub filtered: u64,
+    /// Taken from the source and not shown, since others of their number stand for them.
+    pub sampled_out: u64,
     /// Lost, by place.
     pub dropped: Dropped,
 }
@@ -123,7 +127,7 @@ impl SourceCounters {
     #[must_use]
     #[inline]
     pub fn taken(&self) -> u64 {
-        self.received + self.filtered
+        self.received + self.filtered + self.sampled_out
     }
 }
 
@@ -143,6 +147,7 @@ impl std::ops::AddAssign for SourceCounters {
         self.received += other.received;
         self.received_octets += other.received_octets;
         self.filtered += other.filtered;
+        self.sampled_out += other.sampled_out;
         self.dropped += other.dropped;
     }
 }

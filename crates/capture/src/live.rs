@@ -1,8 +1,11 @@
 //! Live captures through libpcap: they look on, see both directions and take nothing from the host.
 
-use crate::{BURST_MAX, CaptureError, Dropped, Filter, Frame, Received, Source, SourceCounters};
+use crate::sampling::Sampler;
+use crate::{BURST_MAX, CaptureError, Dropped, Filter, Frame, Received, Sampling, Source, SourceCounters};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use pcap::{Active, Capture, Stat};
+use std::collections::hash_map::RandomState;
+use std::hash::{BuildHasher, Hasher};
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::time::Duration;
 
@@ -11,6 +14,7 @@ pub struct LiveCapture {
     capture: Capture<Active>,
     name: String,
     link: u16,
+    sampler: Sampler,
     counters: SourceCounters,
     /// libpcap's own counters at the last look: 32 bits wide, so they are added up by their differences.
     seen: (u32, u32),
@@ -26,12 +30,12 @@ const BUFFER_OCTETS: i32 = 64 << 20;
 const GATHER_MS: i32 = 20;
 
 impl LiveCapture {
-    /// Opens `name` in promiscuous mode, with `filter` running in the kernel.
+    /// Opens `name` in promiscuous mode, with `filter` running in the kernel; what it lets through is sampled.
     ///
     /// # Errors
     ///
     /// [`CaptureError::Live`] or [`CaptureError::Filter`] with what libpcap said.
-    pub fn open(name: &str, filter: Option<&Filter>) -> Result<Self, CaptureError> {
+    pub fn open(name: &str, filter: Option<&Filter>, sampling: Sampling) -> Result<Self, CaptureError> {
         let failed = |error| CaptureError::Live { name: name.to_owned(), what: in_plain_words(error) };
         let inactive = Capture::from_device(name).map_err(failed)?;
         let mut capture = inactive
@@ -55,6 +59,7 @@ impl LiveCapture {
             capture,
             name: name.to_owned(),
             link,
+            sampler: sampling.sampler(RandomState::new().build_hasher().finish()),
             counters: SourceCounters::default(),
             seen: (0, 0),
             down: false,
@@ -82,6 +87,10 @@ impl Source for LiveCapture {
                     return Err(CaptureError::Live { name: self.name.clone(), what: in_plain_words(error) });
                 }
             };
+            if !self.sampler.takes_next() {
+                self.counters.sampled_out += 1;
+                continue;
+            }
             // With nanosecond precision tv_usec holds nanoseconds.
             let (s, ns) = (packet.header.ts.tv_sec, packet.header.ts.tv_usec);
             let captured_ns = u64::try_from(s).ok().zip(u64::try_from(ns).ok()).map(|(s, ns)| s * 1_000_000_000 + ns);

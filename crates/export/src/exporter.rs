@@ -54,6 +54,8 @@ pub struct ExporterConfig {
     pub engine: Engine,
     /// The longest that a record waits for its datagram to fill, in ms.
     pub flush_delay_ms: u64,
+    /// What every header says of sampling.
+    pub sampling: v5::Sampling,
 }
 
 /// Records with the packets and octets in them, and the datagrams that they went in.
@@ -235,7 +237,7 @@ impl Exporter {
             flow_sequence: self.flow_sequence.into(),
             engine_type: self.config.engine.r#type,
             engine_id: self.config.engine.id,
-            sampling: 0.into(),
+            sampling: self.config.sampling.to_bits().into(),
         };
         self.datagram[..v5::HEADER_OCTETS].copy_from_slice(header.as_bytes());
     }
@@ -281,7 +283,8 @@ mod tests {
     }
 
     fn exporter_to(kept: &[Kept]) -> Exporter {
-        let config = ExporterConfig { engine: Engine { r#type: 1, id: 7 }, flush_delay_ms: 500 };
+        let sampling = v5::Sampling::new(v5::SamplingMode::Random, 100).unwrap();
+        let config = ExporterConfig { engine: Engine { r#type: 1, id: 7 }, flush_delay_ms: 500, sampling };
         Exporter::new(config, kept.iter().map(|kept| Collector::new("test", kept.clone())).collect())
     }
 
@@ -338,7 +341,7 @@ mod tests {
         let datagrams = kept.datagrams.lock().unwrap();
         let (header, records) = v5::decode(&datagrams[0]).unwrap();
         assert_eq!((header.sys_uptime_ms.get(), records.len()), (600, 2));
-        assert_eq!((header.engine_type, header.engine_id), (1, 7));
+        assert_eq!((header.engine_type, header.engine_id, header.sampling.get()), (1, 7, 0x8064));
     }
 
     #[test]

@@ -47,6 +47,40 @@ pub struct Header {
     pub sampling: U16,
 }
 
+/// What a header says of sampling: a mode, and that one of so many packets was metered.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Sampling(u16);
+
+/// Sampling modes, by their numbers in the top 2 bits of the field.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum SamplingMode {
+    /// Not told.
+    None = 0,
+    /// Every so many packets.
+    Deterministic = 1,
+    /// By chance.
+    Random = 2,
+}
+
+impl Sampling {
+    /// The largest interval that the field holds, in 14 bits.
+    pub const INTERVAL_MAX: u16 = 0x3fff;
+
+    /// One of `interval` packets was metered; an interval of 1 is no sampling. None for 0 and above
+    /// [`INTERVAL_MAX`](Self::INTERVAL_MAX).
+    #[must_use]
+    pub fn new(mode: SamplingMode, interval: u32) -> Option<Self> {
+        let interval = u16::try_from(interval).ok().filter(|interval| (1..=Self::INTERVAL_MAX).contains(interval))?;
+        Some(if interval == 1 { Self::default() } else { Self((mode as u16) << 14 | interval) })
+    }
+
+    /// The header's field.
+    #[must_use]
+    pub fn to_bits(self) -> u16 {
+        self.0
+    }
+}
+
 /// A version 5 record.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
@@ -210,6 +244,16 @@ mod tests {
         assert_eq!(encode(&Header::default(), &records[..30], &mut datagram), Ok(DATAGRAM_OCTETS_MAX));
         let wanted = EncodeError::Buffer { found: 71, wanted: 72 };
         assert_eq!(encode(&Header::default(), &records[..1], &mut datagram[..71]), Err(wanted));
+    }
+
+    #[test]
+    fn sampling_has_two_bits_of_mode_and_fourteen_of_interval() {
+        let bits = |mode, interval| Sampling::new(mode, interval).map(Sampling::to_bits);
+        assert_eq!(bits(SamplingMode::None, 100), Some(100));
+        assert_eq!(bits(SamplingMode::Deterministic, 100), Some(0x4064));
+        assert_eq!(bits(SamplingMode::Random, 16_383), Some(0xbfff));
+        assert_eq!(bits(SamplingMode::Random, 1), Some(0));
+        assert_eq!((bits(SamplingMode::Random, 0), bits(SamplingMode::Random, 16_384)), (None, None));
     }
 
     proptest! {

@@ -55,6 +55,8 @@ pub struct Received {
     pub packets: u64,
     /// Octets that the records count.
     pub octets: u64,
+    /// The sampling field of the first datagram.
+    pub sampling: Option<u16>,
     /// Octets of the longest datagram.
     pub datagram_octets_max: usize,
     /// Where a sequence went on from another number than was expected, in order of arrival.
@@ -236,6 +238,7 @@ impl Received {
             }
         }
         self.violations.extend(datagram.violations());
+        self.sampling.get_or_insert(datagram.sampling());
         self.datagrams += 1;
         self.datagram_octets_max = self.datagram_octets_max.max(octets.len());
         self.records += datagram.records().len() as u64;

@@ -22,6 +22,8 @@ pub struct Ledger {
     offered: Packets,
     /// What workers received, with its octets on the wire.
     received: PacketsAndOctets,
+    /// Not received, or thrown away at once, since others of their number stand for them.
+    sampled_out: Packets,
     /// Received and thrown away, since the filter does not want it.
     filtered: Packets,
     /// Packets lost before they were received, by place.
@@ -107,6 +109,8 @@ impl Ledger {
             dropped += counters.dropped();
             counters.queues.iter().for_each(|queue| dropped += queue.dropped());
         }
+        let in_xdp = |on: &InterfaceSnapshot| on.counters.sampled_out;
+        let sampled_out = sum.source.sampled_out + snapshot.interfaces.iter().map(in_xdp).sum::<u64>();
         let drops: u64 = dropped.by_place().iter().map(|(_, packets)| packets).sum();
         let offered = match &snapshot.interfaces[..] {
             // Files and libpcap have no count of their own of what there was.
@@ -119,6 +123,7 @@ impl Ledger {
         Self {
             offered: Packets { packets: offered },
             received: PacketsAndOctets { packets: sum.source.received, octets: sum.source.received_octets },
+            sampled_out: Packets { packets: sampled_out },
             filtered: Packets { packets: sum.source.filtered },
             dropped: dropped.by_place().into_iter().collect(),
             undecoded: DecodeError::REASONS.into_iter().zip(sum.undecoded).collect(),
@@ -285,8 +290,10 @@ impl fmt::Display for Ledger {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         line(f, "offered", self.offered.packets, "packets")?;
         reasons(f, "dropped", &self.dropped)?;
-        if self.filtered.packets > 0 {
-            line(f, "filtered", self.filtered.packets, "packets")?;
+        for (name, Packets { packets }) in [("sampled out", self.sampled_out), ("filtered", self.filtered)] {
+            if packets > 0 {
+                line(f, name, packets, "packets")?;
+            }
         }
         line(f, "received", self.received.packets, "packets")?;
         reasons(f, "undecoded", &self.undecoded)?;
@@ -349,7 +356,13 @@ mod tests {
         let on = InterfaceSnapshot {
             name: "tap0".to_owned(),
             redirected_before: 10,
-            counters: InterfaceCounters { redirected: 10, no_socket: 3, driver: 4, ..InterfaceCounters::default() },
+            counters: InterfaceCounters {
+                redirected: 10,
+                no_socket: 3,
+                sampled_out: 50,
+                driver: 4,
+                ..InterfaceCounters::default()
+            },
         };
         let exporting = ExportingCounters { ended: 1, ..ExportingCounters::default() };
         Snapshot { workers: vec![worker], interfaces: vec![on], exporting, ..Snapshot::default() }

@@ -25,7 +25,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 use xdprobe_capture::xdp::{XdpConfig, XdpInterface};
-use xdprobe_capture::{CaptureError, CaptureFile, Filter, Interface, LiveCapture, Source};
+use xdprobe_capture::{CaptureError, CaptureFile, Filter, Interface, LiveCapture, Sampling, Source};
 use xdprobe_export::{Collector, Exporter, ExporterConfig, UdpTransport};
 use xdprobe_flow::{Backing, CacheConfig, FlowCache, Timeouts};
 
@@ -64,6 +64,8 @@ pub enum CapturePlan {
         interface: Interface,
         /// What is wanted.
         filter: Option<Filter>,
+        /// How much of it.
+        sampling: Sampling,
     },
     /// A capture file.
     File {
@@ -71,6 +73,8 @@ pub enum CapturePlan {
         path: PathBuf,
         /// What is wanted.
         filter: Option<Filter>,
+        /// Of how much.
+        sampling: Sampling,
     },
 }
 
@@ -212,16 +216,16 @@ impl Crew {
     /// Starts the workers of one interface or file.
     fn add(&mut self, capture: CapturePlan) -> anyhow::Result<()> {
         match capture {
-            CapturePlan::File { path, filter } => {
-                let file = CaptureFile::open(&path, filter.as_ref())?;
+            CapturePlan::File { path, filter, sampling } => {
+                let file = CaptureFile::open(&path, filter.as_ref())?.sampled(sampling);
                 self.progress = Progress::of_file(&path, file.progress());
                 let input = self.input.unwrap_or(0);
                 self.spawn("file", None, None, CaptureClock::default(), input, move || Ok(file))
             }
-            CapturePlan::Pcap { interface, filter } => {
+            CapturePlan::Pcap { interface, filter, sampling } => {
                 let input = self.input_of(&interface);
                 let core = self.cores.next_if_chosen();
-                let opened = LiveCapture::open(&interface.name, filter.as_ref())?;
+                let opened = LiveCapture::open(&interface.name, filter.as_ref(), sampling)?;
                 tracing::info!("{}: captured through libpcap", interface.name);
                 self.spawn(&interface.name, None, core, self.clock, input, move || Ok(opened))
             }

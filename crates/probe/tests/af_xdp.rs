@@ -252,6 +252,64 @@ fn the_filter_decides_what_is_metered() {
 }
 
 #[test]
+fn of_n_frames_one_is_metered_and_the_others_are_counted_in_xdp() {
+    if !are_met(&TOOLS) {
+        return;
+    }
+    let wire = wire(TWO_QUEUES);
+    let collector = wire.run(|| Collector::start(Keep::Counts).unwrap()).unwrap();
+    let by_count = ["--sampling", "1:10", "--sampling-mode", "deterministic", "--sampled-upstream", "1:5"];
+    let probe =
+        Probe::start(&wire, &line(&[&by_count[..], &["--queues", "1", &collector.address().to_string()]].concat()));
+    let on = |cpu| send(&wire, &Options { cpu: Some(cpu), flows: 7, ..traffic(10_005) });
+    // What comes on a queue without a socket passes to the host, every frame of it.
+    let (other, tapped) = (on(0), on(1));
+    let ledger = probe.stop();
+    assert_balanced(&ledger);
+    assert_eq!(count(&ledger, "offered.packets"), other.packets + tapped.packets, "{ledger:#}");
+    assert_eq!(count(&ledger, "dropped.no_socket"), other.packets);
+    assert_eq!((count(&ledger, "sampled_out.packets"), count(&ledger, "received.packets")), (9_004, 1_001));
+    assert_eq!(collector.stop().unwrap().sampling, Some(1 << 14 | 50));
+}
+
+#[test]
+fn frames_are_sampled_by_chance_on_every_queue_and_mode() {
+    if !are_met(&TOOLS) {
+        return;
+    }
+    for mode in ["copy", "skb"] {
+        let wire = wire(TWO_QUEUES);
+        let collector = wire.run(|| Collector::start(Keep::Counts).unwrap()).unwrap();
+        let arguments = ["--mode", mode, "--sampling", "1:100", "-f", "udp", &collector.address().to_string()];
+        let probe = Probe::start(&wire, &line(&arguments));
+        let on = |cpu| send(&wire, &Options { cpu: Some(cpu), rate: Some(50_000), ..traffic(50_000) });
+        let sent = on(0).packets + on(1).packets;
+        let ledger = probe.stop();
+        assert_balanced(&ledger);
+        assert_eq!((count(&ledger, "offered.packets"), sent), (100_000, 100_000), "{mode}: {ledger:#}");
+        // Five standard deviations of a binomial distribution around 1000.
+        let received = count(&ledger, "received.packets");
+        assert!((843..1157).contains(&received), "{mode}: {received}");
+        assert_eq!(count(&ledger, "sampled_out.packets"), sent - received);
+        assert_eq!(collector.stop().unwrap().sampling, Some(2 << 14 | 100));
+    }
+}
+
+#[test]
+fn libpcap_is_sampled_by_the_worker() {
+    if !are_met(&TOOLS) {
+        return;
+    }
+    let wire = wire(VethOptions::default());
+    let arguments = ["--capture", "pcap", "--sampling", "1:10", "--sampling-mode", "deterministic"];
+    let probe = Probe::start(&wire, &line(&arguments));
+    send(&wire, &traffic(5_000));
+    let ledger = probe.stop();
+    assert_balanced(&ledger);
+    assert_eq!((count(&ledger, "sampled_out.packets"), count(&ledger, "exported.packets")), (4_500, 500));
+}
+
+#[test]
 fn skb_mode_works_behind_any_driver() {
     if !are_met(&TOOLS) {
         return;

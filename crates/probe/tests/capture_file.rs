@@ -210,6 +210,23 @@ fn only_what_the_filter_wants_is_metered() {
 }
 
 #[test]
+fn a_sampled_file_gives_the_same_datagrams_each_time_and_counts_what_it_left_out() {
+    let folder = TempDir::new().unwrap();
+    let file = capture(&folder, &ten_minutes());
+    let (by_count, by_chance) = (["--sampling", "1:10", "--sampling-mode", "deterministic"], ["--sampling", "1:10"]);
+    for (arguments, mode) in [(&by_count[..], 1), (&by_chance, 2)] {
+        let datagrams = datagrams_of(&file, arguments);
+        assert_eq!(datagrams_of(&file, arguments), datagrams);
+        let sampling = datagrams.iter().map(|datagram| v5::decode(datagram).unwrap().0.sampling.get());
+        assert_eq!(sampling.collect::<BTreeSet<_>>(), BTreeSet::from([mode << 14 | 10]));
+    }
+    let (ledger, _) = run_over(&file, &by_count);
+    assert_balanced(&ledger);
+    assert_eq!((count(&ledger, "offered.packets"), count(&ledger, "exported.packets")), (1000, 100));
+    assert_eq!((count(&ledger, "sampled_out.packets"), count(&ledger, "exported.octets")), (900, 100 * 60));
+}
+
+#[test]
 fn a_truncated_file_is_accounted_up_to_the_damage() {
     let folder = TempDir::new().unwrap();
     let file = capture(&folder, &ten_minutes());

@@ -41,6 +41,13 @@ impl Driver {
         }
     }
 
+    /// Whether it counts a frame that the XDP program drops among its own drops.
+    #[must_use]
+    pub fn counts_sampled_out(&self, in_driver: bool) -> bool {
+        // receive_small_xdp, receive_mergeable_xdp, virtnet_receive_xsk_small: drops. veth_xdp_rcv_one: xdp_drops alone.
+        self.name == "virtio_net" && in_driver
+    }
+
     /// How much of a buffer of so many octets its card fills.
     ///
     /// Cards whose drivers write SRRCTL.BSIZEPKT count in KiB. Such a card cuts a frame that is longer, and its driver takes
@@ -97,6 +104,12 @@ mod tests {
         assert_eq!(driver("virtio_net").refused(false, false), Refused::Dropped);
         assert_eq!(driver("ice").refused(true, true), Refused::OfferedAgain);
         assert_eq!(driver("ice").refused(true, false), Refused::Dropped);
+    }
+
+    #[test]
+    fn a_frame_that_the_program_dropped_is_not_the_drivers() {
+        assert!(driver("virtio_net").counts_sampled_out(true));
+        assert!(!driver("virtio_net").counts_sampled_out(false) && !driver("veth").counts_sampled_out(true));
     }
 
     #[test]

@@ -13,7 +13,7 @@ pub use queue::{QueueReport, XdpQueue};
 pub use socket_options::Losses;
 
 use crate::interface::Refused;
-use crate::{CaptureError, Dropped, Filter, Interface};
+use crate::{CaptureError, Dropped, Filter, Interface, Sampling, SamplingMode};
 use aya::maps::{MapData, PerCpuArray, XskMap};
 use aya::programs::links::FdLink;
 use aya::programs::{ProgramError, Xdp, xdp::XdpMode};
@@ -47,6 +47,8 @@ pub struct XdpConfig {
     pub ring_entries: u32,
     /// Never sleep: the reader drives the card itself.
     pub busy_poll: bool,
+    /// What the XDP program drops, before any filter.
+    pub sampling: Sampling,
     /// What is wanted; the rest is dropped as soon as it is received.
     pub filter: Option<Filter>,
 }
@@ -93,6 +95,8 @@ pub struct InterfaceCounters {
     pub offered_again: u64,
     /// Passed on to the host: their queue had no socket.
     pub no_socket: u64,
+    /// Dropped by the program, since others of their number stand for them.
+    pub sampled_out: u64,
     /// Dropped by the driver since the start.
     pub driver: u64,
     /// Each open queue.
@@ -114,7 +118,7 @@ impl InterfaceCounters {
     /// What came to the observation point.
     #[must_use]
     pub fn offered(&self) -> u64 {
-        self.redirected - self.offered_again + self.no_socket + self.driver
+        self.redirected - self.offered_again + self.no_socket + self.sampled_out + self.driver
     }
 
     /// The losses that belong to no queue of ours.
@@ -165,7 +169,7 @@ impl XdpInterface {
         let failed = |what: String| CaptureError::Xdp { interface: interface.name.clone(), what };
         let frags = interface.mtu > LINEAR_MTU_MAX || !queue::fits_one_frame(&interface);
         let driver_drops_before = interface.driver_drops();
-        let mut program = load(interface.queue_count).map_err(&failed)?;
+        let mut program = load(interface.queue_count, config.sampling).map_err(&failed)?;
         let promiscuous = socket_options::promiscuous(&interface)
             .map_err(|error| failed(format!("promiscuous mode: {error} (wanted: root, or CAP_NET_RAW)")))?;
         let xdp: &mut Xdp = program
@@ -243,8 +247,16 @@ impl XdpInterface {
         let refused = |entry: &Opened| socket_options::losses(entry.socket.as_raw_fd()).unwrap_or_default();
         let losses: Vec<_> = opened.iter().map(refused).collect();
         let sum = |index| self.counters.get(&index, 0).map_or(0, |values| values.iter().sum());
-        let mut counters =
-            InterfaceCounters { redirected: sum(0), no_socket: sum(1), driver, ..InterfaceCounters::default() };
+        let mut counters = InterfaceCounters {
+            redirected: sum(0),
+            no_socket: sum(1),
+            sampled_out: sum(2),
+            driver,
+            ..InterfaceCounters::default()
+        };
+        if self.interface.driver.counts_sampled_out(self.in_driver) {
+            counters.driver = counters.driver.saturating_sub(counters.sampled_out);
+        }
         for (Opened { queue, report, .. }, losses) in opened.iter().zip(losses) {
             counters.add(*queue, *report, losses);
         }
@@ -292,8 +304,14 @@ impl fmt::Display for XdpInterface {
     }
 }
 
-fn load(queue_count: u32) -> Result<Ebpf, String> {
-    let loaded = EbpfLoader::new().map_max_entries("sockets", queue_count).load(&OBJECT.0);
+fn load(queue_count: u32, sampling: Sampling) -> Result<Ebpf, String> {
+    let interval = u32::from(sampling.interval.get());
+    let random = u32::from(sampling.mode == SamplingMode::Random);
+    let loaded = EbpfLoader::new()
+        .map_max_entries("sockets", queue_count)
+        .override_global("sampling_interval", &interval, true)
+        .override_global("sampling_random", &random, true)
+        .load(&OBJECT.0);
     loaded.map_err(|error| format!("{} (wanted: root, or CAP_BPF and CAP_NET_ADMIN)", in_one_line(&error)))
 }
 

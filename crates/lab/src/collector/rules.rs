@@ -196,6 +196,11 @@ impl Datagram {
         (self.header.engine_type, self.header.engine_id)
     }
 
+    /// The sampling field; zero where the version has none.
+    pub fn sampling(&self) -> u16 {
+        self.header.sampling.get()
+    }
+
     /// The sequence number of its first record and of the record after its last, where the version has such numbers.
     pub fn sequence(&self) -> Option<(u32, u32)> {
         let first = self.header.flow_sequence.get();

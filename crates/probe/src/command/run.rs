@@ -2,16 +2,19 @@
 //!
 //! [`Arguments`] is what the user wrote, [`Plan`](crate::probe::Plan) what is valid; [`crate::probe`] does the work.
 
+mod sampling;
+
 use super::UsageError;
 use crate::destination::Destination;
 use crate::probe::{self, CapturePlan, Cores, Plan, Queues};
 use anyhow::Context;
 use clap::{Args, ValueEnum};
+use sampling::SamplingArguments;
 use std::io::{ErrorKind, Write, stdout};
 use std::path::PathBuf;
 use std::time::Duration;
 use xdprobe_capture::xdp::{Mode, XdpConfig};
-use xdprobe_capture::{Filter, Interface};
+use xdprobe_capture::{Filter, Interface, Sampling};
 use xdprobe_export::{Engine, ExporterConfig};
 use xdprobe_flow::Timeouts;
 
@@ -100,6 +103,9 @@ pub struct Arguments {
     #[arg(long, value_name = "N")]
     input: Option<u16>,
 
+    #[command(flatten)]
+    sampling: SamplingArguments,
+
     /// How the ledger is printed on standard output when the probe ends
     #[arg(long, value_enum, default_value_t, value_name = "FORM")]
     report: Report,
@@ -183,15 +189,17 @@ fn plan(arguments: Arguments) -> anyhow::Result<Plan> {
             humantime::format_duration(arguments.active_timeout)
         )));
     }
+    let sampling = arguments.sampling.plan()?;
     let captures = match &arguments.read {
         Some(path) => {
             if arguments.capture != CaptureKind::Auto || arguments.queues != Queues::All {
                 return Err(usage("--capture and --queues are for interfaces, not for -r".to_owned()));
             }
-            vec![CapturePlan::File { path: path.clone(), filter }]
+            vec![CapturePlan::File { path: path.clone(), filter, sampling: sampling.capture }]
         }
         None => {
-            let captures = arguments.interface.iter().map(|name| plan_interface(&arguments, name, filter.clone()));
+            let plan = |name: &String| plan_interface(&arguments, name, filter.clone(), sampling.capture);
+            let captures = arguments.interface.iter().map(plan);
             captures.collect::<anyhow::Result<_>>()?
         }
     };
@@ -205,15 +213,24 @@ fn plan(arguments: Arguments) -> anyhow::Result<Plan> {
             lifetime_spread_ms: ms(arguments.lifetime_spread),
         },
         flows_per_queue: arguments.flows_per_queue,
-        exporter: ExporterConfig { engine: arguments.engine, flush_delay_ms: ms(arguments.flush_delay) },
+        exporter: ExporterConfig {
+            engine: arguments.engine,
+            flush_delay_ms: ms(arguments.flush_delay),
+            sampling: sampling.header,
+        },
         collectors: arguments.collectors,
         input: arguments.input,
     })
 }
 
-fn plan_interface(arguments: &Arguments, name: &str, filter: Option<Filter>) -> anyhow::Result<CapturePlan> {
+fn plan_interface(
+    arguments: &Arguments,
+    name: &str,
+    filter: Option<Filter>,
+    sampling: Sampling,
+) -> anyhow::Result<CapturePlan> {
     let interface = Interface::look_up(name)?;
-    let pcap = |filter| Ok(CapturePlan::Pcap { interface: interface.clone(), filter });
+    let pcap = |filter| Ok(CapturePlan::Pcap { interface: interface.clone(), filter, sampling });
     if arguments.capture == CaptureKind::Pcap {
         return pcap(filter);
     }
@@ -245,7 +262,7 @@ fn plan_interface(arguments: &Arguments, name: &str, filter: Option<Filter>) -> 
         ModeName::Copy => Mode::Copy,
         ModeName::Skb => Mode::Skb,
     };
-    let config = XdpConfig { mode, ring_entries: arguments.ring, busy_poll: arguments.busy_poll, filter };
+    let config = XdpConfig { mode, ring_entries: arguments.ring, busy_poll: arguments.busy_poll, sampling, filter };
     let queues = match &arguments.queues {
         Queues::All => (0..interface.queue_count).collect(),
         Queues::Some(queues) => queues.clone(),

@@ -1,0 +1,143 @@
+//! Options about sampling: which packets are metered, and what headers say of it.
+
+use crate::command::UsageError;
+use clap::{Args, ValueEnum};
+use std::num::NonZeroU16;
+use xdprobe_capture::{Sampling, SamplingMode};
+use xdprobe_export::v5;
+
+/// What the user wrote.
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Sampling")]
+pub struct SamplingArguments {
+    /// Meter one of N packets; counts are not scaled, headers tell N
+    #[arg(long, default_value = "1:1", value_name = "1:N", value_parser = parse_interval)]
+    sampling: NonZeroU16,
+
+    /// Which packets of N
+    #[arg(long, value_enum, default_value_t, value_name = "MODE")]
+    sampling_mode: ModeName,
+
+    /// What comes to the tap is one of N packets already: headers tell the product of both
+    #[arg(long, default_value = "1:1", value_name = "1:N", value_parser = parse_interval)]
+    sampled_upstream: NonZeroU16,
+
+    /// The mode that headers tell [default: the one at work; for --sampled-upstream alone, deterministic]
+    #[arg(long, value_enum, value_name = "MODE")]
+    sampling_header: Option<HeaderMode>,
+}
+
+/// Ways to sample.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, ValueEnum)]
+enum ModeName {
+    /// The first of every N on each core: no chance, but traffic in step with N deceives it
+    Deterministic,
+    /// Each with a probability of 1 in N
+    #[default]
+    Random,
+}
+
+/// Modes in a header.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+enum HeaderMode {
+    /// Only the interval: for collectors that take all 16 bits of the field for it
+    None,
+    /// By count
+    Deterministic,
+    /// By chance
+    Random,
+}
+
+/// What is valid.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct SamplingPlan {
+    /// What sources do.
+    pub capture: Sampling,
+    /// What headers say.
+    pub header: v5::Sampling,
+}
+
+impl SamplingArguments {
+    /// Checks that what is sampled can be told.
+    ///
+    /// # Errors
+    ///
+    /// A product of both intervals that the header cannot hold, or a mode for no sampling.
+    pub fn plan(&self) -> Result<SamplingPlan, UsageError> {
+        let Self { sampling, sampled_upstream, .. } = *self;
+        let interval = u32::from(sampling.get()) * u32::from(sampled_upstream.get());
+        let capture = Sampling {
+            mode: match self.sampling_mode {
+                ModeName::Deterministic => SamplingMode::Deterministic,
+                ModeName::Random => SamplingMode::Random,
+            },
+            interval: sampling,
+        };
+        let mode = match (self.sampling_header, self.sampling_mode) {
+            (Some(_), _) if interval == 1 => {
+                return Err(UsageError(
+                    "--sampling-header tells how is sampled, but nothing is: add --sampling or --sampled-upstream"
+                        .to_owned(),
+                ));
+            }
+            (Some(HeaderMode::None), _) => v5::SamplingMode::None,
+            (Some(HeaderMode::Random), _) => v5::SamplingMode::Random,
+            (None, ModeName::Random) if sampling.get() > 1 => v5::SamplingMode::Random,
+            (Some(HeaderMode::Deterministic), _) | (None, _) => v5::SamplingMode::Deterministic,
+        };
+        let header = v5::Sampling::new(mode, interval).ok_or_else(|| {
+            UsageError(format!(
+                "--sampling 1:{sampling} of --sampled-upstream 1:{sampled_upstream} is 1:{interval}, which headers cannot \
+                 tell: wanted at most 1:{}",
+                v5::Sampling::INTERVAL_MAX
+            ))
+        })?;
+        Ok(SamplingPlan { capture, header })
+    }
+}
+
+fn parse_interval(text: &str) -> Result<NonZeroU16, String> {
+    let interval: Option<NonZeroU16> = text.strip_prefix("1:").and_then(|interval| interval.parse().ok());
+    interval.filter(|interval| interval.get() <= v5::Sampling::INTERVAL_MAX).ok_or_else(|| {
+        format!("'{text}' is no sampling: wanted 1:N, with N from 1 to {}, as in 1:100", v5::Sampling::INTERVAL_MAX)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        sampling: SamplingArguments,
+    }
+
+    fn planned(line: &str) -> Result<SamplingPlan, UsageError> {
+        Line::try_parse_from(format!("run {line}").split_whitespace()).unwrap().sampling.plan()
+    }
+
+    #[test]
+    fn headers_tell_what_is_done_unless_they_are_told_otherwise() {
+        let header = |line| planned(line).unwrap().header.to_bits();
+        assert_eq!(header(""), 0);
+        assert_eq!(header("--sampling 1:100"), 2 << 14 | 100);
+        assert_eq!(header("--sampling 1:100 --sampling-mode deterministic"), 1 << 14 | 100);
+        assert_eq!(header("--sampling 1:100 --sampling-header none"), 100);
+        assert_eq!(header("--sampling 1:100 --sampled-upstream 1:10"), 2 << 14 | 1000);
+        assert_eq!(header("--sampled-upstream 1:10"), 1 << 14 | 10);
+        assert_eq!(planned("--sampled-upstream 1:10").unwrap().capture.interval.get(), 1);
+    }
+
+    #[test]
+    fn refuses_what_no_header_can_tell() {
+        let refused = |line| planned(line).unwrap_err().0;
+        let error = refused("--sampling 1:1000 --sampled-upstream 1:17");
+        assert!(error.contains("is 1:17000") && error.contains("at most 1:16383"), "{error}");
+        assert!(refused("--sampling-header random").contains("nothing is"));
+        for bad in ["1:0", "1:16384", "2:3", "100", "1:", ""] {
+            assert!(parse_interval(bad).unwrap_err().contains("wanted 1:N"), "{bad}");
+        }
+    }
+}
