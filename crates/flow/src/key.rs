@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 
 /// The seven fields that tell one flow from another (Cisco, *NetFlow Services Solutions Guide*, "flow definition").
 #[derive(Clone, Copy, Debug)]
+#[repr(C)]
 pub struct FlowKey {
     /// Source address.
     pub source: Ipv4Addr,
@@ -24,16 +25,19 @@ pub struct FlowKey {
 
 impl FlowKey {
     /// The whole key as one integer, so that comparing and hashing are one step each.
+    ///
+    /// Its octets are those of the fields where they stand in memory, so on a little-endian machine this is two loads.
     #[must_use]
     #[inline]
     pub fn to_bits(&self) -> u128 {
-        u128::from(self.source.to_bits()) << 96
-            | u128::from(self.destination.to_bits()) << 64
-            | u128::from(self.source_port) << 48
-            | u128::from(self.destination_port) << 32
-            | u128::from(self.protocol) << 24
-            | u128::from(self.tos) << 16
-            | u128::from(self.input)
+        let addresses = u64::from(u32::from_le_bytes(self.source.octets()))
+            | u64::from(u32::from_le_bytes(self.destination.octets())) << 32;
+        let rest = u64::from(self.source_port)
+            | u64::from(self.destination_port) << 16
+            | u64::from(self.protocol) << 32
+            | u64::from(self.tos) << 40
+            | u64::from(self.input) << 48;
+        u128::from(addresses) | u128::from(rest) << 64
     }
 
     /// The key that [`to_bits`](Self::to_bits) made an integer of.
@@ -42,13 +46,13 @@ impl FlowKey {
     #[expect(clippy::cast_possible_truncation, reason = "each field is cut out of the integer at its own width")]
     pub fn from_bits(bits: u128) -> Self {
         Self {
-            source: Ipv4Addr::from_bits((bits >> 96) as u32),
-            destination: Ipv4Addr::from_bits((bits >> 64) as u32),
-            source_port: (bits >> 48) as u16,
-            destination_port: (bits >> 32) as u16,
-            protocol: (bits >> 24) as u8,
-            tos: (bits >> 16) as u8,
-            input: bits as u16,
+            source: Ipv4Addr::from((bits as u32).to_le_bytes()),
+            destination: Ipv4Addr::from(((bits >> 32) as u32).to_le_bytes()),
+            source_port: (bits >> 64) as u16,
+            destination_port: (bits >> 80) as u16,
+            protocol: (bits >> 96) as u8,
+            tos: (bits >> 104) as u8,
+            input: (bits >> 112) as u16,
         }
     }
 }

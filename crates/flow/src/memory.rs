@@ -72,6 +72,12 @@ impl<T: FromZeros> Table<T> {
         Ok(Self { mapping, mapping_octets: mapping_octets.get(), length, page_size, values: PhantomData })
     }
 
+    /// Asks for the cache line in which the value begins, ahead of its use.
+    #[inline(always)]
+    pub fn prefetch(&self, index: usize) {
+        prefetch(self.mapping.as_ptr().cast::<T>().wrapping_add(index));
+    }
+
     /// The pages that the table stands on.
     pub fn page_size(&self) -> PageSize {
         self.page_size
@@ -133,14 +139,14 @@ impl<T> Drop for Table<T> {
     }
 }
 
-/// Asks for the cache line of `value` ahead of its use; it need not exist in any cache yet.
+/// Asks for a cache line; the address need not be anybody's.
 #[inline(always)]
-pub fn prefetch<T>(value: &T) {
+fn prefetch<T>(value: *const T) {
     #[cfg(target_arch = "x86_64")]
     {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
         // SAFETY: prefetching reads nothing architecturally and faults on no address; SSE is part of x86_64.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(value).cast()) };
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(value.cast()) };
     }
     #[cfg(not(target_arch = "x86_64"))]
     let _ = value;
