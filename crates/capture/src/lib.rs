@@ -108,6 +108,12 @@ pub struct Dropped {
 }
 
 impl Dropped {
+    /// All of them.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.by_place().iter().map(|(_, packets)| packets).sum()
+    }
+
     /// Each place by the name that reports and metrics use.
     #[must_use]
     pub fn by_place(&self) -> [(&'static str, u64); 6] {

@@ -4,8 +4,7 @@
 //! so that the sum is a check and not a definition. `balanced` says whether all of them hold.
 
 use crate::exporting::ExportingCounters;
-use crate::hand_over::UNDER_WAY_MAX;
-use crate::snapshot::{InterfaceSnapshot, Snapshot};
+use crate::snapshot::{InterfaceSnapshot, Snapshot, WorkerSnapshot};
 use crate::worker::WorkerCounters;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -111,12 +110,14 @@ impl Ledger {
         }
         let in_xdp = |on: &InterfaceSnapshot| on.counters.sampled_out;
         let sampled_out = sum.source.sampled_out + snapshot.interfaces.iter().map(in_xdp).sum::<u64>();
-        let drops: u64 = dropped.by_place().iter().map(|(_, packets)| packets).sum();
-        let offered = match &snapshot.interfaces[..] {
-            // Files and libpcap have no count of their own of what there was.
-            [] => sum.source.taken() + drops,
-            interfaces => interfaces.iter().map(|on| on.counters.offered()).sum(),
+        // Files and libpcap have no count of their own of what there was.
+        let no_program = |worker: &&WorkerSnapshot| worker.queue.is_none();
+        let offered_to = |worker: &WorkerSnapshot| {
+            let source = worker.counters.source;
+            source.taken() + source.dropped.total()
         };
+        let offered = snapshot.interfaces.iter().map(|on| on.counters.offered()).sum::<u64>()
+            + snapshot.workers.iter().filter(no_program).map(offered_to).sum::<u64>();
         let ExporterCounters { exported, failed } = snapshot.exporting.exporter;
         let mut lost = sum.dropped;
         lost += failed;
@@ -191,12 +192,11 @@ impl<'a> Balance<'a> {
         let Snapshot { workers, exporting, taken_after, .. } = self.snapshot;
         let mut sum = Sums::default();
         workers.iter().for_each(|worker| sum.add(&worker.counters));
-        let under_way_max = UNDER_WAY_MAX * workers.len() as u64;
         let taken_before = exporting.taken;
         let handed_over = sum.expired.records - sum.dropped.records;
         let volume = sum.expired.volume - sum.dropped.volume;
         // Here the later count is the one that was read twice.
-        (taken_before.records..=taken_after.records + if self.at_rest { 0 } else { under_way_max })
+        (taken_before.records..=taken_after.records + if self.at_rest { 0 } else { self.snapshot.under_way_max() })
             .contains(&handed_over)
             && taken_before.volume.packets <= volume.packets
             && (!self.at_rest || volume == taken_after.volume)
@@ -334,7 +334,7 @@ fn reasons(f: &mut fmt::Formatter<'_>, name: &str, counts: &BTreeMap<&'static st
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::snapshot::WorkerSnapshot;
+    use crate::hand_over::UNDER_WAY_MAX;
     use crate::worker::Phase;
     use xdprobe_capture::interface::Refused;
     use xdprobe_capture::xdp::{InterfaceCounters, Losses, QueueReport};
@@ -352,7 +352,8 @@ mod tests {
             phase: Phase::Ended as u64,
             ..WorkerCounters::default()
         };
-        let worker = WorkerSnapshot { interface: "tap0".to_owned(), counters };
+        let (interface, queue) = ("tap0".to_owned(), Some(0));
+        let worker = WorkerSnapshot { interface, queue, counters, ..WorkerSnapshot::default() };
         let on = InterfaceSnapshot {
             name: "tap0".to_owned(),
             redirected_before: 10,

@@ -9,6 +9,7 @@ mod destination;
 mod exporting;
 mod hand_over;
 mod ledger;
+mod metrics;
 mod probe;
 mod progress;
 mod published;

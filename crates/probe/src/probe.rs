@@ -10,6 +10,7 @@ use crate::destination::{Destination, FlowFile};
 use crate::exporting::{self, ExportClock, ExporterBoard};
 use crate::hand_over::{Outbox, Patience, channels};
 use crate::ledger::Ledger;
+use crate::metrics;
 use crate::progress::Progress;
 use crate::published::Published;
 use crate::snapshot::{Counted, CountedWorker};
@@ -45,6 +46,8 @@ pub struct Plan {
     pub collectors: Vec<Destination>,
     /// Input ifIndex in the records, where it is not the interface's own.
     pub input: Option<u16>,
+    /// Where metrics are served, if they are.
+    pub metrics: Option<metrics::Address>,
 }
 
 /// One interface or file.
@@ -102,6 +105,7 @@ pub struct Outcome {
 /// Runs the probe until its sources end or somebody stops it.
 pub fn run(plan: Plan) -> anyhow::Result<Outcome> {
     let asked = ask_on_signals()?;
+    let metrics = plan.metrics.as_ref().map(metrics::Address::listen).transpose()?;
     let live = !matches!(plan.captures[..], [CapturePlan::File { .. }]);
     let clock = LiveClock::start();
     let export_clock = if live { ExportClock::Live(clock) } else { ExportClock::Capture };
@@ -114,15 +118,21 @@ pub fn run(plan: Plan) -> anyhow::Result<Outcome> {
     let mut crew = Crew::new(&plan, clock, outboxes, Arc::clone(&board));
     let exporter = spawn("exporter", move || exporting::run(exporter, &inbox, export_clock, board))?;
     let started = plan.captures.into_iter().try_for_each(|capture| crew.add(capture)).and_then(|()| crew.await_start());
-    if let Err(error) = started {
-        crew.dismiss();
-        return Err(error);
-    }
+    let started = started
+        .and_then(|()| metrics.map(|listener| metrics::Server::start(listener, crew.counted.clone())).transpose());
+    let metrics = match started {
+        Ok(server) => server,
+        Err(error) => {
+            crew.dismiss();
+            return Err(error);
+        }
+    };
     if live {
         tracing::info!("receiving on {worker_count} queues; SIGINT or SIGTERM exports what is resident and ends");
     }
     let (worked, counted) = crew.watch(&asked)?;
     let finished = exporter.join().map_err(|_| anyhow!("the exporter died; its records are lost"))?;
+    drop(metrics);
     let ledger = Ledger::draw_up(&counted.snapshot());
     let error = worked.err().map(anyhow::Error::from);
     let error = error.or_else(|| finished.err().map(|error| anyhow!("the records' file is incomplete: {error}")));
@@ -206,7 +216,7 @@ impl Crew {
             stop: Arc::default(),
             cores: CoreList::new(plan),
             outboxes: outboxes.into_iter(),
-            counted: Counted { workers: Vec::new(), interfaces: Vec::new(), exporter },
+            counted: Counted { clock, workers: Vec::new(), interfaces: Vec::new(), exporter },
             threads: Vec::new(),
             starts,
             progress: None,
@@ -261,7 +271,12 @@ impl Crew {
         let (cache, stop, started) = (self.cache, Arc::clone(&self.stop), self.starts.0.clone());
         let label = queue.map_or_else(|| interface.to_owned(), |queue| format!("{interface}/{queue}"));
         let published = Arc::new(Published::new());
-        self.counted.workers.push(CountedWorker { interface: interface.to_owned(), published: Arc::clone(&published) });
+        self.counted.workers.push(CountedWorker {
+            interface: interface.to_owned(),
+            queue,
+            flows_max: cache.flows_max as u64,
+            published: Arc::clone(&published),
+        });
         self.threads.push(spawn(&label.clone(), move || {
             let ready = pin(&label, core).and_then(|()| {
                 let cache = FlowCache::new(&cache)

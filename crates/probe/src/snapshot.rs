@@ -5,15 +5,20 @@
 //! time that is read. Counts at which the way of a packet begins or parts are read once more before all others, so that the
 //! ledger can say how far two counts may be apart, whatever the time between the two readings.
 
+use crate::clock::{Clock, LiveClock};
 use crate::exporting::{ExporterBoard, ExportingCounters};
+use crate::hand_over::UNDER_WAY_MAX;
 use crate::published::Published;
 use crate::worker::{Phase, WorkerCounters};
 use std::sync::Arc;
 use xdprobe_capture::xdp::{InterfaceCounters, XdpInterface};
-use xdprobe_export::{CollectorCounters, Tally};
+use xdprobe_export::{CollectorCounters, ExporterCounters, Tally};
 
-/// Where everything is counted.
+/// Where everything is counted. Copies read the same counters.
+#[derive(Clone)]
 pub struct Counted {
+    /// Tells how old a record is.
+    pub clock: LiveClock,
     /// The workers.
     pub workers: Vec<CountedWorker>,
     /// Interfaces that are captured from with AF_XDP.
@@ -23,9 +28,14 @@ pub struct Counted {
 }
 
 /// Where a worker counts.
+#[derive(Clone)]
 pub struct CountedWorker {
     /// The interface that it receives from; `file` for a capture file.
     pub interface: String,
+    /// The queue, where it has one to itself.
+    pub queue: Option<u32>,
+    /// Flows that its cache holds before it evicts.
+    pub flows_max: u64,
     /// What it counts.
     pub published: Arc<Published<WorkerCounters>>,
 }
@@ -33,6 +43,8 @@ pub struct CountedWorker {
 /// What was counted at one moment.
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot {
+    /// When, in ms since the probe's start.
+    pub uptime_ms: u64,
     /// Each worker.
     pub workers: Vec<WorkerSnapshot>,
     /// Each interface that is captured from with AF_XDP.
@@ -50,6 +62,10 @@ pub struct Snapshot {
 pub struct WorkerSnapshot {
     /// As in [`CountedWorker`].
     pub interface: String,
+    /// As in [`CountedWorker`].
+    pub queue: Option<u32>,
+    /// As in [`CountedWorker`].
+    pub flows_max: u64,
     /// What it counted.
     pub counters: WorkerCounters,
 }
@@ -66,6 +82,11 @@ pub struct InterfaceSnapshot {
 }
 
 impl Counted {
+    /// How long the probe has been up, in ms.
+    pub fn uptime_ms(&self) -> u64 {
+        { self.clock }.read().uptime_ms
+    }
+
     /// Reads all counters: some system calls for each queue, so at most once a second while frames come.
     pub fn snapshot(&self) -> Snapshot {
         let redirected_before: Vec<_> = self.interfaces.iter().map(|on| on.counters().redirected).collect();
@@ -79,13 +100,19 @@ impl Counted {
             InterfaceSnapshot { name, redirected_before, counters }
         });
         let interfaces = interfaces.collect();
-        Snapshot { workers, interfaces, exporting, taken_after, collectors }
+        Snapshot { uptime_ms: self.uptime_ms(), workers, interfaces, exporting, taken_after, collectors }
     }
 }
 
 impl CountedWorker {
     fn snapshot(&self) -> WorkerSnapshot {
-        WorkerSnapshot { interface: self.interface.clone(), counters: self.published.read() }
+        let Self { interface, queue, flows_max, published } = self;
+        WorkerSnapshot {
+            interface: interface.clone(),
+            queue: *queue,
+            flows_max: *flows_max,
+            counters: published.read(),
+        }
     }
 }
 
@@ -93,5 +120,58 @@ impl Snapshot {
     /// Whether nothing is under way any more: every worker has ended, and the exporter after them.
     pub fn is_at_rest(&self) -> bool {
         self.exporting.ended == 1 && self.workers.iter().all(|worker| worker.counters.phase() == Phase::Ended)
+    }
+
+    /// Age of the oldest record that was let go and is neither exported nor lost, in ms; an upper bound where it is under way to the exporter.
+    pub fn oldest_in_flight_ms(&self) -> u64 {
+        let kept = self.workers.iter().map(|worker| &worker.counters).filter(|counters| counters.kept > 0);
+        let kept_since_ms = kept.map(|counters| counters.kept_since_ms);
+        let under_way_since_ms = (self.under_way() > 0).then_some(self.exporting.caught_up_ms);
+        let since_ms = kept_since_ms.chain(under_way_since_ms).chain([self.exporting.gathered_since_ms]).min();
+        since_ms.map_or(0, |since_ms| self.uptime_ms.saturating_sub(since_ms))
+    }
+
+    /// Records that were let go, dropped by nobody, and not sent nor lost yet, wherever they are.
+    pub fn in_flight(&self) -> Tally {
+        let mut in_flight = Tally::default();
+        let ExporterCounters { exported, failed } = self.exporting.exporter;
+        for WorkerCounters { expired, dropped, .. } in self.workers.iter().map(|worker| &worker.counters) {
+            in_flight.records += expired.records - dropped.records;
+            in_flight.volume += expired.volume - dropped.volume;
+        }
+        // The exporter was read before the workers, so it cannot have done more than they had handed over.
+        in_flight.records = in_flight.records.saturating_sub(exported.records + failed.records);
+        in_flight.volume = in_flight.volume - (exported.volume + failed.volume);
+        in_flight
+    }
+
+    /// Records that were handed over and that the exporter has not taken yet.
+    pub fn under_way(&self) -> u64 {
+        let handed_over = |counters: &WorkerCounters| {
+            counters.expired.records.saturating_sub(counters.dropped.records + counters.kept)
+        };
+        let handed_over: u64 = self.workers.iter().map(|worker| handed_over(&worker.counters)).sum();
+        handed_over.saturating_sub(self.taken_after.records)
+    }
+
+    /// The most records that can be between workers and exporter.
+    pub fn under_way_max(&self) -> u64 {
+        UNDER_WAY_MAX * self.workers.len() as u64
+    }
+
+    /// Why the probe is not ready, if it is not: each queue that does not receive, and that no collector takes records.
+    pub fn not_ready(&self) -> Vec<String> {
+        let down = self.workers.iter().filter_map(|WorkerSnapshot { interface, queue, counters, .. }| {
+            let queue = queue.map(|queue| format!("/{queue}")).unwrap_or_default();
+            let what = match counters.phase() {
+                Phase::Running => return None,
+                Phase::Opening => "has not begun to receive",
+                Phase::Down => "link is down",
+                Phase::Ended => "receives no more",
+            };
+            Some(format!("{interface}{queue}: {what}"))
+        });
+        let refused = self.collectors.iter().all(|(_, counters)| counters.refusing > 0);
+        down.chain(refused.then(|| "every collector refuses".to_owned())).collect()
     }
 }

@@ -6,6 +6,7 @@ mod sampling;
 
 use super::UsageError;
 use crate::destination::Destination;
+use crate::metrics;
 use crate::probe::{self, CapturePlan, Cores, Plan, Queues};
 use anyhow::Context;
 use clap::{Args, ValueEnum};
@@ -105,6 +106,10 @@ pub struct Arguments {
 
     #[command(flatten)]
     sampling: SamplingArguments,
+
+    /// Serve metrics for Prometheus, /healthz and /readyz there: ADDR:PORT, [V6]:PORT, PORT on 127.0.0.1, or unix:PATH
+    #[arg(long, value_name = "ADDRESS")]
+    metrics: Option<metrics::Address>,
 
     /// How the ledger is printed on standard output when the probe ends
     #[arg(long, value_enum, default_value_t, value_name = "FORM")]
@@ -220,6 +225,7 @@ fn plan(arguments: Arguments) -> anyhow::Result<Plan> {
         },
         collectors: arguments.collectors,
         input: arguments.input,
+        metrics: arguments.metrics,
     })
 }
 

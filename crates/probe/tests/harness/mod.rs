@@ -2,8 +2,11 @@
 //! collectors the test names one that holds every datagram against the rules of the format, and the sum against the ledger.
 #![allow(dead_code, reason = "each test file uses a part of the harness")]
 
+pub mod scrape;
+
 use serde_json::Value;
 use std::fs::{self, File};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
@@ -104,6 +107,13 @@ impl Probe {
     /// What it has said on standard error so far.
     pub fn said(&self) -> String {
         fs::read_to_string(self.folder.path().join("stderr")).unwrap()
+    }
+
+    /// Where it serves metrics.
+    pub fn metrics(&self) -> SocketAddr {
+        let said = self.said();
+        let address = said.split_once("metrics on http://").and_then(|(_, rest)| rest.split_once('/'));
+        address.unwrap_or_else(|| panic!("no metrics: {said}")).0.parse().unwrap()
     }
 
     /// Sends it a signal, by the name that kill knows.

@@ -1,0 +1,141 @@
+//! Where metrics are served: a TCP address or a Unix socket, bound before anything else starts.
+
+use anyhow::{Context, anyhow};
+use std::fmt;
+use std::io::ErrorKind;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::unix::fs::FileTypeExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+/// Where to listen, as an operator says it: `ADDR:PORT`, `[V6]:PORT`, `PORT` on the loopback address, or `unix:PATH`.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Address {
+    /// A TCP address; port 0 is any free one.
+    Tcp(SocketAddr),
+    /// A Unix socket.
+    Unix(PathBuf),
+}
+
+/// A bound socket.
+pub enum Listener {
+    /// On a TCP address.
+    Tcp(TcpListener),
+    /// On a Unix socket, whose file goes with it.
+    Unix(UnixListener, SocketFile),
+}
+
+/// The file of a Unix socket, removed when this is dropped.
+pub struct SocketFile(PathBuf);
+
+impl FromStr for Address {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if let Some(path) = text.strip_prefix("unix:") {
+            return if path.is_empty() {
+                Err("'unix:' names no socket: wanted unix:PATH, as in unix:/run/xdprobe/metrics".to_owned())
+            } else {
+                Ok(Self::Unix(path.into()))
+            };
+        }
+        let on_loopback = text.parse().map(|port: u16| SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
+        on_loopback.or_else(|_| text.parse()).map(Self::Tcp).map_err(|_| {
+            format!("'{text}' is nowhere to listen: wanted ADDR:PORT, [V6]:PORT, PORT (on 127.0.0.1) or unix:PATH")
+        })
+    }
+}
+
+impl Address {
+    /// Binds it.
+    ///
+    /// # Errors
+    ///
+    /// What the system said: in use, no such address, no permission.
+    pub fn listen(&self) -> anyhow::Result<Listener> {
+        match self {
+            Self::Tcp(address) => {
+                let bound = TcpListener::bind(address).and_then(|listener| {
+                    listener.set_nonblocking(true)?;
+                    Ok(Listener::Tcp(listener))
+                });
+                bound.with_context(|| format!("metrics cannot be served on {address}; choose another --metrics"))
+            }
+            Self::Unix(path) => listen_on_file(path).with_context(|| {
+                format!("metrics cannot be served on unix:{}; choose another --metrics", path.display())
+            }),
+        }
+    }
+}
+
+fn listen_on_file(path: &Path) -> anyhow::Result<Listener> {
+    if let Ok(there) = path.symlink_metadata() {
+        if !there.file_type().is_socket() {
+            return Err(anyhow!("there is a file of this name that is no socket"));
+        }
+        match UnixStream::connect(path) {
+            // Left behind by a process that is no more.
+            Err(error) if error.kind() == ErrorKind::ConnectionRefused => std::fs::remove_file(path)?,
+            Err(error) => return Err(error.into()),
+            Ok(_) => return Err(anyhow!("another process listens there")),
+        }
+    }
+    let listener = UnixListener::bind(path)?;
+    let file = SocketFile(path.to_owned());
+    listener.set_nonblocking(true)?;
+    Ok(Listener::Unix(listener, file))
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        // Somebody may have removed it already.
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+impl fmt::Display for Listener {
+    /// What a client asks for.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(listener) => match listener.local_addr() {
+                Ok(address) => write!(f, "http://{address}/metrics"),
+                Err(error) => error.fmt(f),
+            },
+            Self::Unix(_, SocketFile(path)) => write!(f, "/metrics on unix:{}", path.display()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_alone_is_on_the_loopback_address() {
+        let tcp = |text: &str| Ok(Address::Tcp(text.parse().unwrap()));
+        assert_eq!("9433".parse(), tcp("127.0.0.1:9433"));
+        assert_eq!("[::]:9433".parse(), tcp("[::]:9433"));
+        assert_eq!("unix:/run/x".parse(), Ok(Address::Unix("/run/x".into())));
+        for bad in ["", "70000", "tap0:9433", "::1:9433x", "127.0.0.1", "unix:"] {
+            assert!(bad.parse::<Address>().unwrap_err().contains("wanted"), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_socket_that_a_crash_left_is_replaced_and_others_are_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("metrics");
+        let refused = |wanted: &str| {
+            let error = format!("{:#}", Address::Unix(path.clone()).listen().err().unwrap());
+            assert!(error.contains(wanted), "{error}");
+        };
+        drop(UnixListener::bind(&path).unwrap());
+        let listener = Address::Unix(path.clone()).listen().unwrap();
+        refused("another process listens there");
+        drop(listener);
+        assert!(!path.exists());
+        std::fs::write(&path, "").unwrap();
+        refused("no socket");
+    }
+}
