@@ -1,23 +1,32 @@
-//! Collectors: where datagrams go, and what became of them there.
+//! One collector: its records become datagrams in a sequence of its own, and leave at its pace.
 
-use socket2::{Domain, Protocol, Socket, Type};
-use std::fmt;
-use std::io;
-use std::net::{SocketAddr, ToSocketAddrs, UdpSocket};
+use crate::exporter::{Moment, Tally};
+use crate::pace::{Buckets, Cost, Pace};
+use crate::queue::{Datagram, Queue};
+use crate::v5;
+use crate::version::{Heading, Version};
+use crate::wire::DATAGRAM_OCTETS_MAX;
+use std::io::{self, IoSlice};
 use std::str::FromStr;
+use xdprobe_flow::FlowRecord;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// A way to a collector.
 pub trait Transport: Send {
-    /// Sends one whole datagram.
+    /// Sends some of `datagrams`, from the first on, and returns how many: at least one of them.
     ///
     /// # Errors
     ///
-    /// [`io::ErrorKind::ConnectionRefused`] says that an *earlier* datagram was refused and this one not yet sent; anything
-    /// else, that this one is lost.
-    fn send(&mut self, datagram: &[u8]) -> io::Result<()>;
+    /// Nothing was sent. [`io::ErrorKind::WouldBlock`] says that the first has to wait, [`io::ErrorKind::ConnectionRefused`]
+    /// that an *earlier* datagram was refused; anything else, that the first cannot be sent.
+    fn send(&mut self, datagrams: &[IoSlice<'_>]) -> io::Result<usize>;
 
-    /// The longest datagram that the way carries in one piece, in octets of payload.
+    /// What came back about datagrams that were sent earlier, each time once.
+    fn take_error(&mut self) -> Option<io::Error> {
+        None
+    }
+
+    /// The longest datagram that the way carries in one piece at present, in octets of payload.
     fn payload_octets_max(&self) -> usize;
 
     /// Completes what was sent, where that takes anything: no datagram follows.
@@ -30,79 +39,68 @@ pub trait Transport: Send {
     }
 }
 
-/// A collector as an operator names it: `HOST:PORT` or `[V6]:PORT`.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct CollectorAddress(String);
-
-impl CollectorAddress {
-    /// The first address that the name stands for.
-    ///
-    /// # Errors
-    ///
-    /// What the resolver said, or that it knew no address.
-    pub fn resolve(&self) -> io::Result<SocketAddr> {
-        self.0.to_socket_addrs()?.next().ok_or_else(|| io::Error::other("the name has no address"))
-    }
+/// Engine type and id: with the exporter's address they name one sequence space.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Engine {
+    /// Engine type.
+    pub r#type: u8,
+    /// Engine id.
+    pub id: u8,
 }
 
-impl FromStr for CollectorAddress {
+impl FromStr for Engine {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let wanted = || format!("'{text}' is not a collector: wanted HOST:PORT or [V6]:PORT, as in 192.0.2.9:2055");
-        let (host, port) = text.rsplit_once(':').ok_or_else(wanted)?;
-        let bare_v6 = host.contains(':') && !(host.starts_with('[') && host.ends_with(']'));
-        if host.is_empty() || bare_v6 || !port.parse::<u16>().is_ok_and(|port| port != 0) {
-            return Err(wanted());
+        let parsed = text
+            .split_once(':')
+            .and_then(|(r#type, id)| Some(Self { r#type: r#type.parse().ok()?, id: id.parse().ok()? }));
+        parsed.ok_or_else(|| format!("'{text}' is not an engine: wanted TYPE:ID, each 0 to 255, as in 0:1"))
+    }
+}
+
+/// How collectors are exported to, each of them.
+#[derive(Clone, Copy, Debug)]
+pub struct CollectorConfig {
+    /// Version of the datagrams.
+    pub version: Version,
+    /// Engine type and id in every header that has them.
+    pub engine: Engine,
+    /// What every header that can tells of sampling.
+    pub sampling: v5::Sampling,
+    /// The longest that a record waits for its datagram to fill, in ms.
+    pub flush_delay_ms: u64,
+    /// How fast it may be sent to.
+    pub pace: Pace,
+    /// Records that wait for the pace before more are refused.
+    pub paced_records_max: usize,
+}
+
+impl Default for CollectorConfig {
+    /// Version 5, engine 0:0, as fast as it goes.
+    fn default() -> Self {
+        Self {
+            version: Version::V5,
+            engine: Engine::default(),
+            sampling: v5::Sampling::default(),
+            flush_delay_ms: 1_000,
+            pace: Pace::default(),
+            paced_records_max: 262_144,
         }
-        Ok(Self(text.to_owned()))
     }
 }
 
-impl fmt::Display for CollectorAddress {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-/// A connected UDP socket: connected, so that a collector's refusal comes back and the route is looked up once.
-#[derive(Debug)]
-pub struct UdpTransport {
-    socket: UdpSocket,
-    payload_octets_max: usize,
-}
-
-/// Asked of the kernel for each socket; it gives what net.core.wmem_max allows.
-const SEND_BUFFER_OCTETS: usize = 4 << 20;
-/// A full-size Ethernet frame's network layer, where nothing else is known of the path.
-const PATH_MTU: usize = 1500;
-const UDP_HEADER_OCTETS: usize = 8;
-
-impl UdpTransport {
-    /// A socket that sends to `address`.
-    ///
-    /// # Errors
-    ///
-    /// What the system said: no route, no permission, no descriptors.
-    pub fn connect(address: SocketAddr) -> io::Result<Self> {
-        let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
-        // Best effort: a smaller buffer only means that sending waits more often.
-        let _ = socket.set_send_buffer_size(SEND_BUFFER_OCTETS);
-        socket.connect(&address.into())?;
-        let ip_header_octets = if address.is_ipv4() { 20 } else { 40 };
-        let payload_octets_max = PATH_MTU - ip_header_octets - UDP_HEADER_OCTETS;
-        Ok(Self { socket: socket.into(), payload_octets_max })
-    }
-}
-
-impl Transport for UdpTransport {
-    fn send(&mut self, datagram: &[u8]) -> io::Result<()> {
-        self.socket.send(datagram).map(drop)
-    }
-
-    fn payload_octets_max(&self) -> usize {
-        self.payload_octets_max
-    }
+/// Why a way to a collector is of no use.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[error(
+    "its path carries {found} octets of payload in one piece, and a version {version} datagram of one record takes {wanted}"
+)]
+pub struct TooNarrow {
+    /// Octets of payload that the path carries.
+    found: usize,
+    /// Octets of a datagram with one record.
+    wanted: usize,
+    version: u16,
 }
 
 /// Why a datagram did not leave.
@@ -141,36 +139,178 @@ impl SendErrorKind {
     }
 }
 
-/// What one collector was sent.
+/// Why a collector did not get records that were meant for it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum LossReason {
+    /// Its queue was full, since its pace was slower than the flows: refused before they were in a datagram.
+    Pacing,
+    /// Its queue was full, since its socket took nothing.
+    Socket,
+    /// The system did not send their datagram; `errors` says why.
+    Send,
+    /// They were sent, and its host or a router answered that they could not be delivered.
+    Refused,
+}
+
+impl LossReason {
+    /// Every reason with the name that reports and metrics use.
+    pub const NAMES: [&'static str; 4] = ["pacing", "socket", "send", "refused"];
+}
+
+/// What one collector was sent, and what it was not. Nothing here ever falls, but for what waits and how it is.
 #[derive(Clone, Copy, Debug, Default, Eq, FromBytes, Immutable, IntoBytes, KnownLayout, PartialEq)]
 #[repr(C)]
 pub struct CollectorCounters {
-    /// Datagrams that the transport took.
-    pub datagrams: u64,
-    /// Records in them.
-    pub records: u64,
-    /// Times that the collector's host refused an earlier datagram (ICMP port unreachable): nobody listens there.
+    /// What the way to it took; what was refused later is among it.
+    pub sent: Tally,
+    /// Octets of UDP payload in that.
+    pub octets: u64,
+    /// What it was sent and did not refuse by the time that answers were looked for.
+    pub exported: Tally,
+    /// What was meant for it and did not get there, by [`LossReason`].
+    pub lost: [Tally; LossReason::NAMES.len()],
+    /// Answers that earlier datagrams could not be delivered (ICMP): nobody listens, or the host cannot be reached.
     pub refusals: u64,
-    /// 1 while its host refuses: it refused what was sent last but one, and nobody knows better of the last.
-    pub refusing: u64,
-    /// Datagrams that did not leave, by [`SendErrorKind`] in the order of its names.
+    /// Datagrams that did not leave, by [`SendErrorKind`].
     pub errors: [u64; SendErrorKind::NAMES.len()],
+    /// Records that waited for the pace.
+    pub delayed_records: u64,
+    /// How long their datagrams waited, in all, in ms.
+    pub delayed_ms: u64,
+    /// Times that its name was resolved again.
+    pub resolves: u64,
+    /// Times that it could not be.
+    pub resolve_failures: u64,
+    /// Records that wait: for their datagram to fill, for the pace, for the socket.
+    pub waiting: u64,
+    /// A [`CollectorState`].
+    pub state: u64,
 }
 
-/// One collector: its name, the way to it, and its counters.
+impl CollectorCounters {
+    /// How it is.
+    #[must_use]
+    pub fn state(&self) -> CollectorState {
+        let states = [CollectorState::Up, CollectorState::Refusing];
+        states.into_iter().find(|&state| state as u64 == self.state).unwrap_or(CollectorState::Unresolved)
+    }
+
+    /// What it did not get, for whatever reason.
+    #[must_use]
+    pub fn lost_total(&self) -> Tally {
+        self.lost.iter().fold(Tally::default(), |sum, lost| sum + *lost)
+    }
+}
+
+/// How a collector is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum CollectorState {
+    /// Nothing is known against it.
+    Up,
+    /// What it was sent last came back.
+    Refusing,
+    /// Its name has no address at present; the one that it had stays in force.
+    Unresolved,
+}
+
+impl CollectorState {
+    /// Every state with the name that reports and metrics use.
+    pub const NAMES: [&'static str; 3] = ["up", "refusing", "unresolved"];
+
+    /// The name that reports and metrics use.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        Self::NAMES[self as usize]
+    }
+}
+
+/// One collector: its name, the way to it, what waits for it, and its counters.
 pub struct Collector {
     name: String,
     transport: Box<dyn Transport>,
+    config: CollectorConfig,
+    /// Records of a datagram that goes in one piece.
+    records_max: usize,
+    measured_ms: u64,
+    /// Records meant for it before the datagram under construction, modulo 2^32.
+    sequence: u32,
+    queue: Queue,
+    buckets: Option<Buckets>,
+    /// The present, in ms of the clock that sending goes by.
+    now_ms: u64,
+    /// Since when the socket takes nothing.
+    blocked_since_ms: Option<u64>,
+    /// What left since an answer was last looked for, and when the last of it did.
+    unanswered: Tally,
+    sent_ms: u64,
+    refusing: bool,
+    unresolved: bool,
     counters: CollectorCounters,
 }
 
-/// A pending refusal is reported by the next send in place of sending; two can be pending at most times, so this many.
+/// What becomes of datagrams that wait for a collector that refuses.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum OnRefusal {
+    /// They are sent all the same: it may be back.
+    GoOn,
+    /// They stay: somebody else gets them.
+    Stop,
+}
+
+/// Datagrams of a run: as many as one call takes (65 507 octets of UDP payload), and worth waiting for under load.
+const RUN_MAX: usize = 44;
+/// Datagrams that wait while a socket takes none, where no pace asks for more: 1.5 MB.
+const QUEUE_DATAGRAMS: usize = 1_024;
+/// How long a socket may take nothing before what waits for it is lost.
+const BLOCKED_MS_MAX: u64 = 5_000;
+/// What left last, with nothing to follow it, is looked after for an answer once this long ago.
+const ANSWER_MS: u64 = 100;
+/// How often the path's MTU is read again; a datagram that is too long has it read at once.
+const MEASURE_MS: u64 = 10_000;
+/// A pending refusal may be reported by the next send in place of sending; two can be pending at most times.
 const SEND_ATTEMPTS: usize = 4;
 
 impl Collector {
     /// A collector called `name` that `transport` leads to.
-    pub fn new(name: impl Into<String>, transport: impl Transport + 'static) -> Self {
-        Self { name: name.into(), transport: Box::new(transport), counters: CollectorCounters::default() }
+    ///
+    /// # Errors
+    ///
+    /// [`TooNarrow`] where not even one record fits a datagram.
+    pub fn new(
+        name: impl Into<String>,
+        transport: impl Transport + 'static,
+        config: CollectorConfig,
+    ) -> Result<Self, TooNarrow> {
+        let transport: Box<dyn Transport> = Box::new(transport);
+        let version = config.version;
+        let (found, wanted) = (transport.payload_octets_max(), version.datagram_octets(1));
+        let records_max = version.records_in(found);
+        if records_max == 0 {
+            return Err(TooNarrow { found, wanted, version: version.number() });
+        }
+        let paced = config.paced_records_max / records_max + 1;
+        let datagrams = if config.pace.is_limited() { paced } else { QUEUE_DATAGRAMS };
+        let largest = Cost {
+            records: version.records_max() as u64,
+            octets: version.datagram_octets(version.records_max()) as u64,
+        };
+        Ok(Self {
+            name: name.into(),
+            transport,
+            config,
+            records_max,
+            measured_ms: 0,
+            sequence: 0,
+            queue: Queue::new(datagrams),
+            buckets: config.pace.is_limited().then(|| Buckets::new(config.pace, largest)),
+            now_ms: 0,
+            blocked_since_ms: None,
+            unanswered: Tally::default(),
+            sent_ms: 0,
+            refusing: false,
+            unresolved: false,
+            counters: CollectorCounters::default(),
+        })
     }
 
     /// What it is called.
@@ -179,120 +319,306 @@ impl Collector {
         &self.name
     }
 
-    /// What it was sent.
+    /// What it was sent, what waits for it, and how it is.
     #[must_use]
-    pub fn counters(&self) -> &CollectorCounters {
-        &self.counters
+    pub fn counters(&self) -> CollectorCounters {
+        let filling = self.queue.under_construction().map_or(0, |open| open.count as u64);
+        CollectorCounters { waiting: self.queue.records() + filling, state: self.state() as u64, ..self.counters }
     }
 
-    /// The longest datagram that reaches it in one piece, in octets of payload.
+    fn state(&self) -> CollectorState {
+        match (self.refusing, self.unresolved) {
+            (true, _) => CollectorState::Refusing,
+            (false, true) => CollectorState::Unresolved,
+            (false, false) => CollectorState::Up,
+        }
+    }
+
+    /// Records of a datagram that goes to it in one piece at present.
     #[must_use]
-    pub fn payload_octets_max(&self) -> usize {
-        self.transport.payload_octets_max()
+    pub fn records_max(&self) -> usize {
+        self.records_max
+    }
+
+    /// From here on leads to it by another way, in the same sequence.
+    pub fn replace_transport(&mut self, transport: Box<dyn Transport>) {
+        self.transport = transport;
+        self.counters.exported += std::mem::take(&mut self.unanswered);
+        self.refusing = false;
+        self.measure();
+    }
+
+    /// Notes that its name was resolved again, or could not be.
+    pub fn note_resolved(&mut self, resolved: bool) {
+        self.counters.resolves += u64::from(resolved);
+        self.counters.resolve_failures += u64::from(!resolved);
+        self.unresolved = !resolved;
+    }
+
+    pub(crate) fn begin_turn(&mut self, now_ms: u64) {
+        self.now_ms = now_ms;
+    }
+
+    pub(crate) fn is_refusing(&self) -> bool {
+        self.refusing
+    }
+
+    /// Records that can be pushed before any is refused; a few of them may be fewer than that.
+    pub(crate) fn room(&self) -> usize {
+        self.queue.room().saturating_sub(1) * self.records_max
+    }
+
+    /// Adds records to the datagram under construction, and lets it wait once it is full. `now` is no earlier than any uptime
+    /// in them.
+    pub(crate) fn push(&mut self, mut records: &[FlowRecord], now: Moment) {
+        while !records.is_empty() {
+            let Some(open) = self.queue.open() else { return self.refuse(records) };
+            let room = self.records_max.saturating_sub(open.count).clamp(1, records.len());
+            let (these, rest) = records.split_at(room);
+            open.append(self.config.version, these, now.uptime_ms);
+            records = rest;
+            if open.count >= self.records_max {
+                self.complete(now);
+            }
+        }
+    }
+
+    /// The uptime at which the oldest record came that has not left, in ms; none while all have.
+    pub(crate) fn oldest_ms(&self) -> Option<u64> {
+        self.queue.get(0).or_else(|| self.queue.under_construction()).map(|datagram| datagram.oldest_ms)
+    }
+
+    /// The uptime at which the datagram under construction has to be complete, in ms; none while it is empty.
+    pub(crate) fn flush_due_ms(&self) -> Option<u64> {
+        self.queue.under_construction().map(|open| open.oldest_ms + self.config.flush_delay_ms)
+    }
+
+    /// Completes the datagram under construction, if it has a record.
+    pub(crate) fn complete(&mut self, now: Moment) {
+        if self.queue.under_construction().is_none() {
+            return;
+        }
+        let Some(open) = self.queue.open() else { return };
+        let moment = now.at(now.uptime_ms.max(open.latest_ms));
+        let CollectorConfig { version, engine, sampling, .. } = self.config;
+        let (count, sequence) = (open.count, self.sequence);
+        open.write_header(version, &Heading { count, moment, sequence, engine, sampling });
+        open.complete_ms = self.now_ms;
+        self.sequence = self.sequence.wrapping_add(u32::try_from(count).unwrap_or(0));
+        self.queue.complete();
+    }
+
+    /// Sends what may leave: where nothing but a run's length holds datagrams up, only runs, unless `all` are to leave. Returns
+    /// when to come back, in ms, if any has to wait for the pace or for the socket.
+    pub(crate) fn send(&mut self, all: bool, on_refusal: OnRefusal) -> Option<u64> {
+        if let Some(buckets) = &mut self.buckets {
+            buckets.fill(self.now_ms);
+        }
+        if self.now_ms >= self.measured_ms.saturating_add(MEASURE_MS) {
+            self.measure();
+        }
+        let least = if all || self.buckets.is_some() { 1 } else { RUN_MAX };
+        while self.queue.waiting() >= least {
+            self.look_for_answers();
+            if self.refusing && on_refusal == OnRefusal::Stop {
+                return None;
+            }
+            let Some(oldest) = self.queue.get(0) else { break };
+            if let Some(buckets) = self.buckets.as_ref().filter(|buckets| !buckets.hold(cost(oldest))) {
+                return Some(buckets.due_ms(cost(oldest)));
+            }
+            if oldest.count > self.records_max {
+                self.send_in_pieces();
+                continue;
+            }
+            match self.send_run() {
+                Ok(sent) => self.count_sent(sent),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock && !self.is_blocked_too_long() => {
+                    return Some(self.now_ms + 1);
+                }
+                Err(error) if SendErrorKind::of(&error) == SendErrorKind::TooLong && self.narrowed() => {}
+                Err(error) => self.lose_oldest(&error),
+            }
+        }
+        if self.now_ms >= self.sent_ms.saturating_add(ANSWER_MS) {
+            self.look_for_answers();
+        }
+        None
+    }
+
+    /// Looks for what came back about datagrams that were sent earlier.
+    pub(crate) fn look_for_answers(&mut self) {
+        if let Some(error) = self.transport.take_error() {
+            if SendErrorKind::of(&error) == SendErrorKind::TooLong {
+                self.measure();
+            }
+            self.count_refusal();
+        } else if self.unanswered.records > 0 {
+            self.counters.exported += std::mem::take(&mut self.unanswered);
+            self.refusing = false;
+        }
+    }
+
+    /// Takes what waits, with what stands under construction, away from a collector that refuses and gives it to `other`.
+    pub(crate) fn move_to(&mut self, other: &mut Self, now: Moment) {
+        self.complete(now);
+        other.complete(now);
+        if let Some(oldest) = self.queue.get(0) {
+            // To this collector they were never sent: its sequence goes on in front of them.
+            self.sequence = oldest.sequence;
+        }
+        while let Some(datagram) = self.queue.get(0) {
+            match other.queue.open() {
+                Some(open) => {
+                    open.copy_from(datagram, self.config.version, other.sequence);
+                    other.queue.complete();
+                }
+                None => other.counters.lost[LossReason::Pacing as usize] += datagram.tally(),
+            }
+            other.sequence = other.sequence.wrapping_add(u32::try_from(datagram.count).unwrap_or(0));
+            self.queue.pop();
+        }
     }
 
     /// Completes what was sent: see [`Transport::finish`].
     pub(crate) fn finish(&mut self) -> io::Result<()> {
+        self.look_for_answers();
         self.transport.finish()
     }
 
-    /// Sends a datagram of `records` records and says whether it left.
-    pub(crate) fn send(&mut self, datagram: &[u8], records: usize) -> bool {
-        match self.send_past_refusals(datagram) {
-            Ok(()) => {
-                self.counters.datagrams += 1;
-                self.counters.records += records as u64;
-                true
-            }
-            Err(error) => {
-                self.counters.errors[SendErrorKind::of(&error) as usize] += 1;
-                false
-            }
-        }
+    fn refuse(&mut self, records: &[FlowRecord]) {
+        let reason = if self.blocked_since_ms.is_some() { LossReason::Socket } else { LossReason::Pacing };
+        let mut refused = Tally { records: records.len() as u64, ..Tally::default() };
+        records.iter().for_each(|record| refused.volume.add_record(record));
+        self.counters.lost[reason as usize] += refused;
+        // The collector then sees the loss.
+        self.sequence = self.sequence.wrapping_add(u32::try_from(records.len()).unwrap_or(0));
     }
 
-    fn send_past_refusals(&mut self, datagram: &[u8]) -> io::Result<()> {
-        self.counters.refusing = 0;
+    /// Sends some of those that wait and returns how many.
+    fn send_run(&mut self) -> io::Result<usize> {
         for _ in 1..SEND_ATTEMPTS {
-            match self.transport.send(datagram) {
-                Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-                    self.counters.refusals += 1;
-                    self.counters.refusing = 1;
-                }
+            match self.send_run_once() {
+                Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => self.count_refusal(),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 done => return done,
             }
         }
-        self.transport.send(datagram)
+        self.send_run_once()
+    }
+
+    fn send_run_once(&mut self) -> io::Result<usize> {
+        let mut slices = [IoSlice::new(&[]); RUN_MAX];
+        let (mut count, mut buckets) = (0, self.buckets);
+        while count < RUN_MAX
+            && let Some(datagram) = self.queue.get(count).filter(|datagram| datagram.count <= self.records_max)
+        {
+            if let Some(buckets) = &mut buckets {
+                if !buckets.hold(cost(datagram)) {
+                    break;
+                }
+                buckets.take(cost(datagram));
+            }
+            slices[count] = IoSlice::new(datagram.octets());
+            count += 1;
+        }
+        self.transport.send(&slices[..count])
+    }
+
+    fn count_sent(&mut self, sent: usize) {
+        for _ in 0..sent {
+            let Some(datagram) = self.queue.get(0) else { break };
+            let (tally, cost) = (datagram.tally(), cost(datagram));
+            let delay_ms = self.now_ms.saturating_sub(datagram.complete_ms);
+            self.queue.pop();
+            if let Some(buckets) = &mut self.buckets {
+                buckets.take(cost);
+            }
+            self.count_delay(tally, delay_ms);
+            self.count_taken(tally, cost.octets);
+        }
+    }
+
+    fn count_taken(&mut self, tally: Tally, octets: u64) {
+        self.counters.sent += tally;
+        self.counters.octets += octets;
+        self.unanswered += tally;
+        self.sent_ms = self.now_ms;
+        self.blocked_since_ms = None;
+    }
+
+    fn count_delay(&mut self, tally: Tally, delay_ms: u64) {
+        if self.buckets.is_some() && delay_ms > 0 {
+            self.counters.delayed_records += tally.records;
+            self.counters.delayed_ms += delay_ms;
+        }
+    }
+
+    /// What left since the last look is taken for what came back: which of it was, nobody tells.
+    fn count_refusal(&mut self) {
+        self.counters.refusals += 1;
+        self.counters.lost[LossReason::Refused as usize] += std::mem::take(&mut self.unanswered);
+        self.refusing = true;
+    }
+
+    /// Sends the oldest, which became too long for the path while it waited, as several.
+    fn send_in_pieces(&mut self) {
+        let Self { queue, transport, config, records_max, .. } = self;
+        let Some(oldest) = queue.get(0) else { return };
+        let (version, sequence) = (config.version, oldest.sequence);
+        let (mut sent, mut octets, mut lost) = (Tally::default(), 0, Tally::default());
+        let mut errors = self.counters.errors;
+        let mut piece = [0; DATAGRAM_OCTETS_MAX];
+        for from in (0..oldest.count).step_by((*records_max).max(1)) {
+            let to = (from + *records_max).min(oldest.count);
+            let (length, volume) = version.write_piece(oldest.octets(), from, to, sequence, &mut piece);
+            let tally = Tally { records: (to - from) as u64, datagrams: 1, volume };
+            match transport.send(&[IoSlice::new(&piece[..length])]) {
+                Ok(_) => {
+                    sent += tally;
+                    octets += length as u64;
+                }
+                Err(error) => {
+                    errors[SendErrorKind::of(&error) as usize] += 1;
+                    lost += tally;
+                }
+            }
+        }
+        if let Some(buckets) = &mut self.buckets {
+            // The headers that were added are not worth a wait of their own.
+            buckets.take(cost(oldest));
+        }
+        self.queue.pop();
+        self.counters.errors = errors;
+        self.counters.lost[LossReason::Send as usize] += lost;
+        self.count_taken(sent, octets);
+    }
+
+    fn lose_oldest(&mut self, error: &io::Error) {
+        let Some(oldest) = self.queue.get(0) else { return };
+        self.counters.errors[SendErrorKind::of(error) as usize] += 1;
+        self.counters.lost[LossReason::Send as usize] += oldest.tally();
+        self.queue.pop();
+    }
+
+    fn is_blocked_too_long(&mut self) -> bool {
+        self.now_ms >= *self.blocked_since_ms.get_or_insert(self.now_ms) + BLOCKED_MS_MAX
+    }
+
+    /// Whether the path carries less than it did.
+    fn narrowed(&mut self) -> bool {
+        let before = self.records_max;
+        self.measure();
+        self.records_max < before
+    }
+
+    fn measure(&mut self) {
+        self.measured_ms = self.now_ms;
+        // A path that became too narrow for a single record has its datagrams refused as too long, and counted.
+        self.records_max = self.config.version.records_in(self.transport.payload_octets_max()).max(1);
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn takes_names_and_addresses_with_a_port_and_nothing_else() {
-        for good in ["172.27.20.3:2055", "collector.example:9996", "[2001:db8::9]:2055"] {
-            assert_eq!(good.parse::<CollectorAddress>().unwrap().to_string(), good);
-        }
-        for bad in ["172.27.20.3", ":2055", "host:", "host:0", "host:65536", "2001:db8::9:2055", ""] {
-            let error = bad.parse::<CollectorAddress>().unwrap_err();
-            assert!(error.contains("wanted HOST:PORT"), "{error}");
-        }
-    }
-
-    #[test]
-    fn a_refusal_of_an_earlier_datagram_does_not_cost_this_one() {
-        struct Refusing(u32, Vec<Vec<u8>>);
-        impl Transport for Refusing {
-            fn send(&mut self, datagram: &[u8]) -> io::Result<()> {
-                self.0 += 1;
-                if self.0.is_multiple_of(2) {
-                    return Err(io::ErrorKind::ConnectionRefused.into());
-                }
-                self.1.push(datagram.to_vec());
-                Ok(())
-            }
-            fn payload_octets_max(&self) -> usize {
-                1472
-            }
-        }
-        let mut collector = Collector::new("test", Refusing(0, Vec::new()));
-        for _ in 0..5 {
-            assert!(collector.send(&[0; 72], 1));
-        }
-        assert_eq!((collector.counters.datagrams, collector.counters.refusals), (5, 4));
-    }
-
-    #[test]
-    fn a_closed_port_refuses_and_loses_nothing_of_the_count() {
-        let closed = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let mut collector = Collector::new("closed", UdpTransport::connect(closed).unwrap());
-        for _ in 0..20 {
-            assert!(collector.send(&[0; 72], 1));
-        }
-        assert_eq!(collector.counters.datagrams, 20);
-        assert!(collector.counters.refusals > 0);
-    }
-
-    #[test]
-    fn errors_are_counted_by_kind() {
-        struct Failing(i32);
-        impl Transport for Failing {
-            fn send(&mut self, _: &[u8]) -> io::Result<()> {
-                Err(io::Error::from_raw_os_error(self.0))
-            }
-            fn payload_octets_max(&self) -> usize {
-                1472
-            }
-        }
-        // ENETUNREACH, ENOBUFS, EMSGSIZE, EPERM, ECONNREFUSED, EIO.
-        for (kind, errno) in [101, 105, 90, 1, 111, 5].into_iter().enumerate() {
-            let mut collector = Collector::new("test", Failing(errno));
-            assert!(!collector.send(&[0; 72], 1));
-            assert_eq!(collector.counters.errors[kind], 1, "{}", SendErrorKind::NAMES[kind]);
-            assert_eq!(collector.counters.datagrams, 0);
-        }
-    }
+fn cost(datagram: &Datagram) -> Cost {
+    Cost { records: datagram.count as u64, octets: datagram.length as u64 }
 }

@@ -3,7 +3,9 @@
 //! The first version: no sequence, no engine, no masks or AS numbers. The structures are the wire format, as in
 //! [`v5`](crate::v5). Source: Cisco, *NetFlow Export Datagram Format*, tables B-1 and B-2.
 
+use crate::v5::uptime_on_the_wire;
 use crate::wire::{self, DatagramError, EncodeError};
+use xdprobe_flow::FlowRecord;
 use zerocopy::byteorder::network_endian::{U16, U32};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
@@ -75,6 +77,27 @@ pub struct Record {
     pub pad2: [u8; 3],
     /// Zero.
     pub reserved: U32,
+}
+
+impl From<&FlowRecord> for Record {
+    /// The record as version 1 carries it; uptimes are reduced modulo 2^32.
+    fn from(flow: &FlowRecord) -> Self {
+        Self {
+            source: flow.key.source.octets(),
+            destination: flow.key.destination.octets(),
+            input: flow.key.input.into(),
+            packets: flow.packets.into(),
+            octets: flow.octets.into(),
+            first_ms: uptime_on_the_wire(flow.first_ms).into(),
+            last_ms: uptime_on_the_wire(flow.last_ms).into(),
+            source_port: flow.key.source_port.into(),
+            destination_port: flow.key.destination_port.into(),
+            tcp_flags: flow.tcp_flags,
+            protocol: flow.key.protocol,
+            tos: flow.key.tos,
+            ..Self::default()
+        }
+    }
 }
 
 /// The header and records of a version 1 datagram, as views of its octets.

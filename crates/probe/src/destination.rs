@@ -1,12 +1,12 @@
 //! Where records go: collectors over UDP, and flow-tools files.
 
 use std::fmt;
-use std::io;
+use std::io::{self, IoSlice};
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
-use xdprobe_collect::{FlowFileWriter, WriterOptions};
-use xdprobe_export::{CollectorAddress, Transport, v5};
+use xdprobe_collect::{ExportVersion, FlowFileWriter, WriterOptions};
+use xdprobe_export::{CollectorAddress, Transport, Version, wire};
 
 /// A destination as an operator names it: `HOST:PORT`, `[V6]:PORT` or `file:PATH`.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -47,29 +47,46 @@ pub struct FlowFile {
 }
 
 impl FlowFile {
-    /// Begins the file at `path`.
+    /// Begins the file at `path`, of records of `version`.
     ///
     /// # Errors
     ///
     /// Those of creating it.
-    pub fn create(path: &Path) -> io::Result<Self> {
-        Ok(Self { writer: Some(FlowFileWriter::create(path, &WriterOptions::plain_v5(0))?), last_s: None })
+    pub fn create(path: &Path, version: Version) -> io::Result<Self> {
+        let version = match version {
+            Version::V1 => ExportVersion::V1,
+            Version::V5 => ExportVersion::V5,
+            Version::V7 => ExportVersion::V7,
+        };
+        let options = WriterOptions { version, ..WriterOptions::plain_v5(0) };
+        Ok(Self { writer: Some(FlowFileWriter::create(path, &options)?), last_s: None })
     }
 }
 
+/// Where a header of any version has its UTC seconds.
+const UNIX_S: std::ops::Range<usize> = 8..12;
+
 impl Transport for FlowFile {
-    fn send(&mut self, datagram: &[u8]) -> io::Result<()> {
+    fn send(&mut self, datagrams: &[IoSlice<'_>]) -> io::Result<usize> {
         let writer = self.writer.as_mut().ok_or_else(|| io::Error::other("the file is finished"))?;
-        let (header, _) = v5::decode(datagram).map_err(io::Error::other)?;
-        let now_s = header.unix_s.get();
-        if self.last_s.replace(now_s).is_none() {
-            writer.set_capture_start(now_s);
+        let mut written = 0;
+        for datagram in datagrams {
+            let seconds = datagram.get(UNIX_S).and_then(|octets| octets.try_into().ok()).map_or(0, u32::from_be_bytes);
+            if self.last_s.replace(seconds).is_none() {
+                writer.set_capture_start(seconds);
+            }
+            match writer.push_datagram(datagram, IpAddr::V4(Ipv4Addr::UNSPECIFIED)) {
+                Ok(_) => written += 1,
+                Err(error) if written == 0 => return Err(error),
+                // The next one will say so again.
+                Err(_) => break,
+            }
         }
-        writer.push_datagram(datagram, IpAddr::V4(Ipv4Addr::UNSPECIFIED)).map(drop)
+        Ok(written)
     }
 
     fn payload_octets_max(&self) -> usize {
-        v5::DATAGRAM_OCTETS_MAX
+        wire::DATAGRAM_OCTETS_MAX
     }
 
     fn finish(&mut self) -> io::Result<()> {

@@ -23,6 +23,8 @@ pub struct Batch {
     pub records: Vec<FlowRecord>,
     /// When they were handed over.
     pub moment: Moment,
+    /// Its worker waits rather than lose a record.
+    pub patient: bool,
     /// Where the emptied batch goes back to.
     worker: usize,
 }
@@ -94,7 +96,8 @@ impl Outbox {
         if self.batch.is_empty() {
             return;
         }
-        let batch = Batch { records: std::mem::take(&mut self.batch), moment: self.now, worker: self.worker };
+        let patient = self.patience == Patience::Wait;
+        let batch = Batch { records: std::mem::take(&mut self.batch), moment: self.now, patient, worker: self.worker };
         // There is room for as many batches as there are; only an exporter that died leaves them untaken.
         let refused = match self.patience {
             Patience::Wait => self.full.send(batch).err().map(|error| error.0),

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use xdprobe_capture::xdp::QueueCounters;
 use xdprobe_capture::{BURST_MAX, SourceCounters};
-use xdprobe_export::{CollectorCounters, ExporterCounters, SendErrorKind, Tally};
+use xdprobe_export::{CollectorCounters, Distribution, LossReason, SendErrorKind, Tally};
 use xdprobe_flow::{CacheCounters, DecodeError, EndReason, Volume};
 
 /// The ledger of a run.
@@ -33,12 +33,15 @@ pub struct Ledger {
     observed: PacketsAndOctets,
     /// Flows created, and expired by reason.
     flows: Flows,
-    /// Records that at least one collector was sent.
+    /// Records that were sent and not refused. Where all collectors get all, this is what became of them at the one that got
+    /// most; each has an account of its own below.
     exported: Records,
-    /// Records that no collector was sent.
+    /// Records that were not.
     lost: Lost,
     /// What is still in the caches.
     resident: Resident,
+    /// How records are distributed over the collectors.
+    distribution: &'static str,
     /// What each collector was sent.
     collectors: Vec<CollectorEntry>,
     /// Whether all identities hold.
@@ -89,10 +92,25 @@ struct Resident {
 #[derive(Debug, Serialize)]
 struct CollectorEntry {
     collector: String,
+    state: &'static str,
+    /// Sent, whether it was refused or not.
     records: u64,
+    packets: u64,
     datagrams: u64,
+    /// UDP payload.
+    octets: u64,
+    /// Records that it did not get, by reason; those that were refused are among the sent ones as well.
+    lost: BTreeMap<&'static str, u64>,
     refusals: u64,
+    /// Datagrams that did not leave.
     send_errors: BTreeMap<&'static str, u64>,
+    /// Records that waited for the pace, and for how long their datagrams did.
+    delayed_records: u64,
+    delayed_ms: u64,
+    /// Records that wait.
+    waiting: u64,
+    resolves: u64,
+    resolve_failures: u64,
 }
 
 impl Ledger {
@@ -118,9 +136,9 @@ impl Ledger {
         };
         let offered = snapshot.interfaces.iter().map(|on| on.counters.offered()).sum::<u64>()
             + snapshot.workers.iter().filter(no_program).map(offered_to).sum::<u64>();
-        let ExporterCounters { exported, failed } = snapshot.exporting.exporter;
-        let mut lost = sum.dropped;
-        lost += failed;
+        let exporter = snapshot.exporting.exporter;
+        let (exported, lost) = (exporter.exported, exporter.lost_total() + sum.dropped);
+        let reasons = LossReason::NAMES.into_iter().zip(exporter.lost.map(|lost| lost.records));
         Self {
             offered: Packets { packets: offered },
             received: PacketsAndOctets { packets: sum.source.received, octets: sum.source.received_octets },
@@ -138,13 +156,14 @@ impl Ledger {
                 records: lost.records,
                 packets: lost.volume.packets,
                 octets: lost.volume.octets,
-                reasons: [("hand_over", sum.dropped.records), ("send", failed.records)].into(),
+                reasons: reasons.chain([("hand_over", sum.dropped.records)]).collect(),
             },
             resident: Resident {
                 flows: sum.resident_flows,
                 packets: sum.resident.packets,
                 octets: sum.resident.octets,
             },
+            distribution: snapshot.distribution.name(),
             collectors: snapshot.collectors.iter().map(CollectorEntry::from).collect(),
             balanced: Balance::of(snapshot).holds(),
         }
@@ -172,6 +191,7 @@ impl<'a> Balance<'a> {
             && self.snapshot.workers.iter().all(|worker| is_observed_and_expired(&worker.counters))
             && self.is_taken()
             && self.is_exported()
+            && self.is_distributed()
     }
 
     /// What was handed to sockets was taken from them, refused by them, or lies in one of their frames.
@@ -204,10 +224,21 @@ impl<'a> Balance<'a> {
 
     /// What the exporter took it sent or lost, or it waits for its datagram to fill.
     fn is_exported(&self) -> bool {
-        let ExportingCounters { taken, exporter: ExporterCounters { exported, failed }, .. } = self.snapshot.exporting;
-        let done = exported.volume + failed.volume;
-        let waits = exported.records + failed.records <= taken.records && done.packets <= taken.volume.packets;
-        waits && (!self.at_rest || (done == taken.volume && exported.records + failed.records == taken.records))
+        let ExportingCounters { taken, exporter, .. } = self.snapshot.exporting;
+        let done = exporter.exported + exporter.lost_total();
+        let waits = done.records <= taken.records && done.volume.packets <= taken.volume.packets;
+        waits && (!self.at_rest || (done.volume == taken.volume && done.records == taken.records))
+    }
+
+    /// Where every collector is to get all, each was sent or not sent all that the exporter took.
+    fn is_distributed(&self) -> bool {
+        let Snapshot { exporting: ExportingCounters { taken, .. }, collectors, .. } = self.snapshot;
+        let has_its_share = |counters: &CollectorCounters| {
+            let done = counters.exported + counters.lost_total();
+            counters.waiting == 0 && (done.records, done.volume) == (taken.records, taken.volume)
+        };
+        let copies = self.snapshot.distribution == Distribution::Copy;
+        !self.at_rest || !copies || collectors.iter().all(|(_, counters)| has_its_share(counters))
     }
 
     /// Whether a count that is reached later is neither above what came in by now, nor so far below what had come in before
@@ -277,10 +308,19 @@ impl From<&(String, CollectorCounters)> for CollectorEntry {
     fn from((name, counters): &(String, CollectorCounters)) -> Self {
         Self {
             collector: name.clone(),
-            records: counters.records,
-            datagrams: counters.datagrams,
+            state: counters.state().name(),
+            records: counters.sent.records,
+            packets: counters.sent.volume.packets,
+            datagrams: counters.sent.datagrams,
+            octets: counters.octets,
+            lost: LossReason::NAMES.into_iter().zip(counters.lost.map(|lost| lost.records)).collect(),
             refusals: counters.refusals,
             send_errors: SendErrorKind::NAMES.into_iter().zip(counters.errors).collect(),
+            delayed_records: counters.delayed_records,
+            delayed_ms: counters.delayed_ms,
+            waiting: counters.waiting,
+            resolves: counters.resolves,
+            resolve_failures: counters.resolve_failures,
         }
     }
 }
@@ -314,6 +354,10 @@ impl fmt::Display for Ledger {
             };
             let sent = format!("records in {} datagrams to {}{refused}", collector.datagrams, collector.collector);
             line(f, "sent", collector.records, &sent)?;
+            if collector.delayed_records > 0 {
+                line(f, "  delayed", collector.delayed_records, "records by its pace")?;
+            }
+            reasons(f, "lost to it", &collector.lost)?;
             reasons(f, "not sent", &collector.send_errors)?;
         }
         write!(f, "ledger {}", if self.balanced { "balanced" } else { "OUT OF BALANCE" })
@@ -413,6 +457,25 @@ mod tests {
             worker(it).undecoded[0] = 1;
             it.interfaces[0].counters.queues.push(queue_of_64_frames(1));
         }));
+    }
+
+    #[test]
+    fn balances_only_while_each_copy_is_accounted_for() {
+        let sent = Tally { records: 2, datagrams: 1, volume: Volume { packets: 8, octets: 800 } };
+        let balanced_with = |distribution, exported: Tally, waiting| {
+            balanced(|it| {
+                worker(it).dropped = Tally::default();
+                (it.exporting.taken, it.taken_after, it.exporting.exporter.exported) = (sent, sent, sent);
+                let full = CollectorCounters { exported: sent, ..CollectorCounters::default() };
+                let other = CollectorCounters { exported, waiting, ..CollectorCounters::default() };
+                it.collectors = vec![("one".to_owned(), full), ("other".to_owned(), other)];
+                it.distribution = distribution;
+            })
+        };
+        assert!(balanced_with(Distribution::Copy, sent, 0));
+        assert!(!balanced_with(Distribution::Copy, Tally { records: 1, ..sent }, 0), "a copy is in no count");
+        assert!(!balanced_with(Distribution::Copy, sent, 1), "a record is left waiting");
+        assert!(balanced_with(Distribution::Balance, Tally::default(), 0), "none was meant for the other");
     }
 
     #[test]

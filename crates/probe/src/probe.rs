@@ -6,8 +6,9 @@
 //! is drawn up.
 
 use crate::clock::{CaptureClock, Clock, LiveClock};
+use crate::command::UsageError;
 use crate::destination::{Destination, FlowFile};
-use crate::exporting::{self, ExportClock, ExporterBoard};
+use crate::exporting::{ExportClock, ExporterBoard, ExporterThread};
 use crate::hand_over::{Outbox, Patience, channels};
 use crate::ledger::Ledger;
 use crate::metrics;
@@ -27,7 +28,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 use xdprobe_capture::xdp::{XdpConfig, XdpInterface};
 use xdprobe_capture::{CaptureError, CaptureFile, Filter, Interface, LiveCapture, Sampling, Source};
-use xdprobe_export::{Collector, Exporter, ExporterConfig, UdpTransport};
+use xdprobe_export::{Collector, CollectorConfig, Distribution, Exporter, SocketOptions, UdpTransport};
 use xdprobe_flow::{Backing, CacheConfig, FlowCache, Timeouts};
 
 /// What the probe is to do; valid as it stands.
@@ -40,14 +41,24 @@ pub struct Plan {
     pub timeouts: Timeouts,
     /// Flows that each worker's cache holds.
     pub flows_per_queue: usize,
-    /// How records are exported.
-    pub exporter: ExporterConfig,
-    /// To whom.
-    pub collectors: Vec<Destination>,
+    /// How records are exported, and to whom.
+    pub export: ExportPlan,
     /// Input ifIndex in the records, where it is not the interface's own.
     pub input: Option<u16>,
     /// Where metrics are served, if they are.
     pub metrics: Option<metrics::Address>,
+}
+
+/// How records are exported, and to whom.
+pub struct ExportPlan {
+    /// Which collector gets which record.
+    pub distribution: Distribution,
+    /// How each of them is exported to.
+    pub collector: CollectorConfig,
+    /// How sockets are set up.
+    pub sockets: SocketOptions,
+    /// Whom to.
+    pub destinations: Vec<Destination>,
 }
 
 /// One interface or file.
@@ -108,15 +119,16 @@ pub fn run(plan: Plan) -> anyhow::Result<Outcome> {
     let metrics = plan.metrics.as_ref().map(metrics::Address::listen).transpose()?;
     let live = !matches!(plan.captures[..], [CapturePlan::File { .. }]);
     let clock = LiveClock::start();
-    let export_clock = if live { ExportClock::Live(clock) } else { ExportClock::Capture };
+    let export_clock = if live { ExportClock::Live } else { ExportClock::Capture };
     let patience = if live { Patience::Drop } else { Patience::Wait };
-    let exporter = Exporter::new(plan.exporter, connect(&plan.collectors)?);
+    let exporter = Exporter::new(plan.export.distribution, connect(&plan.export)?);
 
     let worker_count = plan.captures.iter().map(CapturePlan::worker_count).sum();
     let (outboxes, inbox) = channels(worker_count, patience);
     let board = Arc::new(ExporterBoard::new(&exporter));
     let mut crew = Crew::new(&plan, clock, outboxes, Arc::clone(&board));
-    let exporter = spawn("exporter", move || exporting::run(exporter, &inbox, export_clock, board))?;
+    let exporter = ExporterThread::new(exporter, inbox, clock, board);
+    let exporter = spawn("exporter", move || exporter.run(export_clock))?;
     let started = plan.captures.into_iter().try_for_each(|capture| crew.add(capture)).and_then(|()| crew.await_start());
     let started = started
         .and_then(|()| metrics.map(|listener| metrics::Server::start(listener, crew.counted.clone())).transpose());
@@ -160,16 +172,19 @@ fn ask_on_signals() -> anyhow::Result<Arc<AtomicBool>> {
     Ok(asked)
 }
 
-fn connect(destinations: &[Destination]) -> anyhow::Result<Vec<Collector>> {
-    let connected = destinations.iter().map(|destination| match destination {
+fn connect(plan: &ExportPlan) -> anyhow::Result<Vec<Collector>> {
+    let connected = plan.destinations.iter().map(|destination| match destination {
         Destination::Collector(name) => {
-            let address = name.resolve().with_context(|| format!("collector {name} cannot be resolved"))?;
-            let transport = UdpTransport::connect(address).with_context(|| format!("no way to collector {name}"))?;
-            Ok(Collector::new(name.to_string(), transport))
+            let addresses = name.resolve().with_context(|| format!("collector {name} cannot be resolved"))?;
+            let transport = UdpTransport::connect(addresses[0], &plan.sockets)
+                .with_context(|| format!("no way to collector {name}"))?;
+            Collector::new(name.to_string(), transport, plan.collector)
+                .map_err(|error| UsageError(format!("no way to collector {name}: {error}; see --mtu")).into())
         }
         Destination::File(path) => {
-            let file = FlowFile::create(path).with_context(|| format!("{} cannot be written", path.display()))?;
-            Ok(Collector::new(destination.to_string(), file))
+            let file = FlowFile::create(path, plan.collector.version)
+                .with_context(|| format!("{} cannot be written", path.display()))?;
+            Ok(Collector::new(destination.to_string(), file, plan.collector)?)
         }
     });
     connected.collect()

@@ -12,7 +12,7 @@ use crate::published::Published;
 use crate::worker::{Phase, WorkerCounters};
 use std::sync::Arc;
 use xdprobe_capture::xdp::{InterfaceCounters, XdpInterface};
-use xdprobe_export::{CollectorCounters, ExporterCounters, Tally};
+use xdprobe_export::{CollectorCounters, CollectorState, Distribution, Tally};
 
 /// Where everything is counted. Copies read the same counters.
 #[derive(Clone)]
@@ -53,6 +53,8 @@ pub struct Snapshot {
     pub exporting: ExportingCounters,
     /// Records that the exporter had taken when all other counts had been read.
     pub taken_after: Tally,
+    /// How records are distributed over the collectors.
+    pub distribution: Distribution,
     /// Each collector with its name.
     pub collectors: Vec<(String, CollectorCounters)>,
 }
@@ -100,7 +102,9 @@ impl Counted {
             InterfaceSnapshot { name, redirected_before, counters }
         });
         let interfaces = interfaces.collect();
-        Snapshot { uptime_ms: self.uptime_ms(), workers, interfaces, exporting, taken_after, collectors }
+        let uptime_ms = self.uptime_ms();
+        let distribution = self.exporter.distribution;
+        Snapshot { uptime_ms, workers, interfaces, exporting, taken_after, distribution, collectors }
     }
 }
 
@@ -134,14 +138,14 @@ impl Snapshot {
     /// Records that were let go, dropped by nobody, and not sent nor lost yet, wherever they are.
     pub fn in_flight(&self) -> Tally {
         let mut in_flight = Tally::default();
-        let ExporterCounters { exported, failed } = self.exporting.exporter;
+        let done = self.exporting.exporter.exported + self.exporting.exporter.lost_total();
         for WorkerCounters { expired, dropped, .. } in self.workers.iter().map(|worker| &worker.counters) {
             in_flight.records += expired.records - dropped.records;
             in_flight.volume += expired.volume - dropped.volume;
         }
         // The exporter was read before the workers, so it cannot have done more than they had handed over.
-        in_flight.records = in_flight.records.saturating_sub(exported.records + failed.records);
-        in_flight.volume = in_flight.volume - (exported.volume + failed.volume);
+        in_flight.records = in_flight.records.saturating_sub(done.records);
+        in_flight.volume = in_flight.volume - done.volume;
         in_flight
     }
 
@@ -171,7 +175,7 @@ impl Snapshot {
             };
             Some(format!("{interface}{queue}: {what}"))
         });
-        let refused = self.collectors.iter().all(|(_, counters)| counters.refusing > 0);
+        let refused = self.collectors.iter().all(|(_, counters)| counters.state() == CollectorState::Refusing);
         down.chain(refused.then(|| "every collector refuses".to_owned())).collect()
     }
 }

@@ -7,6 +7,7 @@ use harness::{Probe, TOOLS, assert_balanced, count, pause, send, traffic, wire};
 use std::fs::File;
 use std::process::{Child, Command, Stdio};
 use tempfile::TempDir;
+use xdprobe_lab::collector::{Collector, Keep};
 use xdprobe_lab::namespace::{Namespace, VethOptions};
 use xdprobe_lab::requirements::are_met;
 use xdprobe_lab::send::{Options, Sizes};
@@ -87,7 +88,11 @@ fn tshark_finds_nothing_malformed_and_the_same_totals() {
     let (wire, folder) = (wire(VethOptions::default()), TempDir::new().unwrap());
     let file = folder.path().join("export.pcapng");
     let file = file.to_str().unwrap();
-    // Without a listener the kernel answers that the port is unreachable: the export goes on all the same.
+    // Else the loopback interface shows many datagrams as the one that they were sent as.
+    wire.output("ethtool", &["-K", "lo", "tx-udp-segmentation", "off"]).unwrap();
+    // Without a listener the kernel would answer that the port is unreachable.
+    let address = "127.0.0.1:2055".parse().unwrap();
+    let listener = wire.run(|| Collector::bind(address, Keep::Counts).unwrap()).unwrap();
     let tshark = Peer::start(&wire, &folder, "tshark", &["-Q", "-i", "lo", "-f", "udp dst port 2055", "-w", file]);
     while !std::fs::metadata(file).is_ok_and(|file| file.len() > 0) {
         pause(20);
@@ -98,6 +103,7 @@ fn tshark_finds_nothing_malformed_and_the_same_totals() {
     let ledger = probe.stop();
     pause(1_000);
     tshark.end();
+    listener.stop().unwrap();
     let dissect = |arguments: &[&str]| {
         let output =
             Command::new("tshark").args(["-r", file, "-d", "udp.port==2055,cflow"]).args(arguments).output().unwrap();

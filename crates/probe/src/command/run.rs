@@ -2,21 +2,21 @@
 //!
 //! [`Arguments`] is what the user wrote, [`Plan`](crate::probe::Plan) what is valid; [`crate::probe`] does the work.
 
+mod export_options;
 mod sampling;
 
 use super::UsageError;
-use crate::destination::Destination;
 use crate::metrics;
 use crate::probe::{self, CapturePlan, Cores, Plan, Queues};
 use anyhow::Context;
 use clap::{Args, ValueEnum};
+use export_options::ExportOptions;
 use sampling::SamplingArguments;
 use std::io::{ErrorKind, Write, stdout};
 use std::path::PathBuf;
 use std::time::Duration;
 use xdprobe_capture::xdp::{Mode, XdpConfig};
 use xdprobe_capture::{Filter, Interface, Sampling};
-use xdprobe_export::{Engine, ExporterConfig};
 use xdprobe_flow::Timeouts;
 
 /// What the user wrote.
@@ -39,10 +39,6 @@ pub struct Arguments {
     /// Meter only what this filter wants, in libpcap's syntax
     #[arg(short, long, value_name = "FILTER")]
     filter: Option<String>,
-
-    /// Where records go: HOST:PORT, [V6]:PORT, or file:PATH for a flow-tools file; every collector gets all of them
-    #[arg(value_name = "COLLECTOR", required = true)]
-    collectors: Vec<Destination>,
 
     /// How to capture: auto takes AF_XDP, but libpcap where the host uses the interface itself
     #[arg(long, value_enum, default_value_t, value_name = "KIND")]
@@ -88,17 +84,9 @@ pub struct Arguments {
     #[arg(long, default_value = "0", value_name = "TIME", value_parser = parse_spread)]
     lifetime_spread: Duration,
 
-    /// Send a datagram that is not full after this long
-    #[arg(long, default_value = "500ms", value_name = "TIME", value_parser = parse_timeout)]
-    flush_delay: Duration,
-
     /// Flows that each queue's cache holds before it evicts, at some 80 octets each
     #[arg(long, default_value_t = 1_000_000, value_name = "N", value_parser = parse_flows)]
     flows_per_queue: usize,
-
-    /// Engine type and id in the records' headers
-    #[arg(long, default_value = "0:0", value_name = "TYPE:ID")]
-    engine: Engine,
 
     /// Input ifIndex in the records [default: the interface's own; 0 for a capture file]
     #[arg(long, value_name = "N")]
@@ -114,6 +102,9 @@ pub struct Arguments {
     /// How the ledger is printed on standard output when the probe ends
     #[arg(long, value_enum, default_value_t, value_name = "FORM")]
     report: Report,
+
+    #[command(flatten)]
+    export: ExportOptions,
 }
 
 /// Ways to capture.
@@ -218,14 +209,9 @@ fn plan(arguments: Arguments) -> anyhow::Result<Plan> {
             lifetime_spread_ms: ms(arguments.lifetime_spread),
         },
         flows_per_queue: arguments.flows_per_queue,
-        exporter: ExporterConfig {
-            engine: arguments.engine,
-            flush_delay_ms: ms(arguments.flush_delay),
-            sampling: sampling.header,
-        },
-        collectors: arguments.collectors,
         input: arguments.input,
         metrics: arguments.metrics,
+        export: arguments.export.plan(sampling.header)?,
     })
 }
 
@@ -338,7 +324,7 @@ fn parse_list(text: &str, what: &str) -> Result<Vec<u32>, String> {
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use super::*;
     use clap::Parser;
 
@@ -348,11 +334,11 @@ mod tests {
         arguments: Arguments,
     }
 
-    fn planned(line: &str) -> anyhow::Result<Plan> {
+    pub fn planned(line: &str) -> anyhow::Result<Plan> {
         plan(Line::try_parse_from(format!("run {line}").split_whitespace())?.arguments)
     }
 
-    fn refused(line: &str, wanted: &str) {
+    pub fn refused(line: &str, wanted: &str) {
         let error = planned(line).err().unwrap().to_string();
         assert!(error.contains(wanted), "{line}: {error}");
     }
@@ -362,7 +348,7 @@ mod tests {
         let line = "run -i ngeth0 -f ip 172.27.20.3:2055";
         let arguments = Line::try_parse_from(line.split_whitespace()).unwrap().arguments;
         assert_eq!((arguments.interface, arguments.filter.as_deref()), (vec!["ngeth0".to_owned()], Some("ip")));
-        assert_eq!(arguments.collectors[0].to_string(), "172.27.20.3:2055");
+        assert_eq!(arguments.export.collectors[0].to_string(), "172.27.20.3:2055");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use crate::worker::Phase;
 use metrics::{Counter, Gauge, Key, Label, Level, Metadata, Recorder, with_local_recorder};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusRecorder};
 use xdprobe_capture::Dropped;
-use xdprobe_export::{CollectorCounters, SendErrorKind, Tally};
+use xdprobe_export::{CollectorCounters, CollectorState, LossReason, SendErrorKind, Tally};
 use xdprobe_flow::{DecodeError, EndReason};
 
 /// The page, with the values of the latest snapshot.
@@ -57,7 +57,7 @@ const RESIDENT_PACKETS: Metric =
 const RESIDENT_OCTETS: Metric =
     Metric { name: "xdprobe_resident_octets", help: "Layer-3 octets of the flows resident in the cache." };
 const EXPORTED_RECORDS: Metric =
-    Metric { name: "xdprobe_exported_records_total", help: "Records that at least one collector was sent." };
+    Metric { name: "xdprobe_exported_records_total", help: "Records that were sent and not refused." };
 const EXPORTED_PACKETS: Metric =
     Metric { name: "xdprobe_exported_packets_total", help: "Packets in exported records." };
 const EXPORTED_OCTETS: Metric =
@@ -229,7 +229,9 @@ impl Pen<'_> {
         self.counter(&EXPORTED_PACKETS, &[], exporter.exported.volume.packets);
         self.counter(&EXPORTED_OCTETS, &[], exporter.exported.volume.octets);
         self.counter(&EXPORTED_DATAGRAMS, &[], exporter.exported.datagrams);
-        self.write_lost(&[], "send", &exporter.failed);
+        for (reason, lost) in LossReason::NAMES.into_iter().zip(&exporter.lost) {
+            self.write_lost(&[], reason, lost);
+        }
         let in_flight = snapshot.in_flight();
         self.gauge(&IN_FLIGHT_RECORDS, &[], real(in_flight.records));
         self.gauge(&IN_FLIGHT_PACKETS, &[], real(in_flight.volume.packets));
@@ -241,10 +243,10 @@ impl Pen<'_> {
 
     fn write_collector(&mut self, counters: &CollectorCounters, collector: Tag<'_>) {
         let tags = [collector];
-        self.counter(&COLLECTOR_RECORDS, &tags, counters.records);
-        self.counter(&COLLECTOR_DATAGRAMS, &tags, counters.datagrams);
+        self.counter(&COLLECTOR_RECORDS, &tags, counters.sent.records);
+        self.counter(&COLLECTOR_DATAGRAMS, &tags, counters.sent.datagrams);
         self.counter(&COLLECTOR_REFUSALS, &tags, counters.refusals);
-        self.gauge(&COLLECTOR_REFUSING, &tags, real(counters.refusing));
+        self.gauge(&COLLECTOR_REFUSING, &tags, flag(counters.state() == CollectorState::Refusing));
         self.by_reason(&COLLECTOR_ERRORS, &tags, SendErrorKind::NAMES.into_iter().zip(counters.errors));
     }
 
