@@ -66,6 +66,8 @@ pub struct Report {
     pub pps: f64,
     /// Time of a core that sending took, with the far end's work where the kernel does it on the same core, in seconds.
     pub cpu_seconds: f64,
+    /// The same as a share of one core from the first packet to the last: near 1 at any rate, since pacing keeps the core busy.
+    pub core_share: f64,
     /// What the driver made of the frames, where it tells (veth does). Others' frames sent meanwhile are among them.
     pub driver: Option<Driver>,
     /// Whether it was stopped before all was sent.
@@ -288,13 +290,15 @@ impl Worker {
         // Flat out, the program reads the clock at the first packet and the last only.
         let last_ns = if stopped && self.options.rate.is_none() { now_ns()? } else { state.last_ns };
         let seconds = Duration::from_nanos(last_ns.saturating_sub(state.first_ns)).as_secs_f64();
+        let cpu_seconds = thread_cpu_seconds()?;
         Ok(Report {
             interface: self.options.interface.clone(),
             packets: state.packets,
             counts: self.traffic.counts(state),
             seconds,
             pps: if seconds > 0.0 { state.packets as f64 / seconds } else { 0.0 },
-            cpu_seconds: thread_cpu_seconds()?,
+            cpu_seconds,
+            core_share: if seconds > 0.0 { cpu_seconds / seconds } else { 0.0 },
             driver,
             stopped,
         })

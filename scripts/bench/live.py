@@ -1,0 +1,183 @@
+"""Traffic of known contents on a veth pair: how much of it each probe accounts, at which cost, and up to which rate it loses none.
+
+The generator sends from CPU 0, where the far end's softirqs then run as well; probe and collector have all other CPUs.
+"""
+
+import json
+import os
+import signal
+import time
+
+from .measure import Collector, Process, say, softirq_s
+from .network import Network
+from .peers import shown
+
+PORT = 2055
+SENDER_CPU = 0
+# Patterns by name, as options of `xdprobe-lab send`.
+PATTERNS = {
+    "1k": ["--flows", "1000"],
+    "200k": ["--flows", "200000"],
+    "zipf-imix": ["--pattern", "zipf", "--flows", "200000", "--zipf-s", "1", "--sizes", "imix"],
+    "churn": ["--pattern", "churn", "--flows", "100000", "--new-per-second", "20000"],
+    "syn": ["--pattern", "syn"],
+    "vlan": ["--flows", "1000", "--vlan", "7"],
+    "mpls": ["--flows", "1000", "--mpls", "16"],
+    "ipv6": ["--flows", "1000", "--ipv6-share", "30"],
+    "fragments": ["--flows", "1000", "--length", "200", "--fragments", "20"],
+}
+USUAL = ["1k", "200k", "zipf-imix", "churn", "syn"]
+# Frames on their way when the generator ends are received by then, those too that libpcap gathers for a while.
+SETTLE_S = 1
+# Some never read what libpcap gathers before a block is full: IPv6, which NetFlow v5 does not carry, fills the last one.
+TAIL = ["--flows", "1", "--ipv6-share", "100"]
+TAIL_RATE = 10_000
+# A rate that the generator misses by more than this was not offered.
+PACING = 0.02
+# The search goes no lower.
+RATE_MIN = 1_000
+
+
+def measure(lineup, chosen, programs, scratch, keep):
+    bench = Bench(programs, scratch, chosen.seconds)
+    for pattern in chosen.patterns:
+        say(f"live, {pattern}: {' '.join(PATTERNS[pattern])}")
+        for peer in lineup:
+            trials = {}
+            if "live" in chosen.only:
+                for rate in chosen.rates:
+                    trials[rate] = bench.trial(peer, pattern, rate)
+                    keep("live", trials[rate])
+            if "zero-loss" in chosen.only and peer.is_probe:
+                keep("zero_loss", bench.zero_loss_rate(peer, pattern, chosen.resolution, trials))
+
+
+class Bench:
+    def __init__(self, programs, scratch, seconds):
+        self.lab = programs["xdprobe-lab"]
+        self.scratch = scratch
+        self.seconds = seconds
+        others = sorted(os.sched_getaffinity(0) - {SENDER_CPU})
+        if not others:
+            raise RuntimeError("one CPU found, wanted two: one sends")
+        self.cores = others
+        self.on_others = ["taskset", "--cpu-list", ",".join(map(str, others))]
+
+    def trial(self, peer, pattern, rate):
+        """Offers a rate (None: flat out) for a while, and tells what came of it."""
+        with Network() as network:
+            return self.trial_in(network, peer, pattern, rate)
+
+    def trial_in(self, network, peer, pattern, rate):
+        inside = [*network.inside(network.sensor), *self.on_others]
+        collector = Collector(self.lab, PORT, self.log("collector"), inside)
+        process = sender = None
+        try:
+            command = peer.live_command("rx0", pattern, self.cores)
+            process = Process([*inside, *command], self.log(peer.name))
+            process.wait_until("it looked on", lambda: peer.looks_on(process, network))
+            process.wait_until_idle()
+
+            before = (*process.cpu_s(), softirq_s())
+            sender = Process(self.send_command(network, rate, PATTERNS[pattern]), self.log("sender"))
+            sent = self.sent(sender)
+            time.sleep(SETTLE_S)
+            user_s, system_s, softirqs_s = (now - then for now, then in zip((*process.cpu_s(), softirq_s()), before))
+            sender = Process(self.send_command(network, TAIL_RATE, TAIL), self.log("sender"))
+            self.sent(sender)
+            time.sleep(SETTLE_S)
+
+            stopping_s = time.monotonic()
+            ended = peer.stop(process)
+            stop_s = time.monotonic() - stopping_s
+            counted = collector.stop()
+            if not peer.exports:
+                counted |= peer.totals()
+        finally:
+            for started in (sender, process, collector):
+                if started:
+                    started.kill()
+        offered, accounted = sent["ipv4_packets"], counted["packets"]
+        cost_s = user_s + system_s + softirqs_s
+        costing = accounted if peer.is_probe else offered
+        measured = {
+            "peer": peer.name, "pattern": pattern, "rate": rate, "seconds": sent["seconds"],
+            "offered": offered, "offered_pps": offered / sent["seconds"], "accounted": accounted,
+            "accounted_pps": accounted / sent["seconds"], "share": accounted / offered,
+            "octets_right": counted["octets"] == sent["octets"],
+            "user_s": user_s, "system_s": system_s, "softirq_s": softirqs_s,
+            "user_s_per_million": per_million(user_s, costing), "cpu_s_per_million": per_million(user_s + system_s, costing),
+            "cpu_softirq_s_per_million": per_million(cost_s, costing),
+            "memory_max_octets": ended["memory_max_octets"], "stop_s": stop_s,
+            "collected": counted, "sent": sent, "command": shown(command), "configuration": peer.configuration(),
+            "traffic": ["xdprobe-lab", "send", "--interface", "tx0", "--cpu", str(SENDER_CPU), *PATTERNS[pattern]], "exit_code": ended["exit_code"],
+        }
+        say(f"  {peer.name}, {'flat out' if rate is None else rate}: offered {measured['offered_pps'] / 1e6:.3f} million/s, "
+            f"accounted {measured['share']:.4%}, CPU s per million: {measured['user_s_per_million'] or 0:.3f} user, "
+            f"{measured['cpu_softirq_s_per_million'] or 0:.3f} with system and softirqs")
+        return measured
+
+    def send_command(self, network, rate, options):
+        # Flat out nobody knows how many packets that will be: it is stopped instead.
+        packets = 1 << 62 if rate is None else TAIL_RATE if options is TAIL else max(1, int(rate * self.seconds))
+        paced = [] if rate is None else ["--rate", str(int(rate))]
+        return [*network.inside(network.traffic), self.lab, "send", "--interface", "tx0", "--cpu", str(SENDER_CPU),
+                "--packets", str(packets), *paced, *options]
+
+    def sent(self, sender):
+        """What the generator says that it sent, held against what the interface says that it was given."""
+        deadline_s = time.monotonic() + self.seconds
+        while sender.is_running() and time.monotonic() < deadline_s:
+            time.sleep(0.01)
+        if "--rate" not in sender.command and sender.is_running():
+            sender.popen.send_signal(signal.SIGINT)
+        ended = sender.wait(2 * self.seconds + 30)
+        if ended["exit_code"] != 0:
+            raise RuntimeError(f"{' '.join(sender.command)}: {sender.said()}")
+        sent = json.loads(sender.said().splitlines()[-1])
+        driver = sent["driver"]
+        if driver["accepted"] + driver["refused"] != sent["packets"]:
+            raise RuntimeError(f"the generator sent {sent['packets']} packets, and the interface counts {driver}")
+        return sent
+
+    def zero_loss_rate(self, peer, pattern, resolution, known):
+        """RFC 2544, section 26.1: the highest rate at which nothing was lost, searched by halving between one that loses and one
+        that does not. Where nothing is lost flat out, or at a rate that the generator misses, it is the limit, which is said."""
+        trials = []
+
+        def offer(rate):
+            trial = known.get(rate) or self.trial(peer, pattern, rate)
+            lost = trial["offered"] - trial["accounted"]
+            trials.append({"rate": rate, "offered_pps": trial["offered_pps"], "lost": lost})
+            missed = rate is None or trial["offered_pps"] < (1 - PACING) * rate
+            return lost != 0, trial["offered_pps"], missed
+
+        loses, offered_pps, generator_is_limit = offer(None)
+        low, high = (0, offered_pps) if loses else (offered_pps, offered_pps)
+        # What is known already narrows it down.
+        for rate in sorted(rate for rate in known if rate is not None and low < rate < high):
+            loses, offered_pps, _ = offer(rate)
+            if loses:
+                high = rate
+                break
+            low, generator_is_limit = offered_pps, False
+        while high - low > resolution * high and high > RATE_MIN:
+            rate = int((low + high) / 2)
+            loses, offered_pps, missed = offer(rate)
+            if loses:
+                high = rate
+            else:
+                low, generator_is_limit = max(low, offered_pps), missed
+                if missed:
+                    break
+        generator_is_limit &= low > 0
+        say(f"  {peer.name}: loses nothing up to {low / 1e6:.3f} million packets/s" + (" (all that is sent)" if generator_is_limit else ""))
+        return {"peer": peer.name, "pattern": pattern, "pps": low, "generator_is_limit": generator_is_limit, "seconds": self.seconds,
+                "trials": trials}
+
+    def log(self, name):
+        return os.path.join(self.scratch, f"{name}.log")
+
+
+def per_million(seconds, packets):
+    return seconds / packets * 1e6 if packets else None
