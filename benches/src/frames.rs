@@ -50,18 +50,29 @@ fn source_port(flow: u32) -> u16 {
 pub struct Frames {
     octets: allocator_api2::vec::Vec<u8, HugePages>,
     count: usize,
+    /// Where the IPv4 header stands.
+    ip: usize,
 }
 
 impl Frames {
     /// `count` frames, for now all of flow 0.
     #[must_use]
     pub fn new(count: usize) -> Self {
+        Self::tagged(count, &[])
+    }
+
+    /// The same with `tags` of four octets each in front of the EtherType, or with another EtherType, which is two.
+    #[must_use]
+    pub fn tagged(count: usize, tags: &[u8]) -> Self {
+        let (addresses, rest) = TEMPLATE.split_at(12);
+        let rest = if tags.len() == 2 { &rest[2..] } else { rest };
+        let frame = [addresses, tags, rest].concat();
         let mut octets = allocator_api2::vec::Vec::with_capacity_in(count * STRIDE, HugePages);
         octets.resize(count * STRIDE, 0);
-        for frame in octets.chunks_exact_mut(STRIDE) {
-            frame[..FRAME_OCTETS].copy_from_slice(&TEMPLATE);
+        for place in octets.chunks_exact_mut(STRIDE) {
+            place[..frame.len()].copy_from_slice(&frame);
         }
-        let mut frames = Self { octets, count };
+        let mut frames = Self { octets, count, ip: 14 + tags.len() / 4 * 4 };
         frames.write(std::iter::repeat(0));
         frames
     }
@@ -76,10 +87,10 @@ impl Frames {
     /// Makes them frames of these flows, in order.
     pub fn write(&mut self, flows: impl IntoIterator<Item = u32>) {
         for (frame, flow) in self.octets.chunks_exact_mut(STRIDE).zip(flows) {
-            let key = key(flow);
-            frame[26..30].copy_from_slice(&key.source.octets());
-            frame[30..34].copy_from_slice(&key.destination.octets());
-            frame[34..36].copy_from_slice(&key.source_port.to_be_bytes());
+            let (key, packet) = (key(flow), &mut frame[self.ip..]);
+            packet[12..16].copy_from_slice(&key.source.octets());
+            packet[16..20].copy_from_slice(&key.destination.octets());
+            packet[20..22].copy_from_slice(&key.source_port.to_be_bytes());
         }
     }
 
@@ -134,6 +145,20 @@ impl Iterator for RandomFlows {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn tags_stand_in_front() {
+        for (tags, is_ipv4) in
+            [(&[0x81, 0, 0, 7][..], true), (&[0x88, 0xa8, 0, 7, 0x81, 0, 0, 8], true), (&[0x86, 0xdd], false)]
+        {
+            let mut frames = Frames::tagged(1, tags);
+            frames.write([77]);
+            frames.decode(0, 1, |packet| match packet {
+                Ok(packet) => assert!(is_ipv4 && packet.key == key(77)),
+                Err(error) => assert_eq!((is_ipv4, error), (false, DecodeError::Ipv6)),
+            });
+        }
+    }
 
     #[test]
     fn frames_are_of_the_flows_that_they_were_made_for() {

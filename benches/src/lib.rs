@@ -1,8 +1,13 @@
-//! What benches share: frames in memory ([`frames`]), and what the engine is held against ([`rivals`]).
+//! What benches share: frames in memory ([`frames`]), what the engine is held against ([`rivals`]), and the steps of a packet's
+//! way, each by itself ([`steps`]).
 
 pub mod frames;
+/// The probe's own: it is no part of a library, and a copy would measure something else.
+#[path = "../../crates/probe/src/hand_over.rs"]
+pub mod hand_over;
 pub mod memory;
 pub mod rivals;
+pub mod steps;
 
 use std::time::Instant;
 
