@@ -89,6 +89,28 @@ const COLLECTOR_RECORDS: Metric =
     Metric { name: "xdprobe_collector_records_total", help: "Records that the collector was sent." };
 const COLLECTOR_DATAGRAMS: Metric =
     Metric { name: "xdprobe_collector_datagrams_total", help: "Datagrams that the collector was sent." };
+const COLLECTOR_PACKETS: Metric =
+    Metric { name: "xdprobe_collector_packets_total", help: "Packets in records that the collector was sent." };
+const COLLECTOR_OCTETS: Metric =
+    Metric { name: "xdprobe_collector_octets_total", help: "Octets of UDP payload that the collector was sent." };
+const COLLECTOR_LOST: Metric = Metric {
+    name: "xdprobe_collector_lost_records_total",
+    help: "Records that were meant for the collector and did not get there.",
+};
+const COLLECTOR_DELAYED: Metric =
+    Metric { name: "xdprobe_collector_delayed_records_total", help: "Records that waited for the collector's pace." };
+const COLLECTOR_DELAY: Metric = Metric {
+    name: "xdprobe_collector_pacing_delay_seconds_total",
+    help: "Whole seconds for which datagrams waited for the collector's pace, in all.",
+};
+const COLLECTOR_WAITING: Metric =
+    Metric { name: "xdprobe_collector_waiting_records", help: "Records that wait to be sent to the collector." };
+const COLLECTOR_RESOLVES: Metric =
+    Metric { name: "xdprobe_collector_resolves_total", help: "Times that the collector's name was resolved again." };
+const COLLECTOR_RESOLVE_FAILURES: Metric = Metric {
+    name: "xdprobe_collector_resolve_failures_total",
+    help: "Times that the collector's name could not be resolved again.",
+};
 const COLLECTOR_REFUSALS: Metric = Metric {
     name: "xdprobe_collector_refusals_total",
     help: "Times that the collector's host said that nobody listens there.",
@@ -245,6 +267,15 @@ impl Pen<'_> {
         let tags = [collector];
         self.counter(&COLLECTOR_RECORDS, &tags, counters.sent.records);
         self.counter(&COLLECTOR_DATAGRAMS, &tags, counters.sent.datagrams);
+        self.counter(&COLLECTOR_PACKETS, &tags, counters.sent.volume.packets);
+        self.counter(&COLLECTOR_OCTETS, &tags, counters.octets);
+        let lost = counters.lost.map(|lost| lost.records);
+        self.by_reason(&COLLECTOR_LOST, &tags, LossReason::NAMES.into_iter().zip(lost));
+        self.counter(&COLLECTOR_DELAYED, &tags, counters.delayed_records);
+        self.counter(&COLLECTOR_DELAY, &tags, counters.delayed_ms / MS_PER_S);
+        self.gauge(&COLLECTOR_WAITING, &tags, real(counters.waiting));
+        self.counter(&COLLECTOR_RESOLVES, &tags, counters.resolves);
+        self.counter(&COLLECTOR_RESOLVE_FAILURES, &tags, counters.resolve_failures);
         self.counter(&COLLECTOR_REFUSALS, &tags, counters.refusals);
         self.gauge(&COLLECTOR_REFUSING, &tags, flag(counters.state() == CollectorState::Refusing));
         self.by_reason(&COLLECTOR_ERRORS, &tags, SendErrorKind::NAMES.into_iter().zip(counters.errors));

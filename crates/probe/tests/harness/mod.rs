@@ -2,6 +2,7 @@
 //! collectors the test names one that holds every datagram against the rules of the format, and the sum against the ledger.
 #![allow(dead_code, reason = "each test file uses a part of the harness")]
 
+pub mod prometheus;
 pub mod scrape;
 
 use serde_json::Value;
@@ -107,6 +108,11 @@ impl Probe {
     /// What it has said on standard error so far.
     pub fn said(&self) -> String {
         fs::read_to_string(self.folder.path().join("stderr")).unwrap()
+    }
+
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
     }
 
     /// Where it serves metrics.

@@ -12,7 +12,7 @@ pub struct Page(String);
 
 /// The status and body of an answer.
 pub fn get(namespace: &Namespace, address: SocketAddr, path: &str) -> (u16, String) {
-    let request = format!("GET {path} HTTP/1.1\r\nHost: probe\r\nConnection: close\r\n\r\n");
+    let request = format!("GET {path} HTTP/1.0\r\n\r\n");
     let answer = namespace.run(|| {
         let mut stream = TcpStream::connect(address).unwrap();
         stream.write_all(request.as_bytes()).unwrap();
