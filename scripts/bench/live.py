@@ -40,16 +40,28 @@ RATE_MIN = 1_000
 
 def measure(lineup, chosen, programs, scratch, keep):
     bench = Bench(programs, scratch, chosen.seconds)
+
+    def attempt(part, peer, pattern, rate, measured):
+        """Keeps what is measured; what fails is kept as a failure, so that the others are measured all the same."""
+        try:
+            kept = measured()
+        except RuntimeError as error:
+            say(f"  {peer.name}: {error}")
+            keep("failed", {"part": part, "peer": peer.name, "pattern": pattern, "rate": rate, "error": str(error)})
+            return None
+        keep(part, kept)
+        return kept
+
     for pattern in chosen.patterns:
         say(f"live, {pattern}: {' '.join(PATTERNS[pattern])}")
         for peer in lineup:
             trials = {}
             if "live" in chosen.only:
                 for rate in chosen.rates:
-                    trials[rate] = bench.trial(peer, pattern, rate)
-                    keep("live", trials[rate])
+                    trials[rate] = attempt("live", peer, pattern, rate, lambda: bench.trial(peer, pattern, rate))
             if "zero-loss" in chosen.only and peer.is_probe:
-                keep("zero_loss", bench.zero_loss_rate(peer, pattern, chosen.resolution, trials))
+                known = {rate: trial for rate, trial in trials.items() if trial}
+                attempt("zero_loss", peer, pattern, None, lambda: bench.zero_loss_rate(peer, pattern, chosen.resolution, chosen.tries, known))
 
 
 class Bench:
@@ -140,15 +152,18 @@ class Bench:
             raise RuntimeError(f"the generator sent {sent['packets']} packets, and the interface counts {driver}")
         return sent
 
-    def zero_loss_rate(self, peer, pattern, resolution, known):
+    def zero_loss_rate(self, peer, pattern, resolution, tries, known):
         """RFC 2544, section 26.1: the highest rate at which nothing was lost, searched by halving between one that loses and one
         that does not. Where nothing is lost flat out, or at a rate that the generator misses, it is the limit, which is said."""
         trials = []
 
         def offer(rate):
-            trial = known.get(rate) or self.trial(peer, pattern, rate)
-            lost = trial["offered"] - trial["accounted"]
-            trials.append({"rate": rate, "offered_pps": trial["offered_pps"], "lost": lost})
+            for at in range(tries):
+                trial = known.get(rate) if at == 0 and rate in known else self.trial(peer, pattern, rate)
+                lost = trial["offered"] - trial["accounted"]
+                trials.append({"rate": rate, "offered_pps": trial["offered_pps"], "lost": lost})
+                if lost == 0:
+                    break
             missed = rate is None or trial["offered_pps"] < (1 - PACING) * rate
             return lost != 0, trial["offered_pps"], missed
 
@@ -173,7 +188,7 @@ class Bench:
         generator_is_limit &= low > 0
         say(f"  {peer.name}: loses nothing up to {low / 1e6:.3f} million packets/s" + (" (all that is sent)" if generator_is_limit else ""))
         return {"peer": peer.name, "pattern": pattern, "pps": low, "generator_is_limit": generator_is_limit, "seconds": self.seconds,
-                "trials": trials}
+                "tries": tries, "trials": trials}
 
     def log(self, name):
         return os.path.join(self.scratch, f"{name}.log")

@@ -42,6 +42,10 @@ def page(results):
         yield from live_page(results["live"])
     if results["zero_loss"]:
         yield from zero_loss_page(results["zero_loss"])
+    if results["failed"]:
+        yield "## What could not be measured"
+        yield "\n".join(f"* {run['peer']}, {run['pattern']}, {run['rate'] or 'flat out'}: {run['error'].splitlines()[0]}"
+                        for run in results["failed"])
     yield from command_page(results)
 
 
@@ -75,7 +79,8 @@ def live_page(measured):
 
 def zero_loss_page(measured):
     yield "## Zero-loss rate"
-    yield (f"The highest rate, in packets/s, at which nothing was lost for {measured[0]['seconds']:g} s (RFC 2544, section 26.1). "
+    yield (f"The highest rate, in packets/s, at which nothing was lost for {measured[0]['seconds']:g} s (RFC 2544, section 26.1)"
+           f"{', in at least one of ' + str(measured[0]['tries']) + ' trials' if measured[0]['tries'] > 1 else ''}. "
            "\"All\": nothing was lost flat out, so that the generator is the limit.")
     patterns = names(measured, "pattern")
     found = {(run["peer"], run["pattern"]): f"{run['pps']:.0f}" + (" (all)" if run["generator_is_limit"] else "") for run in measured}

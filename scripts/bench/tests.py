@@ -21,7 +21,7 @@ class Simulated(live.Bench):
 
     def found(self, resolution=0.05, known=()):
         trials = {rate: self.trial(None, None, rate) for rate in known}
-        return self.zero_loss_rate(peers.Xdprobe("", {}), "1k", resolution, trials)
+        return self.zero_loss_rate(peers.Xdprobe("", {}), "1k", resolution, 1, trials)
 
 
 class ZeroLossRate(unittest.TestCase):

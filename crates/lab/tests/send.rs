@@ -346,6 +346,7 @@ fn the_program_prints_the_report_as_json() {
     let text = namespace.output(program, &["send", "-i", "tx0", "-n", "1000", "--rate", "100000"]).unwrap();
     let report: serde_json::Value = serde_json::from_str(&text).unwrap();
     assert_eq!((&report["packets"], &report["octets"], &report["flows"]), (&1000.into(), &46_000.into(), &1000.into()));
+    assert!(report["core_share"].as_f64().unwrap() > 0.0, "{report}");
 
     let failed = namespace.command(program).args(["send", "-i", "none"]).output().unwrap();
     assert_eq!((failed.status.code(), failed.stdout.len()), (Some(1), 0));
