@@ -3,13 +3,18 @@
 
 mod harness;
 
-use harness::scrape::Page;
-use harness::{Probe, TOOLS, count, send, traffic, wire};
+use harness::scrape::{Page, get};
+use harness::{Probe, TOOLS, assert_balanced, count, pause, send, traffic, wire};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::time::Duration;
 use xdprobe_lab::namespace::VethOptions;
 use xdprobe_lab::requirements::are_met;
+use xdprobe_lab::send::{Options, Pattern, Sender};
 
 const NOWHERE: &str = "127.0.0.1:9";
 const TWO_QUEUES: VethOptions = VethOptions { queues: 2, mtu: 1500 };
@@ -82,4 +87,163 @@ fn what_is_served_is_what_the_ledger_says() {
     }
     let ledger = probe.stop();
     assert_eq!(count(&ledger, "exported.records"), page.sum("xdprobe_exported_records_total"));
+}
+
+#[test]
+fn the_ledger_balances_at_any_moment_under_load_and_exactly_once_traffic_stops() {
+    if !are_met(&TOOLS) {
+        return;
+    }
+    let wire = wire(TWO_QUEUES);
+    let probe = Probe::start(&wire, &line(&["--idle-timeout", "1s", "--flush-delay", "100ms"]));
+    // Every packet a new flow, from a cache that is soon full: all counts move at once.
+    let load = Options { pattern: Pattern::Syn, packets: 3_000_000, rate: Some(500_000), ..traffic(0) };
+    let sender = wire.run(|| Sender::start(&load).unwrap()).unwrap();
+    let mut pages = Vec::new();
+    while sender.sent().unwrap() < load.packets {
+        pages.push(Page::of(&wire, &probe));
+        pause(100);
+    }
+    let sent = sender.wait().unwrap();
+    let sum = |page: &Page, metric: &str| page.sum(&format!("xdprobe_{metric}"));
+    assert!(pages.iter().any(|page| sum(page, "received_packets_total") > 0), "traffic was over before a look");
+    let taken = |page: &Page| sum(page, "received_packets_total") + sum(page, "dropped_packets_total");
+    let observed = |page: &Page| {
+        let parts = ["resident_packets", "exported_packets_total", "lost_packets_total", "in_flight_packets"];
+        parts.iter().map(|part| sum(page, part)).sum::<u64>()
+    };
+    for page in &pages {
+        assert_eq!(sum(page, "ledger_balanced"), 1, "{}", page.text());
+        assert!(sum(page, "offered_packets_total") >= taken(page), "{}", page.text());
+        assert_eq!(sum(page, "observed_packets_total"), observed(page), "{}", page.text());
+        let undecoded = sum(page, "undecoded_packets_total");
+        assert_eq!(sum(page, "received_packets_total"), undecoded + sum(page, "observed_packets_total"));
+        let expired = sum(page, "flows_expired_total");
+        assert_eq!(sum(page, "flows_created_total"), expired + sum(page, "cache_flows"));
+    }
+    for pair in pages.windows(2) {
+        for metric in ["offered_packets_total", "received_packets_total", "exported_records_total"] {
+            assert!(sum(&pair[0], metric) <= sum(&pair[1], metric), "{metric} went back");
+        }
+    }
+    let page = Page::await_on(&wire, &probe, |page| {
+        sum(page, "offered_packets_total") == sent.packets
+            && sum(page, "cache_flows") + sum(page, "in_flight_records") == 0
+    });
+    assert_eq!((taken(&page), sum(&page, "ledger_balanced")), (sent.packets, 1));
+    assert_eq!(sum(&page, "observed_packets_total"), observed(&page));
+    let ledger = probe.stop();
+    assert_eq!(count(&ledger, "exported.packets"), sum(&page, "exported_packets_total"));
+    assert_eq!(count(&ledger, "lost.packets"), sum(&page, "lost_packets_total"));
+}
+
+#[test]
+fn a_hostile_client_costs_no_packet_and_no_scrape() {
+    if !are_met(&TOOLS) {
+        return;
+    }
+    let wire = wire(VethOptions::default());
+    let probe = Probe::start(&wire, &["-i", "tap0", "--flows-per-queue", "10000", "--metrics", "0"]);
+    let sender = wire.run(|| Sender::start(&traffic(300_000)).unwrap()).unwrap();
+    let address = probe.metrics();
+    let connect = || TcpStream::connect(address).unwrap();
+    let abuse = || {
+        // More than there are places for, the last 200 after the others were closed for them.
+        let silent: Vec<_> = (0..400).map(|_| connect()).collect();
+        // Either is answered or cut off; whatever the system says of what was still being sent is as well.
+        let mut long = connect();
+        let _ = long.write_all(&[b"GET /metrics HTTP/1.1\r\nLong: ".to_vec(), vec![b'x'; 1 << 20]].concat());
+        let mut noise = connect();
+        let octets: Vec<u8> = (0..100_000u32).map(|n| n.wrapping_mul(2_654_435_761).to_be_bytes()[0]).collect();
+        let _ = noise.write_all(&octets);
+        (silent, long, noise)
+    };
+    let held = wire.run(abuse).unwrap();
+    for _ in 0..20 {
+        assert_eq!(Page::of(&wire, &probe).sum("xdprobe_ledger_balanced"), 1);
+    }
+    let (_, mut long, mut noise) = held;
+    for stream in [&mut long, &mut noise] {
+        stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        let mut answer = Vec::new();
+        let ended = stream.read_to_end(&mut answer);
+        let answer = String::from_utf8_lossy(&answer).into_owned();
+        let timed_out = ended.is_err_and(|error| error.kind() == ErrorKind::WouldBlock);
+        assert!(!timed_out && (answer.is_empty() || answer.starts_with("HTTP/1.1 4")), "{answer}");
+    }
+    let sent = sender.wait().unwrap();
+    let ledger = probe.stop();
+    assert_balanced(&ledger);
+    assert_eq!(count(&ledger, "exported.packets"), sent.packets, "{ledger:#}");
+}
+
+#[test]
+fn what_nobody_asked_for_is_answered_in_plain_words() {
+    if !are_met(&TOOLS) {
+        return;
+    }
+    let wire = wire(VethOptions::default());
+    let probe = Probe::start(&wire, &line(&[]));
+    let (status, said) = get(&wire, probe.metrics(), "/");
+    assert_eq!((status, said.as_str()), (404, "wanted /metrics, /healthz or /readyz\n"));
+    probe.stop();
+}
+
+#[test]
+fn metrics_are_served_on_a_unix_socket_that_goes_with_the_probe() {
+    if !are_met(&TOOLS) {
+        return;
+    }
+    let wire = wire(VethOptions::default());
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("metrics");
+    let address = format!("unix:{}", path.display());
+    let serve = ["-i", "tap0", "--flows-per-queue", "10000", "--ring", "4096", "--metrics", &address];
+    // A crash leaves the socket behind, and the next probe takes its place.
+    Probe::start(&wire, &serve).kill();
+    assert!(path.exists());
+    let probe = Probe::start(&wire, &serve);
+    let mut stream = UnixStream::connect(&path).unwrap();
+    stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.0 200") && answer.contains("xdprobe_ledger_balanced 1"), "{answer}");
+    probe.stop();
+    assert!(!path.exists());
+}
+
+#[test]
+fn an_address_that_cannot_be_served_on_is_refused_in_one_line() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let in_use = taken.local_addr().unwrap().to_string();
+    let refused = |address: &str, code, wanted: &str| {
+        let output = harness::xdprobe(&["run", "-r", "/dev/null", "--metrics", address, NOWHERE]).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{said}");
+        assert!(said.contains(wanted), "{said}");
+        assert!(code == 2 || said.lines().count() == 1, "{said}");
+    };
+    refused(
+        &in_use,
+        1,
+        &format!("metrics cannot be served on {in_use}; choose another --metrics: Address already in use"),
+    );
+    refused("unix:/proc/metrics", 1, "metrics cannot be served on unix:/proc/metrics");
+    refused("somewhere", 2, "wanted ADDR:PORT, [V6]:PORT, PORT (on 127.0.0.1) or unix:PATH");
+}
+
+#[test]
+fn libpcap_is_on_the_page_too() {
+    if !are_met(&TOOLS) {
+        return;
+    }
+    let wire = wire(VethOptions::default());
+    let probe = Probe::start(&wire, &line(&["--capture", "pcap", "-f", "udp"]));
+    let sent = send(&wire, &traffic(5_000));
+    let page = Page::await_on(&wire, &probe, |page| page.sum("xdprobe_received_packets_total") == sent.packets);
+    assert_eq!(page.sum_of("xdprobe_offered_packets_total", &["interface=\"tap0\""]), sent.packets);
+    assert_eq!(page.sum_of("xdprobe_dropped_packets_total", &["reason=\"kernel\""]), 0);
+    assert_eq!(page.sum("xdprobe_ledger_balanced"), 1);
+    assert!(!page.text().contains("queue="), "{}", page.text());
+    probe.stop();
 }
