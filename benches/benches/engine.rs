@@ -23,7 +23,7 @@ use xdprobe_flow::{Arrival, Backing, CacheConfig, EndReason, FlowCache, FlowReco
 /// Frames made at a time, as many bursts as a receive ring would hold.
 const BLOCK: usize = 16_384;
 /// Sets that the clock hand passes in one turn, as in a worker.
-const EXPIRE_SETS_MAX: usize = 1_000;
+const EXPIRE_SETS_MAX: usize = 250;
 /// Records in a batch, as in a worker.
 const BATCH_RECORDS: usize = 256;
 

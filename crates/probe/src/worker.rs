@@ -105,9 +105,9 @@ pub enum Phase {
     Ended,
 }
 
-/// Sets that the clock hand passes in one turn: 15 000 places, some 50 us. A live worker that owes more comes back for it
-/// before it sleeps.
-const EXPIRE_SETS_MAX: usize = 1_000;
+/// Sets that the clock hand passes in one turn: a few hundred ns, and some 150 us if all their 3 250 flows are due. A live worker
+/// that owes more comes back for it before it sleeps.
+const EXPIRE_SETS_MAX: usize = 250;
 /// The longest that a worker sleeps: the hand then has a tenth of its round to go.
 const WAIT_MAX: Duration = Duration::from_millis(50);
 /// How often counters are published while frames keep coming, in ms: each time is some tens of ns. A worker that has nothing

@@ -24,6 +24,9 @@ pub(super) struct Resident {
 
 const _: () = assert!(size_of::<Resident>() == 64);
 
+/// RFC 9293, section 3.1.
+const FIN_OR_RST: u8 = 0x05;
+
 impl Resident {
     /// A flow of its first packet.
     #[inline]
@@ -41,13 +44,19 @@ impl Resident {
         }
     }
 
-    /// Adds the packet if there is a flow here, it is the packet's own, it is not due, and the packet fits its 32-bit counters.
-    /// Returns whether it did: nearly always.
+    /// Adds the packet if that is all there is to do: there is a flow here, it is the packet's own, the packet neither comes too
+    /// late for it nor overflows its 32-bit counters, and it does not bring the end closer. Returns whether it did: nearly always.
     #[inline]
     pub(super) fn add(&mut self, key: u128, arrival: &Arrival, timeouts: &Timeouts) -> bool {
+        let closes = arrival.packet.tcp_flags & !self.tcp_flags & FIN_OR_RST != 0;
+        self.holds(key) && !closes && self.add_any(arrival, timeouts)
+    }
+
+    /// Adds a packet of this flow if it neither comes too late nor overflows the counters.
+    #[inline]
+    pub(super) fn add_any(&mut self, arrival: &Arrival, timeouts: &Timeouts) -> bool {
         let (octets, overflow) = self.octets.overflowing_add(arrival.packet.octets);
-        let countable = (1..u32::MAX).contains(&self.packets) && !overflow;
-        if self.key != key || !countable || self.is_due(arrival.at_ms, timeouts) {
+        if overflow || self.packets == u32::MAX || self.is_due(arrival.at_ms, timeouts) {
             return false;
         }
         debug_assert!(arrival.at_ms >= self.last_ms, "packets arrive in the order of their times");
@@ -56,6 +65,13 @@ impl Resident {
         self.last_ms = arrival.at_ms;
         self.tcp_flags |= arrival.packet.tcp_flags;
         true
+    }
+
+    /// Whether nobody would miss it much if it made room at `now_ms`: one packet only, or none for a while.
+    #[inline]
+    pub(super) fn is_expendable(&self, now_ms: u64) -> bool {
+        const A_WHILE_MS: u64 = 1_000;
+        self.packets == 1 || now_ms >= self.last_ms + A_WHILE_MS
     }
 
     /// Whether it is the flow of `key`.
@@ -101,10 +117,9 @@ impl Resident {
         self.last_ms + if self.is_closing() { timeouts.linger_ms } else { timeouts.idle_ms }
     }
 
-    /// Whether a FIN or RST was seen (RFC 9293, section 3.1).
+    /// Whether a FIN or RST was seen.
     #[inline]
     fn is_closing(&self) -> bool {
-        const FIN_OR_RST: u8 = 0x05;
         self.tcp_flags & FIN_OR_RST != 0
     }
 

@@ -2,18 +2,24 @@
 
 use crate::memory::equal_lanes;
 use std::ops::Range;
-use zerocopy::FromZeros;
+use zerocopy::{FromZeros, Immutable, IntoBytes, transmute_ref};
 
-/// Places in a set: 15 tags and one counter are half a cache line.
-pub(super) const WAYS: usize = 15;
+/// Places in a set: 13 tags, a counter, a way and a time are half a cache line.
+pub(super) const WAYS: usize = 13;
 
-/// The tags of one set. The record of way `w` in set `s` stands at `residents[s * WAYS + w]`.
-#[derive(Clone, Copy, FromZeros)]
+/// What is known of one set without looking at its records. That of way `w` in set `s` stands at `residents[s * WAYS + w]`.
+#[derive(Clone, Copy, FromZeros, Immutable, IntoBytes)]
 #[repr(C, align(32))]
 pub(super) struct Set {
-    /// For each way part of the hash of its resident, or 0 where the place is free. Then, as the sixteenth, how many residents
-    /// have this as their first set but stand in their second: only while there are any is that one looked at.
-    pub(super) tags: [u16; WAYS + 1],
+    /// For each way part of the hash of its resident, or 0 where the place is free.
+    pub(super) tags: [u16; WAYS],
+    /// How many residents have this as their first set but stand in their second: only while there are any is that one looked
+    /// at.
+    pub(super) overflowed: u8,
+    /// The way that made room last.
+    evicted: u8,
+    /// No resident is due before this: uptime in ms, modulo 2^32. No timeout is longer than a day, so half of that is plenty.
+    due_ms: u32,
 }
 
 const _: () = assert!(size_of::<Set>() == 32);
@@ -22,18 +28,41 @@ impl Set {
     /// The ways whose tag is `tag`.
     #[inline]
     pub(super) fn ways_tagged(&self, tag: u16) -> Ways {
-        Ways(equal_lanes(&self.tags, tag) & ((1 << WAYS) - 1))
+        Ways(equal_lanes(transmute_ref!(self), tag) & ((1 << WAYS) - 1))
     }
 
-    /// Residents that stand in their second set although this is their first.
+    /// Whether a resident may be due at `now_ms`.
     #[inline]
-    pub(super) fn overflowed(&self) -> u16 {
-        self.tags[WAYS]
+    pub(super) fn may_be_due(&self, now_ms: u64) -> bool {
+        low_half(now_ms).wrapping_sub(self.due_ms).cast_signed() >= 0
     }
 
+    /// Remembers that no resident is due before `due_ms`.
     #[inline]
-    pub(super) fn overflowed_mut(&mut self) -> &mut u16 {
-        &mut self.tags[WAYS]
+    pub(super) fn set_due(&mut self, due_ms: u64) {
+        self.due_ms = low_half(due_ms);
+    }
+
+    /// Remembers that one more resident is due at `due_ms`.
+    #[inline]
+    pub(super) fn add_due(&mut self, due_ms: u64) {
+        if self.due_ms.wrapping_sub(low_half(due_ms)).cast_signed() > 0 {
+            self.set_due(due_ms);
+        }
+    }
+
+    /// All ways, beginning behind the one that made room last: in a set that stays full, oldest first.
+    #[inline]
+    pub(super) fn ways_by_age(&self) -> impl Iterator<Item = usize> + use<> {
+        let start = usize::from(self.evicted) + 1;
+        (start..start + WAYS).map(|way| if way < WAYS { way } else { way - WAYS })
+    }
+
+    /// Remembers that the flow of this way made room.
+    #[inline]
+    pub(super) fn set_evicted(&mut self, way: usize) {
+        debug_assert!(way < WAYS);
+        self.evicted = u8::try_from(way).unwrap_or(0);
     }
 
     /// The ways that hold no flow.
@@ -47,6 +76,12 @@ impl Set {
     pub(super) fn ways_taken(&self) -> Ways {
         Ways(!self.ways_free().0 & ((1 << WAYS) - 1))
     }
+}
+
+#[inline]
+#[expect(clippy::cast_possible_truncation, reason = "times of a set are kept modulo 2^32")]
+fn low_half(ms: u64) -> u32 {
+    ms as u32
 }
 
 /// Ways of a set, lowest first: one bit each.
@@ -82,14 +117,24 @@ impl SetMap {
         Self(vec![0; sets.div_ceil(64)].into())
     }
 
+    /// Adds a set and returns whether it was not in the map.
     #[inline]
-    pub(super) fn insert(&mut self, set: usize) {
-        self.0[set / 64] |= 1 << (set % 64);
+    pub(super) fn insert(&mut self, set: usize) -> bool {
+        let (word, bit) = (&mut self.0[set / 64], 1 << (set % 64));
+        let added = *word & bit == 0;
+        *word |= bit;
+        added
     }
 
     #[inline]
     pub(super) fn remove(&mut self, set: usize) {
         self.0[set / 64] &= !(1 << (set % 64));
+    }
+
+    /// All that are in the map, in order.
+    pub(super) fn all(&self) -> impl Iterator<Item = usize> {
+        let end = self.0.len() * 64;
+        std::iter::successors(self.first_in(0..end), move |&set| self.first_in(set + 1..end))
     }
 
     /// The first set of `range` that is in the map.
