@@ -5,6 +5,7 @@ use crate::frames::{Frames, RandomFlows, key};
 use crate::hand_over::{Inbox, Outbox, Patience, channels};
 use std::hint::black_box;
 use xdprobe_export::v5::{self, Header, Record};
+use xdprobe_export::{DetailedRecord, Details};
 use xdprobe_flow::fragment::Fragment;
 use xdprobe_flow::{Arrival, Backing, CacheConfig, EndReason, FlowCache, FlowRecord, Packet, Timeouts};
 
@@ -124,7 +125,7 @@ fn hand_over() -> Box<dyn FnMut(usize)> {
 
 /// Version 5 datagrams of 30 records.
 fn encode() -> Box<dyn FnMut(usize)> {
-    let records = [record(); v5::RECORDS_MAX];
+    let records = [DetailedRecord { flow: record(), details: Details::default() }; v5::RECORDS_MAX];
     let mut datagram = [0; v5::DATAGRAM_OCTETS_MAX];
     Box::new(move |count| {
         for _ in 0..count.div_ceil(records.len()) {

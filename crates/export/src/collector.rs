@@ -1,5 +1,6 @@
 //! One collector: its records become datagrams in a sequence of its own, and leave at its pace.
 
+use crate::details::DetailedRecord;
 use crate::exporter::{Moment, Tally};
 use crate::pace::{Buckets, Cost, Pace};
 use crate::queue::{Datagram, Queue};
@@ -8,7 +9,6 @@ use crate::version::{Heading, Version};
 use crate::wire::DATAGRAM_OCTETS_MAX;
 use std::io::{self, IoSlice};
 use std::str::FromStr;
-use xdprobe_flow::FlowRecord;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// A way to a collector.
@@ -370,7 +370,7 @@ impl Collector {
 
     /// Adds records to the datagram under construction, and lets it wait once it is full. `now` is no earlier than any uptime
     /// in them.
-    pub(crate) fn push(&mut self, mut records: &[FlowRecord], now: Moment) {
+    pub(crate) fn push(&mut self, mut records: &[DetailedRecord], now: Moment) {
         while !records.is_empty() {
             let Some(open) = self.queue.open() else { return self.refuse(records) };
             let room = self.records_max.saturating_sub(open.count).clamp(1, records.len());
@@ -486,10 +486,10 @@ impl Collector {
         self.transport.finish()
     }
 
-    fn refuse(&mut self, records: &[FlowRecord]) {
+    fn refuse(&mut self, records: &[DetailedRecord]) {
         let reason = if self.blocked_since_ms.is_some() { LossReason::Socket } else { LossReason::Pacing };
         let mut refused = Tally { records: records.len() as u64, ..Tally::default() };
-        records.iter().for_each(|record| refused.volume.add_record(record));
+        records.iter().for_each(|record| refused.volume.add_record(&record.flow));
         self.counters.lost[reason as usize] += refused;
         // The collector then sees the loss.
         self.sequence = self.sequence.wrapping_add(u32::try_from(records.len()).unwrap_or(0));

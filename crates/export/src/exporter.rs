@@ -1,11 +1,13 @@
 //! Batch and send: steps 6 and 7 of a packet's way.
 
 use crate::collector::{Collector, CollectorCounters, LossReason, OnRefusal, Transport};
+use crate::details::{DetailTables, DetailedRecord};
 use crate::failover::Failover;
 use foldhash::quality::FixedState;
 use std::hash::BuildHasher;
 use std::io;
 use std::str::FromStr;
+use std::sync::Arc;
 use xdprobe_flow::{FlowKey, FlowRecord, Volume};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -128,13 +130,31 @@ pub struct Exporter {
     distribution: Distribution,
     collectors: Vec<Collector>,
     failover: Failover,
+    tables: Arc<DetailTables>,
+    /// The records that are being pushed, with their details.
+    detailed: Vec<DetailedRecord>,
 }
+
+/// Records that get their details at a time.
+const DETAILED_MAX: usize = 256;
 
 impl Exporter {
     /// An exporter to `collectors`.
     #[must_use]
     pub fn new(distribution: Distribution, collectors: Vec<Collector>) -> Self {
-        Self { distribution, failover: Failover::new(collectors.len()), collectors }
+        Self {
+            distribution,
+            failover: Failover::new(collectors.len()),
+            collectors,
+            tables: Arc::default(),
+            detailed: Vec::with_capacity(DETAILED_MAX),
+        }
+    }
+
+    /// The same exporter, whose records say what `tables` know when they are pushed.
+    #[must_use]
+    pub fn with_details(self, tables: Arc<DetailTables>) -> Self {
+        Self { tables, ..self }
     }
 
     /// Tells the time that sending goes by, in ms of any epoch; it never goes back.
@@ -148,15 +168,20 @@ impl Exporter {
         debug_assert!(
             records.iter().all(|record| record.first_ms <= record.last_ms && record.last_ms <= now.uptime_ms)
         );
-        match self.distribution {
-            Distribution::Copy => self.collectors.iter_mut().for_each(|collector| collector.push(records, now)),
-            Distribution::Balance => {
-                for record in records {
-                    let share = share_of(&record.key, self.collectors.len());
-                    self.collectors[share].push(std::slice::from_ref(record), now);
+        let Self { distribution, collectors, failover, tables, detailed } = self;
+        for records in records.chunks(DETAILED_MAX) {
+            detailed.clear();
+            tables.detail(records, detailed);
+            match distribution {
+                Distribution::Copy => collectors.iter_mut().for_each(|collector| collector.push(detailed, now)),
+                Distribution::Balance => {
+                    for record in detailed.iter() {
+                        let share = share_of(&record.flow.key, collectors.len());
+                        collectors[share].push(std::slice::from_ref(record), now);
+                    }
                 }
+                Distribution::Failover => failover.push(collectors, detailed, now),
             }
-            Distribution::Failover => self.failover.push(&mut self.collectors, records, now),
         }
     }
 

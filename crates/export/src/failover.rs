@@ -5,8 +5,8 @@
 //! collector that stays away costs one record now and then, counted as refused, and nothing is sent twice.
 
 use crate::collector::{Collector, OnRefusal};
+use crate::details::DetailedRecord;
 use crate::exporter::Moment;
-use xdprobe_flow::FlowRecord;
 
 /// Who gets the records at present.
 pub(crate) struct Failover {
@@ -42,7 +42,7 @@ impl Failover {
     }
 
     /// Gives the first record to a collector that is due for a trial, if there is one, and the others to the active one.
-    pub fn push(&mut self, collectors: &mut [Collector], records: &[FlowRecord], now: Moment) {
+    pub fn push(&mut self, collectors: &mut [Collector], records: &[DetailedRecord], now: Moment) {
         let mut records = records;
         if let Some((tried, back_off_ms)) = self.due_for_trial()
             && let Some((first, others)) = records.split_first()

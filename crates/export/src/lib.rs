@@ -8,10 +8,12 @@
 #![forbid(unsafe_code)]
 
 mod collector;
+mod details;
 mod exporter;
 mod failover;
 mod pace;
 mod queue;
+mod routes;
 mod udp;
 pub mod v1;
 pub mod v5;
@@ -23,7 +25,9 @@ pub use collector::{
     Collector, CollectorConfig, CollectorCounters, CollectorState, Engine, LossReason, SendErrorKind, TooNarrow,
     Transport,
 };
+pub use details::{DetailTables, DetailedRecord, Details, Interfaces, Points};
 pub use exporter::{Distribution, Exporter, ExporterCounters, Moment, Tally};
 pub use pace::Pace;
+pub use routes::{AS_TRANS, Route, RouteTable, TableError};
 pub use udp::{CollectorAddress, SocketOptions, UdpTransport};
 pub use version::Version;

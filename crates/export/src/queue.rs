@@ -1,9 +1,10 @@
 //! Datagrams of one collector: one under construction behind those that wait to leave, in memory that is set at the start.
 
+use crate::details::DetailedRecord;
 use crate::exporter::Tally;
 use crate::version::{Heading, Version};
 use crate::wire::DATAGRAM_OCTETS_MAX;
-use xdprobe_flow::{FlowRecord, Volume};
+use xdprobe_flow::Volume;
 
 /// A ring of datagrams.
 pub(crate) struct Queue {
@@ -124,14 +125,14 @@ impl Datagram {
 
     /// Writes records behind those that it has; there is room. The first of them came at `now_ms`.
     #[inline]
-    pub fn append(&mut self, version: Version, records: &[FlowRecord], now_ms: u64) {
+    pub fn append(&mut self, version: Version, records: &[DetailedRecord], now_ms: u64) {
         if self.count == 0 {
             (self.length, self.volume, self.oldest_ms, self.latest_ms) = (0, Volume::default(), now_ms, 0);
         }
         version.write_records(records, self.count, &mut self.octets);
         for record in records {
-            self.latest_ms = self.latest_ms.max(record.last_ms);
-            self.volume.add_record(record);
+            self.latest_ms = self.latest_ms.max(record.flow.last_ms);
+            self.volume.add_record(&record.flow);
         }
         self.count += records.len();
     }

@@ -3,9 +3,9 @@
 //! The first version: no sequence, no engine, no masks or AS numbers. The structures are the wire format, as in
 //! [`v5`](crate::v5). Source: Cisco, *NetFlow Export Datagram Format*, tables B-1 and B-2.
 
+use crate::details::DetailedRecord;
 use crate::v5::uptime_on_the_wire;
 use crate::wire::{self, DatagramError, EncodeError};
-use xdprobe_flow::FlowRecord;
 use zerocopy::byteorder::network_endian::{U16, U32};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
@@ -79,13 +79,16 @@ pub struct Record {
     pub reserved: U32,
 }
 
-impl From<&FlowRecord> for Record {
+impl From<&DetailedRecord> for Record {
     /// The record as version 1 carries it; uptimes are reduced modulo 2^32.
-    fn from(flow: &FlowRecord) -> Self {
+    fn from(record: &DetailedRecord) -> Self {
+        let DetailedRecord { flow, details } = record;
         Self {
             source: flow.key.source.octets(),
             destination: flow.key.destination.octets(),
-            input: flow.key.input.into(),
+            next_hop: details.destination.next_hop,
+            input: details.interfaces.input.into(),
+            output: details.interfaces.output.into(),
             packets: flow.packets.into(),
             octets: flow.octets.into(),
             first_ms: uptime_on_the_wire(flow.first_ms).into(),

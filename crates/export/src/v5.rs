@@ -3,9 +3,9 @@
 //! The structures below *are* the wire format: their fields stand in wire order and carry their byte order, so encoding
 //! and decoding are views of octets rather than code. Source: Cisco, *NetFlow Export Datagram Format*, tables B-3 and B-4.
 
+use crate::details::DetailedRecord;
 use crate::wire;
 pub use crate::wire::{DatagramError, EncodeError};
-use xdprobe_flow::FlowRecord;
 use zerocopy::byteorder::network_endian::{U16, U32};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
@@ -127,13 +127,16 @@ pub struct Record {
     pub pad2: U16,
 }
 
-impl From<&FlowRecord> for Record {
+impl From<&DetailedRecord> for Record {
     /// The record as version 5 carries it; uptimes are reduced modulo 2^32.
-    fn from(flow: &FlowRecord) -> Self {
+    fn from(record: &DetailedRecord) -> Self {
+        let DetailedRecord { flow, details } = record;
         Self {
             source: flow.key.source.octets(),
             destination: flow.key.destination.octets(),
-            input: flow.key.input.into(),
+            next_hop: details.destination.next_hop,
+            input: details.interfaces.input.into(),
+            output: details.interfaces.output.into(),
             packets: flow.packets.into(),
             octets: flow.octets.into(),
             first_ms: uptime_on_the_wire(flow.first_ms).into(),
@@ -143,6 +146,10 @@ impl From<&FlowRecord> for Record {
             tcp_flags: flow.tcp_flags,
             protocol: flow.key.protocol,
             tos: flow.key.tos,
+            source_as: details.source.r#as.into(),
+            destination_as: details.destination.r#as.into(),
+            source_mask: details.source.mask,
+            destination_mask: details.destination.mask,
             ..Self::default()
         }
     }

@@ -4,9 +4,9 @@
 //! The structures are the wire format, as in [`v5`](crate::v5). Source: Cisco, *NetFlow Export Datagram Format*, tables
 //! B-5 and B-6; the limit of 27 records is flow-tools'.
 
+use crate::details::DetailedRecord;
 use crate::v5::uptime_on_the_wire;
 use crate::wire::{self, DatagramError, EncodeError};
-use xdprobe_flow::FlowRecord;
 use zerocopy::byteorder::network_endian::{U16, U32};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
@@ -92,13 +92,16 @@ pub struct Record {
     pub router: [u8; 4],
 }
 
-impl From<&FlowRecord> for Record {
+impl From<&DetailedRecord> for Record {
     /// The record as version 7 carries it; uptimes are reduced modulo 2^32.
-    fn from(flow: &FlowRecord) -> Self {
+    fn from(record: &DetailedRecord) -> Self {
+        let DetailedRecord { flow, details } = record;
         Self {
             source: flow.key.source.octets(),
             destination: flow.key.destination.octets(),
-            input: flow.key.input.into(),
+            next_hop: details.destination.next_hop,
+            input: details.interfaces.input.into(),
+            output: details.interfaces.output.into(),
             packets: flow.packets.into(),
             octets: flow.octets.into(),
             first_ms: uptime_on_the_wire(flow.first_ms).into(),
@@ -108,6 +111,10 @@ impl From<&FlowRecord> for Record {
             tcp_flags: flow.tcp_flags,
             protocol: flow.key.protocol,
             tos: flow.key.tos,
+            source_as: details.source.r#as.into(),
+            destination_as: details.destination.r#as.into(),
+            source_mask: details.source.mask,
+            destination_mask: details.destination.mask,
             ..Self::default()
         }
     }

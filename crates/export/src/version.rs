@@ -1,11 +1,12 @@
 //! NetFlow versions as an operator chooses them: each with its own record, header and limit.
 
 use crate::collector::Engine;
+use crate::details::DetailedRecord;
 use crate::exporter::Moment;
 use crate::wire::DATAGRAM_OCTETS_MAX;
 use crate::{v1, v5, v7};
 use std::str::FromStr;
-use xdprobe_flow::{FlowRecord, Volume};
+use xdprobe_flow::Volume;
 use zerocopy::IntoBytes;
 
 /// A version of NetFlow that can be exported.
@@ -92,7 +93,12 @@ impl Version {
 
     /// Writes `records` into a datagram that holds `before` of them; there is room.
     #[inline]
-    pub(crate) fn write_records(self, records: &[FlowRecord], before: usize, datagram: &mut [u8; DATAGRAM_OCTETS_MAX]) {
+    pub(crate) fn write_records(
+        self,
+        records: &[DetailedRecord],
+        before: usize,
+        datagram: &mut [u8; DATAGRAM_OCTETS_MAX],
+    ) {
         let room = &mut datagram[self.datagram_octets(before)..];
         match self {
             Self::V1 => write_each::<v1::Record>(records, room),
@@ -185,9 +191,9 @@ impl FromStr for Version {
     }
 }
 
-fn write_each<R>(records: &[FlowRecord], room: &mut [u8])
+fn write_each<R>(records: &[DetailedRecord], room: &mut [u8])
 where
-    R: for<'a> From<&'a FlowRecord> + IntoBytes + zerocopy::Immutable,
+    R: for<'a> From<&'a DetailedRecord> + IntoBytes + zerocopy::Immutable,
 {
     for (record, place) in records.iter().zip(room.chunks_exact_mut(size_of::<R>())) {
         place.copy_from_slice(R::from(record).as_bytes());

@@ -167,7 +167,7 @@ const ETHER_TYPE_ARP: u16 = 0x0806;
 const ETHER_TYPE_RARP: u16 = 0x8035;
 const ETHER_TYPE_IPV6: u16 = 0x86dd;
 /// IEEE 802.1Q customer tag, 802.1ad service tag, and the two numbers that Q-in-Q used before it.
-const ETHER_TYPE_TAGS: [u16; 4] = [0x8100, 0x88a8, 0x9100, 0x9200];
+pub(crate) const ETHER_TYPE_TAGS: [u16; 4] = [0x8100, 0x88a8, 0x9100, 0x9200];
 /// RFC 5332: MPLS unicast, and upstream-assigned or multicast.
 const ETHER_TYPE_MPLS: [u16; 2] = [0x8847, 0x8848];
 const ETHER_TYPE_PPPOE_SESSION: u16 = 0x8864;

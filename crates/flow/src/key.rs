@@ -19,7 +19,7 @@ pub struct FlowKey {
     pub protocol: u8,
     /// IP type of service octet.
     pub tos: u8,
-    /// ifIndex of the interface that the packet was seen on.
+    /// Observation point that the packet was seen at: the ifIndex of the interface, or a number that rules gave it.
     pub input: u16,
 }
 

@@ -15,10 +15,12 @@ pub mod decode;
 pub mod fragment;
 pub mod key;
 mod memory;
+pub mod point;
 pub mod record;
 
 pub use cache::{Arrival, BURST_MAX, CacheConfig, CacheCounters, FlowCache, HAND_ROUND_MS, Timeouts, Volume};
 pub use decode::{DecodeError, Link, Packet, decode};
 pub use key::FlowKey;
 pub use memory::{Backing, PageSize};
+pub use point::{MacAddress, PointRule, PointRules};
 pub use record::{EndReason, FlowRecord, RecordSink};

@@ -13,7 +13,9 @@ mod metrics;
 mod probe;
 mod progress;
 mod published;
+mod rules;
 mod snapshot;
+mod tables;
 mod worker;
 
 use clap::{Parser, Subcommand};

@@ -15,6 +15,7 @@ use crate::metrics;
 use crate::progress::Progress;
 use crate::published::Published;
 use crate::snapshot::{Counted, CountedWorker};
+use crate::tables::{PointTable, Reloader, Tables};
 use crate::worker::Worker;
 use anyhow::{Context, anyhow};
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -45,6 +46,8 @@ pub struct Plan {
     pub export: ExportPlan,
     /// Input ifIndex in the records, where it is not the interface's own.
     pub input: Option<u16>,
+    /// What else records say.
+    pub tables: Arc<Tables>,
     /// Where metrics are served, if they are.
     pub metrics: Option<metrics::Address>,
 }
@@ -122,10 +125,12 @@ pub fn run(plan: Plan) -> anyhow::Result<Outcome> {
     let export_clock = if live { ExportClock::Live } else { ExportClock::Capture };
     let patience = if live { Patience::Drop } else { Patience::Wait };
     let exporter = Exporter::new(plan.export.distribution, connect(&plan.export)?);
+    let exporter = exporter.with_details(plan.tables.details());
 
     let worker_count = plan.captures.iter().map(CapturePlan::worker_count).sum();
     let (outboxes, inbox) = channels(worker_count, patience);
     let board = Arc::new(ExporterBoard::new(&exporter));
+    let _reloader = Reloader::start(&plan.tables)?;
     let mut crew = Crew::new(&plan, clock, outboxes, Arc::clone(&board));
     let exporter = ExporterThread::new(exporter, inbox, clock, board);
     let exporter = spawn("exporter", move || exporter.run(export_clock))?;
@@ -196,6 +201,7 @@ type WorkerThread = JoinHandle<Result<(), CaptureError>>;
 struct Crew {
     cache: CacheConfig,
     input: Option<u16>,
+    tables: Arc<Tables>,
     clock: LiveClock,
     /// Tells the workers to stop. Not the flag of the signals: a worker that stopped before its frames did would leave those
     /// in its ring that are redirected in between.
@@ -227,6 +233,7 @@ impl Crew {
         Self {
             cache,
             input: plan.input,
+            tables: Arc::clone(&plan.tables),
             clock,
             stop: Arc::default(),
             cores: CoreList::new(plan),
@@ -244,25 +251,25 @@ impl Crew {
             CapturePlan::File { path, filter, sampling } => {
                 let file = CaptureFile::open(&path, filter.as_ref())?.sampled(sampling);
                 self.progress = Progress::of_file(&path, file.progress());
-                let input = self.input.unwrap_or(0);
-                self.spawn("file", None, None, CaptureClock::default(), input, move || Ok(file))
+                let points = self.tables.points_on("file", self.input.unwrap_or(0))?;
+                self.spawn("file", None, None, CaptureClock::default(), points, move || Ok(file))
             }
             CapturePlan::Pcap { interface, filter, sampling } => {
-                let input = self.input_of(&interface);
+                let points = self.points_on(&interface)?;
                 let core = self.cores.next_if_chosen();
                 let opened = LiveCapture::open(&interface.name, filter.as_ref(), sampling)?;
                 tracing::info!("{}: captured through libpcap", interface.name);
-                self.spawn(&interface.name, None, core, self.clock, input, move || Ok(opened))
+                self.spawn(&interface.name, None, core, self.clock, points, move || Ok(opened))
             }
             CapturePlan::Xdp { interface, config, queues } => {
-                let input = self.input_of(&interface);
+                let points = self.points_on(&interface)?;
                 let on = Arc::new(XdpInterface::attach(interface, config)?);
                 tracing::info!("{on}");
                 self.counted.interfaces.push(Arc::clone(&on));
                 queues.into_iter().try_for_each(|queue| {
                     let (on, interface) = (Arc::clone(&on), on.interface().name.clone());
-                    let core = self.cores.next();
-                    self.spawn(&interface.clone(), Some(queue), core, self.clock, input, move || {
+                    let (core, points) = (self.cores.next(), Arc::clone(&points));
+                    self.spawn(&interface.clone(), Some(queue), core, self.clock, points, move || {
                         let opened = on.open_queue(queue)?;
                         tracing::info!("{interface}/{queue}: {}", opened.report());
                         Ok(opened)
@@ -279,7 +286,7 @@ impl Crew {
         queue: Option<u32>,
         core: Option<usize>,
         clock: C,
-        input: u16,
+        points: PointTable,
         open: impl FnOnce() -> Result<S, CaptureError> + Send + 'static,
     ) -> anyhow::Result<()> {
         let outbox = self.outboxes.next().ok_or_else(|| anyhow!("more workers than were planned"))?;
@@ -302,7 +309,7 @@ impl Crew {
             match ready {
                 Ok((source, cache)) => {
                     let _ = started.send(Ok(()));
-                    let worked = Worker::new(source, clock, cache, outbox, input, published, stop).run();
+                    let worked = Worker::new(source, clock, cache, outbox, points, published, stop).run();
                     if let (Err(error), false) = (&worked, C::DRIVEN_BY_FRAMES) {
                         tracing::error!("{label}: {error}");
                     }
@@ -353,14 +360,16 @@ impl Crew {
         Ok((ended.into_iter().collect(), self.counted))
     }
 
-    fn input_of(&self, interface: &Interface) -> u16 {
-        self.input.unwrap_or_else(|| {
+    /// Where the packets of an interface are seen, by the rules as they are at each moment.
+    fn points_on(&self, interface: &Interface) -> anyhow::Result<PointTable> {
+        let input = self.input.unwrap_or_else(|| {
             u16::try_from(interface.index).unwrap_or_else(|_| {
                 let Interface { name, index, .. } = interface;
                 tracing::warn!("{name}: ifIndex {index} does not fit NetFlow v5; records say 0 (--input sets another)");
                 0
             })
-        })
+        });
+        self.tables.points_on(&interface.name, input)
     }
 }
 

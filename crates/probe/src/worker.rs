@@ -3,12 +3,16 @@
 use crate::clock::Clock;
 use crate::hand_over::Outbox;
 use crate::published::Published;
+use crate::tables::PointTable;
+use arc_swap::Cache;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use xdprobe_capture::{CaptureError, Frame, Received, Source, SourceCounters};
 use xdprobe_export::{Moment, Tally};
-use xdprobe_flow::{Arrival, BURST_MAX, CacheCounters, DecodeError, FlowCache, HAND_ROUND_MS, Link, Volume, decode};
+use xdprobe_flow::{
+    Arrival, BURST_MAX, CacheCounters, DecodeError, FlowCache, HAND_ROUND_MS, Link, PointRules, Volume, decode,
+};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 const _: () = assert!(xdprobe_capture::BURST_MAX <= BURST_MAX, "a burst of frames fits one of packets");
@@ -19,8 +23,8 @@ pub struct Worker<S, C> {
     clock: C,
     cache: FlowCache,
     outbox: Outbox,
-    /// ifIndex in the records.
-    input: u16,
+    /// Where its packets were seen.
+    points: Cache<PointTable, Arc<PointRules>>,
     /// The packets of the burst under way.
     arrivals: Vec<Arrival>,
     /// The moment of the last turn that metered anything.
@@ -125,7 +129,7 @@ impl<S: Source, C: Clock> Worker<S, C> {
         clock: C,
         cache: FlowCache,
         outbox: Outbox,
-        input: u16,
+        points: PointTable,
         published: Arc<Published<WorkerCounters>>,
         stop: Arc<AtomicBool>,
     ) -> Self {
@@ -134,7 +138,7 @@ impl<S: Source, C: Clock> Worker<S, C> {
             clock,
             cache,
             outbox,
-            input,
+            points: Cache::new(points),
             arrivals: Vec::with_capacity(BURST_MAX),
             metered: Moment::default(),
             undecoded: Undecoded::default(),
@@ -187,12 +191,14 @@ impl<S: Source, C: Clock> Worker<S, C> {
     /// clock once; allocates nothing, waits for nothing, logs nothing.
     fn turn(&mut self) -> Result<Turn, CaptureError> {
         let before = self.clock.read();
-        let Self { source, clock, arrivals, undecoded, input, .. } = self;
+        let Self { source, clock, arrivals, undecoded, points, .. } = self;
+        let points = points.load();
         let received = source.receive(&mut |frame: Frame<'_>| {
             let at_ms = clock.uptime_of(&frame);
-            match decode(frame.octets, frame.wire_octets, Link::from_number(frame.link)) {
+            let link = Link::from_number(frame.link);
+            match decode(frame.octets, frame.wire_octets, link) {
                 Ok(mut packet) => {
-                    packet.key.input = *input;
+                    packet.key.input = points.point_of(frame.octets, link, packet.key.source);
                     arrivals.push(Arrival { packet, at_ms });
                 }
                 Err(error) => undecoded[error.index()] += 1,

@@ -4,6 +4,7 @@
 
 mod export_options;
 mod sampling;
+mod table_options;
 
 use super::UsageError;
 use crate::metrics;
@@ -14,9 +15,12 @@ use export_options::ExportOptions;
 use sampling::SamplingArguments;
 use std::io::{ErrorKind, Write, stdout};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
+use table_options::TableArguments;
 use xdprobe_capture::xdp::{Mode, XdpConfig};
 use xdprobe_capture::{Filter, Interface, Sampling};
+use xdprobe_export::{Version, v5};
 use xdprobe_flow::Timeouts;
 
 /// What the user wrote.
@@ -94,6 +98,9 @@ pub struct Arguments {
 
     #[command(flatten)]
     sampling: SamplingArguments,
+
+    #[command(flatten)]
+    tables: TableArguments,
 
     /// Serve metrics for Prometheus, /healthz and /readyz there: ADDR:PORT, [V6]:PORT, PORT on 127.0.0.1, or unix:PATH
     #[arg(long, value_name = "ADDRESS")]
@@ -199,6 +206,13 @@ fn plan(arguments: Arguments) -> anyhow::Result<Plan> {
             captures.collect::<anyhow::Result<_>>()?
         }
     };
+    let export = arguments.export.plan(sampling.header)?;
+    if export.collector.version != Version::V5 && sampling.header != v5::Sampling::default() {
+        let version = export.collector.version.number();
+        tracing::warn!(
+            "headers of NetFlow {version} cannot tell that packets are sampled: tell the collectors otherwise"
+        );
+    }
     Ok(Plan {
         captures,
         cores: arguments.cores,
@@ -210,8 +224,9 @@ fn plan(arguments: Arguments) -> anyhow::Result<Plan> {
         },
         flows_per_queue: arguments.flows_per_queue,
         input: arguments.input,
+        tables: Arc::new(arguments.tables.plan()?),
         metrics: arguments.metrics,
-        export: arguments.export.plan(sampling.header)?,
+        export,
     })
 }
 

@@ -1,0 +1,336 @@
+//! Routes by longest prefix: AS, mask and next hop for the addresses of a record.
+//!
+//! [`RouteTable`] is made from a CSV file and never changes. An address is looked up in at most three steps, by its first 16
+//! bits, the next 8 and the last 8, of which the first is nearly always in a processor's cache: tries that step by single bits
+//! or by six miss it each time (docs/decisions/0002-route-table.md).
+
+use csv::{ByteRecord, ReaderBuilder};
+use ipnet::IpNet;
+use std::net::{IpAddr, Ipv4Addr};
+
+/// What a table says of an address; all zero where it says nothing.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Route {
+    /// Next hop router.
+    pub next_hop: [u8; 4],
+    /// Autonomous system; [`AS_TRANS`] for those that 16 bits do not hold.
+    pub r#as: u16,
+    /// Length of the prefix in bits.
+    pub mask: u8,
+}
+
+/// Stands for every AS above 65535 where there is room for 16 bits only (RFC 6793, section 9).
+pub const AS_TRANS: u16 = 23_456;
+
+/// Routes of IPv4 prefixes, found by the longest that an address is in.
+#[derive(Clone, Debug)]
+pub struct RouteTable {
+    /// By the first 16 bits of an address.
+    top: Box<[Entry]>,
+    /// By 8 bits more each, where there are longer prefixes.
+    blocks: Vec<[Entry; 256]>,
+    /// What the entries name; the first says nothing.
+    routes: Vec<Route>,
+    skipped_count: usize,
+}
+
+/// What is wrong with a table, and in which line of it, counted from 1.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("{line}: {what}")]
+pub struct TableError {
+    /// The line.
+    pub line: u64,
+    /// What was found and what was wanted.
+    pub what: String,
+}
+
+/// A route by its number, or a block that knows more.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+struct Entry(u32);
+
+impl Entry {
+    const IS_BLOCK: u32 = 1 << 31;
+    const NO_ROUTE: Self = Self(0);
+
+    #[inline]
+    fn block(self) -> Option<usize> {
+        (self.0 & Self::IS_BLOCK != 0).then_some((self.0 & !Self::IS_BLOCK) as usize)
+    }
+}
+
+/// The columns of a table.
+const COLUMNS: [&[u8]; 3] = [b"prefix", b"as", b"nexthop"];
+
+impl RouteTable {
+    /// The table of a CSV file with the columns `prefix,as,nexthop`, named so in its first line.
+    ///
+    /// Prefixes have no bits beyond their length and stand there once. An AS has up to 32 bits. A next hop that is unknown is
+    /// left empty. IPv6 prefixes are skipped, since NetFlow v5 does not carry them, and IPv6 next hops are unknown for the
+    /// same reason. Lines that begin with `#` are comments.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with the first line that is. The last line has to end as the others do: a file that was cut off inside a
+    /// line is refused.
+    pub fn read(file: &[u8]) -> Result<Self, TableError> {
+        let wrong_at = |end: usize, what: String| TableError { line: line_that_ends_at(file, end), what };
+        if file.last().is_some_and(|&octet| octet != b'\n') {
+            return Err(wrong_at(file.len(), "ends without a line end: the file is cut off here".to_owned()));
+        }
+        let mut reader = ReaderBuilder::new().has_headers(false).flexible(true).comment(Some(b'#')).from_reader(file);
+        let mut record = ByteRecord::new();
+        let (mut rows, mut skipped_count, mut is_header) = (Vec::new(), 0, true);
+        loop {
+            let more = reader.read_byte_record(&mut record);
+            let end = usize::try_from(reader.position().byte()).unwrap_or(usize::MAX);
+            if !more.map_err(|error| wrong_at(end, error.to_string()))? {
+                break;
+            }
+            if std::mem::take(&mut is_header) {
+                if record.iter().ne(COLUMNS) {
+                    let found = text(&record);
+                    return Err(wrong_at(end, format!("found '{found}', wanted the columns prefix,as,nexthop")));
+                }
+                continue;
+            }
+            match Row::read(&record, end).map_err(|what| wrong_at(end, what))? {
+                Some(row) => rows.push(row),
+                None => skipped_count += 1,
+            }
+        }
+        if is_header {
+            return Err(wrong_at(0, "the file is empty, wanted the columns prefix,as,nexthop".to_owned()));
+        }
+        // Longer prefixes are written over shorter ones.
+        rows.sort_unstable_by_key(|row| (row.route.mask, row.network, row.end));
+        let is_same = |pair: &&[Row]| (pair[0].network, pair[0].route.mask) == (pair[1].network, pair[1].route.mask);
+        if let Some([first, again]) = rows.windows(2).find(is_same) {
+            let (network, length) = (Ipv4Addr::from_bits(again.network), again.route.mask);
+            let first = line_that_ends_at(file, first.end);
+            return Err(wrong_at(again.end, format!("{network}/{length} stands in line {first} already")));
+        }
+        Ok(Self::of_rows(&rows, skipped_count))
+    }
+
+    fn of_rows(rows: &[Row], skipped_count: usize) -> Self {
+        let routes = std::iter::once(Route::default()).chain(rows.iter().map(|row| row.route)).collect();
+        let mut table = Self { routes, skipped_count, ..Self::default() };
+        for (number, row) in (1..).zip(rows) {
+            table.write(row.network, row.route.mask, Entry(number));
+        }
+        table
+    }
+
+    /// Writes an entry over all addresses of a prefix, none of which has a longer one yet.
+    fn write(&mut self, network: u32, length: u8, entry: Entry) {
+        let [first, second, third, fourth] = network.to_be_bytes();
+        let start = usize::from(u16::from_be_bytes([first, second]));
+        let range = |start: usize, bits: u8| start..start + (1 << (bits - length));
+        if length <= 16 {
+            self.top[range(start, 16)].fill(entry);
+            return;
+        }
+        let block = Self::block_in(&mut self.top[start], &mut self.blocks);
+        if length <= 24 {
+            self.blocks[block][range(third.into(), 24)].fill(entry);
+            return;
+        }
+        let mut of_third = self.blocks[block][usize::from(third)];
+        let last = Self::block_in(&mut of_third, &mut self.blocks);
+        self.blocks[block][usize::from(third)] = of_third;
+        self.blocks[last][range(fourth.into(), 32)].fill(entry);
+    }
+
+    /// The block behind an entry; where there was none, a new one that says what the entry said.
+    fn block_in(entry: &mut Entry, blocks: &mut Vec<[Entry; 256]>) -> usize {
+        if let Some(block) = entry.block() {
+            return block;
+        }
+        blocks.push([*entry; 256]);
+        let block = blocks.len() - 1;
+        // There are at most 2^16 + 2^24 blocks.
+        *entry = Entry(u32::try_from(block).unwrap_or(0) | Entry::IS_BLOCK);
+        block
+    }
+
+    /// The route of the longest prefix that an address is in.
+    #[must_use]
+    #[inline]
+    pub fn look_up(&self, address: Ipv4Addr) -> Route {
+        let [first, second, third, fourth] = address.octets();
+        let mut entry = self.top[usize::from(u16::from_be_bytes([first, second]))];
+        for octet in [third, fourth] {
+            match entry.block() {
+                Some(block) => entry = self.blocks[block][usize::from(octet)],
+                None => break,
+            }
+        }
+        self.routes[entry.0 as usize]
+    }
+
+    /// Prefixes in it.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.routes.len() - 1
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// IPv6 prefixes that were skipped.
+    #[must_use]
+    pub fn skipped_count(&self) -> usize {
+        self.skipped_count
+    }
+}
+
+impl Default for RouteTable {
+    /// A table without a route.
+    fn default() -> Self {
+        let top = vec![Entry::NO_ROUTE; 1 << 16].into();
+        Self { top, blocks: Vec::new(), routes: vec![Route::default()], skipped_count: 0 }
+    }
+}
+
+/// A line of a table.
+struct Row {
+    network: u32,
+    route: Route,
+    /// Octets of the file up to its end.
+    end: usize,
+}
+
+impl Row {
+    /// The row that a line says; none for an IPv6 prefix. Else what is wrong with it.
+    fn read(record: &ByteRecord, end: usize) -> Result<Option<Self>, String> {
+        let field = |column| record.get(column).and_then(|field| std::str::from_utf8(field).ok()).map(str::trim);
+        let (Some(prefix), Some(r#as), Some(next_hop), 3) = (field(0), field(1), field(2), record.len()) else {
+            return Err(format!("found '{}', wanted prefix,as,nexthop", text(record)));
+        };
+        let wanted = |_| format!("'{prefix}' is no prefix: wanted ADDRESS/LENGTH, as in 192.0.2.0/24");
+        let net: IpNet = prefix.parse().map_err(wanted)?;
+        if net.addr() != net.network() {
+            return Err(format!("{prefix} has bits beyond its length: wanted {}", net.trunc()));
+        }
+        let wanted = |_| format!("'{}' is no AS: wanted a number from 0 to {}", r#as, u32::MAX);
+        let number: u32 = r#as.parse().map_err(wanted)?;
+        let wanted = |_| format!("'{next_hop}' is no next hop: wanted an address, or nothing");
+        let next_hop = if next_hop.is_empty() { None } else { Some(next_hop.parse().map_err(wanted)?) };
+        let IpNet::V4(net) = net else { return Ok(None) };
+        let next_hop = match next_hop {
+            Some(IpAddr::V4(next_hop)) => next_hop.octets(),
+            Some(IpAddr::V6(_)) | None => [0; 4],
+        };
+        let r#as = u16::try_from(number).unwrap_or(AS_TRANS);
+        let route = Route { next_hop, r#as, mask: net.prefix_len() };
+        Ok(Some(Self { network: net.network().to_bits(), route, end }))
+    }
+}
+
+/// The number of the line whose last octet, its line end or a part of that, is before `end`.
+fn line_that_ends_at(file: &[u8], end: usize) -> u64 {
+    let before = &file[..end.saturating_sub(1).min(file.len())];
+    before.iter().filter(|&&octet| octet == b'\n').count() as u64 + 1
+}
+
+/// A row as it may have been written.
+fn text(row: &ByteRecord) -> String {
+    row.iter().map(String::from_utf8_lossy).collect::<Vec<_>>().join(",")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    fn table(rows: &str) -> Result<RouteTable, TableError> {
+        RouteTable::read(format!("prefix,as,nexthop\n{rows}").as_bytes())
+    }
+
+    fn refused(file: &str) -> String {
+        RouteTable::read(file.as_bytes()).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn the_longest_prefix_decides() {
+        let table = table(
+            "0.0.0.0/0,1,\n10.0.0.0/8,2,192.0.2.1\n10.1.0.0/16,3,192.0.2.2\n10.1.2.0/23,4,\n# a comment\n10.1.2.128/25,5,\n\
+             10.1.2.129/32,4200000000,192.0.2.3\n2001:db8::/32,6,2001:db8::1\n",
+        );
+        let table = table.unwrap();
+        let as_of = |address: [u8; 4]| table.look_up(address.into()).r#as;
+        assert_eq!((table.len(), table.skipped_count()), (6, 1));
+        assert_eq!([as_of([11, 0, 0, 0]), as_of([10, 0, 255, 255]), as_of([10, 1, 1, 0])], [1, 2, 3]);
+        assert_eq!([as_of([10, 1, 3, 255]), as_of([10, 1, 2, 128]), as_of([10, 1, 2, 127])], [4, 5, 4]);
+        let last = table.look_up(Ipv4Addr::new(10, 1, 2, 129));
+        assert_eq!(last, Route { next_hop: [192, 0, 2, 3], r#as: AS_TRANS, mask: 32 });
+    }
+
+    #[test]
+    fn an_address_without_a_prefix_has_no_route() {
+        assert_eq!(RouteTable::default().look_up(Ipv4Addr::LOCALHOST), Route::default());
+        let table = table("10.0.0.0/8,2,\n").unwrap();
+        assert_eq!(table.look_up(Ipv4Addr::new(9, 255, 255, 255)), Route::default());
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_with_its_line() {
+        for (file, wanted) in [
+            ("", "1: the file is empty"),
+            ("10.0.0.0/8,1,\n", "1: found '10.0.0.0/8,1,', wanted the columns prefix,as,nexthop"),
+            ("prefix,as,nexthop\n10.0.0.0/8,1,", "2: ends without a line end: the file is cut off here"),
+            ("prefix,as,nexthop\n# why\n10.0.0.0/8,1\n", "3: found '10.0.0.0/8,1', wanted prefix,as,nexthop"),
+            ("prefix,as,nexthop\r\n# why\r\n\r\n10.0.0.0/8,1\r\n", "4: found '10.0.0.0/8,1', wanted prefix,as,nexthop"),
+            ("prefix,as,nexthop\n10.0.0.0/8,1,,\n", "2: found '10.0.0.0/8,1,,'"),
+            ("prefix,as,nexthop\n10.0.0.0/33,1,\n", "2: '10.0.0.0/33' is no prefix"),
+            (
+                "prefix,as,nexthop\n10.0.0.0/8,1,\n10.1.0.0/8,1,\n",
+                "3: 10.1.0.0/8 has bits beyond its length: wanted 10.0.0.0/8",
+            ),
+            ("prefix,as,nexthop\n10.0.0.0/8,4294967296,\n", "2: '4294967296' is no AS"),
+            ("prefix,as,nexthop\n10.0.0.0/8,1,there\n", "2: 'there' is no next hop"),
+            (
+                "prefix,as,nexthop\n10.0.0.0/8,1,\n9.0.0.0/8,1,\n10.0.0.0/8,2,\n",
+                "4: 10.0.0.0/8 stands in line 2 already",
+            ),
+        ] {
+            let error = refused(file);
+            assert!(error.starts_with(wanted), "{file:?}: {error}");
+        }
+    }
+
+    proptest! {
+        /// The table says of every address what the longest of the prefixes that hold it says.
+        #[test]
+        fn look_ups_equal_a_search_through_all_prefixes(
+            rows in vec((any::<u32>(), 0u8..=32, any::<u16>()), 0..60), addresses in vec(any::<u32>(), 0..60),
+        ) {
+            let mask = |length: u8| u32::MAX.checked_shl(32 - u32::from(length)).unwrap_or(0);
+            // Few first octets, so that prefixes lie in each other.
+            let near = |bits: u32| (bits & 0x01ff_ffff) | 0x0a00_0000;
+            let rows: std::collections::BTreeMap<_, _> =
+                rows.into_iter().map(|(bits, length, number)| ((length, near(bits) & mask(length)), number)).collect();
+            let line = |(&(length, bits), number): (&(u8, u32), &u16)| {
+                format!("{}/{length},{number},\n", Ipv4Addr::from_bits(bits))
+            };
+            let table = table(&rows.iter().map(line).collect::<String>()).unwrap();
+            let edges = rows.keys().flat_map(|&(length, bits)| [bits, bits | !mask(length), bits.wrapping_sub(1)]);
+            for address in addresses.iter().map(|&bits| near(bits)).chain(edges) {
+                let longest = rows.iter().rev().find(|((length, bits), _)| address & mask(*length) == *bits);
+                let wanted = longest.map_or((0, 0), |((length, _), number)| (*length, *number));
+                let found = table.look_up(Ipv4Addr::from_bits(address));
+                prop_assert_eq!((found.mask, found.r#as), wanted);
+            }
+        }
+
+        #[test]
+        fn no_file_panics(file in vec(any::<u8>(), 0..200), tail in "[0-9./,\n#a-z\"]{0,80}") {
+            let _ = RouteTable::read(&file);
+            let _ = table(&tail);
+        }
+    }
+}

@@ -1,0 +1,211 @@
+//! Rules that tell input and output interface: a TOML file of `[[rule]]`, the first that fits a packet decides.
+
+use ipnet::Ipv4Net;
+use macaddr::MacAddr6;
+use serde::Deserialize;
+use toml::Spanned;
+use xdprobe_export::{Interfaces, Points, TableError};
+use xdprobe_flow::{PointRule, PointRules};
+
+/// The rules of a file, in their order.
+#[derive(Clone, Debug, Default)]
+pub struct Rules(Vec<Rule>);
+
+/// A rule: what has to be so, and what records say then.
+#[derive(Clone, Debug)]
+struct Rule {
+    interface: Option<String>,
+    /// What frame and packet have to show; its number is not given yet.
+    shown: PointRule,
+    input: Option<u16>,
+    output: Option<u16>,
+}
+
+/// The file, as it is written.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RulesFile {
+    #[serde(default)]
+    rule: Vec<Spanned<RuleEntry>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RuleEntry {
+    interface: Option<String>,
+    vlan: Option<Spanned<i64>>,
+    source_mac: Option<Spanned<String>>,
+    destination_mac: Option<Spanned<String>>,
+    source: Option<Spanned<String>>,
+    input: Option<Spanned<i64>>,
+    output: Option<Spanned<i64>>,
+}
+
+impl Rules {
+    /// The rules that a file says.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with it, and in which line. The last line has to end as the others do: a file that was cut off inside a
+    /// line is refused.
+    pub fn read(file: &str) -> Result<Self, TableError> {
+        if !file.is_empty() && !file.ends_with('\n') {
+            return Err(wrong(file, file.len(), "ends without a line end: the file is cut off here".to_owned()));
+        }
+        let read: RulesFile = toml::from_str(file).map_err(|error| {
+            let at = error.span().map_or(0, |span| span.start);
+            wrong(file, at, error.message().lines().collect::<Vec<_>>().join("; "))
+        })?;
+        if read.rule.is_empty() {
+            return Err(wrong(file, 0, "no rule in this file, wanted at least one [[rule]]".to_owned()));
+        }
+        read.rule.iter().map(|entry| Rule::read(entry, file)).collect::<Result<_, _>>().map(Self)
+    }
+
+    /// The points of the packets of one interface, whose own ifIndex is `input`; none if there are more pairs of interfaces
+    /// than can be told apart.
+    pub fn on(&self, interface: &str, input: u16, points: &mut Points) -> Option<PointRules> {
+        let otherwise = points.number_of(Interfaces { input, output: 0 })?;
+        let here = self.0.iter().filter(|rule| rule.interface.as_deref().is_none_or(|name| name == interface));
+        let rules = here.map(|rule| {
+            let interfaces = Interfaces { input: rule.input.unwrap_or(input), output: rule.output.unwrap_or(0) };
+            Some(PointRule { point: points.number_of(interfaces)?, ..rule.shown })
+        });
+        Some(PointRules::new(rules.collect::<Option<Vec<_>>>()?, otherwise))
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+}
+
+impl Rule {
+    fn read(entry: &Spanned<RuleEntry>, file: &str) -> Result<Self, TableError> {
+        let at = entry.span().start;
+        let entry = entry.get_ref();
+        if entry.input.is_none() && entry.output.is_none() {
+            return Err(wrong(file, at, "a rule that says nothing: wanted input, output or both".to_owned()));
+        }
+        let shown = PointRule {
+            vlan: number(entry.vlan.as_ref(), "vlan", 4_094, "as IEEE 802.1Q has them", file)?,
+            source_mac: mac(entry.source_mac.as_ref(), file)?,
+            destination_mac: mac(entry.destination_mac.as_ref(), file)?,
+            source: network(entry.source.as_ref(), file)?,
+            point: 0,
+        };
+        let index =
+            |value, name| number(value, name, u16::MAX, "which is all that NetFlow v5 can carry of an ifIndex", file);
+        Ok(Self {
+            interface: entry.interface.clone(),
+            shown,
+            input: index(entry.input.as_ref(), "input")?,
+            output: index(entry.output.as_ref(), "output")?,
+        })
+    }
+}
+
+fn number(
+    value: Option<&Spanned<i64>>,
+    name: &str,
+    max: u16,
+    why: &str,
+    file: &str,
+) -> Result<Option<u16>, TableError> {
+    let Some(value) = value else { return Ok(None) };
+    let number = u16::try_from(*value.get_ref()).ok().filter(|number| *number <= max);
+    let wanted = || wrong(file, value.span().start, format!("{name} {}, wanted 0 to {max}, {why}", value.get_ref()));
+    number.map(Some).ok_or_else(wanted)
+}
+
+fn mac(value: Option<&Spanned<String>>, file: &str) -> Result<Option<[u8; 6]>, TableError> {
+    let Some(value) = value else { return Ok(None) };
+    let wanted = |_| {
+        let what = format!(
+            "'{}' is no address of a network card: wanted six octets, as in 02:00:00:00:00:01",
+            value.get_ref()
+        );
+        wrong(file, value.span().start, what)
+    };
+    value.get_ref().parse().map(|address: MacAddr6| Some(address.into_array())).map_err(wanted)
+}
+
+fn network(value: Option<&Spanned<String>>, file: &str) -> Result<Option<(std::net::Ipv4Addr, u8)>, TableError> {
+    let Some(value) = value else { return Ok(None) };
+    let net: Option<Ipv4Net> = value.get_ref().parse().ok();
+    let net = net.filter(|net| net.addr() == net.network()).ok_or_else(|| {
+        let what = format!(
+            "'{}' is no IPv4 network: wanted ADDRESS/LENGTH without bits beyond the length, as in 192.0.2.0/24",
+            value.get_ref()
+        );
+        wrong(file, value.span().start, what)
+    })?;
+    Ok(Some((net.network(), net.prefix_len())))
+}
+
+/// What is wrong at an octet of the file.
+fn wrong(file: &str, at: usize, what: String) -> TableError {
+    let before = file.as_bytes().iter().take(at);
+    TableError { line: before.filter(|&&octet| octet == b'\n').count() as u64 + 1, what }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::Ipv4Addr;
+    use xdprobe_flow::Link;
+
+    const A: [u8; 6] = [2, 0, 0, 0, 0, 1];
+    const B: [u8; 6] = [2, 0, 0, 0, 0, 2];
+
+    #[test]
+    fn each_direction_of_a_link_has_its_own_input_and_output() {
+        let rules = Rules::read(
+            "[[rule]]\ninterface = 'tap0'\nvlan = 7\nsource_mac = '02:00:00:00:00:01'\ninput = 1\noutput = 2\n\
+             [[rule]]\nvlan = 7\ndestination_mac = '02-00-00-00-00-01'\ninput = 2\noutput = 1\n\
+             [[rule]]\nsource = '10.0.0.0/8'\noutput = 9\n",
+        );
+        let (rules, mut points) = (rules.unwrap(), Points::default());
+        assert_eq!(rules.len(), 3);
+        let (tap0, tap1) = (rules.on("tap0", 5, &mut points).unwrap(), rules.on("tap1", 6, &mut points).unwrap());
+        let frame =
+            |source: [u8; 6], destination: [u8; 6]| [&destination[..], &source, &[0x81, 0, 0, 7, 8, 0]].concat();
+        let told = |on: &PointRules, frame: &[u8], source: Ipv4Addr| {
+            let Interfaces { input, output } = points.interfaces_of(on.point_of(frame, Link::Ethernet, source));
+            (input, output)
+        };
+        let (there, back) = (frame(A, B), frame(B, A));
+        assert_eq!(
+            (told(&tap0, &there, Ipv4Addr::LOCALHOST), told(&tap0, &back, Ipv4Addr::LOCALHOST)),
+            ((1, 2), (2, 1))
+        );
+        assert_eq!(
+            (told(&tap1, &there, Ipv4Addr::LOCALHOST), told(&tap1, &back, Ipv4Addr::LOCALHOST)),
+            ((6, 0), (2, 1))
+        );
+        assert_eq!(told(&tap1, &there, Ipv4Addr::new(10, 1, 1, 1)), (6, 9));
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_with_its_line() {
+        for (file, wanted) in [
+            ("", "1: no rule"),
+            ("# nothing\n", "1: no rule"),
+            ("[[rule]]\ninput = 1", "2: ends without a line end"),
+            ("[[rule]]\nvlan = 1\n", "1: a rule that says nothing"),
+            ("[[rule]]\ninput = 1\n\n[[rule]]\ninput = 70000\n", "5: input 70000, wanted 0 to 65535, which is all"),
+            ("[[rule]]\ninput = 1\nvlan = 4095\n", "3: vlan 4095, wanted 0 to 4094"),
+            ("[[rule]]\ninput = -1\n", "2: input -1, wanted"),
+            ("[[rule]]\nsource_mac = '02:00'\ninput = 1\n", "2: '02:00' is no address of a network card"),
+            ("[[rule]]\ninput = 1\nsource = '10.0.0.1/8'\n", "3: '10.0.0.1/8' is no IPv4 network"),
+            ("[[rule]]\ninput = 1\nsource = '2001:db8::/32'\n", "3: '2001:db8::/32' is no IPv4 network"),
+            ("[[rule]]\ninput = 1\nvlans = 7\n", "3: unknown field `vlans`"),
+            ("[[rule]]\ninput = 'eth0'\n", "2: invalid type: string"),
+            ("[[rule]]\ninput 1\n", "2: "),
+            ("[[rules]]\ninput = 1\n", "1: unknown field `rules`"),
+        ] {
+            let error = Rules::read(file).unwrap_err().to_string();
+            assert!(error.starts_with(wanted) && error.lines().count() == 1, "{file:?}: {error}");
+        }
+    }
+}
