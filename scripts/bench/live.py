@@ -158,14 +158,15 @@ class Bench:
         trials = []
 
         def offer(rate):
-            for at in range(tries):
+            # A rate that the generator misses is offered once more: somebody else had its core.
+            for at in range(max(tries, 2)):
                 trial = known.get(rate) if at == 0 and rate in known else self.trial(peer, pattern, rate)
                 lost = trial["offered"] - trial["accounted"]
                 trials.append({"rate": rate, "offered_pps": trial["offered_pps"], "lost": lost})
-                if lost == 0:
+                missed = rate is not None and trial["offered_pps"] < (1 - PACING) * rate
+                if not missed and (lost == 0 or at + 1 >= tries):
                     break
-            missed = rate is None or trial["offered_pps"] < (1 - PACING) * rate
-            return lost != 0, trial["offered_pps"], missed
+            return lost != 0, trial["offered_pps"], missed or rate is None
 
         loses, offered_pps, generator_is_limit = offer(None)
         low, high = (0, offered_pps) if loses else (offered_pps, offered_pps)
@@ -180,7 +181,7 @@ class Bench:
             rate = int((low + high) / 2)
             loses, offered_pps, missed = offer(rate)
             if loses:
-                high = rate
+                high = min(rate, offered_pps)
             else:
                 low, generator_is_limit = max(low, offered_pps), missed
                 if missed:

@@ -1,5 +1,5 @@
-"""The probes as they are run: the same timeouts (active 60 s, idle 15 s), NetFlow v5, no sampling, caches for two million flows,
-and the largest capture buffer that each allows.
+"""The probes as they are run: the same timeouts (active 60 s, idle 15 s), NetFlow v5, no sampling, caches for 1.2 million flows
+(the largest capture has a million), and the largest capture buffer that each allows.
 
 Each peer gives a command for a capture file and one for an interface, says when it looks on, and by which signal it ends with
 all flows exported.
@@ -15,7 +15,7 @@ from .measure import run
 shown = lambda command: [os.path.basename(word) if word.startswith("/") else word for word in command]
 
 ACTIVE_S, IDLE_S = 60, 15
-FLOWS_MAX = 2_000_000
+FLOWS_MAX = 1_200_000
 BUFFER_OCTETS = 128 << 20
 COLLECTOR = "127.0.0.1:2055"
 
@@ -155,7 +155,7 @@ class Pmacctd(Peer):
 
     def configuration(self):
         with open(self.path) as file:
-            return file.read()
+            return file.read().replace(os.path.dirname(self.scratch) + "/", "")
 
     def file_command(self, capture):
         return self.configured(f"pcap_savefile: {capture}")

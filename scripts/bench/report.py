@@ -60,7 +60,7 @@ def capture_page(measured):
             ("", "wall s", "million packets/s", "CPU s", "user", "system", "peak MB", "records", "packets accounted", "octets", "totals"),
             [(run["peer"], f"{run['wall_s']:.2f}", f"{run['pps'] / 1e6:.2f}", f"{run['cpu_s']:.2f}", f"{run['user_s']:.2f}",
               f"{run['system_s']:.2f}", f"{run['memory_max_octets'] / 1e6:.0f}", run["collected"]["records"],
-              f"{run['packets_share']:.2%}", f"{run['octets_share']:.2%}", "right" if run["right"] else "wrong") for run in runs])
+              share(run["collected"]["packets"], truth["packets"]), share(run["collected"]["octets"], truth["octets"]), "right" if run["right"] else "wrong") for run in runs])
     yield "![Capture files](capture.svg)"
 
 
@@ -81,9 +81,9 @@ def zero_loss_page(measured):
     yield "## Zero-loss rate"
     yield (f"The highest rate, in packets/s, at which nothing was lost for {measured[0]['seconds']:g} s (RFC 2544, section 26.1)"
            f"{', in at least one of ' + str(measured[0]['tries']) + ' trials' if measured[0]['tries'] > 1 else ''}. "
-           "\"All\": nothing was lost flat out, so that the generator is the limit.")
+           "≥: the generator is the limit, since nothing was lost of all that it sent.")
     patterns = names(measured, "pattern")
-    found = {(run["peer"], run["pattern"]): f"{run['pps']:.0f}" + (" (all)" if run["generator_is_limit"] else "") for run in measured}
+    found = {(run["peer"], run["pattern"]): ("≥ " if run["generator_is_limit"] else "") + f"{run['pps']:.0f}" for run in measured}
     yield table(("", *patterns), [(peer, *(found.get((peer, pattern), "") for pattern in patterns)) for peer in names(measured, "peer")])
     yield "![Zero-loss rate](zero-loss.svg)"
 
@@ -116,7 +116,7 @@ def names(measured, key):
 
 def share(part, whole):
     """100 % is said of nothing that lost a packet."""
-    return "100 %" if part == whole else f"{min(part / whole, 0.9999) if part < whole else part / whole:.2%}"
+    return "100 %" if part == whole else f"{100 * (min(part / whole, 0.9999) if part < whole else part / whole):.2f} %"
 
 
 def seconds(value):
@@ -170,7 +170,6 @@ def bars(pyplot, measured, group, title, value, is_right):
         axes.bar_label(drawn, [f"{value(run):.2g}" + ("" if is_right(run) else "*") for _, run in present], fontsize=7)
     axes.set_xticks(range(len(groups)), groups)
     axes.set_title(title + ("" if all(map(is_right, measured)) else " (* totals wrong)"))
-    axes.set_yscale("log")
     axes.legend(fontsize=7)
     return figure
 
