@@ -145,8 +145,8 @@ class Pmacctd(Peer):
             "aggregate: src_host, dst_host, src_port, dst_port, proto, tos",
             f"nfprobe_receiver: {COLLECTOR}", "nfprobe_version: 5",
             f"nfprobe_timeouts: {timeouts}:maxlife={ACTIVE_S}:expint=5", f"nfprobe_maxflows: {FLOWS_MAX}",
-            # Between its core process and its plugin: with the usual 4 MB it loses packets there.
-            f"plugin_pipe_size: {2 * BUFFER_OCTETS}", "plugin_buffer_size: 65536",
+            # Between its core process and its plugin, where it loses what does not fit: room for millions of packets.
+            f"plugin_pipe_size: {8 * BUFFER_OCTETS}", "plugin_buffer_size: 65536",
         ]
         self.path = f"{self.scratch}/pmacctd.conf"
         with open(self.path, "w") as file:
