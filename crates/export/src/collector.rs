@@ -124,6 +124,11 @@ impl SendErrorKind {
     /// Every kind with the name that reports and metrics use.
     pub const NAMES: [&'static str; 6] = ["unreachable", "no_buffer", "too_long", "forbidden", "refused", "other"];
 
+    /// Whether it is the way to the collector that is to blame, so that another collector may be better.
+    fn is_the_ways(self) -> bool {
+        !matches!(self, Self::TooLong | Self::NoBuffer)
+    }
+
     fn of(error: &io::Error) -> Self {
         // Linux: EMSGSIZE 90 and ENOBUFS 105 have no stable io::ErrorKind.
         match (error.raw_os_error(), error.kind()) {
@@ -207,7 +212,7 @@ impl CollectorCounters {
 pub enum CollectorState {
     /// Nothing is known against it.
     Up,
-    /// What it was sent last came back.
+    /// What it was sent last came back, or could not be sent.
     Refusing,
     /// Its name has no address at present; the one that it had stays in force.
     Unresolved,
@@ -437,6 +442,10 @@ impl Collector {
                     return Some(self.now_ms + 1);
                 }
                 Err(error) if SendErrorKind::of(&error) == SendErrorKind::TooLong && self.narrowed() => {}
+                Err(error) if on_refusal == OnRefusal::Stop && SendErrorKind::of(&error).is_the_ways() => {
+                    self.refusing = true;
+                    return None;
+                }
                 Err(error) => self.lose_oldest(&error),
             }
         }
@@ -596,7 +605,9 @@ impl Collector {
 
     fn lose_oldest(&mut self, error: &io::Error) {
         let Some(oldest) = self.queue.get(0) else { return };
-        self.counters.errors[SendErrorKind::of(error) as usize] += 1;
+        let kind = SendErrorKind::of(error);
+        self.refusing |= kind.is_the_ways();
+        self.counters.errors[kind as usize] += 1;
         self.counters.lost[LossReason::Send as usize] += oldest.tally();
         self.queue.pop();
     }

@@ -609,6 +609,21 @@ mod tests {
     }
 
     #[test]
+    fn a_collector_that_gave_its_place_back_sends_what_it_was_filling() {
+        let ways = [Way::new(), Way::new()];
+        let mut exporter = exporter(Distribution::Failover, CollectorConfig::default(), &ways);
+        ways[0].with(|end| end.refuses = true);
+        turn(&mut exporter, &numbered(0..1), 10);
+        turn(&mut exporter, &numbered(1..2), 20);
+        ways[0].with(|end| end.refuses = false);
+        turn(&mut exporter, &numbered(2..3), 1_020);
+        exporter.begin_turn(2_020);
+        exporter.push(&numbered(3..4), moment(2_020));
+        assert_eq!(exporter.send(true, moment(2_020)), None, "with nothing left to wait for");
+        assert_eq!((ways[0].numbers(), ways[1].numbers()), (vec![2], vec![1, 3]));
+    }
+
+    #[test]
     fn where_all_refuse_the_last_one_is_sent_to_all_the_same_and_the_first_that_is_back_is_found() {
         let ways = [Way::new(), Way::new()];
         ways.iter().for_each(|way| way.with(|end| end.refuses = true));

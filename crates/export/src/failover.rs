@@ -59,32 +59,30 @@ impl Failover {
 
     /// Sends what may leave, and moves on where the active collector refuses.
     pub fn send(&mut self, collectors: &mut [Collector], all: bool, now: Moment) -> Option<u64> {
-        let due = self.send_to_others(collectors);
+        self.judge(collectors);
         self.go_back(collectors, now);
-        let active_due = loop {
+        let due = self.send_to_active(collectors, all, now);
+        [due, self.send_to_others(collectors)].into_iter().flatten().min()
+    }
+
+    fn send_to_active(&mut self, collectors: &mut [Collector], all: bool, now: Moment) -> Option<u64> {
+        loop {
             let active = collectors.get_mut(self.active)?;
             let due = active.send(all, OnRefusal::Stop);
             if !active.is_refusing() {
                 self.standings[self.active] = Standing::Good;
-                break due;
+                return due;
             }
             if !self.move_on(collectors, now) {
-                break collectors[self.active].send(all, OnRefusal::GoOn);
+                return collectors[self.active].send(all, OnRefusal::GoOn);
             }
-        };
-        [due, active_due].into_iter().flatten().min()
+        }
     }
 
     /// Sends to one on trial, and to one that lost its place to a better one and still has something waiting.
     fn send_to_others(&mut self, collectors: &mut [Collector]) -> Option<u64> {
-        let active = self.active;
-        let others = collectors.iter_mut().enumerate().filter(|(nth, _)| *nth != active);
-        let dues = others.filter_map(|(nth, collector)| {
-            let due = collector.send(true, OnRefusal::GoOn);
-            self.judge(nth, collector);
-            due
-        });
-        dues.min()
+        let others = collectors.iter_mut().enumerate().filter(|(nth, _)| *nth != self.active);
+        others.filter_map(|(_, collector)| collector.send(true, OnRefusal::GoOn)).min()
     }
 
     /// The first collector whose trial is due, and how long it was left alone.
@@ -97,15 +95,18 @@ impl Failover {
         })
     }
 
-    fn judge(&mut self, nth: usize, collector: &mut Collector) {
-        if let Standing::OnTrial { verdict_ms, back_off_ms } = self.standings[nth]
-            && verdict_ms <= self.now_ms
-        {
-            collector.look_for_answers();
-            self.standings[nth] = match collector.is_refusing() {
-                true => Standing::refused(self.now_ms, (back_off_ms * 2).min(BACK_OFF_MS_MAX)),
-                false => Standing::Good,
-            };
+    /// Ends the trials that have gone on for long enough.
+    fn judge(&mut self, collectors: &mut [Collector]) {
+        for (standing, collector) in self.standings.iter_mut().zip(collectors) {
+            if let Standing::OnTrial { verdict_ms, back_off_ms } = *standing
+                && verdict_ms <= self.now_ms
+            {
+                collector.look_for_answers();
+                *standing = match collector.is_refusing() {
+                    true => Standing::refused(self.now_ms, (back_off_ms * 2).min(BACK_OFF_MS_MAX)),
+                    false => Standing::Good,
+                };
+            }
         }
     }
 

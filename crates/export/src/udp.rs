@@ -28,6 +28,12 @@ impl CollectorAddress {
         }
         Ok(addresses)
     }
+
+    /// Whether it stands for itself, so that there is nothing to be resolved.
+    #[must_use]
+    pub fn is_an_address(&self) -> bool {
+        self.0.parse::<SocketAddr>().is_ok()
+    }
 }
 
 impl FromStr for CollectorAddress {

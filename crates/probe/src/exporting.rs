@@ -3,7 +3,8 @@
 use crate::clock::{Clock, LiveClock};
 use crate::hand_over::{Batch, Inbox};
 use crate::published::Published;
-use crossbeam_channel::{RecvTimeoutError, TryRecvError};
+use crate::resolver::Resolution;
+use crossbeam_channel::{Receiver, RecvTimeoutError, TryRecvError};
 use std::io;
 use std::sync::Arc;
 use std::thread::sleep;
@@ -58,6 +59,7 @@ impl ExporterBoard {
 pub struct ExporterThread {
     exporter: Exporter,
     inbox: Inbox,
+    resolutions: Receiver<Resolution>,
     clock: LiveClock,
     counters: ExportingCounters,
     board: Arc<ExporterBoard>,
@@ -65,8 +67,14 @@ pub struct ExporterThread {
 
 impl ExporterThread {
     /// Exports what comes into `inbox`, and tells of it on `board`.
-    pub fn new(exporter: Exporter, inbox: Inbox, clock: LiveClock, board: Arc<ExporterBoard>) -> Self {
-        Self { exporter, inbox, clock, counters: ExportingCounters::default(), board }
+    pub fn new(
+        exporter: Exporter,
+        inbox: Inbox,
+        resolutions: Receiver<Resolution>,
+        clock: LiveClock,
+        board: Arc<ExporterBoard>,
+    ) -> Self {
+        Self { exporter, inbox, resolutions, clock, counters: ExportingCounters::default(), board }
     }
 
     /// Exports what arrives until all workers are gone, and returns whether all that it sent is complete.
@@ -113,7 +121,8 @@ impl ExporterThread {
         let mut now = Moment::default();
         while let Ok(batch) = self.inbox.batches().recv() {
             now = batch.moment;
-            self.exporter.begin_turn(self.clock.read().uptime_ms);
+            let now_ms = self.clock.read().uptime_ms;
+            self.tell_time(now_ms);
             self.exporter.flush_due(now);
             self.export(batch, now);
         }
@@ -135,15 +144,26 @@ impl ExporterThread {
 
     fn begin_turn(&mut self) -> Moment {
         let now = self.clock.read();
-        self.exporter.begin_turn(now.uptime_ms);
+        self.tell_time(now.uptime_ms);
         self.exporter.flush_due(now);
         now
+    }
+
+    /// Tells the exporter the time that sending goes by, and which collectors have moved.
+    fn tell_time(&mut self, now_ms: u64) {
+        self.exporter.begin_turn(now_ms);
+        while let Ok(Resolution { nth, way }) = self.resolutions.try_recv() {
+            self.exporter.note_resolved(nth, way.is_ok());
+            if let Ok(Some(transport)) = way {
+                self.exporter.replace_transport(nth, Box::new(transport));
+            }
+        }
     }
 
     /// Sends what may leave and sleeps until more may; says whether any has still to wait.
     fn send_or_wait(&mut self, now: Moment) -> bool {
         let now_ms = self.clock.read().uptime_ms;
-        self.exporter.begin_turn(now_ms);
+        self.tell_time(now_ms);
         let due_ms = self.exporter.send(true, now);
         if let Some(due_ms) = due_ms {
             self.publish(self.counters.caught_up_ms);

@@ -29,6 +29,8 @@ pub struct Ledger {
     dropped: BTreeMap<&'static str, u64>,
     /// Frames without a packet in them, by reason.
     undecoded: BTreeMap<&'static str, u64>,
+    /// The probe's own datagrams, which it does not meter, with their layer-3 octets.
+    excluded: PacketsAndOctets,
     /// Packets that the flow caches observed, with their layer-3 octets.
     observed: PacketsAndOctets,
     /// Flows created, and expired by reason.
@@ -146,6 +148,7 @@ impl Ledger {
             filtered: Packets { packets: sum.source.filtered },
             dropped: dropped.by_place().into_iter().collect(),
             undecoded: DecodeError::REASONS.into_iter().zip(sum.undecoded).collect(),
+            excluded: sum.excluded.into(),
             observed: sum.cache.observed.into(),
             flows: Flows {
                 created: sum.cache.created,
@@ -249,11 +252,11 @@ impl<'a> Balance<'a> {
     }
 }
 
-/// A worker publishes between two turns, so these hold exactly: what was received was observed or not decoded; each flow that was
+/// A worker publishes between two turns, so these hold exactly: what was received was observed, not decoded or our own export; each flow that was
 /// created was expired or is resident; each record that was expired went the way of all records.
 fn is_observed_and_expired(worker: &WorkerCounters) -> bool {
-    let WorkerCounters { source, undecoded, cache, resident_flows, resident, expired, .. } = worker;
-    source.received == undecoded.iter().sum::<u64>() + cache.observed.packets
+    let WorkerCounters { source, undecoded, excluded, cache, resident_flows, resident, expired, .. } = worker;
+    source.received == undecoded.iter().sum::<u64>() + excluded.packets + cache.observed.packets
         && cache.created == cache.expired_total() + resident_flows
         && cache.expired_total() == expired.records
         && cache.observed == expired.volume + *resident
@@ -266,6 +269,7 @@ fn is_observed_and_expired(worker: &WorkerCounters) -> bool {
 struct Sums {
     source: SourceCounters,
     undecoded: crate::worker::Undecoded,
+    excluded: Volume,
     cache: CacheCounters,
     resident: Volume,
     resident_flows: u64,
@@ -277,6 +281,7 @@ impl Sums {
     fn add(&mut self, worker: &WorkerCounters) {
         self.source += worker.source;
         add_each(&mut self.undecoded, &worker.undecoded);
+        self.excluded += worker.excluded;
         self.cache.observed += worker.cache.observed;
         self.cache.created += worker.cache.created;
         add_each(&mut self.cache.expired, &worker.cache.expired);
@@ -337,6 +342,9 @@ impl fmt::Display for Ledger {
         }
         line(f, "received", self.received.packets, "packets")?;
         reasons(f, "undecoded", &self.undecoded)?;
+        if self.excluded.packets > 0 {
+            line(f, "  excluded", self.excluded.packets, "of our own export")?;
+        }
         line(f, "observed", self.observed.packets, &format!("packets, {} octets", self.observed.octets))?;
         line(f, "flows created", self.flows.created, "")?;
         reasons(f, "expired", &self.flows.expired)?;
@@ -440,6 +448,7 @@ mod tests {
         assert!(balanced(|_| {}));
         assert!(!balanced(|it| worker(it).source.filtered = 1), "more frames were taken than were redirected");
         assert!(!balanced(|it| worker(it).undecoded[1] = 1), "a frame was counted twice");
+        assert!(!balanced(|it| worker(it).excluded.packets = 1), "our own export was metered");
         assert!(!balanced(|it| worker(it).dropped.volume.octets = 799), "octets of lost records are missing");
         assert!(!balanced(|it| worker(it).dropped.records = 1), "a record is neither exported nor lost");
         assert!(!balanced(|it| worker(it).cache.created = 3), "a flow is gone without a record");

@@ -12,11 +12,13 @@ use crate::exporting::{ExportClock, ExporterBoard, ExporterThread};
 use crate::hand_over::{Outbox, Patience, channels};
 use crate::ledger::Ledger;
 use crate::metrics;
+use crate::own_export::{OwnDatagrams, OwnExport};
 use crate::progress::Progress;
 use crate::published::Published;
+use crate::resolver::{NamedCollector, Resolution, Resolver};
 use crate::snapshot::{Counted, CountedWorker};
 use crate::tables::{PointTable, Reloader, Tables};
-use crate::worker::Worker;
+use crate::worker::{ObservationPoint, Worker};
 use anyhow::{Context, anyhow};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -29,7 +31,9 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 use xdprobe_capture::xdp::{XdpConfig, XdpInterface};
 use xdprobe_capture::{CaptureError, CaptureFile, Filter, Interface, LiveCapture, Sampling, Source};
-use xdprobe_export::{Collector, CollectorConfig, Distribution, Exporter, SocketOptions, UdpTransport};
+use xdprobe_export::{
+    Collector, CollectorAddress, CollectorConfig, Distribution, Exporter, SocketOptions, UdpTransport,
+};
 use xdprobe_flow::{Backing, CacheConfig, FlowCache, Timeouts};
 
 /// What the probe is to do; valid as it stands.
@@ -60,6 +64,8 @@ pub struct ExportPlan {
     pub collector: CollectorConfig,
     /// How sockets are set up.
     pub sockets: SocketOptions,
+    /// How often names are resolved again.
+    pub resolve_interval: Duration,
     /// Whom to.
     pub destinations: Vec<Destination>,
 }
@@ -124,15 +130,16 @@ pub fn run(plan: Plan) -> anyhow::Result<Outcome> {
     let clock = LiveClock::start();
     let export_clock = if live { ExportClock::Live } else { ExportClock::Capture };
     let patience = if live { Patience::Drop } else { Patience::Wait };
-    let exporter = Exporter::new(plan.export.distribution, connect(&plan.export)?);
-    let exporter = exporter.with_details(plan.tables.details());
+    let Connected { collectors, named, own } = Connected::new(&plan.export)?;
+    let exporter = Exporter::new(plan.export.distribution, collectors).with_details(plan.tables.details());
+    let (resolutions, _resolving) = resolve(named, &plan.export, &own)?;
 
     let worker_count = plan.captures.iter().map(CapturePlan::worker_count).sum();
     let (outboxes, inbox) = channels(worker_count, patience);
     let board = Arc::new(ExporterBoard::new(&exporter));
     let _reloader = Reloader::start(&plan.tables)?;
-    let mut crew = Crew::new(&plan, clock, outboxes, Arc::clone(&board));
-    let exporter = ExporterThread::new(exporter, inbox, clock, board);
+    let mut crew = Crew::new(&plan, clock, outboxes, own, Arc::clone(&board));
+    let exporter = ExporterThread::new(exporter, inbox, resolutions, clock, board);
     let exporter = spawn("exporter", move || exporter.run(export_clock))?;
     let started = plan.captures.into_iter().try_for_each(|capture| crew.add(capture)).and_then(|()| crew.await_start());
     let started = started
@@ -177,22 +184,59 @@ fn ask_on_signals() -> anyhow::Result<Arc<AtomicBool>> {
     Ok(asked)
 }
 
-fn connect(plan: &ExportPlan) -> anyhow::Result<Vec<Collector>> {
-    let connected = plan.destinations.iter().map(|destination| match destination {
-        Destination::Collector(name) => {
-            let addresses = name.resolve().with_context(|| format!("collector {name} cannot be resolved"))?;
-            let transport = UdpTransport::connect(addresses[0], &plan.sockets)
-                .with_context(|| format!("no way to collector {name}"))?;
-            Collector::new(name.to_string(), transport, plan.collector)
-                .map_err(|error| UsageError(format!("no way to collector {name}: {error}; see --mtu")).into())
+/// Collectors with the ways to them.
+struct Connected {
+    collectors: Vec<Collector>,
+    /// Those that have names.
+    named: Vec<NamedCollector>,
+    own: OwnExport,
+}
+
+impl Connected {
+    fn new(plan: &ExportPlan) -> anyhow::Result<Self> {
+        let mut connected = Self { collectors: Vec::new(), named: Vec::new(), own: OwnExport::default() };
+        for (nth, destination) in plan.destinations.iter().enumerate() {
+            let collector = match destination {
+                Destination::Collector(name) => connected.connect(nth, name, plan)?,
+                Destination::File(path) => {
+                    let file = FlowFile::create(path, plan.collector.version)
+                        .with_context(|| format!("{} cannot be written", path.display()))?;
+                    Collector::new(destination.to_string(), file, plan.collector)?
+                }
+            };
+            connected.collectors.push(collector);
         }
-        Destination::File(path) => {
-            let file = FlowFile::create(path, plan.collector.version)
-                .with_context(|| format!("{} cannot be written", path.display()))?;
-            Ok(Collector::new(destination.to_string(), file, plan.collector)?)
+        Ok(connected)
+    }
+
+    fn connect(&mut self, nth: usize, name: &CollectorAddress, plan: &ExportPlan) -> anyhow::Result<Collector> {
+        let addresses = name.resolve().with_context(|| format!("collector {name} cannot be resolved"))?;
+        let transport = UdpTransport::connect(addresses[0], &plan.sockets)
+            .with_context(|| format!("no way to collector {name}"))?;
+        self.own.connected(nth, transport.local(), transport.peer());
+        if !name.is_an_address() {
+            self.named.push(NamedCollector { nth, name: name.clone(), address: addresses[0], failing: false });
         }
-    });
-    connected.collect()
+        Collector::new(name.to_string(), transport, plan.collector)
+            .map_err(|error| UsageError(format!("no way to collector {name}: {error}; see --mtu")).into())
+    }
+}
+
+/// Starts to resolve names again and again, if there are any; returns where the news come from, and what keeps it going.
+fn resolve(
+    named: Vec<NamedCollector>,
+    plan: &ExportPlan,
+    own: &OwnExport,
+) -> anyhow::Result<(Receiver<Resolution>, Sender<()>)> {
+    let (stop, stopped) = bounded(1);
+    let (news, resolutions) = bounded(named.len().max(1));
+    if !named.is_empty() {
+        let resolver = Resolver { collectors: named, sockets: plan.sockets.clone(), own: own.clone(), news };
+        let interval = plan.resolve_interval;
+        // Nobody waits for its end: it may be waiting for an answer that never comes.
+        spawn("resolver", move || resolver.run(interval, &stopped))?;
+    }
+    Ok((resolutions, stop))
 }
 
 type WorkerThread = JoinHandle<Result<(), CaptureError>>;
@@ -202,6 +246,7 @@ struct Crew {
     cache: CacheConfig,
     input: Option<u16>,
     tables: Arc<Tables>,
+    own: OwnExport,
     clock: LiveClock,
     /// Tells the workers to stop. Not the flag of the signals: a worker that stopped before its frames did would leave those
     /// in its ring that are redirected in between.
@@ -219,7 +264,7 @@ struct Crew {
 const WATCH_INTERVAL: Duration = Duration::from_millis(20);
 
 impl Crew {
-    fn new(plan: &Plan, clock: LiveClock, outboxes: Vec<Outbox>, exporter: Arc<ExporterBoard>) -> Self {
+    fn new(plan: &Plan, clock: LiveClock, outboxes: Vec<Outbox>, own: OwnExport, exporter: Arc<ExporterBoard>) -> Self {
         let live = !matches!(plan.captures[..], [CapturePlan::File { .. }]);
         let starts = bounded(outboxes.len().max(1));
         let cache = CacheConfig {
@@ -234,6 +279,7 @@ impl Crew {
             cache,
             input: plan.input,
             tables: Arc::clone(&plan.tables),
+            own,
             clock,
             stop: Arc::default(),
             cores: CoreList::new(plan),
@@ -292,6 +338,9 @@ impl Crew {
         let outbox = self.outboxes.next().ok_or_else(|| anyhow!("more workers than were planned"))?;
         let (cache, stop, started) = (self.cache, Arc::clone(&self.stop), self.starts.0.clone());
         let label = queue.map_or_else(|| interface.to_owned(), |queue| format!("{interface}/{queue}"));
+        // What a file holds was captured elsewhere, or at another time.
+        let own = if C::DRIVEN_BY_FRAMES { OwnDatagrams::default() } else { self.own.datagrams() };
+        let point = ObservationPoint { points, own };
         let published = Arc::new(Published::new());
         self.counted.workers.push(CountedWorker {
             interface: interface.to_owned(),
@@ -309,7 +358,7 @@ impl Crew {
             match ready {
                 Ok((source, cache)) => {
                     let _ = started.send(Ok(()));
-                    let worked = Worker::new(source, clock, cache, outbox, points, published, stop).run();
+                    let worked = Worker::new(source, clock, cache, outbox, point, published, stop).run();
                     if let (Err(error), false) = (&worked, C::DRIVEN_BY_FRAMES) {
                         tracing::error!("{label}: {error}");
                     }

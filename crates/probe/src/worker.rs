@@ -2,6 +2,7 @@
 
 use crate::clock::Clock;
 use crate::hand_over::Outbox;
+use crate::own_export::OwnDatagrams;
 use crate::published::Published;
 use crate::tables::PointTable;
 use arc_swap::Cache;
@@ -25,11 +26,15 @@ pub struct Worker<S, C> {
     outbox: Outbox,
     /// Where its packets were seen.
     points: Cache<PointTable, Arc<PointRules>>,
+    /// The probe's own datagrams, which may come past here.
+    own: OwnDatagrams,
     /// The packets of the burst under way.
     arrivals: Vec<Arrival>,
     /// The moment of the last turn that metered anything.
     metered: Moment,
     undecoded: Undecoded,
+    /// The probe's own datagrams.
+    excluded: Volume,
     turns: Turns,
     /// Frames taken from the source as of the last turn, and when that was, in ms of uptime.
     taken: u64,
@@ -43,6 +48,14 @@ pub struct Worker<S, C> {
     stop: Arc<AtomicBool>,
 }
 
+/// What a worker knows of the place that it receives from.
+pub struct ObservationPoint {
+    /// Where its packets were seen.
+    pub points: PointTable,
+    /// The probe's own datagrams, which may come past here.
+    pub own: OwnDatagrams,
+}
+
 /// Frames without a packet in them, by [`DecodeError::index`].
 pub type Undecoded = [u64; DecodeError::REASONS.len()];
 
@@ -54,6 +67,8 @@ pub struct WorkerCounters {
     pub source: SourceCounters,
     /// Frames that were not decoded.
     pub undecoded: Undecoded,
+    /// The probe's own datagrams, which are not metered, with their layer-3 octets.
+    pub excluded: Volume,
     /// What its cache did.
     pub cache: CacheCounters,
     /// Flows resident.
@@ -129,7 +144,7 @@ impl<S: Source, C: Clock> Worker<S, C> {
         clock: C,
         cache: FlowCache,
         outbox: Outbox,
-        points: PointTable,
+        point: ObservationPoint,
         published: Arc<Published<WorkerCounters>>,
         stop: Arc<AtomicBool>,
     ) -> Self {
@@ -138,10 +153,12 @@ impl<S: Source, C: Clock> Worker<S, C> {
             clock,
             cache,
             outbox,
-            points: Cache::new(points),
+            points: Cache::new(point.points),
+            own: point.own,
             arrivals: Vec::with_capacity(BURST_MAX),
             metered: Moment::default(),
             undecoded: Undecoded::default(),
+            excluded: Volume::default(),
             turns: Turns::default(),
             taken: 0,
             turned_ms: 0,
@@ -191,12 +208,16 @@ impl<S: Source, C: Clock> Worker<S, C> {
     /// clock once; allocates nothing, waits for nothing, logs nothing.
     fn turn(&mut self) -> Result<Turn, CaptureError> {
         let before = self.clock.read();
-        let Self { source, clock, arrivals, undecoded, points, .. } = self;
+        self.own.begin_turn();
+        let Self { source, clock, arrivals, undecoded, excluded, points, own, .. } = self;
         let points = points.load();
         let received = source.receive(&mut |frame: Frame<'_>| {
             let at_ms = clock.uptime_of(&frame);
             let link = Link::from_number(frame.link);
             match decode(frame.octets, frame.wire_octets, link) {
+                Ok(packet) if own.hold(&packet.key) => {
+                    *excluded += Volume { packets: 1, octets: u64::from(packet.octets) };
+                }
                 Ok(mut packet) => {
                     packet.key.input = points.point_of(frame.octets, link, packet.key.source);
                     arrivals.push(Arrival { packet, at_ms });
@@ -252,6 +273,7 @@ impl<S: Source, C: Clock> Worker<S, C> {
         WorkerCounters {
             source: self.source.counters(),
             undecoded: self.undecoded,
+            excluded: self.excluded,
             cache,
             resident_flows: self.cache.len() as u64,
             resident: cache.observed - expired.volume,

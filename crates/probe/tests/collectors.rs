@@ -44,10 +44,16 @@ fn await_listener(namespace: &Namespace, port: &str) {
 }
 
 #[test]
-fn nfcapd_sees_every_flow_and_no_sequence_failure() {
+fn nfcapd_sees_every_flow_of_any_version_and_no_sequence_failure() {
     if !are_met(&[&TOOLS[..], &["nfcapd", "nfdump", "ss"]].concat()) {
         return;
     }
+    for version in ["5", "1", "7"] {
+        assert_nfcapd_sees_all(version);
+    }
+}
+
+fn assert_nfcapd_sees_all(version: &str) {
     let (wire, folder) = (wire(VethOptions { queues: 2, mtu: 1500 }), TempDir::new().unwrap());
     let path = folder.path().to_str().unwrap();
     let nfcapd = Peer::start(
@@ -57,8 +63,8 @@ fn nfcapd_sees_every_flow_and_no_sequence_failure() {
         &["-w", path, "-p", "9995", "-b", "127.0.0.1", "-B", "8000000", "-t", "3600"],
     );
     await_listener(&wire, "9995");
-    let probe =
-        Probe::start(&wire, &["-i", "tap0", "--flows-per-queue", "10000", "--idle-timeout", "1s", "127.0.0.1:9995"]);
+    let how = ["--idle-timeout", "1s", "--netflow", version, "127.0.0.1:9995"];
+    let probe = Probe::start(&wire, &[&["-i", "tap0", "--flows-per-queue", "10000"], &how[..]].concat());
     let imix = |cpu| Options { flows: 2_000, sizes: Sizes::Imix, cpu: Some(cpu), ..traffic(50_000) };
     let sent = [send(&wire, &imix(0)), send(&wire, &imix(1))];
     let ledger = probe.stop();
@@ -81,10 +87,16 @@ fn nfcapd_sees_every_flow_and_no_sequence_failure() {
 }
 
 #[test]
-fn tshark_finds_nothing_malformed_and_the_same_totals() {
+fn tshark_finds_nothing_malformed_in_any_version_and_the_same_totals() {
     if !are_met(&[&TOOLS[..], &["tshark"]].concat()) {
         return;
     }
+    for version in ["5", "1", "7"] {
+        assert_tshark_sees_all(version);
+    }
+}
+
+fn assert_tshark_sees_all(version: &str) {
     let (wire, folder) = (wire(VethOptions::default()), TempDir::new().unwrap());
     let file = folder.path().join("export.pcapng");
     let file = file.to_str().unwrap();
@@ -98,7 +110,8 @@ fn tshark_finds_nothing_malformed_and_the_same_totals() {
         pause(20);
     }
     pause(500);
-    let probe = Probe::start(&wire, &["-i", "tap0", "--flows-per-queue", "10000", "127.0.0.1:2055"]);
+    let probe =
+        Probe::start(&wire, &["-i", "tap0", "--flows-per-queue", "10000", "--netflow", version, "127.0.0.1:2055"]);
     let sent = send(&wire, &Options { flows: 500, ..traffic(10_000) });
     let ledger = probe.stop();
     pause(1_000);

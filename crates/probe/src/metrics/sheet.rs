@@ -43,6 +43,8 @@ const RECEIVED_OCTETS: Metric =
     Metric { name: "xdprobe_received_octets_total", help: "Octets of received packets, link header included." };
 const UNDECODED: Metric =
     Metric { name: "xdprobe_undecoded_packets_total", help: "Received frames without an IPv4 packet to meter." };
+const EXCLUDED: Metric =
+    Metric { name: "xdprobe_excluded_packets_total", help: "The probe's own datagrams, which it does not meter." };
 const OBSERVED_PACKETS: Metric = Metric { name: "xdprobe_observed_packets_total", help: "Packets that joined a flow." };
 const OBSERVED_OCTETS: Metric =
     Metric { name: "xdprobe_observed_octets_total", help: "Layer-3 octets of packets that joined a flow." };
@@ -221,6 +223,7 @@ impl Pen<'_> {
         self.counter(&RECEIVED_PACKETS, tags, counters.source.received);
         self.counter(&RECEIVED_OCTETS, tags, counters.source.received_octets);
         self.by_reason(&UNDECODED, tags, DecodeError::REASONS.into_iter().zip(counters.undecoded));
+        self.counter(&EXCLUDED, tags, counters.excluded.packets);
         self.counter(&OBSERVED_PACKETS, tags, counters.cache.observed.packets);
         self.counter(&OBSERVED_OCTETS, tags, counters.cache.observed.octets);
         self.counter(&FLOWS_CREATED, tags, counters.cache.created);

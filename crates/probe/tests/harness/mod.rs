@@ -90,13 +90,21 @@ pub struct Probe {
 impl Probe {
     /// Starts a probe in a namespace, and returns once it receives.
     pub fn start(namespace: &Namespace, arguments: &[&str]) -> Self {
+        let collector = namespace.run(|| Collector::start(Keep::Counts).unwrap()).unwrap();
+        let address = collector.address().to_string();
+        let mut probe = Self::start_alone(namespace, &[arguments, &[&address]].concat());
+        probe.collector = Some(collector);
+        probe
+    }
+
+    /// Starts a probe with no other collectors than those in its arguments: the test checks what they get.
+    pub fn start_alone(namespace: &Namespace, arguments: &[&str]) -> Self {
         let folder = TempDir::new().unwrap();
         let file = |name: &str| File::create(folder.path().join(name)).unwrap();
-        let collector = namespace.run(|| Collector::start(Keep::Counts).unwrap()).unwrap();
         let mut command = namespace.command(env!("CARGO_BIN_EXE_xdprobe"));
-        command.args(["run", "--report", "json"]).args(arguments).arg(collector.address().to_string());
+        command.args(["run", "--report", "json"]).args(arguments);
         command.stdin(Stdio::null()).stdout(file("stdout")).stderr(file("stderr"));
-        let mut probe = Self { child: command.spawn().unwrap(), folder, collector: Some(collector) };
+        let mut probe = Self { child: command.spawn().unwrap(), folder, collector: None };
         while !probe.said().contains("receiving") {
             let ended = probe.child.try_wait().unwrap();
             assert!(ended.is_none(), "the probe ended ({ended:?}): {}", probe.said());
@@ -153,7 +161,9 @@ impl Probe {
     }
 
     fn assert_received(&mut self, ledger: &Value) {
-        assert_received(&self.collector.take().unwrap().stop().unwrap(), ledger);
+        if let Some(collector) = self.collector.take() {
+            assert_received(&collector.stop().unwrap(), ledger);
+        }
     }
 
     /// Whether it is still running.

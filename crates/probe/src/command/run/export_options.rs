@@ -70,6 +70,10 @@ pub struct ExportOptions {
     /// Send no IP packet longer than this, even if the path carries it
     #[arg(long, value_name = "OCTETS", value_parser = clap::value_parser!(u16).range(68..))]
     mtu: Option<u16>,
+
+    /// How often collectors' names are resolved again
+    #[arg(long, default_value = "60s", value_name = "TIME", value_parser = parse_timeout)]
+    resolve_interval: Duration,
 }
 
 impl ExportOptions {
@@ -100,6 +104,7 @@ impl ExportOptions {
                 send_buffer_octets: self.send_buffer,
                 mtu: self.mtu,
             },
+            resolve_interval: self.resolve_interval,
             destinations: self.collectors,
         })
     }
