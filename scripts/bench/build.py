@@ -7,25 +7,25 @@ import subprocess
 
 from .measure import run
 
+# The checkout that this file is in.
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-def programs(root):
+
+def programs():
     """Builds xdprobe and xdprobe-lab as they are released, and tells where they are."""
-    subprocess.run(["cargo", "build", "--release", "--quiet", "--package", "xdprobe", "--package", "xdprobe-lab"], cwd=root, check=True)
-    built = os.path.join(os.environ.get("CARGO_TARGET_DIR", os.path.join(root, "target")), "release")
+    subprocess.run(["cargo", "build", "--release", "--quiet", "--package", "xdprobe", "--package", "xdprobe-lab"], cwd=ROOT, check=True)
+    built = os.path.join(ROOT, os.environ.get("CARGO_TARGET_DIR", "target"), "release")
     return {name: os.path.join(built, name) for name in ("xdprobe", "xdprobe-lab")}
 
 
-def machine(root):
+def machine():
     def first(path, key):
         with open(path) as lines:
             return next((line.partition(":")[2].strip() for line in lines if line.startswith(key)), "unknown")
 
-    # What is measured is the working tree, which may differ from any commit.
-    commit = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=root, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-                            text=True).stdout.strip()
     return {
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        "commit": commit or "unknown",
+        "commit": commit(),
         "processor": first("/proc/cpuinfo", "model name"),
         "cores": os.cpu_count(),
         "memory": first("/proc/meminfo", "MemTotal"),
@@ -34,6 +34,14 @@ def machine(root):
         "system": platform.freedesktop_os_release().get("PRETTY_NAME", "unknown"),
         "rustc": run("rustc", "--version").strip(),
     }
+
+
+def commit():
+    """What is measured is the working tree, which may differ from any commit."""
+    try:
+        return run("git", "-C", ROOT, "describe", "--always", "--dirty").strip()
+    except (OSError, RuntimeError):
+        return "unknown"
 
 
 def virtual():

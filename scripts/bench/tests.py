@@ -1,12 +1,9 @@
 """What can be tested of the benches without root, other probes or time: run by scripts/test."""
 
-import os
 import tempfile
 import unittest
 
-from . import live, peers, report
-
-ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+from . import live, peers, promises, report
 
 
 class Simulated(live.Bench):
@@ -51,6 +48,16 @@ class Page(unittest.TestCase):
 
     def test_names_no_folder_of_this_machine(self):
         self.assertEqual(peers.shown(["/root/target/xdprobe", "-r", "/tmp/x/worst.pcap"]), ["xdprobe", "-r", "worst.pcap"])
+
+
+class Promises(unittest.TestCase):
+    def test_are_read_from_the_page(self):
+        self.assertIn(promises.read()["engine_by_floor.1000000"][0], ("most", "least"))
+        self.assertTrue(any(name.startswith("capture_by_fastest_peer.") for name in promises.read()))
+
+    def test_are_broken_by_more_than_15_per_cent(self):
+        self.assertTrue(promises.is_kept("most", 4, 4.59) and promises.is_kept("least", 4, 3.41))
+        self.assertFalse(promises.is_kept("most", 4, 4.61) or promises.is_kept("least", 4, 3.39))
 
 
 class Peers(unittest.TestCase):
