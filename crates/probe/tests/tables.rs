@@ -75,6 +75,19 @@ fn each_direction_of_a_link_has_its_own_interfaces_and_each_address_its_route() 
 }
 
 #[test]
+fn each_version_says_what_it_has_room_for() {
+    let folder = TempDir::new().unwrap();
+    let (rules, prefixes) = (write(&folder, "rules.toml", RULES), write(&folder, "prefixes.csv", PREFIXES));
+    let tables = ["--rules", rules.to_str().unwrap(), "--prefixes", prefixes.to_str().unwrap(), "--netflow"];
+    for (version, r#as, mask) in [("1", 0, 0), ("5", 64_496, 24), ("7", 64_496, 24)] {
+        let records = records_of(&conversation(&folder), &[&tables[..], &[version]].concat());
+        let there = records.iter().find(|record| record.input.get() == 1).unwrap();
+        assert_eq!((there.output.get(), there.next_hop), (2, [203, 0, 113, 3]), "version {version}");
+        assert_eq!((there.source_as.get(), there.source_mask), (r#as, mask), "version {version}");
+    }
+}
+
+#[test]
 fn without_tables_records_say_what_was_metered_and_nothing_else() {
     let folder = TempDir::new().unwrap();
     let records = records_of(&conversation(&folder), &["--input", "7"]);
