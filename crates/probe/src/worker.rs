@@ -329,3 +329,102 @@ struct Turn {
     /// When it was.
     now_ms: u64,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hand_over::{Patience, channels};
+    use std::net::{Ipv4Addr, SocketAddr};
+    use xdprobe_flow::{Backing, CacheConfig, Timeouts};
+    use xdprobe_lab::frames::{Ethernet, fragments, udp};
+
+    /// Frames in memory, a burst a turn, over and over.
+    struct Memory {
+        frames: Vec<Vec<u8>>,
+        next: usize,
+        counters: SourceCounters,
+    }
+
+    impl Source for Memory {
+        fn receive(&mut self, each: &mut impl FnMut(Frame<'_>)) -> Result<Received, CaptureError> {
+            for _ in 0..xdprobe_capture::BURST_MAX {
+                let octets = &self.frames[self.next];
+                self.next = (self.next + 1) % self.frames.len();
+                self.counters.received += 1;
+                let wire_octets = u32::try_from(octets.len()).unwrap_or(0);
+                each(Frame { octets, wire_octets, link: 1, captured_ns: None });
+            }
+            Ok(Received::Frames)
+        }
+
+        fn wait(&mut self, _timeout: Duration) {}
+
+        fn counters(&self) -> SourceCounters {
+            self.counters
+        }
+    }
+
+    /// A clock that goes on by a millisecond a turn.
+    struct Ticks(u64);
+
+    impl Clock for Ticks {
+        const DRIVEN_BY_FRAMES: bool = false;
+
+        fn read(&mut self) -> Moment {
+            self.0 += 1;
+            Moment { uptime_ms: self.0, unix_ns: self.0 * 1_000_000 }
+        }
+
+        fn uptime_of(&mut self, _frame: &Frame<'_>) -> u64 {
+            self.0
+        }
+    }
+
+    /// Known flows, new flows, flows that are cut and flows that make room, fragments, and frames that are not IPv4.
+    fn traffic() -> Vec<Vec<u8>> {
+        let ethernet = Ethernet::new([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]);
+        let to = SocketAddr::from(([10, 0, 0, 2], 9));
+        let mut frames = Vec::new();
+        for flow in 0..5_000_u32 {
+            let from = SocketAddr::from((Ipv4Addr::from_bits(0x0a01_0000 + flow), 1_024));
+            let packet = udp(from, to, &[0; 100]);
+            frames.push(ethernet.carry(&packet));
+            if flow % 50 == 0 {
+                frames.extend(fragments(&packet, 64).iter().map(|piece| ethernet.carry(piece)));
+                frames.push(ethernet.carry_as(0x0806, &[0; 28]));
+            }
+        }
+        frames
+    }
+
+    #[test]
+    fn a_turn_allocates_nothing() {
+        let timeouts = Timeouts { idle_ms: 200, active_ms: 400, ..Timeouts::default() };
+        let config = CacheConfig { flows_max: 2_000, timeouts, seed: 1, backing: Backing::OnDemand };
+        let cache = FlowCache::new(&config).unwrap();
+        let (mut outboxes, inbox) = channels(1, Patience::Drop);
+        let source = Memory { frames: traffic(), next: 0, counters: SourceCounters::default() };
+        let (published, stop) = (Arc::new(Published::new()), Arc::new(AtomicBool::new(false)));
+        let outbox = outboxes.pop().unwrap();
+        let mut worker = Worker::new(source, Ticks(0), cache, outbox, 1, published, stop);
+        let mut records = 0;
+        for _ in 0..2_000 {
+            let allocated = allocation_counter::measure(|| {
+                let turn = worker.turn().unwrap();
+                worker.tell(&turn);
+            });
+            assert_eq!(allocated.count_total, 0);
+            while let Ok(batch) = inbox.batches().try_recv() {
+                records += batch.records.len() as u64;
+                inbox.give_back(batch);
+            }
+        }
+        let counters = worker.counters(Phase::Running);
+        let expired = &counters.cache.expired;
+        assert!(counters.cache.created > 10_000 && counters.undecoded.iter().sum::<u64>() > 1_000);
+        for reason in [xdprobe_flow::EndReason::Active, xdprobe_flow::EndReason::LackOfResources] {
+            assert!(expired[reason as usize] > 100, "{expired:?}");
+        }
+        assert_eq!((records + counters.kept, counters.dropped), (counters.cache.expired_total(), Tally::default()));
+    }
+}
