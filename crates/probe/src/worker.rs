@@ -406,7 +406,8 @@ mod tests {
         let source = Memory { frames: traffic(), next: 0, counters: SourceCounters::default() };
         let (published, stop) = (Arc::new(Published::new()), Arc::new(AtomicBool::new(false)));
         let outbox = outboxes.pop().unwrap();
-        let mut worker = Worker::new(source, Ticks(0), cache, outbox, 1, published, stop);
+        let point = ObservationPoint { points: PointTable::default(), own: OwnDatagrams::default() };
+        let mut worker = Worker::new(source, Ticks(0), cache, outbox, point, published, stop);
         let mut records = 0;
         for _ in 0..2_000 {
             let allocated = allocation_counter::measure(|| {
