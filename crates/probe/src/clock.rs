@@ -25,7 +25,9 @@ pub trait Clock: Send {
 /// The system's clocks, counted from the probe's start. Copies tell the same time.
 #[derive(Clone, Copy, Debug)]
 pub struct LiveClock {
-    epoch_ns: u64,
+    /// Monotonic time at the start, and the uptime that it was then, in ns.
+    started_ns: u64,
+    uptime_at_start_ns: u64,
     /// As last read, in ns.
     monotonic_ns: u64,
     wall_ns: u64,
@@ -36,12 +38,30 @@ pub struct LiveClock {
 impl LiveClock {
     /// A clock whose uptime begins now.
     pub fn start() -> Self {
-        let epoch_ns = read_ns(ClockId::CLOCK_MONOTONIC);
-        Self { epoch_ns, monotonic_ns: epoch_ns, wall_ns: read_ns(ClockId::CLOCK_REALTIME), latest_ms: 0 }
+        Self::start_at(0)
+    }
+
+    /// A clock whose uptime is `uptime_ms` now, as if it had started that long ago.
+    fn start_at(uptime_ms: u64) -> Self {
+        let started_ns = read_ns(ClockId::CLOCK_MONOTONIC);
+        Self {
+            started_ns,
+            uptime_at_start_ns: uptime_ms * NS_PER_MS,
+            monotonic_ns: started_ns,
+            wall_ns: read_ns(ClockId::CLOCK_REALTIME),
+            latest_ms: uptime_ms,
+        }
     }
 
     fn uptime_ns(&self) -> u64 {
-        self.monotonic_ns - self.epoch_ns
+        self.uptime_at_start_ns + (self.monotonic_ns - self.started_ns)
+    }
+
+    /// The present, by what the system's clocks say.
+    fn tell(&mut self, monotonic_ns: u64, wall_ns: u64) -> Moment {
+        (self.monotonic_ns, self.wall_ns) = (monotonic_ns, wall_ns);
+        let into_the_ms = self.uptime_ns() % NS_PER_MS;
+        Moment { uptime_ms: self.uptime_ns() / NS_PER_MS, unix_ns: wall_ns.saturating_sub(into_the_ms) }
     }
 }
 
@@ -49,10 +69,7 @@ impl Clock for LiveClock {
     const DRIVEN_BY_FRAMES: bool = false;
 
     fn read(&mut self) -> Moment {
-        self.monotonic_ns = read_ns(ClockId::CLOCK_MONOTONIC);
-        self.wall_ns = read_ns(ClockId::CLOCK_REALTIME);
-        let into_the_ms = self.uptime_ns() % NS_PER_MS;
-        Moment { uptime_ms: self.uptime_ns() / NS_PER_MS, unix_ns: self.wall_ns.saturating_sub(into_the_ms) }
+        self.tell(read_ns(ClockId::CLOCK_MONOTONIC), read_ns(ClockId::CLOCK_REALTIME))
     }
 
     #[inline]
@@ -151,12 +168,111 @@ mod tests {
 
     #[test]
     fn live_frames_are_timed_by_their_age_and_never_back() {
-        let mut clock = LiveClock { epoch_ns: 0, monotonic_ns: 5_000_000_000, wall_ns: 90_000_000_000, latest_ms: 0 };
+        let mut clock = LiveClock { started_ns: 0, ..LiveClock::start() };
+        (clock.monotonic_ns, clock.wall_ns) = (5_000_000_000, 90_000_000_000);
         assert_eq!(clock.uptime_of(&frame(Some(89_980_000_000))), 4_980);
         assert_eq!(clock.uptime_of(&frame(Some(89_970_000_000))), 4_980, "out of order");
         assert_eq!(clock.uptime_of(&frame(None)), 5_000);
         assert_eq!(clock.uptime_of(&frame(Some(1))), 5_000, "on another clock");
         assert_eq!(clock.uptime_of(&frame(Some(95_000_000_000))), 5_000, "from the future");
+    }
+
+    /// In ns.
+    const SECOND: u64 = 1_000_000_000;
+    const HOUR: u64 = 3_600 * SECOND;
+    /// Uptime at which SysUptime wraps, in ms.
+    const WRAP_MS: u64 = 1 << 32;
+
+    #[test]
+    fn a_step_of_the_wall_clock_moves_headers_and_nothing_else() {
+        for wall_ns in [99 * HOUR, 101 * HOUR] {
+            let mut clock = LiveClock { started_ns: 0, ..LiveClock::start() };
+            let before = clock.tell(10 * SECOND, 100 * HOUR);
+            assert_eq!(clock.uptime_of(&frame(Some(100 * HOUR - SECOND / 10))), 9_900);
+            let after = clock.tell(11 * SECOND, wall_ns);
+            assert_eq!((before.uptime_ms, after.uptime_ms, after.unix_ns), (10_000, 11_000, wall_ns));
+            // A frame from before the step is on another clock: it came now, and not before those that were seen.
+            assert_eq!(clock.uptime_of(&frame(Some(100 * HOUR + SECOND / 2))), 11_000);
+            assert_eq!(clock.uptime_of(&frame(Some(wall_ns - SECOND / 10))), 11_000);
+        }
+    }
+
+    /// Frames of one flow, one each time that somebody looks and 5 ms have passed, for `lasts`.
+    struct OneFlow {
+        clock: LiveClock,
+        due_ms: u64,
+        ends_ms: u64,
+        counters: xdprobe_capture::SourceCounters,
+    }
+
+    impl xdprobe_capture::Source for OneFlow {
+        fn receive(
+            &mut self,
+            each: &mut impl FnMut(Frame<'_>),
+        ) -> Result<xdprobe_capture::Received, xdprobe_capture::CaptureError> {
+            use xdprobe_capture::Received;
+            let now_ms = self.clock.read().uptime_ms;
+            if now_ms >= self.ends_ms {
+                return Ok(Received::End);
+            }
+            if now_ms < self.due_ms {
+                return Ok(Received::Nothing);
+            }
+            self.due_ms = now_ms + 5;
+            let octets = xdprobe_lab::frames::udp("10.0.0.1:7".parse().unwrap(), "10.0.0.2:9".parse().unwrap(), &[]);
+            let wire_octets = u32::try_from(octets.len()).unwrap();
+            self.counters.received += 1;
+            self.counters.received_octets += u64::from(wire_octets);
+            each(Frame { octets: &octets, wire_octets, link: 101, captured_ns: None });
+            Ok(Received::Frames)
+        }
+
+        fn wait(&mut self, _: std::time::Duration) {
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+
+        fn counters(&self) -> xdprobe_capture::SourceCounters {
+            self.counters
+        }
+    }
+
+    /// The worker's and the exporter's own threads, with a clock that is about to wrap.
+    #[test]
+    fn a_flow_that_is_active_over_the_wrap_of_sys_uptime_keeps_its_times_in_order() {
+        use crate::exporting::{ExportClock, ExporterBoard, ExporterThread};
+        use crate::hand_over::{Patience, channels};
+        use crate::own_export::OwnDatagrams;
+        use crate::published::Published;
+        use crate::worker::{ObservationPoint, Worker};
+        use std::sync::Arc;
+        use xdprobe_export::{Collector, CollectorConfig, Distribution, Exporter, SocketOptions, UdpTransport};
+        use xdprobe_flow::{Backing, CacheConfig, FlowCache, Timeouts};
+        use xdprobe_lab::collector::{Collector as Checking, Keep};
+
+        let clock = LiveClock::start_at(WRAP_MS - 700);
+        let checking = Checking::start(Keep::Records).unwrap();
+        let way = UdpTransport::connect(checking.address(), &SocketOptions::default()).unwrap();
+        let config = CollectorConfig { flush_delay_ms: 50, ..CollectorConfig::default() };
+        let exporter = Exporter::new(Distribution::Copy, vec![Collector::new("checking", way, config).unwrap()]);
+        let (mut outboxes, inbox) = channels(1, Patience::Drop);
+        let board = Arc::new(ExporterBoard::new(&exporter));
+        let (_news, resolutions) = crossbeam_channel::bounded(1);
+        let exporter = ExporterThread::new(exporter, inbox, resolutions, clock, board);
+        let timeouts = Timeouts { idle_ms: 1_400, active_ms: 1_500, linger_ms: 100, lifetime_spread_ms: 0 };
+        let config = CacheConfig { flows_max: 100, timeouts, seed: 0, backing: Backing::OnDemand };
+        let ends_ms = WRAP_MS + 1_500;
+        let source = OneFlow { clock, due_ms: 0, ends_ms, counters: xdprobe_capture::SourceCounters::default() };
+        let point = ObservationPoint { points: Arc::default(), own: OwnDatagrams::default() };
+        let (outbox, published) = (outboxes.remove(0), Arc::new(Published::new()));
+        let cache = FlowCache::new(&config).unwrap();
+        let worker = Worker::new(source, clock, cache, outbox, point, published, Arc::default());
+        let worker = std::thread::Builder::new().name("worker".to_owned()).spawn(move || worker.run()).unwrap();
+        exporter.run(ExportClock::Live).unwrap();
+        worker.join().unwrap().unwrap();
+        let received = checking.stop().unwrap();
+        received.assert_sound();
+        let over_the_wrap = received.list.iter().filter(|record| record.first_ms.get() > record.last_ms.get()).count();
+        assert!(over_the_wrap == 1 && received.list.len() > 1, "{received}");
     }
 
     #[test]
