@@ -6,6 +6,8 @@ pub mod frames;
 #[path = "../../crates/probe/src/hand_over.rs"]
 pub mod hand_over;
 pub mod memory;
+#[path = "../../crates/probe/src/published.rs"]
+pub mod published;
 pub mod rivals;
 pub mod steps;
 

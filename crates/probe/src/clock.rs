@@ -263,7 +263,7 @@ mod tests {
         let ends_ms = WRAP_MS + 1_500;
         let source = OneFlow { clock, due_ms: 0, ends_ms, counters: xdprobe_capture::SourceCounters::default() };
         let point = ObservationPoint { points: Arc::default(), own: OwnDatagrams::default() };
-        let (outbox, published) = (outboxes.remove(0), Arc::new(Published::new()));
+        let (outbox, published) = (outboxes.remove(0), Arc::new(Published::default()));
         let cache = FlowCache::new(&config).unwrap();
         let worker = Worker::new(source, clock, cache, outbox, point, published, Arc::default());
         let worker = std::thread::Builder::new().name("worker".to_owned()).spawn(move || worker.run()).unwrap();

@@ -50,8 +50,8 @@ pub struct ExporterBoard {
 impl ExporterBoard {
     /// A board for an exporter and its collectors.
     pub fn new(exporter: &Exporter) -> Self {
-        let collectors = exporter.collectors().iter().map(|to| (to.name().to_owned(), Published::new())).collect();
-        Self { distribution: exporter.distribution(), counters: Published::new(), collectors }
+        let collectors = exporter.collectors().iter().map(|to| (to.name().to_owned(), Published::default())).collect();
+        Self { distribution: exporter.distribution(), counters: Published::default(), collectors }
     }
 }
 

@@ -341,7 +341,7 @@ impl Crew {
         // What a file holds was captured elsewhere, or at another time.
         let own = if C::DRIVEN_BY_FRAMES { OwnDatagrams::default() } else { self.own.datagrams() };
         let point = ObservationPoint { points, own };
-        let published = Arc::new(Published::new());
+        let published = Arc::new(Published::default());
         self.counted.workers.push(CountedWorker {
             interface: interface.to_owned(),
             queue,

@@ -20,14 +20,16 @@ pub struct Published<T> {
 
 const WORD_OCTETS: usize = size_of::<u64>();
 
-impl<T: FromBytes + Immutable + IntoBytes> Published<T> {
+impl<T> Default for Published<T> {
     /// A block of zeros.
-    pub fn new() -> Self {
+    fn default() -> Self {
         const { assert!(size_of::<T>().is_multiple_of(WORD_OCTETS), "counters are 64-bit integers") };
         let words = (0..size_of::<T>() / WORD_OCTETS).map(|_| AtomicU64::new(0)).collect();
         Self { sequence: AtomicU64::new(0), words, counters: PhantomData }
     }
+}
 
+impl<T: FromBytes + Immutable + IntoBytes> Published<T> {
     /// Shows `counters` to whoever reads from now on. For the one owner: two that publish at the same time mix their counts.
     #[inline]
     pub fn publish(&self, counters: &T) {
@@ -66,7 +68,7 @@ mod tests {
 
     #[test]
     fn what_is_read_was_published_as_a_whole() {
-        let (block, stop) = (Published::<[u64; 50]>::new(), AtomicBool::new(false));
+        let (block, stop) = (Published::<[u64; 50]>::default(), AtomicBool::new(false));
         std::thread::scope(|scope| {
             let owner = std::thread::Builder::new().spawn_scoped(scope, || {
                 let mut round = 0;

@@ -404,7 +404,7 @@ mod tests {
         let cache = FlowCache::new(&config).unwrap();
         let (mut outboxes, inbox) = channels(1, Patience::Drop);
         let source = Memory { frames: traffic(), next: 0, counters: SourceCounters::default() };
-        let (published, stop) = (Arc::new(Published::new()), Arc::new(AtomicBool::new(false)));
+        let (published, stop) = (Arc::new(Published::default()), Arc::new(AtomicBool::new(false)));
         let outbox = outboxes.pop().unwrap();
         let point = ObservationPoint { points: PointTable::default(), own: OwnDatagrams::default() };
         let mut worker = Worker::new(source, Ticks(0), cache, outbox, point, published, stop);

@@ -20,7 +20,7 @@ const TWO_QUEUES: VethOptions = VethOptions { queues: 2, mtu: 1500 };
 fn line<'a>(arguments: &[&'a str]) -> Vec<&'a str> {
     let unless_given = |option: [&'a str; 2]| if arguments.contains(&option[0]) { vec![] } else { option.to_vec() };
     let (timeout, flows) = (unless_given(["--idle-timeout", "30s"]), unless_given(["--flows-per-queue", "10000"]));
-    [&["-i", "tap0", "--metrics", "0", "--ring", "1024"], &timeout[..], &flows, arguments].concat()
+    [&["-i", "tap0", "--metrics", "0"], &timeout[..], &flows, arguments].concat()
 }
 
 /// Every counter of a loss, or of something left out, that is not 0: `reason` or name, with its count.
@@ -91,7 +91,7 @@ fn a_worker_that_hangs_loses_what_its_ring_does_not_hold() {
         return;
     }
     let wire = wire(VethOptions::default());
-    let probe = Probe::start(&wire, &line(&[]));
+    let probe = Probe::start(&wire, &line(&["--ring", "1024"]));
     probe.signal("STOP");
     let sent = send(&wire, &traffic(20_000));
     probe.signal("CONT");

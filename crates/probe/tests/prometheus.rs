@@ -15,20 +15,8 @@ use xdprobe_lab::send::{Options, Pattern, Sender};
 
 const TWO_QUEUES: VethOptions = VethOptions { queues: 2, mtu: 1500 };
 /// Everything that expires does so within a second or two, so that all of it is seen before the probe is stopped.
-const LINE: [&str; 12] = [
-    "-i",
-    "tap0",
-    "--metrics",
-    "0",
-    "--flows-per-queue",
-    "10000",
-    "--ring",
-    "8192",
-    "--idle-timeout",
-    "1s",
-    "--flush-delay",
-    "100ms",
-];
+const LINE: [&str; 10] =
+    ["-i", "tap0", "--metrics", "0", "--flows-per-queue", "10000", "--idle-timeout", "1s", "--flush-delay", "100ms"];
 
 #[test]
 fn prometheus_has_the_numbers_of_the_ledger() {
