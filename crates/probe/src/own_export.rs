@@ -4,7 +4,7 @@
 //! a number that hardly ever changes. They tell the datagrams by both addresses and both ports, after decoding has stepped
 //! over whatever tags a mirrored link put in front of them.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, SocketAddrV4};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use xdprobe_flow::FlowKey;
@@ -29,9 +29,12 @@ pub struct OwnDatagrams {
     known: Vec<Datagrams>,
 }
 
-/// Addresses, ports and protocol: a flow key but for type of service and interface.
+/// From whom to whom.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-struct Datagrams(u128);
+struct Datagrams {
+    local: SocketAddrV4,
+    peer: SocketAddrV4,
+}
 
 /// IANA's number of UDP.
 const PROTOCOL_UDP: u8 = 17;
@@ -66,7 +69,7 @@ impl OwnDatagrams {
     /// Whether a packet of this key is one of them.
     #[inline]
     pub fn hold(&self, key: &FlowKey) -> bool {
-        key.protocol == PROTOCOL_UDP && self.known.contains(&Datagrams::of(key))
+        key.protocol == PROTOCOL_UDP && self.known.iter().any(|datagrams| datagrams.hold(key))
     }
 
     #[cold]
@@ -79,22 +82,19 @@ impl OwnDatagrams {
 }
 
 impl Datagrams {
-    #[inline]
-    fn of(key: &FlowKey) -> Self {
-        Self(FlowKey { tos: 0, input: 0, ..*key }.to_bits())
-    }
-
     fn between(local: SocketAddr, peer: SocketAddr) -> Option<Self> {
         let (SocketAddr::V4(local), SocketAddr::V4(peer)) = (local, peer) else { return None };
-        Some(Self::of(&FlowKey {
-            source: *local.ip(),
-            destination: *peer.ip(),
-            source_port: local.port(),
-            destination_port: peer.port(),
-            protocol: PROTOCOL_UDP,
-            tos: 0,
-            input: 0,
-        }))
+        Some(Self { local, peer })
+    }
+
+    /// Whether a UDP packet of this key is one of these. The collector's port comes first: few others have it, and the key was
+    /// written field by field a moment ago, so that reading it as a whole would have to wait for that.
+    #[inline]
+    fn hold(&self, key: &FlowKey) -> bool {
+        self.peer.port() == key.destination_port
+            && self.local.port() == key.source_port
+            && *self.peer.ip() == key.destination
+            && *self.local.ip() == key.source
     }
 }
 
