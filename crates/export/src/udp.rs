@@ -302,6 +302,24 @@ mod tests {
     }
 
     #[test]
+    fn the_kernel_grants_the_send_buffer_that_was_asked_for() {
+        let to = receiver("127.0.0.1:0").local_addr().unwrap();
+        let granted = |send_buffer_octets| {
+            let options = SocketOptions { send_buffer_octets, ..SocketOptions::default() };
+            UdpTransport::connect(to, &options).unwrap().socket.send_buffer_size().unwrap()
+        };
+        // The kernel keeps as much again for its own accounts, and says the sum (socket(7)).
+        assert_eq!(granted(Some(100_000)), 200_000);
+        let allowed = std::fs::read_to_string("/proc/sys/net/core/wmem_max").unwrap().trim().parse::<usize>().unwrap();
+        assert_eq!(granted(None), 2 * SEND_BUFFER_OCTETS.min(allowed));
+        let beyond = granted(Some(2 * allowed));
+        assert!(
+            [2 * allowed, 4 * allowed].contains(&beyond),
+            "{beyond}: as much as allowed, or all with CAP_NET_ADMIN"
+        );
+    }
+
+    #[test]
     fn two_collectors_may_be_sent_to_from_one_port() {
         let receivers = [receiver("127.0.0.1:0"), receiver("127.0.0.1:0")];
         let free = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();

@@ -208,18 +208,42 @@ mod tests {
     #[test]
     fn decodes_the_seed_datagram_and_encodes_it_again() {
         let (header, records) = decode(&SEED).unwrap();
-        assert_eq!(
-            (header.sys_uptime_ms.get(), header.unix_s.get(), header.unix_ns.get()),
-            (0x3c5, 0x3ffe_a98c, 0x4df9c)
-        );
-        assert_eq!(records.len(), 1);
-        assert_eq!(records[0].source, [192, 168, 1, 2]);
-        assert_eq!(records[0].destination, [192, 168, 1, 1]);
-        assert_eq!((records[0].packets.get(), records[0].octets.get(), records[0].protocol), (1, 84, 1));
-        assert_eq!((records[0].input.get(), records[0].output.get()), (1, 1));
-        assert_eq!((records[0].source_mask, records[0].destination_mask), (24, 24));
+        let wanted_header = Header {
+            version: 5.into(),
+            count: 1.into(),
+            sys_uptime_ms: 965.into(),
+            unix_s: 1_073_654_156.into(),
+            unix_ns: 319_388.into(),
+            flow_sequence: 0.into(),
+            engine_type: 0,
+            engine_id: 0,
+            sampling: 0.into(),
+        };
+        let wanted_record = Record {
+            source: [192, 168, 1, 2],
+            destination: [192, 168, 1, 1],
+            next_hop: [0; 4],
+            input: 1.into(),
+            output: 1.into(),
+            packets: 1.into(),
+            octets: 84.into(),
+            first_ms: 946.into(),
+            last_ms: 946.into(),
+            source_port: 0.into(),
+            destination_port: 0.into(),
+            pad1: 0,
+            tcp_flags: 0,
+            protocol: 1,
+            tos: 0,
+            source_as: 0.into(),
+            destination_as: 0.into(),
+            source_mask: 24,
+            destination_mask: 24,
+            pad2: 0.into(),
+        };
+        assert_eq!((header, records), (&wanted_header, &[wanted_record][..]));
         let mut again = [0; SEED.len()];
-        assert_eq!(encode(header, records, &mut again), Ok(SEED.len()));
+        assert_eq!(encode(&wanted_header, &[wanted_record], &mut again), Ok(SEED.len()));
         assert_eq!(again, SEED);
     }
 
