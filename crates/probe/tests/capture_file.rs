@@ -4,6 +4,7 @@
 mod harness;
 
 use harness::{assert_balanced, count, folder_named_by, run_over, xdprobe};
+use serde_json::Value;
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::Write;
@@ -242,15 +243,26 @@ fn a_truncated_file_is_accounted_up_to_the_damage() {
 }
 
 #[test]
-fn records_go_straight_into_a_flow_tools_file() {
+fn records_of_any_version_go_straight_into_a_flow_tools_file() {
     let folder = TempDir::new().unwrap();
-    let (file, flows) = (capture(&folder, &ten_minutes()), folder.path().join("flows.ft"));
-    let (ledger, output) = run_over(&file, &[&format!("file:{}", flows.display())]);
-    assert!(output.status.success());
-    assert_balanced(&ledger);
-    let printed = xdprobe(&["print", "--json"]).arg(&flows).output().unwrap();
-    let records = String::from_utf8(printed.stdout).unwrap();
-    assert_eq!(records.lines().count() as u64, count(&ledger, "exported.records"));
+    let file = capture(&folder, &ten_minutes());
+    let totals = ["5", "1", "7"].map(|version| {
+        let flows = folder.path().join(format!("flows-{version}.ft"));
+        let (ledger, output) = run_over(&file, &["--netflow", version, &format!("file:{}", flows.display())]);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        assert_balanced(&ledger);
+        let printed = xdprobe(&["print", "--json"]).arg(&flows).output().unwrap();
+        let records: Vec<Value> =
+            String::from_utf8(printed.stdout).unwrap().lines().map(|line| line.parse().unwrap()).collect();
+        let total = |name| records.iter().map(|record| count(record, name)).sum::<u64>();
+        let totals = (records.len() as u64, total("packets"), total("octets"));
+        let exported = ["records", "packets", "octets"].map(|name| count(&ledger, &format!("exported.{name}")));
+        assert_eq!(totals, exported.into(), "version {version}");
+        totals
+    });
+    let records = totals[0].0;
+    assert!(records >= 100, "{records} records");
+    assert_eq!(totals, [(records, 1000, 1000 * 60); 3]);
     let (_, refused) = run_over(&file, &["file:/nowhere/at/all.ft"]);
     assert_eq!(refused.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&refused.stderr).contains("/nowhere/at/all.ft cannot be written"));
