@@ -86,6 +86,16 @@ fn assert_nfcapd_sees_all(version: &str) {
     assert_eq!(stated("Flows:"), count(&ledger, "exported.records"));
 }
 
+/// Writes what goes to port 2055 over the loopback interface into a file.
+fn sniff_loopback(namespace: &Namespace, folder: &TempDir, file: &str) -> Peer {
+    let tshark = Peer::start(namespace, folder, "tshark", &["-Q", "-i", "lo", "-f", "udp dst port 2055", "-w", file]);
+    while !std::fs::metadata(file).is_ok_and(|file| file.len() > 0) {
+        pause(20);
+    }
+    pause(500);
+    tshark
+}
+
 #[test]
 fn tshark_finds_nothing_malformed_in_any_version_and_the_same_totals() {
     if !are_met(&[&TOOLS[..], &["tshark"]].concat()) {
@@ -105,11 +115,7 @@ fn assert_tshark_sees_all(version: &str) {
     // Without a listener the kernel would answer that the port is unreachable.
     let address = "127.0.0.1:2055".parse().unwrap();
     let listener = wire.run(|| Collector::bind(address, Keep::Counts).unwrap()).unwrap();
-    let tshark = Peer::start(&wire, &folder, "tshark", &["-Q", "-i", "lo", "-f", "udp dst port 2055", "-w", file]);
-    while !std::fs::metadata(file).is_ok_and(|file| file.len() > 0) {
-        pause(20);
-    }
-    pause(500);
+    let tshark = sniff_loopback(&wire, &folder, file);
     let probe =
         Probe::start(&wire, &["-i", "tap0", "--flows-per-queue", "10000", "--netflow", version, "127.0.0.1:2055"]);
     let sent = send(&wire, &Options { flows: 500, ..traffic(10_000) });
@@ -127,4 +133,33 @@ fn assert_tshark_sees_all(version: &str) {
     let records: Vec<u64> = packets.split([',', '\n']).filter_map(|count| count.parse().ok()).collect();
     assert_eq!(records.len() as u64, count(&ledger, "exported.records"));
     assert_eq!(records.iter().sum::<u64>(), sent.packets);
+}
+
+#[test]
+fn tshark_sees_the_dscp_and_ttl_that_were_chosen_over_either_protocol() {
+    if !are_met(&[&TOOLS[..], &["tshark"]].concat()) {
+        return;
+    }
+    let (wire, folder) = (wire(VethOptions::default()), TempDir::new().unwrap());
+    wire.run(|| std::fs::write("/proc/sys/net/ipv6/conf/lo/disable_ipv6", "0").unwrap()).unwrap();
+    let file = folder.path().join("export.pcapng");
+    let file = file.to_str().unwrap();
+    let to = ["127.0.0.1:2055", "[::1]:2055"];
+    let bind = |address: &str| Collector::bind(address.parse().unwrap(), Keep::Counts).unwrap();
+    let listeners = wire.run(|| to.map(bind)).unwrap();
+    let tshark = sniff_loopback(&wire, &folder, file);
+    let how = ["-i", "tap0", "--flows-per-queue", "10000", "--dscp", "46", "--ttl", "3"];
+    let probe = Probe::start_alone(&wire, &[&how[..], &to].concat());
+    send(&wire, &Options { flows: 10, ..traffic(100) });
+    let ledger = probe.stop();
+    assert_balanced(&ledger);
+    pause(1_000);
+    tshark.end();
+    listeners.into_iter().for_each(|listener| listener.stop().unwrap().assert_sound());
+    for (filter, dscp, ttl) in [("ip", "ip.dsfield.dscp", "ip.ttl"), ("ipv6", "ipv6.tclass.dscp", "ipv6.hlim")] {
+        let mut dissect = Command::new("tshark");
+        dissect.args(["-r", file, "-Y", filter, "-T", "fields", "-e", dscp, "-e", ttl]);
+        let seen = String::from_utf8(dissect.output().unwrap().stdout).unwrap();
+        assert!(!seen.is_empty() && seen.lines().all(|line| line == "46\t3"), "{filter}: {seen:?}");
+    }
 }
