@@ -151,6 +151,7 @@ pub fn run(plan: Plan) -> anyhow::Result<Outcome> {
             return Err(error);
         }
     };
+    plan.tables.warn_of_unused_rules();
     if live {
         tracing::info!("receiving on {worker_count} queues; SIGINT or SIGTERM exports what is resident and ends");
     }

@@ -14,6 +14,8 @@ pub struct Rules(Vec<Rule>);
 /// A rule: what has to be so, and what records say then.
 #[derive(Clone, Debug)]
 struct Rule {
+    /// The line that it begins in.
+    line: u64,
     interface: Option<String>,
     /// What frame and packet have to show; its number is not given yet.
     shown: PointRule,
@@ -74,6 +76,12 @@ impl Rules {
         Some(PointRules::new(rules.collect::<Option<Vec<_>>>()?, otherwise))
     }
 
+    /// The rules that name an interface which is none of those that are `captured`: the line of each, and the name.
+    pub fn of_others<'a>(&'a self, captured: &'a [&str]) -> impl Iterator<Item = (u64, &'a str)> {
+        let named = self.0.iter().filter_map(|rule| Some((rule.line, rule.interface.as_deref()?)));
+        named.filter(|(_, name)| !captured.contains(name))
+    }
+
     /// How many there are.
     pub fn len(&self) -> usize {
         self.0.len()
@@ -97,6 +105,7 @@ impl Rule {
         let index =
             |value, name| number(value, name, u16::MAX, "which is all that NetFlow v5 can carry of an ifIndex", file);
         Ok(Self {
+            line: line_of(file, at),
             interface: entry.interface.clone(),
             shown,
             input: index(entry.input.as_ref(), "input")?,
@@ -145,8 +154,12 @@ fn network(value: Option<&Spanned<String>>, file: &str) -> Result<Option<(std::n
 
 /// What is wrong at an octet of the file.
 fn wrong(file: &str, at: usize, what: String) -> TableError {
-    let before = file.as_bytes().iter().take(at);
-    TableError { line: before.filter(|&&octet| octet == b'\n').count() as u64 + 1, what }
+    TableError { line: line_of(file, at), what }
+}
+
+/// The line, counted from 1, that an octet of the file is in.
+fn line_of(file: &str, at: usize) -> u64 {
+    file.as_bytes().iter().take(at).filter(|&&octet| octet == b'\n').count() as u64 + 1
 }
 
 #[cfg(test)]
@@ -184,6 +197,16 @@ mod tests {
             ((6, 0), (2, 1))
         );
         assert_eq!(told(&tap1, &there, Ipv4Addr::new(10, 1, 1, 1)), (6, 9));
+    }
+
+    #[test]
+    fn rules_of_interfaces_that_nobody_captures_are_known_by_their_lines() {
+        let rules = Rules::read(
+            "[[rule]]\ninput = 1\n\n[[rule]]\ninterface = 'tap0'\ninput = 2\n\n[[rule]]\ninput = 3\ninterface = 'tap1'\n",
+        );
+        let rules = rules.unwrap();
+        assert_eq!(rules.of_others(&["tap0"]).collect::<Vec<_>>(), [(8, "tap1")]);
+        assert_eq!(rules.of_others(&["tap0", "tap1"]).count(), 0);
     }
 
     #[test]

@@ -79,6 +79,17 @@ impl Tables {
         Ok(points)
     }
 
+    /// Warns of each rule that names an interface without [points](Self::points_on): no packet will ever fit it.
+    pub fn warn_of_unused_rules(&self) {
+        let Some(path) = &self.files.rules else { return };
+        let metering = self.metering.lock().unwrap_or_else(PoisonError::into_inner);
+        let captured: Vec<_> = metering.interfaces.iter().map(|at| at.name.as_str()).collect();
+        for (line, name) in metering.rules.of_others(&captured) {
+            let captured = captured.join(", ");
+            tracing::warn!("{}:{line}: this rule is of {name}, which is not captured ({captured})", path.display());
+        }
+    }
+
     /// Reads the files again. What is wrong with one of them is logged, and its old table stays.
     pub fn reload(&self) {
         for read in [self.read_rules(), self.read_prefixes()] {
@@ -86,6 +97,7 @@ impl Tables {
                 tracing::error!("{error:#}; the table that was read before stays in force");
             }
         }
+        self.warn_of_unused_rules();
     }
 
     fn read_rules(&self) -> anyhow::Result<()> {

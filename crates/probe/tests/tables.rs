@@ -120,6 +120,21 @@ fn a_bad_table_is_refused_at_the_start_with_its_line() {
 }
 
 #[test]
+fn a_rule_of_an_interface_that_nobody_captures_is_warned_of_with_its_line() {
+    let folder = TempDir::new().unwrap();
+    let rules = write(
+        &folder,
+        "rules.toml",
+        "[[rule]]\ninterface = 'file'\ninput = 1\n\n[[rule]]\ninterface = 'tap7'\ninput = 2\n",
+    );
+    let (ledger, output) = run_over(&conversation(&folder), &["--rules", rules.to_str().unwrap()]);
+    assert_balanced(&ledger);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("rules.toml:5: this rule is of tap7, which is not captured (file)"), "{said}");
+    assert_eq!((output.status.code(), said.matches("not captured").count()), (Some(0), 1), "{said}");
+}
+
+#[test]
 fn tables_are_read_again_without_a_gap_and_bad_ones_change_nothing() {
     if !are_met(&TOOLS) {
         return;
