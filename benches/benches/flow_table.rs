@@ -6,54 +6,21 @@
 //! updates any. Both keep 64-octet records in place, on the same huge pages, with the same hash, and do with a record what
 //! `flow_cache` (`FlowCache::observe`) does: timeouts, limits, counters. All have been asked for as many flows, and hold them:
 //! hashbrown then has places for 2.1 million where a million flows are, and for 16.8 million where ten million are.
-use allocator_api2::alloc::{AllocError, Allocator};
 use criterion::{
     BenchmarkGroup, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main, measurement::WallTime,
 };
 use foldhash::SharedSeed;
 use foldhash::quality::FoldHasher;
 use hashbrown::HashTable;
-use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap_anonymous, munmap};
-use std::alloc::Layout;
-use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
 use std::hash::Hasher;
 use std::hint::black_box;
-use std::net::Ipv4Addr;
-use std::num::NonZeroUsize;
-use std::ptr::NonNull;
 use std::time::Duration;
+use xdprobe_benches::BURST;
+use xdprobe_benches::frames::{RandomFlows, key};
+use xdprobe_benches::memory::{HugePages, prefetch};
+use xdprobe_benches::rivals::Floor;
 use xdprobe_flow::fragment::Fragment;
-use xdprobe_flow::{Arrival, Backing, CacheConfig, FlowCache, FlowKey, FlowRecord, Packet, Timeouts};
-
-const BURST: usize = 64;
-
-fn key(flow: u32) -> FlowKey {
-    FlowKey {
-        source: Ipv4Addr::from_bits(0x0a00_0000 | flow >> 8),
-        destination: Ipv4Addr::new(10, 99, 0, 2),
-        source_port: u16::try_from(1024 + (flow & 0xff)).unwrap_or(0),
-        destination_port: 9,
-        protocol: 17,
-        tos: 0,
-        input: 1,
-    }
-}
-
-/// Flows in random order: xorshift64*, scaled without a division.
-struct Flows {
-    state: u64,
-    count: u32,
-}
-
-impl Flows {
-    fn next(&mut self) -> u32 {
-        self.state ^= self.state << 13;
-        self.state ^= self.state >> 7;
-        self.state ^= self.state << 17;
-        let random = self.state.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 32;
-        u32::try_from((random * u64::from(self.count)) >> 32).unwrap_or(0)
-    }
-}
+use xdprobe_flow::{Arrival, Backing, CacheConfig, FlowCache, FlowRecord, Packet, Timeouts};
 
 /// As large as the cache's own.
 #[derive(Clone, Copy)]
@@ -98,35 +65,6 @@ fn arrival(flow: u32) -> Arrival {
     Arrival { packet, at_ms: 0 }
 }
 
-#[inline(always)]
-fn prefetch<T>(value: &T) {
-    // SAFETY: prefetching reads nothing architecturally and faults on no address.
-    unsafe { _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(value).cast()) };
-}
-
-/// Gives hashbrown the pages that the flow cache has.
-#[derive(Clone, Copy)]
-struct HugePages;
-
-// SAFETY: each allocation is a mapping of its own, at least as long and as aligned (to a page) as asked, until it is unmapped.
-unsafe impl Allocator for HugePages {
-    fn allocate(&self, layout: Layout) -> Result<NonNull<[u8]>, AllocError> {
-        let octets = NonZeroUsize::new(layout.size().next_multiple_of(2 << 20)).ok_or(AllocError)?;
-        let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
-        // SAFETY: an anonymous mapping at an address of the kernel's choice touches nothing that exists.
-        let mapping =
-            unsafe { mmap_anonymous(None, octets, protection, MapFlags::MAP_PRIVATE) }.map_err(|_| AllocError)?;
-        // SAFETY: the range is the mapping just made.
-        let _ = unsafe { madvise(mapping, octets.get(), MmapAdvise::MADV_HUGEPAGE) };
-        Ok(NonNull::slice_from_raw_parts(mapping.cast(), layout.size()))
-    }
-
-    unsafe fn deallocate(&self, start: NonNull<u8>, layout: Layout) {
-        // SAFETY: the caller gives back what `allocate` mapped.
-        let _ = unsafe { munmap(start.cast(), layout.size().next_multiple_of(2 << 20)) };
-    }
-}
-
 struct Hash(SharedSeed);
 
 impl Hash {
@@ -140,18 +78,17 @@ impl Hash {
 
 type Group<'a> = BenchmarkGroup<'a, WallTime>;
 
+fn next(flows: &mut RandomFlows) -> u32 {
+    flows.next().unwrap_or(0)
+}
+
 fn floor(group: &mut Group<'_>, count: u32) {
-    let mut records = allocator_api2::vec::Vec::with_capacity_in(count as usize, HugePages);
-    records.extend((0..count).map(|flow| Record::new(key(flow).to_bits())));
-    let mut flows = Flows { state: 7, count };
+    let mut floor = Floor::new(count);
+    let mut flows = RandomFlows::below(count);
     group.bench_function(BenchmarkId::new("floor", count), |bench| {
         bench.iter(|| {
-            let burst: [usize; BURST] = std::array::from_fn(|_| flows.next() as usize);
-            burst.iter().for_each(|&slot| prefetch(&records[slot]));
-            for &slot in &burst {
-                records[slot].packets = records[slot].packets.wrapping_add(1);
-                records[slot].last_ms += 1;
-            }
+            let burst: [u32; BURST] = std::array::from_fn(|_| next(&mut flows));
+            floor.update(&burst, 1);
         });
     });
 }
@@ -163,7 +100,7 @@ fn hashbrown(group: &mut Group<'_>, count: u32) {
         let key = key(flow).to_bits();
         table.insert_unique(hash.of(key), Record::new(key), |record: &Record| hash.of(record.key));
     }
-    let mut flows = Flows { state: 7, count };
+    let mut flows = RandomFlows::below(count);
     let mut observed = (0u64, 0u64);
     let timeouts = black_box(TIMEOUTS);
     let mut update = |table: &mut HashTable<Record, HugePages>, hash: u64, key: u128, arrival: &Arrival| {
@@ -173,7 +110,7 @@ fn hashbrown(group: &mut Group<'_>, count: u32) {
     };
     group.bench_function(BenchmarkId::new("hashbrown", count), |bench| {
         bench.iter(|| {
-            let arrivals: [Arrival; BURST] = std::array::from_fn(|_| arrival(flows.next()));
+            let arrivals: [Arrival; BURST] = std::array::from_fn(|_| arrival(next(&mut flows)));
             for arrival in &arrivals {
                 let key = arrival.packet.key.to_bits();
                 update(&mut table, hash.of(key), key, arrival);
@@ -182,7 +119,7 @@ fn hashbrown(group: &mut Group<'_>, count: u32) {
     });
     group.bench_function(BenchmarkId::new("hashbrown_prefetched", count), |bench| {
         bench.iter(|| {
-            let arrivals: [Arrival; BURST] = std::array::from_fn(|_| arrival(flows.next()));
+            let arrivals: [Arrival; BURST] = std::array::from_fn(|_| arrival(next(&mut flows)));
             let mut hashes = [0; BURST];
             for (into, arrival) in hashes.iter_mut().zip(&arrivals) {
                 *into = hash.of(arrival.packet.key.to_bits());
@@ -207,10 +144,10 @@ fn flow_cache(group: &mut Group<'_>, count: u32) {
         let mut arrivals: Vec<_> = burst.iter().map(|&flow| arrival(flow)).collect();
         cache.observe(&mut arrivals, &mut records);
     }
-    let mut flows = Flows { state: 7, count };
+    let mut flows = RandomFlows::below(count);
     group.bench_function(BenchmarkId::new("flow_cache", count), |bench| {
         bench.iter(|| {
-            let mut arrivals: [Arrival; BURST] = std::array::from_fn(|_| arrival(flows.next()));
+            let mut arrivals: [Arrival; BURST] = std::array::from_fn(|_| arrival(next(&mut flows)));
             cache.observe(&mut arrivals, &mut records);
             records.clear();
         });

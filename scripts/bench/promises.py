@@ -6,14 +6,13 @@ believed: a shared machine may have been busy elsewhere.
 """
 
 import argparse
-import json
 import os
 import re
 import subprocess
 import sys
 import tempfile
 
-from . import build, capture_file, peers
+from . import build, capture_file, engine, peers
 from .build import ROOT
 from .measure import say
 
@@ -70,10 +69,7 @@ def measured(wanted, programs):
 
 def engine_ratios(flows):
     say("the engine against the machine's floor")
-    bench = ["cargo", "bench", "--quiet", "--package", "xdprobe-benches", "--bench", "engine", "--", "--json", *map(str, flows)]
-    lines = subprocess.run(bench, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()
-    measured = [json.loads(line) for line in lines if line.startswith("{")]
-    return {f"{name}.{row['flows']}": value for row in measured for name, value in row.items() if "_by_" in name}
+    return {f"{name}.{row['flows']}": value for row in engine.measure(flows) for name, value in row.items() if "_by_" in name}
 
 
 def capture_ratios(kinds, programs):

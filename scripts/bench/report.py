@@ -129,23 +129,7 @@ COLOURS = {"xdprobe": "#d62728", "fprobe": "#1f77b4", "softflowd": "#2ca02c", "p
 
 
 def draw(folder, results):
-    import matplotlib
-    matplotlib.use("Agg")
-    # Same results, same octets.
-    matplotlib.rcParams |= {"svg.hashsalt": "xdprobe", "font.size": 9, "axes.grid": True, "grid.alpha": 0.3, "axes.axisbelow": True}
-    from matplotlib import pyplot
-
-    machine = results["machine"]
-    told = f"{machine['cores']}-core {machine['processor']}, Linux {machine['kernel']}, {machine['date'][:10]}"
-
-    def save_figure(figure, name):
-        figure.text(0.99, 0.01, told, ha="right", fontsize=6, alpha=0.6)
-        figure.tight_layout(rect=(0, 0.02, 1, 1))
-        for kind in ("svg", "png"):
-            metadata = {"Date": None} if kind == "svg" else {}
-            figure.savefig(os.path.join(folder, f"{name}.{kind}"), dpi=120, metadata=metadata)
-        pyplot.close(figure)
-
+    pyplot, save_figure = easel(folder, results["machine"])
     if results["capture"]:
         save_figure(bars(pyplot, results["capture"], "capture", "Capture file: million packets a second", lambda run: run["pps"] / 1e6,
                          lambda run: run["right"]), "capture")
@@ -156,6 +140,27 @@ def draw(folder, results):
         save_figure(curves(pyplot, results["live"], "packets that reach the collector, %", lambda run: 100 * run["share"] if run["peer"] != "nobody" else None), "live-share")
         save_figure(curves(pyplot, results["live"], "CPU s per million packets, with softirqs",
                            lambda run: run["cpu_softirq_s_per_million"], log=True), "live-cpu")
+
+
+def easel(folder, machine):
+    """What plots are drawn with, and what saves one by its name as SVG and PNG, with the machine below it."""
+    import matplotlib
+    matplotlib.use("Agg")
+    # Same results, same octets.
+    matplotlib.rcParams |= {"svg.hashsalt": "xdprobe", "font.size": 9, "axes.grid": True, "grid.alpha": 0.3, "axes.axisbelow": True}
+    from matplotlib import pyplot
+
+    told = f"{machine['cores']}-core {machine['processor']}, Linux {machine['kernel']}, {machine['date'][:10]}"
+
+    def save_figure(figure, name):
+        figure.text(0.99, 0.01, told, ha="right", fontsize=6, alpha=0.6)
+        figure.tight_layout(rect=(0, 0.02, 1, 1))
+        for kind in ("svg", "png"):
+            metadata = {"Date": None} if kind == "svg" else {}
+            figure.savefig(os.path.join(folder, f"{name}.{kind}"), dpi=120, metadata=metadata)
+        pyplot.close(figure)
+
+    return pyplot, save_figure
 
 
 def bars(pyplot, measured, group, title, value, is_right):
