@@ -28,13 +28,18 @@ pub fn xdprobe(arguments: &[&str]) -> Command {
 
 /// Runs the probe over a file, with a collector behind it that checks what comes, and returns its ledger and what else it said.
 pub fn run_over(file: &Path, arguments: &[&str]) -> (Value, Output) {
+    let (ledger, output, received) = run_and_collect(file, arguments);
+    assert_received(&received, &ledger);
+    (ledger, output)
+}
+
+/// The same, with what the collector got instead of its verdict.
+pub fn run_and_collect(file: &Path, arguments: &[&str]) -> (Value, Output, Received) {
     let collector = Collector::start(Keep::Counts).unwrap();
     let mut command = xdprobe(&["run", "--report", "json", "-r"]);
     command.arg(file).args(arguments).arg(collector.address().to_string());
     let output = command.stdin(Stdio::null()).output().unwrap();
-    let ledger = ledger_of(&output.stdout);
-    assert_received(&collector.stop().unwrap(), &ledger);
-    (ledger, output)
+    (ledger_of(&output.stdout), output, collector.stop().unwrap())
 }
 
 /// Asserts that no rule was broken, and that what came is what the ledger, where there is one, says was exported.
