@@ -6,8 +6,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 mod driver;
+mod ethtool;
 
-pub use driver::{Driver, Refused};
+pub use driver::{Driver, NamedDrops, Refused};
 
 /// A network interface of this host.
 #[derive(Clone, Debug)]

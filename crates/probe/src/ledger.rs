@@ -199,7 +199,7 @@ impl<'a> Balance<'a> {
 
     /// What was handed to sockets was taken from them, refused by them, or lies in one of their frames.
     fn is_received(&self, interface: &InterfaceSnapshot) -> bool {
-        let InterfaceSnapshot { name, redirected_before, counters } = interface;
+        let InterfaceSnapshot { name, redirected_before, counters, .. } = interface;
         let workers = self.snapshot.workers.iter().filter(|worker| worker.interface == *name);
         let taken: u64 = workers.map(|worker| worker.counters.source.taken()).sum();
         let refused: u64 = counters.queues.iter().map(|queue| queue.losses.ring_full + queue.losses.no_frame).sum();
@@ -416,6 +416,7 @@ mod tests {
                 driver: 4,
                 ..InterfaceCounters::default()
             },
+            ..InterfaceSnapshot::default()
         };
         let exporting = ExportingCounters { ended: 1, ..ExportingCounters::default() };
         Snapshot { workers: vec![worker], interfaces: vec![on], exporting, ..Snapshot::default() }

@@ -81,6 +81,8 @@ pub struct InterfaceSnapshot {
     pub redirected_before: u64,
     /// What it counted.
     pub counters: InterfaceCounters,
+    /// The driver's own counters of received frames lost, by name; in no sum of the ledger.
+    pub named_drops: Vec<(String, u64)>,
 }
 
 impl Counted {
@@ -99,7 +101,7 @@ impl Counted {
         let taken_after = self.exporter.counters.read().taken;
         let interfaces = self.interfaces.iter().zip(redirected_before).map(|(on, redirected_before)| {
             let (name, counters) = (on.interface().name.clone(), on.counters());
-            InterfaceSnapshot { name, redirected_before, counters }
+            InterfaceSnapshot { name, redirected_before, counters, named_drops: on.named_drops() }
         });
         let interfaces = interfaces.collect();
         let uptime_ms = self.uptime_ms();

@@ -12,6 +12,7 @@ use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
+use xdprobe_lab::interface::driver_counters;
 use xdprobe_lab::namespace::VethOptions;
 use xdprobe_lab::requirements::are_met;
 use xdprobe_lab::send::{Options, Pattern, Sender};
@@ -87,6 +88,28 @@ fn what_is_served_is_what_the_ledger_says() {
     let ledger = probe.stop();
     assert_eq!(count(&ledger, "flows.created"), page.sum("xdprobe_flows_created_total"));
     assert_eq!(count(&ledger, "exported.records"), page.sum("xdprobe_exported_records_total"));
+}
+
+#[test]
+fn the_drivers_own_drop_counters_are_shown_by_name_and_in_no_sum() {
+    if !are_met(&TOOLS) {
+        return;
+    }
+    let wire = wire(VethOptions::default());
+    let driver = || wire.run(|| driver_counters("tap0").unwrap()).unwrap();
+    let before = driver();
+    let probe = Probe::start(&wire, &line(&["--ring", "1024"]));
+    probe.signal("STOP");
+    let sent = send(&wire, &traffic(20_000));
+    probe.signal("CONT");
+    let page = Page::of(&wire, &probe);
+    // veth counts what the socket refused among its own drops, and the ledger at the socket alone.
+    let own = &["interface=\"tap0\"", "counter=\"rx_queue_0_drops\""];
+    let shown = page.sum_of("xdprobe_driver_drops_total", own);
+    assert_eq!((shown, driver()["rx_queue_0_drops"] - before["rx_queue_0_drops"]), (sent.packets - 1024, shown));
+    assert_eq!(page.sum_of("xdprobe_dropped_packets_total", &["reason=\"driver\""]), 0);
+    assert_eq!(page.sum("xdprobe_dropped_packets_total"), sent.packets - 1024);
+    assert_balanced(&probe.stop());
 }
 
 #[test]

@@ -1,8 +1,8 @@
 //! Where drivers differ, and what that means for frames and counts. Everything else is the same for all of them.
 
-use nix::libc;
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
-use std::os::fd::AsRawFd;
+use super::ethtool::Ethtool;
+use std::collections::HashSet;
+use std::sync::{Mutex, PoisonError};
 
 /// The driver of an interface.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -25,7 +25,8 @@ impl Driver {
     /// The driver of the interface of this name; one without a name where it has none.
     #[must_use]
     pub fn of(interface: &str) -> Self {
-        Self { name: name(interface).unwrap_or_default() }
+        let info = Ethtool::of(interface).and_then(|ethtool| ethtool.info());
+        Self { name: info.map_or_else(String::new, |info| info.name) }
     }
 
     /// What it does with a frame that the socket refuses.
@@ -61,33 +62,93 @@ impl Driver {
     }
 }
 
-// linux/ethtool.h and linux/sockios.h.
-const SIOCETHTOOL: libc::c_ulong = 0x8946;
-const ETHTOOL_GDRVINFO: u32 = 0x3;
-/// Octets of struct ethtool_drvinfo: the command, the driver's name, and others' after it.
-const DRVINFO_OCTETS: usize = 196;
-const NAME: std::ops::Range<usize> = 4..36;
+/// The counters of a driver's own that tell of received frames lost, by the names that the driver has for them.
+///
+/// For looking at: they overlap with each other, with the link's statistics, and with what sockets count.
+pub struct NamedDrops {
+    /// None where the driver has no such counter.
+    ethtool: Option<Ethtool>,
+    /// All counters that the driver had when it was asked for their names.
+    counter_count: usize,
+    counters: Vec<Named>,
+    /// As last read: an interface that is gone has no counts any more.
+    since_start: Mutex<Vec<u64>>,
+}
 
-/// The driver's name, by the ioctl that every driver answers: sysfs has none for devices without hardware.
-fn name(interface: &str) -> Option<String> {
-    let mut request = [0; DRVINFO_OCTETS];
-    request[..4].copy_from_slice(&ETHTOOL_GDRVINFO.to_ne_bytes());
-    let socket = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None).ok()?;
-    let mut name: [libc::c_char; libc::IFNAMSIZ] = [0; libc::IFNAMSIZ];
-    if interface.len() >= name.len() {
-        return None;
+/// A counter: its name, which of the driver's it is, and what it was at the start.
+struct Named {
+    name: String,
+    place: usize,
+    before: u64,
+}
+
+/// The most counters of one interface. Drivers name totals before queues.
+const NAMED_MAX: usize = 64;
+
+impl NamedDrops {
+    /// The driver's counters of this kind, by the names that they have now. They count from here.
+    #[must_use]
+    pub fn of(interface: &str) -> Self {
+        Self::look_up(interface).unwrap_or(Self {
+            ethtool: None,
+            counter_count: 0,
+            counters: Vec::new(),
+            since_start: Mutex::default(),
+        })
     }
-    for (into, octet) in name.iter_mut().zip(interface.bytes()) {
-        *into = libc::c_char::try_from(octet).ok()?;
+
+    fn look_up(interface: &str) -> Option<Self> {
+        let ethtool = Ethtool::of(interface)?;
+        let counter_count = ethtool.info()?.counter_count;
+        let names = ethtool.counter_names(counter_count)?;
+        let before = ethtool.counters(counter_count)?;
+        let all = names.into_iter().zip(before).enumerate();
+        let named = all.map(|(place, (name, before))| Named { name, place, before });
+        let mut counters: Vec<_> = named.filter(|counter| tells_of_drops(&counter.name)).collect();
+        // A name that comes twice would be one metric with two values.
+        let mut seen = HashSet::new();
+        counters.retain(|counter| seen.insert(counter.name.clone()));
+        counters.truncate(NAMED_MAX);
+        let since_start = Mutex::new(vec![0; counters.len()]);
+        Some(Self { ethtool: Some(ethtool), counter_count, counters, since_start })
     }
-    let data = libc::__c_anonymous_ifr_ifru { ifru_data: request.as_mut_ptr().cast() };
-    let mut ifreq = libc::ifreq { ifr_name: name, ifr_ifru: data };
-    // SAFETY: SIOCETHTOOL wants an ifreq with a terminated name (zeroed, and the last octet stays 0) whose data points to the
-    // command. The kernel writes a struct ethtool_drvinfo there, which is as long as `request`; both live until the call
-    // returns.
-    let answered = unsafe { libc::ioctl(socket.as_raw_fd(), SIOCETHTOOL, &raw mut ifreq) };
-    let text = request[NAME].split(|&octet| octet == 0).next()?;
-    (answered == 0).then(|| String::from_utf8_lossy(text).into_owned())
+
+    /// Each counter with what it has counted since the start. Some drivers ask the card: at most once a second.
+    ///
+    /// Where the driver has other counters by now, since its channels were changed, what it said before that.
+    #[must_use]
+    pub fn read(&self) -> Vec<(String, u64)> {
+        let mut since_start = self.since_start.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(now) = self.all_now() {
+            for (known, counter) in since_start.iter_mut().zip(&self.counters) {
+                *known = now[counter.place].saturating_sub(counter.before).max(*known);
+            }
+        }
+        self.counters.iter().zip(since_start.iter()).map(|(counter, count)| (counter.name.clone(), *count)).collect()
+    }
+
+    fn all_now(&self) -> Option<Vec<u64>> {
+        let ethtool = self.ethtool.as_ref().filter(|_| !self.counters.is_empty())?;
+        (ethtool.info()?.counter_count == self.counter_count).then(|| ethtool.counters(self.counter_count)).flatten()
+    }
+}
+
+/// Whether a driver's counter of this name tells of received frames lost. Those with `xdp` count what the program wished.
+fn tells_of_drops(name: &str) -> bool {
+    const WORDS: [&str; 11] = [
+        "drop",
+        "discard",
+        "no_buf",
+        "nobuf",
+        "no_dma",
+        "no_desc",
+        "out_of_buffer",
+        "missed",
+        "overflow",
+        "overrun",
+        "fifo",
+    ];
+    name.contains("rx") && !name.contains("xdp") && WORDS.iter().any(|word| name.contains(word))
 }
 
 #[cfg(test)]
@@ -118,7 +179,21 @@ mod tests {
     }
 
     #[test]
+    fn names_that_tell_of_received_frames_lost_are_known() {
+        for name in
+            ["rx_discards_phy", "rx_out_of_buffer", "port.rx_dropped", "rx_no_dma_resources", "rx_queue_0_drops"]
+        {
+            assert!(tells_of_drops(name), "{name}");
+        }
+        for name in ["rx_packets", "tx_dropped", "rx_queue_0_xdp_drops", "fdir_overflow", "rx_crc_errors"] {
+            assert!(!tells_of_drops(name), "{name}");
+        }
+    }
+
+    #[test]
     fn an_interface_that_is_not_there_has_no_driver() {
         assert_eq!(Driver::of("ngeth77"), driver(""));
+        assert!(NamedDrops::of("ngeth77").read().is_empty());
+        assert!(NamedDrops::of("lo").read().is_empty(), "a driver without counters");
     }
 }

@@ -12,7 +12,7 @@ mod socket_options;
 pub use queue::{QueueReport, XdpQueue};
 pub use socket_options::Losses;
 
-use crate::interface::Refused;
+use crate::interface::{NamedDrops, Refused};
 use crate::{CaptureError, Dropped, Filter, Interface, Sampling, SamplingMode};
 use aya::maps::{MapData, PerCpuArray, XskMap};
 use aya::programs::links::FdLink;
@@ -72,6 +72,7 @@ pub struct XdpInterface {
     driver_drops_before: u64,
     /// As last read: an interface that is gone has no counts any more.
     driver_drops: AtomicU64,
+    named_drops: NamedDrops,
     tunables: Vec<(&'static str, u64)>,
     // Dropped in this order: the program is detached, then promiscuous mode is left, then the maps go.
     _link: FdLink,
@@ -185,6 +186,8 @@ impl XdpInterface {
         let mut this = Self {
             driver_drops_before,
             driver_drops: AtomicU64::new(0),
+            // With the program attached: a driver can have other rings for it.
+            named_drops: NamedDrops::of(&interface.name),
             interface,
             config,
             in_driver,
@@ -261,6 +264,13 @@ impl XdpInterface {
             counters.add(*queue, *report, losses);
         }
         counters
+    }
+
+    /// The driver's own counters of received frames lost, by name: for looking at, and in no sum with
+    /// [`counters`](Self::counters). A system call or two, and some drivers ask the card: at most once a second.
+    #[must_use]
+    pub fn named_drops(&self) -> Vec<(String, u64)> {
+        self.named_drops.read()
     }
 
     /// The interface.

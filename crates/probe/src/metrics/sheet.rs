@@ -31,6 +31,10 @@ const OFFERED: Metric = Metric {
 };
 const DROPPED: Metric =
     Metric { name: "xdprobe_dropped_packets_total", help: "Packets that were lost before they were received." };
+const DRIVER_DROPS: Metric = Metric {
+    name: "xdprobe_driver_drops_total",
+    help: "What the driver's own counters of received frames lost say; they overlap, and no sum has them.",
+};
 const FILTERED: Metric =
     Metric { name: "xdprobe_filtered_packets_total", help: "Packets that the filter does not want." };
 const SAMPLED_OUT: Metric = Metric {
@@ -191,11 +195,14 @@ impl Pen<'_> {
     }
 
     fn write_interface(&mut self, interface: &InterfaceSnapshot) {
-        let InterfaceSnapshot { name, counters, .. } = interface;
+        let InterfaceSnapshot { name, counters, named_drops, .. } = interface;
         let on = ("interface", name.as_str());
         self.counter(&OFFERED, &[on], counters.offered());
         self.counter(&SAMPLED_OUT, &[on], counters.sampled_out);
         self.write_dropped(&[on], &["driver", "no_socket"], &counters.dropped());
+        for (counter, count) in named_drops {
+            self.counter(&DRIVER_DROPS, &[on, ("counter", counter)], *count);
+        }
         for counters in &counters.queues {
             let queue = counters.queue.to_string();
             let tags = [on, ("queue", &queue)];
