@@ -117,6 +117,8 @@ const COLLECTOR_RESOLVE_FAILURES: Metric = Metric {
     name: "xdprobe_collector_resolve_failures_total",
     help: "Times that the collector's name could not be resolved again.",
 };
+const COLLECTOR_UNRESOLVED: Metric =
+    Metric { name: "xdprobe_collector_unresolved", help: "1 while the collector's name has no address." };
 const COLLECTOR_REFUSALS: Metric = Metric {
     name: "xdprobe_collector_refusals_total",
     help: "Times that the collector's host said that nobody listens there.",
@@ -286,6 +288,7 @@ impl Pen<'_> {
         self.gauge(&COLLECTOR_WAITING, &tags, real(counters.waiting));
         self.counter(&COLLECTOR_RESOLVES, &tags, counters.resolves);
         self.counter(&COLLECTOR_RESOLVE_FAILURES, &tags, counters.resolve_failures);
+        self.gauge(&COLLECTOR_UNRESOLVED, &tags, flag(counters.state() == CollectorState::Unresolved));
         self.counter(&COLLECTOR_REFUSALS, &tags, counters.refusals);
         self.gauge(&COLLECTOR_REFUSING, &tags, flag(counters.state() == CollectorState::Refusing));
         self.by_reason(&COLLECTOR_ERRORS, &tags, SendErrorKind::NAMES.into_iter().zip(counters.errors));
