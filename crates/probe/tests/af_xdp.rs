@@ -12,8 +12,8 @@ use xdprobe_lab::send::{Options, Pattern, Report, Sender, Sizes};
 
 const TWO_QUEUES: VethOptions = VethOptions { queues: 2, mtu: 1500 };
 const NOWHERE: &str = "127.0.0.1:9";
-/// Small enough for many tests at once.
-const SMALL: [&str; 4] = ["--flows-per-queue", "10000", "--ring", "4096"];
+/// Small, but for the ring: it holds what a test sends at once, so that nothing is lost where the worker's core is taken away.
+const SMALL: [&str; 4] = ["--flows-per-queue", "10000", "--ring", "32768"];
 
 fn line<'a>(arguments: &[&'a str]) -> Vec<&'a str> {
     [&["-i", "tap0"], &SMALL[..], arguments].concat()

@@ -65,7 +65,7 @@ fn assert_nfcapd_sees_all(version: &str) {
     await_listener(&wire, "9995");
     let how = ["--idle-timeout", "1s", "--netflow", version, "127.0.0.1:9995"];
     let probe = Probe::start(&wire, &[&["-i", "tap0", "--flows-per-queue", "10000"], &how[..]].concat());
-    let imix = |cpu| Options { flows: 2_000, sizes: Sizes::Imix, cpu: Some(cpu), ..traffic(50_000) };
+    let imix = |cpu| Options { flows: 2_000, sizes: Sizes::Imix, cpu: Some(cpu), ..traffic(30_000) };
     let sent = [send(&wire, &imix(0)), send(&wire, &imix(1))];
     let ledger = probe.stop();
     assert_balanced(&ledger);

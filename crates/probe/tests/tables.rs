@@ -148,7 +148,7 @@ fn tables_are_read_again_without_a_gap_and_bad_ones_change_nothing() {
     let mut probe = Probe::start(
         &wire,
         &[
-            &["-i", "tap0", "--flows-per-queue", "10000", "--ring", "4096", "--idle-timeout", "1s"][..],
+            &["-i", "tap0", "--flows-per-queue", "10000", "--ring", "16384", "--idle-timeout", "1s"][..],
             &["--rules", rules_path.to_str().unwrap(), "--prefixes", prefixes_path.to_str().unwrap()],
             &[&collector.address().to_string()],
         ]
