@@ -96,12 +96,6 @@ pub struct Arguments {
     #[arg(long, value_name = "N")]
     input: Option<u16>,
 
-    #[command(flatten)]
-    sampling: SamplingArguments,
-
-    #[command(flatten)]
-    tables: TableArguments,
-
     /// Serve metrics for Prometheus, /healthz and /readyz there: ADDR:PORT, [V6]:PORT, PORT on 127.0.0.1, or unix:PATH
     #[arg(long, value_name = "ADDRESS")]
     metrics: Option<metrics::Address>,
@@ -109,6 +103,13 @@ pub struct Arguments {
     /// How the ledger is printed on standard output when the probe ends
     #[arg(long, value_enum, default_value_t, value_name = "FORM")]
     report: Report,
+
+    // Groups come last: what follows one would stand under its heading.
+    #[command(flatten)]
+    sampling: SamplingArguments,
+
+    #[command(flatten)]
+    tables: TableArguments,
 
     #[command(flatten)]
     export: ExportOptions,
