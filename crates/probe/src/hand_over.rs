@@ -14,7 +14,7 @@ const BATCH_RECORDS: usize = 256;
 const BATCHES: usize = 256;
 /// The most records of one worker that are on their way between it and the exporter.
 pub const UNDER_WAY_MAX: u64 = (BATCHES * BATCH_RECORDS) as u64;
-/// The longest that a live worker keeps a batch that is not full, in ms.
+/// How long a worker keeps a batch that is not full, by the clock of its records, in ms: the first turn after that hands it over.
 const KEPT_MS: u64 = 20;
 
 /// Records on their way to the exporter.
@@ -78,17 +78,13 @@ fn outbox(worker: usize, patience: Patience, full: Sender<Batch>) -> (Outbox, Se
 }
 
 impl Outbox {
-    /// Tells the time: what is pushed from here on is handed over at `now`.
+    /// Tells the time: what is pushed from here on is handed over at `now` or later. What has waited long enough for more is
+    /// handed over first, at the time that it still was: the clock of a capture may leap by hours.
     pub fn begin_turn(&mut self, now: Moment) {
-        self.now = now;
-    }
-
-    /// Hands the batch under way over, if it has waited long enough for more; where frames drive the clock, always.
-    pub fn end_turn(&mut self) {
-        let waited_ms = self.now.uptime_ms.saturating_sub(self.oldest_ms);
-        if self.patience == Patience::Wait || waited_ms >= KEPT_MS {
+        if !self.batch.is_empty() && now.uptime_ms.saturating_sub(self.oldest_ms) >= KEPT_MS {
             self.hand_over();
         }
+        self.now = now;
     }
 
     /// Hands the batch under way over.
@@ -205,12 +201,26 @@ mod tests {
         let batch = inbox.batches().try_recv().unwrap();
         assert_eq!(batch.records.len(), BATCH_RECORDS);
         inbox.give_back(batch);
-        outbox.end_turn();
+        outbox.begin_turn(moment(100 + KEPT_MS - 1));
         assert!(inbox.batches().is_empty());
         outbox.begin_turn(moment(100 + KEPT_MS));
-        outbox.end_turn();
-        let batch = inbox.batches().try_recv().unwrap();
-        assert_eq!((batch.records.len(), batch.moment.uptime_ms), (1, 100 + KEPT_MS));
+        assert_eq!(inbox.batches().try_recv().unwrap().records.len(), 1);
+    }
+
+    #[test]
+    fn records_are_handed_over_at_the_time_before_the_clock_leaps() {
+        for patience in [Patience::Drop, Patience::Wait] {
+            let (mut outboxes, inbox) = channels(1, patience);
+            let outbox = &mut outboxes[0];
+            outbox.begin_turn(moment(100));
+            outbox.push(record(1));
+            outbox.begin_turn(moment(101));
+            outbox.push(record(1));
+            outbox.begin_turn(moment(3_600_000));
+            let batch = inbox.batches().try_recv().unwrap();
+            assert_eq!((batch.records.len(), batch.moment.uptime_ms), (2, 101));
+            assert_eq!(outbox.kept().0, 0);
+        }
     }
 
     #[test]

@@ -237,7 +237,6 @@ impl<S: Source, C: Clock> Worker<S, C> {
         // In a file the clock waits for whoever expires; on a live interface the next burst does not.
         let sets_max = if C::DRIVEN_BY_FRAMES { usize::MAX } else { EXPIRE_SETS_MAX };
         let expired_all = self.cache.expire(now.uptime_ms, sets_max, &mut self.outbox);
-        self.outbox.end_turn();
         Ok(Turn { received: received?, expired_all, now_ms: now.uptime_ms })
     }
 
@@ -303,7 +302,6 @@ impl<S: Source, C: Clock> Worker<S, C> {
             }
             self.outbox.begin_turn(before.at(passed_ms));
             self.cache.expire(passed_ms, usize::MAX, &mut self.outbox);
-            self.outbox.end_turn();
         }
         now
     }

@@ -140,6 +140,22 @@ fn records_are_timed_by_the_packets_and_sent_when_they_fell_due() {
 }
 
 #[test]
+fn records_that_were_let_go_before_the_clock_leaps_are_not_stamped_after_it() {
+    let folder = TempDir::new().unwrap();
+    let packet = |port| ethernet().carry(&udp(host(1, port), host(2, 53), &[0; 10]));
+    // More flows than the cache holds, within 10 ms; an hour later, another, and soon after it the last.
+    let frames = (0..100).map(|n| (u64::from(n) / 10, packet(1000 + n)));
+    let file = capture(&folder, &frames.chain([(3_600_000, packet(1)), (3_600_001, packet(2))]).collect::<Vec<_>>());
+    // The longest idle timeout, so that nothing falls due in between.
+    let arguments = ["--flows-per-queue", "1", "--idle-timeout", "1h", "--active-timeout", "2h"];
+    let datagrams = datagrams_of(&file, &arguments);
+    let sent: Vec<_> = datagrams.iter().map(|datagram| v5::decode(datagram).unwrap().0.sys_uptime_ms.get()).collect();
+    // At once, a second later where their datagram was not full, and at the end.
+    assert!(sent.len() > 2 && sent[..sent.len() - 1].iter().all(|&uptime_ms| uptime_ms <= 1_010), "{sent:?}");
+    assert_eq!(sent.last(), Some(&3_600_001));
+}
+
+#[test]
 fn flows_that_began_together_are_cut_apart_where_lifetimes_are_spread() {
     let folder = TempDir::new().unwrap();
     let packet = |port| ethernet().carry(&udp(host(1, port), host(2, 53), &[0; 10]));
