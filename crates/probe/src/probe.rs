@@ -20,7 +20,7 @@ use crate::snapshot::{Counted, CountedWorker};
 use crate::tables::{PointTable, Reloader, Tables};
 use crate::worker::{ObservationPoint, Worker};
 use anyhow::{Context, anyhow};
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
@@ -256,12 +256,12 @@ struct Crew {
     cores: CoreList,
     counted: Counted,
     threads: Vec<WorkerThread>,
-    /// Each worker says once whether it could start.
+    /// Each worker says once whether it could start, and lets go of its end when it ends.
     starts: (Sender<anyhow::Result<()>>, Receiver<anyhow::Result<()>>),
     progress: Option<Progress>,
 }
 
-/// How often the watching thread looks after its workers.
+/// How often the watching thread looks for signals; the end of the last worker wakes it.
 const WATCH_INTERVAL: Duration = Duration::from_millis(20);
 
 impl Crew {
@@ -392,8 +392,10 @@ impl Crew {
     /// counted: the interfaces' programs are detached once the ledger has been drawn up.
     fn watch(self, asked: &AtomicBool) -> anyhow::Result<(Result<(), CaptureError>, Counted)> {
         drop(self.outboxes);
-        while !asked.load(Ordering::Relaxed) && self.threads.iter().any(|thread| !thread.is_finished()) {
-            thread::sleep(WATCH_INTERVAL);
+        let (started, ends) = self.starts;
+        drop(started);
+        let all_ended = || matches!(ends.recv_timeout(WATCH_INTERVAL), Err(RecvTimeoutError::Disconnected));
+        while !asked.load(Ordering::Relaxed) && !all_ended() {
             if let Some(progress) = &self.progress {
                 progress.show();
             }
