@@ -1,20 +1,24 @@
 //! Capture files: pcap in both byte orders and resolutions, and pcapng, from a path or standard input.
 //!
-//! pcap-parser finds the blocks in a large buffer; frames are shown where they lie in it. The packets' own times are the
-//! clock, so a burst ends before it spans more than [`BURST_SPAN_NS`] of them: whoever expires flows between bursts is then
-//! never later than that, however fast the file is read, and however it arrives.
+//! A thread of its own reads ahead and finds the frames, in a few large pieces of the file that go round between it and whoever
+//! receives; frames are shown where they lie in them. The packets' own times are the clock, so a burst ends before it spans
+//! more than [`BURST_SPAN_NS`] of them: whoever expires flows between bursts is then never later than that, however fast the
+//! file is read, and however it arrives.
+
+mod reader;
+mod section;
 
 use crate::filter::Matcher;
 use crate::sampling::Sampler;
-use crate::{BURST_MAX, CaptureError, Filter, Frame, Received, Sampling, Source, SourceCounters};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use pcap_parser::traits::{PcapNGPacketBlock, PcapReaderIterator};
-use pcap_parser::{
-    Block, InterfaceDescriptionBlock, PcapBlockOwned, PcapError, PcapHeader, UnknownBlock, create_reader,
+use crate::{
+    BURST_MAX, CaptureError, Filter, Frame, PREFETCH_AHEAD, Received, Sampling, Source, SourceCounters, prefetch,
 };
+use crossbeam_channel::TryRecvError;
+use reader::{Piece, Reading, Readings};
+use section::Section;
 use std::fs::File;
-use std::io::{self, Cursor, Read};
-use std::os::fd::{AsFd, OwnedFd};
+use std::io::{self, Read};
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -26,15 +30,16 @@ pub const BURST_SPAN_NS: u64 = 100_000_000;
 /// A capture file, read from start to end.
 pub struct CaptureFile {
     name: String,
-    reader: Box<dyn PcapReaderIterator + Send>,
-    section: Section,
+    readings: Readings,
+    /// What came while somebody waited for it.
+    arrived: Option<Reading>,
+    /// The piece at hand, and which of its frames is the next.
+    piece: Option<Piece>,
+    next: usize,
     filter: Option<Matcher>,
     sampler: Sampler,
     counters: SourceCounters,
-    last_ns: u64,
     burst: Burst,
-    /// What to wait on where the file is a pipe.
-    pipe: Option<OwnedFd>,
     ended: bool,
     progress: Arc<AtomicU64>,
 }
@@ -46,16 +51,16 @@ struct Burst {
     first_ns: Option<u64>,
 }
 
-/// Read at a time, and how long a block may be before the buffer has to grow.
-const BUFFER_OCTETS: usize = 1 << 20;
-/// No capture length or block is longer in a sound file (libpcap's MAXIMUM_SNAPLEN for all but a few link types is 256 KiB,
-/// and 128 MiB for those).
-const BLOCK_OCTETS_MAX: usize = 128 << 20;
-/// What libpcap allows a record where the file's own snap length is smaller.
-const SNAP_OCTETS_MAX: u32 = 256 << 10;
+impl Burst {
+    /// Whether a frame of that time is still one of it.
+    #[inline]
+    fn reaches(&mut self, captured_ns: u64) -> bool {
+        captured_ns.abs_diff(*self.first_ns.get_or_insert(captured_ns)) <= BURST_SPAN_NS
+    }
+}
 
 impl CaptureFile {
-    /// Opens the capture file at `path`, or standard input for `-`.
+    /// Opens the capture file at `path`, or standard input for `-`, and begins to read it.
     ///
     /// # Errors
     ///
@@ -66,10 +71,8 @@ impl CaptureFile {
         } else {
             (path.display().to_string(), File::open(path))
         };
-        let failed = |error| CaptureError::Read { name: name.clone(), error };
-        let file = opened.map_err(failed)?;
-        let pipe = file.as_fd().try_clone_to_owned().map_err(failed)?;
-        Ok(Self { pipe: Some(pipe), ..Self::from_reader(&name, file, filter)? })
+        let file = opened.map_err(|error| CaptureError::Read { name: name.clone(), error })?;
+        Self::from_reader(&name, file, filter)
     }
 
     /// Reads a capture file called `name` from wherever it comes.
@@ -79,24 +82,34 @@ impl CaptureFile {
     /// As [`open`](Self::open).
     pub fn from_reader(
         name: &str,
+        reader: impl Read + Send + 'static,
+        filter: Option<&Filter>,
+    ) -> Result<Self, CaptureError> {
+        Self::in_pieces_of(reader::PIECE_OCTETS, name, reader, filter)
+    }
+
+    fn in_pieces_of(
+        piece_octets: usize,
+        name: &str,
         mut reader: impl Read + Send + 'static,
         filter: Option<&Filter>,
     ) -> Result<Self, CaptureError> {
-        let head = read_head(&mut reader).map_err(|error| CaptureError::Read { name: name.to_owned(), error })?;
-        let found = describe(&head);
-        // A head that is whole tells everything; the reader takes it and goes on behind it.
-        let reader = create_reader(BUFFER_OCTETS, Cursor::new(head).chain(reader))
-            .map_err(|_| CaptureError::NotACapture { name: name.to_owned(), found })?;
+        let failed = |error| CaptureError::Read { name: name.to_owned(), error };
+        let head = read_head(&mut reader).map_err(failed)?;
+        let Some((section, whole)) = Section::begin(&head) else {
+            return Err(CaptureError::NotACapture { name: name.to_owned(), found: describe(&head) });
+        };
+        let first = Piece::of_head(head, whole);
         Ok(Self {
             name: name.to_owned(),
-            reader,
-            section: Section::default(),
+            readings: Readings::start(name, reader, section, first, piece_octets).map_err(failed)?,
+            arrived: None,
+            piece: None,
+            next: 0,
             filter: filter.map(Filter::matcher),
             sampler: Sampling::NONE.sampler(0),
             counters: SourceCounters::default(),
-            last_ns: 0,
             burst: Burst::default(),
-            pipe: None,
             ended: false,
             progress: Arc::default(),
         })
@@ -108,274 +121,85 @@ impl CaptureFile {
         Self { sampler: sampling.sampler(0), ..self }
     }
 
-    /// Octets of the file that were read so far, kept up to date with each burst: for whoever shows it.
+    /// Octets of the file whose frames have all been shown, kept up to date with each piece: for whoever shows it.
     #[must_use]
     pub fn progress(&self) -> Arc<AtomicU64> {
         Arc::clone(&self.progress)
     }
 
-    fn consumed_octets(&self) -> u64 {
-        self.reader.consumed() as u64
-    }
-
-    fn damaged(&self, what: impl Into<String>) -> CaptureError {
-        CaptureError::Damaged { name: self.name.clone(), offset: self.consumed_octets(), what: what.into() }
-    }
-
-    /// Whether reading would not have to wait.
-    fn is_readable(&self, timeout: PollTimeout) -> bool {
-        let Some(pipe) = &self.pipe else { return true };
-        // An error or the other end's hanging up is for the read to tell.
-        poll(&mut [PollFd::new(pipe.as_fd(), PollFlags::POLLIN)], timeout) != Ok(0)
-    }
-
-    /// Makes the next block available, or says that there is none.
-    fn refill(&mut self, needs_room: bool) -> Result<(), CaptureError> {
-        if needs_room {
-            let octets = self.reader.data().len().max(BUFFER_OCTETS) * 2;
-            if octets > 2 * BLOCK_OCTETS_MAX || !self.reader.grow(octets) {
-                return Err(self.damaged(format!("a block longer than {} MiB", BLOCK_OCTETS_MAX >> 20)));
+    /// Gives the piece at hand back and takes the next, if it has been read by now.
+    fn take_piece(&mut self) -> Result<Received, CaptureError> {
+        if let Some(used) = self.piece.take() {
+            self.progress.store(used.end_offset(), Ordering::Relaxed);
+            self.readings.give_back(used);
+        }
+        let arrived = self.arrived.take().map_or_else(|| self.readings.try_recv(), Ok);
+        match arrived {
+            Ok(Reading::Piece(piece)) => {
+                piece.places.iter().take(PREFETCH_AHEAD).for_each(|place| prefetch(piece.frame(place).octets));
+                (self.piece, self.next) = (Some(piece), 0);
+                Ok(Received::Frames)
+            }
+            Ok(Reading::End(end)) => {
+                self.ended = true;
+                end.map(|()| Received::End)
+            }
+            Err(TryRecvError::Empty) => Ok(Received::Nothing),
+            Err(TryRecvError::Disconnected) => {
+                self.ended = true;
+                let error = io::Error::other("its reader died; please report this");
+                Err(CaptureError::Read { name: self.name.clone(), error })
             }
         }
-        let refilled = self.reader.refill().is_ok();
-        if refilled { Ok(()) } else { Err(self.damaged("the file cannot be read any further")) }
     }
 }
 
 impl Source for CaptureFile {
     fn receive(&mut self, each: &mut impl FnMut(Frame<'_>)) -> Result<Received, CaptureError> {
-        self.progress.store(self.consumed_octets(), Ordering::Relaxed);
         if self.ended {
             return Ok(Received::End);
         }
         while self.burst.frames < BURST_MAX {
-            let (octets, block) = match self.reader.next() {
-                Ok(next) => next,
-                Err(PcapError::Eof) => {
-                    self.ended = true;
-                    break;
-                }
-                Err(error @ (PcapError::Incomplete(_) | PcapError::BufferTooSmall)) => {
-                    let needs_room = error == PcapError::BufferTooSmall;
-                    if !self.is_readable(PollTimeout::ZERO) {
-                        return Ok(Received::Nothing);
-                    }
-                    self.refill(needs_room)?;
-                    continue;
-                }
-                Err(error) => {
-                    let what = match error {
-                        PcapError::UnexpectedEof => "the file ends inside a record",
-                        PcapError::ReadError => "the file cannot be read any further",
-                        _ => "not a record or block",
-                    };
-                    self.ended = true;
-                    return Err(self.damaged(what));
+            let Some((piece, place)) =
+                self.piece.as_ref().and_then(|piece| Some((piece, piece.places.get(self.next)?)))
+            else {
+                match self.take_piece()? {
+                    Received::Frames => continue,
+                    Received::Nothing => return Ok(Received::Nothing),
+                    Received::End => break,
                 }
             };
-            let frame = match self.section.frame(&block, self.last_ns) {
-                Ok(frame) => frame,
-                Err(what) => {
-                    self.ended = true;
-                    return Err(self.damaged(what));
-                }
-            };
-            if let Some(frame) = frame {
-                let captured_ns = frame.captured_ns.unwrap_or(self.last_ns);
-                if captured_ns.abs_diff(*self.burst.first_ns.get_or_insert(captured_ns)) > BURST_SPAN_NS {
-                    break;
-                }
-                self.last_ns = captured_ns;
-                self.burst.frames += 1;
-                if !self.sampler.takes_next() {
-                    self.counters.sampled_out += 1;
-                } else if self.filter.as_mut().map_or(Ok(true), |filter| filter.wants(&frame))? {
-                    self.counters.received += 1;
-                    self.counters.received_octets += u64::from(frame.wire_octets);
-                    each(frame);
-                } else {
-                    self.counters.filtered += 1;
-                }
+            if !self.burst.reaches(place.captured_ns) {
+                break;
             }
-            self.reader.consume(octets);
+            if let Some(ahead) = piece.places.get(self.next + PREFETCH_AHEAD) {
+                prefetch(piece.frame(ahead).octets);
+            }
+            self.next += 1;
+            self.burst.frames += 1;
+            let frame = piece.frame(place);
+            if !self.sampler.takes_next() {
+                self.counters.sampled_out += 1;
+            } else if self.filter.as_mut().map_or(Ok(true), |filter| filter.wants(&frame))? {
+                self.counters.received += 1;
+                self.counters.received_octets += u64::from(frame.wire_octets);
+                each(frame);
+            } else {
+                self.counters.filtered += 1;
+            }
         }
         let Burst { frames, .. } = std::mem::take(&mut self.burst);
         Ok(if frames == 0 && self.ended { Received::End } else { Received::Frames })
     }
 
     fn wait(&mut self, timeout: Duration) {
-        self.is_readable(PollTimeout::try_from(timeout).unwrap_or(PollTimeout::MAX));
+        if self.piece.is_none() && self.arrived.is_none() && !self.ended {
+            self.arrived = self.readings.recv_timeout(timeout).ok();
+        }
     }
 
     fn counters(&self) -> SourceCounters {
         self.counters
-    }
-}
-
-/// What the blocks so far say about those to come: a pcap header, or the interfaces of a pcapng section.
-#[derive(Default)]
-struct Section {
-    big_endian: bool,
-    interfaces: Vec<FileInterface>,
-    snap_octets_max: u32,
-}
-
-/// An interface that frames were captured on.
-#[derive(Clone, Copy)]
-struct FileInterface {
-    link: u16,
-    snap_octets: u32,
-    units: TimeUnits,
-}
-
-impl Section {
-    /// The frame that a block holds, if it holds one; what is wrong with it, if something is.
-    fn frame<'a>(&mut self, block: &'a PcapBlockOwned<'_>, last_ns: u64) -> Result<Option<Frame<'a>>, String> {
-        let (interface, units, octets, wire_octets) = match block {
-            PcapBlockOwned::LegacyHeader(header) => {
-                self.begin_pcap(header);
-                return Ok(None);
-            }
-            PcapBlockOwned::Legacy(record) => {
-                if record.caplen > self.snap_octets_max {
-                    return Err(format!(
-                        "a record of {} octets, at most {} allowed",
-                        record.caplen, self.snap_octets_max
-                    ));
-                }
-                let interface = self.interface(0)?;
-                let captured_ns = interface.units.of_record(record.ts_sec, record.ts_usec);
-                return Ok(Some(interface.frame(record.data, record.origlen, captured_ns)));
-            }
-            PcapBlockOwned::NG(Block::SectionHeader(header)) => {
-                *self = Self { big_endian: header.big_endian(), ..Self::default() };
-                return Ok(None);
-            }
-            PcapBlockOwned::NG(Block::InterfaceDescription(description)) => {
-                self.interfaces.push(FileInterface::described_by(description)?);
-                return Ok(None);
-            }
-            PcapBlockOwned::NG(Block::EnhancedPacket(packet)) => {
-                let units = u64::from(packet.ts_high) << 32 | u64::from(packet.ts_low);
-                (packet.if_id, Some(units), packet.packet_data(), packet.origlen)
-            }
-            PcapBlockOwned::NG(Block::SimplePacket(packet)) => (0, None, packet.data, packet.origlen),
-            PcapBlockOwned::NG(Block::Unknown(block)) => match ObsoletePacket::in_block(block, self.big_endian) {
-                Some(packet) => (packet.interface, Some(packet.units), packet.octets, packet.wire_octets),
-                None => return Ok(None),
-            },
-            PcapBlockOwned::NG(_) => return Ok(None),
-        };
-        let interface = self.interface(interface)?;
-        let captured_ns = units.map_or(last_ns, |units| interface.units.of_count(units));
-        // A simple packet has no captured length: it is as long as on the wire, or cut at the interface's snap length.
-        let captured = match interface.snap_octets {
-            0 => wire_octets,
-            snap_octets => wire_octets.min(snap_octets),
-        };
-        let simple = matches!(block, PcapBlockOwned::NG(Block::SimplePacket(_)));
-        let kept = if simple { usize::try_from(captured).unwrap_or(usize::MAX) } else { octets.len() };
-        Ok(Some(interface.frame(&octets[..octets.len().min(kept)], wire_octets, captured_ns)))
-    }
-
-    fn begin_pcap(&mut self, header: &PcapHeader) {
-        let per_second = if header.is_nanosecond_precision() { 1_000_000_000 } else { 1_000_000 };
-        self.snap_octets_max = header.snaplen.max(SNAP_OCTETS_MAX);
-        self.interfaces = vec![FileInterface {
-            link: link_number(header.network.0),
-            snap_octets: header.snaplen,
-            units: TimeUnits { per_second, offset_s: 0 },
-        }];
-    }
-
-    fn interface(&self, id: u32) -> Result<FileInterface, String> {
-        let found = usize::try_from(id).ok().and_then(|id| self.interfaces.get(id)).copied();
-        found.ok_or_else(|| format!("a packet of interface {id}, but {} are described", self.interfaces.len()))
-    }
-}
-
-impl FileInterface {
-    fn described_by(description: &InterfaceDescriptionBlock<'_>) -> Result<Self, String> {
-        let per_second = units_per_second(description.if_tsresol)
-            .ok_or_else(|| format!("a time resolution of {:#04x}, finer than can be", description.if_tsresol))?;
-        Ok(Self {
-            link: link_number(description.linktype.0),
-            snap_octets: description.snaplen,
-            units: TimeUnits { per_second, offset_s: description.if_tsoffset },
-        })
-    }
-
-    fn frame(self, octets: &[u8], wire_octets: u32, captured_ns: u64) -> Frame<'_> {
-        // Some writers left the length on the wire smaller than what they captured; what is there was on the wire.
-        let wire_octets = wire_octets.max(u32::try_from(octets.len()).unwrap_or(u32::MAX));
-        Frame { octets, wire_octets, link: self.link, captured_ns: Some(captured_ns) }
-    }
-}
-
-/// How a file counts time.
-#[derive(Clone, Copy)]
-struct TimeUnits {
-    per_second: u64,
-    offset_s: i64,
-}
-
-const NS_PER_S: u64 = 1_000_000_000;
-
-impl TimeUnits {
-    /// A pcap record's seconds and fraction, in ns since 1970. Fractions beyond a second occur, and carry.
-    fn of_record(self, s: u32, fraction: u32) -> u64 {
-        u64::from(s) * NS_PER_S + u64::from(fraction) * (NS_PER_S / self.per_second)
-    }
-
-    /// A pcapng time, in ns since 1970.
-    fn of_count(self, units: u64) -> u64 {
-        let ns = u128::from(units) * u128::from(NS_PER_S) / u128::from(self.per_second);
-        let offset_ns = i128::from(self.offset_s) * i128::from(NS_PER_S);
-        let moved_ns = i128::try_from(ns).unwrap_or(i128::MAX).saturating_add(offset_ns);
-        u64::try_from(moved_ns.max(0)).unwrap_or(u64::MAX)
-    }
-}
-
-/// pcapng's if_tsresol: a negative power of 10, or of 2 where the top bit is set.
-fn units_per_second(resolution: u8) -> Option<u64> {
-    let exponent = u32::from(resolution & 0x7f);
-    if resolution & 0x80 == 0 { 10u64.checked_pow(exponent) } else { 1u64.checked_shl(exponent) }
-}
-
-/// The LINKTYPE number in the low half of the field; the high half may say how long a frame check sequence is.
-fn link_number(field: i32) -> u16 {
-    let [.., high, low] = field.to_be_bytes();
-    u16::from_be_bytes([high, low])
-}
-
-/// The packet block of early pcapng (type 2), which the parser does not know.
-struct ObsoletePacket<'a> {
-    interface: u32,
-    units: u64,
-    octets: &'a [u8],
-    wire_octets: u32,
-}
-
-impl<'a> ObsoletePacket<'a> {
-    const BLOCK_TYPE: u32 = 2;
-
-    fn in_block(block: &UnknownBlock<'a>, big_endian: bool) -> Option<Self> {
-        let block_type = if big_endian { block.block_type.swap_bytes() } else { block.block_type };
-        if block.block_type != Self::BLOCK_TYPE && block_type != Self::BLOCK_TYPE {
-            return None;
-        }
-        let (fields, octets) = block.data.split_first_chunk::<20>()?;
-        let half = |at: usize| [fields[at], fields[at + 1]];
-        let word = |at: usize| [fields[at], fields[at + 1], fields[at + 2], fields[at + 3]];
-        let half = |at| if big_endian { u16::from_be_bytes(half(at)) } else { u16::from_le_bytes(half(at)) };
-        let word = |at| if big_endian { u32::from_be_bytes(word(at)) } else { u32::from_le_bytes(word(at)) };
-        let captured = usize::try_from(word(12)).ok()?;
-        Some(Self {
-            interface: u32::from(half(0)),
-            units: u64::from(word(4)) << 32 | u64::from(word(8)),
-            octets: octets.get(..captured)?,
-            wire_octets: word(16),
-        })
     }
 }
 
@@ -415,6 +239,8 @@ mod tests {
     use super::*;
     use proptest::collection::vec;
     use proptest::prelude::*;
+    use std::io::Cursor;
+    use std::sync::mpsc;
 
     /// A pcap file in either byte order and resolution.
     fn pcap(big_endian: bool, nanoseconds: bool, records: &[(u32, u32, &[u8])]) -> Vec<u8> {
@@ -448,21 +274,69 @@ mod tests {
     type Shown = (Vec<u8>, u32, u16, u64);
 
     fn read(file: &[u8]) -> (Vec<Shown>, Option<CaptureError>) {
+        read_in_pieces_of(reader::PIECE_OCTETS, Cursor::new(file.to_vec()))
+    }
+
+    fn read_in_pieces_of(octets: usize, file: impl Read + Send + 'static) -> (Vec<Shown>, Option<CaptureError>) {
+        match CaptureFile::in_pieces_of(octets, "test", file, None) {
+            Ok(source) => show_all(source),
+            Err(error) => (Vec::new(), Some(error)),
+        }
+    }
+
+    fn show_all(mut source: CaptureFile) -> (Vec<Shown>, Option<CaptureError>) {
         let mut shown = Vec::new();
-        let mut source = match CaptureFile::from_reader("test", Cursor::new(file.to_vec()), None) {
-            Ok(source) => source,
-            Err(error) => return (shown, Some(error)),
-        };
         loop {
             let received = source.receive(&mut |frame: Frame<'_>| {
                 shown.push((frame.octets.to_vec(), frame.wire_octets, frame.link, frame.captured_ns.unwrap()));
             });
             match received {
                 Ok(Received::End) => return (shown, None),
-                Ok(_) => {}
+                Ok(Received::Nothing) => source.wait(LONG),
+                Ok(Received::Frames) => {}
                 Err(error) => return (shown, Some(error)),
             }
         }
+    }
+
+    /// No wait in these tests is as long, unless something is broken.
+    const LONG: Duration = Duration::from_secs(60);
+
+    /// Gives so many octets at a time, as a slow pipe may.
+    struct Trickle(usize, Cursor<Vec<u8>>);
+
+    impl Read for Trickle {
+        fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+            let end = into.len().min(self.0);
+            self.1.read(&mut into[..end])
+        }
+    }
+
+    /// One read() for each of what is sent, and an error where that is one; then the end, once nobody sends any more.
+    struct Pipe(mpsc::Receiver<io::Result<Vec<u8>>>);
+
+    impl Read for Pipe {
+        fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+            let Ok(sent) = self.0.recv() else { return Ok(0) };
+            let octets = sent?;
+            into[..octets.len()].copy_from_slice(&octets);
+            Ok(octets.len())
+        }
+    }
+
+    /// A pipe that holds `octets` so far, and its other end.
+    fn pipe_with(octets: &[u8]) -> (mpsc::SyncSender<io::Result<Vec<u8>>>, Pipe) {
+        let (pipe, pieces) = mpsc::sync_channel(100);
+        let (head, rest) = octets.split_at(24.min(octets.len()));
+        for piece in [head, rest] {
+            pipe.send(Ok(piece.to_vec())).unwrap();
+        }
+        (pipe, Pipe(pieces))
+    }
+
+    /// A pcapng section with an Ethernet interface.
+    fn section() -> Vec<u8> {
+        [block(0x0a0d_0d0a, &words(&[0x1a2b_3c4d, 1, u32::MAX, u32::MAX])), block(1, &words(&[1, 65_535]))].concat()
     }
 
     #[test]
@@ -478,16 +352,14 @@ mod tests {
 
     #[test]
     fn reads_every_kind_of_packet_block_and_interface() {
-        let section = block(0x0a0d_0d0a, &words(&[0x1a2b_3c4d, 1, u32::MAX, u32::MAX]));
         // Interface 0: Ethernet, microseconds. Interface 1: raw IP, 2^-10 s (option 9), 100 s late (option 14).
-        let ethernet = block(1, &words(&[1, 65_535]));
         let options = [9 | 1 << 16, 0x8a, 14 | 8 << 16, 100, 0, 0];
         let raw = block(1, &[words(&[101, 0]), words(&options)].concat());
         let enhanced = block(6, &[words(&[1, 0, 2048, 3, 60]), vec![7, 8, 9]].concat());
         let obsolete = block(2, &[words(&[0, 0, 5_000_000, 2, 50]), vec![4, 5]].concat());
         let simple = block(3, &[words(&[3]), vec![1, 2, 3]].concat());
         let custom = block(0x8000_0001, &[9; 8]);
-        let (shown, error) = read(&[section, ethernet, raw, enhanced, custom, obsolete, simple].concat());
+        let (shown, error) = read(&[section(), raw, enhanced, custom, obsolete, simple].concat());
         assert!(error.is_none(), "{error:?}");
         assert_eq!(
             shown,
@@ -534,14 +406,6 @@ mod tests {
 
     #[test]
     fn bursts_end_with_their_span_of_time_and_depend_on_nothing_else() {
-        /// Gives one octet at a time, as a slow pipe may.
-        struct Trickle(Cursor<Vec<u8>>);
-        impl Read for Trickle {
-            fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-                let end = into.len().min(1);
-                self.0.read(&mut into[..end])
-            }
-        }
         let times: Vec<(u32, u32)> = (0..200).map(|n| (1, n * 1000)).chain([(1, 600_000), (9, 0)]).collect();
         let records: Vec<_> = times.iter().map(|&(s, us)| (s, us, &[0u8; 20][..])).collect();
         let file = pcap(false, false, &records);
@@ -549,19 +413,148 @@ mod tests {
             let mut bursts = Vec::new();
             loop {
                 let mut frames = 0;
-                if source.receive(&mut |_: Frame<'_>| frames += 1).unwrap() == Received::End {
-                    return bursts;
+                loop {
+                    match source.receive(&mut |_: Frame<'_>| frames += 1).unwrap() {
+                        Received::Nothing => source.wait(LONG),
+                        Received::Frames => break,
+                        Received::End => return bursts,
+                    }
                 }
                 bursts.push(frames);
             }
         };
         let whole = bursts(CaptureFile::from_reader("whole", Cursor::new(file.clone()), None).unwrap());
-        let trickled = bursts(CaptureFile::from_reader("slow", Trickle(Cursor::new(file)), None).unwrap());
+        let trickled = bursts(CaptureFile::from_reader("slow", Trickle(1, Cursor::new(file.clone())), None).unwrap());
+        let in_bits = bursts(CaptureFile::in_pieces_of(50, "bits", Cursor::new(file), None).unwrap());
         assert_eq!(whole, [64, 64, 64, 8, 1, 1]);
-        assert_eq!(trickled, whole);
+        assert_eq!((trickled, in_bits), (whole.clone(), whole));
+    }
+
+    #[test]
+    fn records_and_blocks_longer_than_a_piece_are_shown_whole() {
+        let long: Vec<u8> = (0..10_000u32).map(|n| n.to_le_bytes()[0]).collect();
+        let records: Vec<(u32, u32, &[u8])> = vec![(1, 0, &[1; 60]), (2, 0, &long), (3, 0, &[3; 60]), (4, 0, &long)];
+        let wanted: Vec<_> = records.iter().map(|&(.., octets)| octets.to_vec()).collect();
+        let comment = block(0x0000_0bad, &long);
+        let pcapng: Vec<u8> = records.iter().fold(section(), |file, &(s, _, octets)| {
+            let length = u32::try_from(octets.len()).unwrap();
+            let packet = [words(&[0, 0, s, length, length]), octets.to_vec()].concat();
+            [file, comment.clone(), block(6, &packet)].concat()
+        });
+        for file in [pcap(false, false, &records), pcapng] {
+            let (shown, error) = read_in_pieces_of(256, Cursor::new(file));
+            assert!(error.is_none(), "{error:?}");
+            assert_eq!(shown.into_iter().map(|(octets, ..)| octets).collect::<Vec<_>>(), wanted);
+        }
+    }
+
+    #[test]
+    fn a_pipe_shows_what_it_has_at_once_and_nothing_twice() {
+        let file = pcap(false, false, &[(1, 0, &[1; 60]), (2, 0, &[2; 60])]);
+        let (pipe, end) = pipe_with(&file[..150]);
+        let mut source = CaptureFile::from_reader("pipe", end, None).unwrap();
+        source.wait(LONG);
+        let mut shown = Vec::new();
+        let mut receive =
+            |source: &mut CaptureFile| source.receive(&mut |frame: Frame<'_>| shown.push(frame.octets[0])).unwrap();
+        assert_eq!(receive(&mut source), Received::Nothing, "the burst may go on");
+        pipe.send(Ok(file[150..].to_vec())).unwrap();
+        source.wait(LONG);
+        assert_eq!(receive(&mut source), Received::Frames, "it spans more than a burst");
+        assert_eq!(receive(&mut source), Received::Nothing);
+        drop(pipe);
+        source.wait(LONG);
+        assert_eq!((receive(&mut source), receive(&mut source)), (Received::Frames, Received::End));
+        assert_eq!(shown, [1, 2]);
+        assert_eq!(source.progress().load(Ordering::Relaxed), file.len() as u64);
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_read_any_further_is_shown_up_to_there() {
+        let file = pcap(false, false, &[(1, 0, &[1; 60]), (2, 0, &[2; 60])]);
+        let (pipe, end) = pipe_with(&file[..150]);
+        pipe.send(Err(io::Error::from(io::ErrorKind::Interrupted))).unwrap();
+        pipe.send(Err(io::Error::other("a bad sector"))).unwrap();
+        let (shown, error) = show_all(CaptureFile::from_reader("bad", end, None).unwrap());
+        assert_eq!(shown.len(), 1);
+        let error = error.unwrap().to_string();
+        assert!(error.contains("bad: damaged at octet 100: the file cannot be read any further"), "{error}");
+    }
+
+    #[test]
+    fn a_source_that_is_dropped_in_the_middle_ends_its_reader() {
+        let records: Vec<_> = (0..1_000).map(|s| (s, 0, &[0u8; 60][..])).collect();
+        let file = pcap(false, false, &records);
+        /// Says when the reader lets go of its file.
+        struct Told(Cursor<Vec<u8>>, mpsc::SyncSender<()>);
+        impl Read for Told {
+            fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+                self.0.read(into)
+            }
+        }
+        impl Drop for Told {
+            fn drop(&mut self) {
+                let _ = self.1.send(());
+            }
+        }
+        for received in [false, true] {
+            let (dropped, told) = mpsc::sync_channel(1);
+            let reader = Told(Cursor::new(file.clone()), dropped);
+            let mut source = CaptureFile::in_pieces_of(200, "dropped", reader, None).unwrap();
+            if received {
+                source.wait(LONG);
+                source.receive(&mut |_: Frame<'_>| ()).unwrap();
+            }
+            drop(source);
+            told.recv_timeout(LONG).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_reader_that_dies_is_no_end_of_the_file() {
+        struct Deadly(Cursor<Vec<u8>>);
+        impl Read for Deadly {
+            fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+                match self.0.read(into)? {
+                    0 => std::panic::resume_unwind(Box::new("of what nobody thought of")),
+                    octets => Ok(octets),
+                }
+            }
+        }
+        let file = pcap(false, false, &[(1, 0, &[1; 60])]);
+        let (shown, error) = read_in_pieces_of(1 << 20, Deadly(Cursor::new(file)));
+        assert_eq!(shown.len(), 1);
+        assert!(error.unwrap().to_string().contains("test: its reader died"));
     }
 
     proptest! {
+        /// Whatever the pieces, wherever they cut records, however little a read() gives: the same frames, and the same damage.
+        #[test]
+        fn what_a_file_shows_does_not_depend_on_how_it_is_read(
+            lengths in vec(0usize..120, 0..40),
+            pcapng: bool,
+            piece_octets in 1usize..300,
+            at_a_time in 1usize..300,
+            missing in 0usize..50,
+        ) {
+            let frames: Vec<Vec<u8>> = lengths.iter().map(|&octets| vec![u8::try_from(octets).unwrap(); octets]).collect();
+            let mut file = if pcapng {
+                frames.iter().fold(section(), |file, octets| {
+                    let length = u32::try_from(octets.len()).unwrap();
+                    let packet = [words(&[0, 0, 7, length, length]), octets.clone()].concat();
+                    [file, block(6, &packet), block(5, &[0; 20])].concat()
+                })
+            } else {
+                pcap(false, false, &frames.iter().map(|octets| (1, 0, &octets[..])).collect::<Vec<_>>())
+            };
+            file.truncate((file.len() - missing.min(file.len())).max(24));
+            let (shown, error) = read(&file);
+            prop_assert!(missing > 0 || (shown.len() == frames.len() && error.is_none()));
+            let (again, error_again) = read_in_pieces_of(piece_octets, Trickle(at_a_time, Cursor::new(file)));
+            prop_assert_eq!(again, shown);
+            prop_assert_eq!(error_again.map(|error| error.to_string()), error.map(|error| error.to_string()));
+        }
+
         #[test]
         fn no_file_panics(mut file in vec(any::<u8>(), 0..300), magic in 0usize..4) {
             let magics: [&[u8]; 4] = [&[], &[0xd4, 0xc3, 0xb2, 0xa1, 2, 0, 4, 0], &[0xa1, 0xb2, 0x3c, 0x4d], &[

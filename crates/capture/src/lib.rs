@@ -25,6 +25,22 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 /// The most frames that one call of [`Source::receive`] shows.
 pub const BURST_MAX: usize = 64;
 
+/// Headers are asked for this many frames ahead of the one that is shown.
+const PREFETCH_AHEAD: usize = 8;
+
+/// Asks for the cache line that a frame's headers begin in.
+#[inline(always)]
+fn prefetch(frame: &[u8]) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: prefetching reads nothing architecturally and faults on no address.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(frame.as_ptr().cast()) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = frame;
+}
+
 /// One frame, where the source has it.
 #[derive(Clone, Copy, Debug)]
 pub struct Frame<'a> {

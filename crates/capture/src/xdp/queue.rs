@@ -8,7 +8,9 @@
 use super::{Mode, XdpConfig, errno, in_one_line, socket_options};
 use crate::filter::Matcher;
 use crate::interface::Refused;
-use crate::{BURST_MAX, CaptureError, Filter, Frame, Interface, Received, Source, SourceCounters};
+use crate::{
+    BURST_MAX, CaptureError, Filter, Frame, Interface, PREFETCH_AHEAD, Received, Source, SourceCounters, prefetch,
+};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::fmt;
 use std::io;
@@ -86,8 +88,6 @@ impl fmt::Display for QueueReport {
 /// How often and how far apart binding is tried while the queue is still being released: 36 ms was the longest ever seen.
 const BUSY_RETRIES: u32 = 100;
 const BUSY_PAUSE: Duration = Duration::from_millis(5);
-/// Headers are asked for this many frames ahead.
-const PREFETCH_AHEAD: usize = 8;
 /// While frames trickle in, the reader looks again after this long instead of being woken for each: at 60 Mpps the default
 /// ring would not be full by then.
 const NAP: Duration = Duration::from_micros(500);
@@ -249,11 +249,11 @@ impl Source for XdpQueue {
         // SAFETY: the receive ring belongs to the UMEM that the descriptors are used with.
         let count = unsafe { self.rings.rx.consume(&mut self.burst[..]) };
         for descriptor in &self.burst[..count.min(PREFETCH_AHEAD)] {
-            prefetch(&self.rings.umem, descriptor);
+            prefetch_headers(&self.rings.umem, descriptor);
         }
         for index in 0..count {
             if let Some(ahead) = self.burst[..count].get(index + PREFETCH_AHEAD) {
-                prefetch(&self.rings.umem, ahead);
+                prefetch_headers(&self.rings.umem, ahead);
             }
             self.show(self.burst[index], each)?;
         }
@@ -423,17 +423,10 @@ fn bind_once(interface: &Interface, queue: u32, layout: &Layout<'_>, flags: Bind
     Ok(Bound { rings: Rings { rx, fill, _unused: (tx, completion), umem }, frames, huge_pages })
 }
 
-/// Asks for the cache line that a frame's headers begin in.
+/// Asks for a frame's headers.
 #[inline(always)]
-fn prefetch(umem: &Umem, descriptor: &FrameDesc) {
+fn prefetch_headers(umem: &Umem, descriptor: &FrameDesc) {
     // SAFETY: the descriptor came from this UMEM's receive ring and has not been given back.
     let data = unsafe { umem.data(descriptor) };
-    #[cfg(target_arch = "x86_64")]
-    {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        // SAFETY: prefetching reads nothing architecturally and faults on no address.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(data.contents().as_ptr().cast()) };
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = data;
+    prefetch(data.contents());
 }
