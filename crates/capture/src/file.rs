@@ -136,7 +136,7 @@ impl CaptureFile {
         let arrived = self.arrived.take().map_or_else(|| self.readings.try_recv(), Ok);
         match arrived {
             Ok(Reading::Piece(piece)) => {
-                piece.places.iter().take(PREFETCH_AHEAD).for_each(|place| prefetch(piece.frame(place).octets));
+                piece.places.iter().take(PREFETCH_AHEAD).for_each(|place| prefetch(piece.frame(place).octets.as_ptr()));
                 (self.piece, self.next) = (Some(piece), 0);
                 Ok(Received::Frames)
             }
@@ -173,7 +173,7 @@ impl Source for CaptureFile {
                 break;
             }
             if let Some(ahead) = piece.places.get(self.next + PREFETCH_AHEAD) {
-                prefetch(piece.frame(ahead).octets);
+                prefetch(piece.frame(ahead).octets.as_ptr());
             }
             self.next += 1;
             self.burst.frames += 1;
@@ -237,6 +237,7 @@ fn describe(head: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::CaptureTime;
     use proptest::collection::vec;
     use proptest::prelude::*;
     use std::io::Cursor;
@@ -288,7 +289,8 @@ mod tests {
         let mut shown = Vec::new();
         loop {
             let received = source.receive(&mut |frame: Frame<'_>| {
-                shown.push((frame.octets.to_vec(), frame.wire_octets, frame.link, frame.captured_ns.unwrap()));
+                let CaptureTime::Wall(captured_ns) = frame.captured else { panic!("a frame without a time") };
+                shown.push((frame.octets.to_vec(), frame.wire_octets, frame.link, captured_ns));
             });
             match received {
                 Ok(Received::End) => return (shown, None),

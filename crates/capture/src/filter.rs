@@ -78,7 +78,12 @@ mod tests {
     use super::*;
 
     fn frame(octets: &[u8], link: u16) -> Frame<'_> {
-        Frame { octets, wire_octets: u32::try_from(octets.len()).unwrap(), link, captured_ns: None }
+        Frame {
+            octets,
+            wire_octets: u32::try_from(octets.len()).unwrap(),
+            link,
+            captured: crate::CaptureTime::OfTheTurn,
+        }
     }
 
     #[test]

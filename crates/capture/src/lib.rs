@@ -28,19 +28,6 @@ pub const BURST_MAX: usize = 64;
 /// Headers are asked for this many frames ahead of the one that is shown.
 const PREFETCH_AHEAD: usize = 8;
 
-/// Asks for the cache line that a frame's headers begin in.
-#[inline(always)]
-fn prefetch(frame: &[u8]) {
-    #[cfg(target_arch = "x86_64")]
-    {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        // SAFETY: prefetching reads nothing architecturally and faults on no address.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(frame.as_ptr().cast()) };
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = frame;
-}
-
 /// One frame, where the source has it.
 #[derive(Clone, Copy, Debug)]
 pub struct Frame<'a> {
@@ -50,8 +37,19 @@ pub struct Frame<'a> {
     pub wire_octets: u32,
     /// The LINKTYPE number of its link layer.
     pub link: u16,
-    /// When it was captured, in ns since 1970; none where only the moment of receiving it is known.
-    pub captured_ns: Option<u64>,
+    /// When it was captured.
+    pub captured: CaptureTime,
+}
+
+/// When a frame was captured.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum CaptureTime {
+    /// As late as it was received: nobody noted a time.
+    OfTheTurn,
+    /// In ns since 1970.
+    Wall(u64),
+    /// In ns of CLOCK_MONOTONIC.
+    Monotonic(u64),
 }
 
 /// What one call of [`Source::receive`] came to.
@@ -235,4 +233,17 @@ pub enum CaptureError {
         /// What failed, why, and what to do.
         what: String,
     },
+}
+
+/// Asks for the cache line at an address, ahead of its use.
+#[inline(always)]
+fn prefetch<T>(address: *const T) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: prefetching reads nothing architecturally and faults on no address.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = address;
 }

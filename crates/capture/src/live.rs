@@ -1,7 +1,7 @@
 //! Live captures through libpcap: they look on, see both directions and take nothing from the host.
 
 use crate::sampling::Sampler;
-use crate::{BURST_MAX, CaptureError, Dropped, Filter, Frame, Received, Sampling, Source, SourceCounters};
+use crate::{BURST_MAX, CaptureError, CaptureTime, Dropped, Filter, Frame, Received, Sampling, Source, SourceCounters};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use pcap::{Active, Capture, Stat};
 use std::collections::hash_map::RandomState;
@@ -93,11 +93,14 @@ impl Source for LiveCapture {
             }
             // With nanosecond precision tv_usec holds nanoseconds.
             let (s, ns) = (packet.header.ts.tv_sec, packet.header.ts.tv_usec);
-            let captured_ns = u64::try_from(s).ok().zip(u64::try_from(ns).ok()).map(|(s, ns)| s * 1_000_000_000 + ns);
+            let captured = match (u64::try_from(s), u64::try_from(ns)) {
+                (Ok(s), Ok(ns)) => CaptureTime::Wall(s * 1_000_000_000 + ns),
+                _ => CaptureTime::OfTheTurn,
+            };
             self.down = false;
             self.counters.received += 1;
             self.counters.received_octets += u64::from(packet.header.len);
-            each(Frame { octets: packet.data, wire_octets: packet.header.len, link: self.link, captured_ns });
+            each(Frame { octets: packet.data, wire_octets: packet.header.len, link: self.link, captured });
         }
         Ok(Received::Frames)
     }

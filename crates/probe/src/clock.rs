@@ -5,7 +5,7 @@
 //! time is paired with uptime only where a header is written, so a step of the wall clock changes no First or Last.
 
 use nix::time::{ClockId, clock_gettime};
-use xdprobe_capture::Frame;
+use xdprobe_capture::{CaptureTime, Frame};
 use xdprobe_export::Moment;
 
 const NS_PER_MS: u64 = 1_000_000;
@@ -76,7 +76,11 @@ impl Clock for LiveClock {
     fn uptime_of(&mut self, frame: &Frame<'_>) -> u64 {
         /// A buffered frame is a little older than the turn that receives it; one that claims more is on another clock.
         const AGE_NS_MAX: u64 = 1_000_000_000;
-        let age_ns = frame.captured_ns.map_or(0, |captured_ns| self.wall_ns.saturating_sub(captured_ns));
+        let age_ns = match frame.captured {
+            CaptureTime::OfTheTurn => 0,
+            CaptureTime::Wall(ns) => self.wall_ns.saturating_sub(ns),
+            CaptureTime::Monotonic(ns) => self.monotonic_ns.saturating_sub(ns),
+        };
         let age_ns = if age_ns <= AGE_NS_MAX { age_ns } else { 0 };
         self.latest_ms = self.latest_ms.max(self.uptime_ns().saturating_sub(age_ns) / NS_PER_MS);
         self.latest_ms
@@ -105,8 +109,11 @@ impl Clock for CaptureClock {
 
     #[inline]
     fn uptime_of(&mut self, frame: &Frame<'_>) -> u64 {
-        let captured_ms = frame.captured_ns.map_or(0, |captured_ns| captured_ns / NS_PER_MS);
-        let captured_ms = i64::try_from(captured_ms).unwrap_or(i64::MAX);
+        let captured_ms = match frame.captured {
+            CaptureTime::Wall(ns) => i64::try_from(ns / NS_PER_MS).unwrap_or(i64::MAX),
+            // No frame of a file is without a time of its own.
+            CaptureTime::OfTheTurn | CaptureTime::Monotonic(_) => 0,
+        };
         let epoch_ms = *self.epoch_unix_ms.get_or_insert(captured_ms);
         let latest_ms = i64::try_from(self.latest_ms).unwrap_or(i64::MAX);
         let uptime_ms = captured_ms.saturating_sub(epoch_ms);
@@ -128,8 +135,8 @@ fn read_ns(clock: ClockId) -> u64 {
 mod tests {
     use super::*;
 
-    fn frame(captured_ns: Option<u64>) -> Frame<'static> {
-        Frame { octets: &[], wire_octets: 0, link: 1, captured_ns }
+    fn frame(captured: CaptureTime) -> Frame<'static> {
+        Frame { octets: &[], wire_octets: 0, link: 1, captured }
     }
 
     fn capture_times(seconds: &[f64]) -> Vec<(u64, u64)> {
@@ -137,7 +144,7 @@ mod tests {
         let times = seconds.iter().map(|s| {
             #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "small and positive")]
             let captured_ns = (s * 1e9) as u64;
-            let uptime_ms = clock.uptime_of(&frame(Some(captured_ns)));
+            let uptime_ms = clock.uptime_of(&frame(CaptureTime::Wall(captured_ns)));
             let moment = clock.read();
             assert_eq!(moment.uptime_ms, uptime_ms);
             (uptime_ms, moment.unix_ns / NS_PER_MS)
@@ -170,11 +177,13 @@ mod tests {
     fn live_frames_are_timed_by_their_age_and_never_back() {
         let mut clock = LiveClock { started_ns: 0, ..LiveClock::start() };
         (clock.monotonic_ns, clock.wall_ns) = (5_000_000_000, 90_000_000_000);
-        assert_eq!(clock.uptime_of(&frame(Some(89_980_000_000))), 4_980);
-        assert_eq!(clock.uptime_of(&frame(Some(89_970_000_000))), 4_980, "out of order");
-        assert_eq!(clock.uptime_of(&frame(None)), 5_000);
-        assert_eq!(clock.uptime_of(&frame(Some(1))), 5_000, "on another clock");
-        assert_eq!(clock.uptime_of(&frame(Some(95_000_000_000))), 5_000, "from the future");
+        assert_eq!(clock.uptime_of(&frame(CaptureTime::Wall(89_980_000_000))), 4_980);
+        assert_eq!(clock.uptime_of(&frame(CaptureTime::Wall(89_970_000_000))), 4_980, "out of order");
+        assert_eq!(clock.uptime_of(&frame(CaptureTime::OfTheTurn)), 5_000);
+        assert_eq!(clock.uptime_of(&frame(CaptureTime::Wall(1))), 5_000, "on another clock");
+        assert_eq!(clock.uptime_of(&frame(CaptureTime::Wall(95_000_000_000))), 5_000, "from the future");
+        clock.monotonic_ns = 5_100_000_000;
+        assert_eq!(clock.uptime_of(&frame(CaptureTime::Monotonic(5_060_000_000))), 5_060);
     }
 
     /// In ns.
@@ -188,12 +197,12 @@ mod tests {
         for wall_ns in [99 * HOUR, 101 * HOUR] {
             let mut clock = LiveClock { started_ns: 0, ..LiveClock::start() };
             let before = clock.tell(10 * SECOND, 100 * HOUR);
-            assert_eq!(clock.uptime_of(&frame(Some(100 * HOUR - SECOND / 10))), 9_900);
+            assert_eq!(clock.uptime_of(&frame(CaptureTime::Wall(100 * HOUR - SECOND / 10))), 9_900);
             let after = clock.tell(11 * SECOND, wall_ns);
             assert_eq!((before.uptime_ms, after.uptime_ms, after.unix_ns), (10_000, 11_000, wall_ns));
             // A frame from before the step is on another clock: it came now, and not before those that were seen.
-            assert_eq!(clock.uptime_of(&frame(Some(100 * HOUR + SECOND / 2))), 11_000);
-            assert_eq!(clock.uptime_of(&frame(Some(wall_ns - SECOND / 10))), 11_000);
+            assert_eq!(clock.uptime_of(&frame(CaptureTime::Wall(100 * HOUR + SECOND / 2))), 11_000);
+            assert_eq!(clock.uptime_of(&frame(CaptureTime::Wall(wall_ns - SECOND / 10))), 11_000);
         }
     }
 
@@ -223,7 +232,7 @@ mod tests {
             let wire_octets = u32::try_from(octets.len()).unwrap();
             self.counters.received += 1;
             self.counters.received_octets += u64::from(wire_octets);
-            each(Frame { octets: &octets, wire_octets, link: 101, captured_ns: None });
+            each(Frame { octets: &octets, wire_octets, link: 101, captured: CaptureTime::OfTheTurn });
             Ok(Received::Frames)
         }
 

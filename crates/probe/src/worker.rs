@@ -231,12 +231,14 @@ impl<S: Source, C: Clock> Worker<S, C> {
         }
         let now = if C::DRIVEN_BY_FRAMES { self.let_time_pass() } else { before };
         self.metered = now;
+        // What waited while the reader slept came before that which fell due meanwhile.
+        let passed_ms = self.arrivals.last().map_or(now.uptime_ms, |latest| latest.at_ms);
         self.outbox.begin_turn(now);
         self.cache.observe(&mut self.arrivals, &mut self.outbox);
         self.arrivals.clear();
         // In a file the clock waits for whoever expires; on a live interface the next burst does not.
         let sets_max = if C::DRIVEN_BY_FRAMES { usize::MAX } else { EXPIRE_SETS_MAX };
-        let expired_all = self.cache.expire(now.uptime_ms, sets_max, &mut self.outbox);
+        let expired_all = self.cache.expire(passed_ms, sets_max, &mut self.outbox);
         Ok(Turn { received: received?, expired_all, now_ms: now.uptime_ms })
     }
 
@@ -333,6 +335,7 @@ mod tests {
     use super::*;
     use crate::hand_over::{Patience, channels};
     use std::net::{Ipv4Addr, SocketAddr};
+    use xdprobe_capture::CaptureTime;
     use xdprobe_flow::{Backing, CacheConfig, Timeouts};
     use xdprobe_lab::frames::{Ethernet, fragments, udp};
 
@@ -350,7 +353,7 @@ mod tests {
                 self.next = (self.next + 1) % self.frames.len();
                 self.counters.received += 1;
                 let wire_octets = u32::try_from(octets.len()).unwrap_or(0);
-                each(Frame { octets, wire_octets, link: 1, captured_ns: None });
+                each(Frame { octets, wire_octets, link: 1, captured: CaptureTime::OfTheTurn });
             }
             Ok(Received::Frames)
         }

@@ -387,6 +387,41 @@ fn a_million_resident_flows_are_exported_at_the_stop() {
 }
 
 #[test]
+fn what_comes_while_the_reader_rests_is_timed_by_when_it_came() {
+    if !are_met(&TOOLS) {
+        return;
+    }
+    let wire = wire(VethOptions::default());
+    let collector =
+        wire.run(|| Collector::bind(SocketAddr::from(([127, 0, 0, 1], 0)), Keep::Records).unwrap()).unwrap();
+    let probe = Probe::start(&wire, &line(&[&collector.address().to_string()]));
+    let sent = send(&wire, &Options { flows: 1_000, rate: Some(2_000), ..traffic(1_000) });
+    assert_all_exported(&probe.stop(), &[sent]);
+    let received = collector.stop().unwrap();
+    let mut first: Vec<_> = received.list.iter().map(|record| record.first_ms.get()).collect();
+    first.sort_unstable();
+    first.dedup();
+    // Two packets a millisecond; the ends of rests alone would give ten times or so.
+    assert!(first.len() > 100, "{} different times: {first:?}", first.len());
+}
+
+#[test]
+fn the_bell_wakes_a_resting_reader_before_its_ring_is_full() {
+    if !are_met(&TOOLS) {
+        return;
+    }
+    let wire = wire(VethOptions::default());
+    let probe = Probe::start(&wire, &["-i", "tap0", "--flows-per-queue", "10000", "--ring", "512"]);
+    // The ring is full after 5 ms, and rests would end after 50 ms.
+    let sent = send(&wire, &Options { rate: Some(100_000), ..traffic(100_000) });
+    let ledger = probe.stop();
+    assert_balanced(&ledger);
+    assert_eq!(count(&ledger, "offered.packets"), sent.packets);
+    // Not all: the core may be taken away for longer than that.
+    assert!(count(&ledger, "received.packets") > sent.packets / 2, "{ledger:#}");
+}
+
+#[test]
 fn busy_polling_receives_as_well() {
     if !are_met(&TOOLS) {
         return;

@@ -4,7 +4,7 @@
 //! to the front of the next; nothing else is copied. A pipe that has little gives a piece with little in it, at once.
 
 use super::section::Section;
-use crate::{CaptureError, Frame};
+use crate::{CaptureError, CaptureTime, Frame};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bounded};
 use pcap_parser::nom::Offset;
 use std::io::{self, ErrorKind, Read};
@@ -47,7 +47,10 @@ impl Place {
     #[expect(clippy::cast_possible_truncation, reason = "a piece grows to 256 MiB at the most")]
     fn of(frame: &Frame<'_>, octets: &[u8]) -> Self {
         Self {
-            captured_ns: frame.captured_ns.unwrap_or(0),
+            captured_ns: match frame.captured {
+                CaptureTime::Wall(captured_ns) => captured_ns,
+                CaptureTime::OfTheTurn | CaptureTime::Monotonic(_) => 0,
+            },
             at: octets.offset(frame.octets) as u32,
             octets: frame.octets.len() as u32,
             wire_octets: frame.wire_octets,
@@ -67,7 +70,7 @@ impl Piece {
     pub fn frame(&self, place: &Place) -> Frame<'_> {
         let Place { captured_ns, at, octets, wire_octets, link } = *place;
         let octets = &self.octets[at as usize..][..octets as usize];
-        Frame { octets, wire_octets, link, captured_ns: Some(captured_ns) }
+        Frame { octets, wire_octets, link, captured: CaptureTime::Wall(captured_ns) }
     }
 
     /// Where in the file its last whole record ends.

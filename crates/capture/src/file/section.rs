@@ -1,6 +1,6 @@
 //! What the records and blocks of a capture file say: how the next ones are read, and the frames that they hold.
 
-use crate::Frame;
+use crate::{CaptureTime, Frame};
 use pcap_parser::nom::{Err as Unparsed, IResult, Offset};
 use pcap_parser::{
     Block, InterfaceDescriptionBlock, LegacyPcapBlock, PcapError, PcapHeader, UnknownBlock, parse_block_be,
@@ -156,7 +156,7 @@ impl FileInterface {
     fn frame(self, octets: &[u8], wire_octets: u32, captured_ns: u64) -> Frame<'_> {
         // Some writers left the length on the wire smaller than what they captured; what is there was on the wire.
         let wire_octets = wire_octets.max(u32::try_from(octets.len()).unwrap_or(u32::MAX));
-        Frame { octets, wire_octets, link: self.link, captured_ns: Some(captured_ns) }
+        Frame { octets, wire_octets, link: self.link, captured: CaptureTime::Wall(captured_ns) }
     }
 }
 

@@ -7,6 +7,7 @@
 //! that nobody could read.
 
 mod queue;
+mod rest;
 mod socket_options;
 
 pub use queue::{QueueReport, XdpQueue};
@@ -18,6 +19,7 @@ use aya::maps::{MapData, PerCpuArray, XskMap};
 use aya::programs::links::FdLink;
 use aya::programs::{ProgramError, Xdp, xdp::XdpMode};
 use aya::{Ebpf, EbpfLoader};
+use rest::Rests;
 use std::fmt;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
@@ -67,6 +69,7 @@ pub struct XdpInterface {
     /// Frames of more than one buffer are let through.
     frags: bool,
     sockets: Mutex<XskMap<MapData>>,
+    rests: Rests,
     opened: Mutex<Vec<Opened>>,
     counters: PerCpuArray<MapData, u64>,
     driver_drops_before: u64,
@@ -183,6 +186,8 @@ impl XdpInterface {
         let sockets = program.take_map("sockets").and_then(|map| XskMap::try_from(map).ok()).ok_or_else(no_map)?;
         let counters =
             program.take_map("counters").and_then(|map| PerCpuArray::try_from(map).ok()).ok_or_else(no_map)?;
+        let (rests, bells) = program.take_map("rests").zip(program.take_map("bells")).ok_or_else(no_map)?;
+        let rests = Rests::new(rests, bells).map_err(&failed)?;
         let mut this = Self {
             driver_drops_before,
             driver_drops: AtomicU64::new(0),
@@ -193,6 +198,7 @@ impl XdpInterface {
             in_driver,
             frags,
             sockets: Mutex::new(sockets),
+            rests,
             opened: Mutex::default(),
             counters,
             tunables: Vec::new(),
@@ -219,7 +225,8 @@ impl XdpInterface {
         if queue >= *queue_count {
             return Err(failed(format!("it has {queue_count} queues, 0 to {}", queue_count - 1)));
         }
-        let opened = XdpQueue::open(&self.interface, queue, &self.config, self.in_driver, self.frags)?;
+        let sleeper = self.rests.sleeper(queue, self.config.ring_entries).map_err(&failed)?;
+        let opened = XdpQueue::open(&self.interface, queue, &self.config, self.in_driver, self.frags, sleeper)?;
         let socket = opened.share_socket().map_err(|error| failed(error.to_string()))?;
         let entry = Opened { queue, report: opened.report(), socket };
         self.opened.lock().unwrap_or_else(PoisonError::into_inner).push(entry);
@@ -319,6 +326,8 @@ fn load(queue_count: u32, sampling: Sampling) -> Result<Ebpf, String> {
     let random = u32::from(sampling.mode == SamplingMode::Random);
     let loaded = EbpfLoader::new()
         .map_max_entries("sockets", queue_count)
+        .map_max_entries("rests", queue_count)
+        .map_max_entries("bells", queue_count)
         .override_global("sampling_interval", &interval, true)
         .override_global("sampling_random", &random, true)
         .load(&OBJECT.0);

@@ -5,13 +5,13 @@
 //! used, at the next turn. The fill ring has twice as many entries as there are frames, so that this is rare; since producing
 //! is all or nothing, a frame whose return failed would otherwise be gone for good.
 
+use super::rest::{Sleeper, Slept};
 use super::{Mode, XdpConfig, errno, in_one_line, socket_options};
 use crate::filter::Matcher;
 use crate::interface::Refused;
 use crate::{
     BURST_MAX, CaptureError, Filter, Frame, Interface, PREFETCH_AHEAD, Received, Source, SourceCounters, prefetch,
 };
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::fmt;
 use std::io;
 use std::num::NonZeroU32;
@@ -34,8 +34,9 @@ pub struct XdpQueue {
     /// The first buffer of a frame whose last one has not come yet, and the octets so far.
     unfinished: Option<(FrameDesc, u32)>,
     state: State,
-    /// Waits in a row that nothing came of.
-    fruitless_waits: u32,
+    sleeper: Sleeper,
+    /// Frames taken when it last slept.
+    taken_before: u64,
     counters: SourceCounters,
 }
 
@@ -88,11 +89,6 @@ impl fmt::Display for QueueReport {
 /// How often and how far apart binding is tried while the queue is still being released: 36 ms was the longest ever seen.
 const BUSY_RETRIES: u32 = 100;
 const BUSY_PAUSE: Duration = Duration::from_millis(5);
-/// While frames trickle in, the reader looks again after this long instead of being woken for each: at 60 Mpps the default
-/// ring would not be full by then.
-const NAP: Duration = Duration::from_micros(500);
-/// Naps in a row without a frame before it sleeps until it is woken.
-const NAPS_MAX: u32 = 4;
 
 impl XdpQueue {
     pub(super) fn open(
@@ -101,6 +97,7 @@ impl XdpQueue {
         config: &XdpConfig,
         in_driver: bool,
         frags: bool,
+        sleeper: Sleeper,
     ) -> Result<Self, CaptureError> {
         let failed = |what: String| CaptureError::Xdp {
             interface: interface.name.clone(),
@@ -143,7 +140,8 @@ impl XdpQueue {
             idle: bound.frames,
             unfinished: None,
             state: State::Running,
-            fruitless_waits: 0,
+            sleeper,
+            taken_before: 0,
             counters: SourceCounters::default(),
         };
         opened.fill();
@@ -207,6 +205,15 @@ impl XdpQueue {
         self.state = state;
     }
 
+    /// Asks for the cache line that a frame's headers begin in, and for that of its time.
+    #[inline(always)]
+    fn prefetch(&self, descriptor: &FrameDesc) {
+        // SAFETY: the descriptor came from this UMEM's receive ring and has not been given back.
+        let octets = unsafe { self.rings.umem.data(descriptor) }.contents();
+        prefetch(octets.as_ptr());
+        self.sleeper.prefetch_time_of(octets);
+    }
+
     /// Shows the frame that `descriptor` completes, if it does complete one.
     #[inline]
     fn show(&mut self, descriptor: FrameDesc, each: &mut impl FnMut(Frame<'_>)) -> Result<(), CaptureError> {
@@ -227,7 +234,8 @@ impl XdpQueue {
         // alone, and nobody writes to it here.
         let data = unsafe { self.rings.umem.data(&first) };
         // AF_XDP sockets are bound to Ethernet devices: LINKTYPE_ETHERNET.
-        let frame = Frame { octets: data.contents(), wire_octets, link: 1, captured_ns: None };
+        let octets = data.contents();
+        let frame = Frame { octets, wire_octets, link: 1, captured: self.sleeper.time_of(octets) };
         let wanted = self.filter.as_mut().map_or(Ok(true), |filter| filter.wants(&frame))?;
         if wanted {
             self.counters.received += 1;
@@ -249,11 +257,11 @@ impl Source for XdpQueue {
         // SAFETY: the receive ring belongs to the UMEM that the descriptors are used with.
         let count = unsafe { self.rings.rx.consume(&mut self.burst[..]) };
         for descriptor in &self.burst[..count.min(PREFETCH_AHEAD)] {
-            prefetch_headers(&self.rings.umem, descriptor);
+            self.prefetch(descriptor);
         }
         for index in 0..count {
             if let Some(ahead) = self.burst[..count].get(index + PREFETCH_AHEAD) {
-                prefetch_headers(&self.rings.umem, ahead);
+                self.prefetch(ahead);
             }
             self.show(self.burst[index], each)?;
         }
@@ -264,10 +272,10 @@ impl Source for XdpQueue {
             self.kick();
         }
         if count == 0 {
+            self.sleeper.all_is_taken();
             let gone = self.state == State::Gone;
             return if gone { Err(CaptureError::Gone(self.interface.clone())) } else { Ok(Received::Nothing) };
         }
-        self.fruitless_waits = 0;
         if self.state == State::Down {
             self.enter(State::Running);
         }
@@ -278,19 +286,14 @@ impl Source for XdpQueue {
         if self.busy_poll {
             return;
         }
-        self.fruitless_waits += 1;
-        if self.fruitless_waits <= NAPS_MAX && self.state == State::Running {
-            std::thread::sleep(NAP.min(timeout));
-            return;
-        }
         // SAFETY: the socket lives as long as `self`.
         let socket = unsafe { BorrowedFd::borrow_raw(self.socket_fd()) };
-        let timeout = PollTimeout::try_from(timeout).unwrap_or(PollTimeout::MAX);
-        let woken = poll(&mut [PollFd::new(socket, PollFlags::POLLIN)], timeout);
-        // poll() does not tell of a link that went down or a device that went away; a kick does.
-        if woken != Ok(1) {
+        let taken = self.counters.taken();
+        // Neither bell nor socket tells of a link that went down or a device that went away; a kick does.
+        if self.sleeper.sleep(taken - self.taken_before, socket, timeout) == Slept::Through {
             self.kick();
         }
+        self.taken_before = taken;
     }
 
     /// What its socket refused is counted by the interface: see [`InterfaceCounters`](super::InterfaceCounters).
@@ -421,12 +424,4 @@ fn bind_once(interface: &Interface, queue: u32, layout: &Layout<'_>, flags: Bind
         .map_err(|error| BindError { errno: errno(&error), what: in_one_line(&error) })?;
     let (fill, completion) = rings.ok_or_else(|| wrong("the kernel gave no fill ring".to_owned()))?;
     Ok(Bound { rings: Rings { rx, fill, _unused: (tx, completion), umem }, frames, huge_pages })
-}
-
-/// Asks for a frame's headers.
-#[inline(always)]
-fn prefetch_headers(umem: &Umem, descriptor: &FrameDesc) {
-    // SAFETY: the descriptor came from this UMEM's receive ring and has not been given back.
-    let data = unsafe { umem.data(descriptor) };
-    prefetch(data.contents());
 }

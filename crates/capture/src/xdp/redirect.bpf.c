@@ -3,8 +3,11 @@
  * Hands each frame to the AF_XDP socket of the queue that it came in on, and counts what becomes of it.
  *
  * A queue without a socket passes its frames on to the host: nothing is taken that nobody reads, and the count shows that
- * somebody changed the number of channels. Of the others, those that are sampled out end here. One map element a counter, with a look-up of its own: two counters in the two
- * branches of an if on one map value make clang compute the offset, which the verifier refuses without CAP_PERFMON.
+ * somebody changed the number of channels. Of the others, those that are sampled out end here. While a queue's reader rests,
+ * each of its frames is stamped with its time, and the frame that fills the rest rings the reader's bell (rest.rs).
+ *
+ * One map element a counter, with a look-up of its own: two counters in the two branches of an if on one map value make clang
+ * compute the offset, which the verifier refuses without CAP_PERFMON.
  */
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
@@ -38,6 +41,39 @@ struct {
 	__type(value, __u32);
 } countdown SEC(".maps");
 
+/* Rest in rest.rs: how many frames its reader still rests for, 0 while it is awake; and which rest this is. */
+struct rest {
+	__u32 frames;
+	__u32 number;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1); /* the queue count, as above */
+	__type(key, __u32);
+	__type(value, struct rest);
+} rests SEC(".maps");
+
+/* Each reader sleeps on a bell of its own. */
+struct bell {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 4096);
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
+	__uint(max_entries, 1); /* the queue count, as above */
+	__type(key, __u32);
+	__array(values, struct bell);
+} bells SEC(".maps");
+
+/* Stamp in rest.rs: stands right before the frame. */
+struct stamp {
+	__u64 monotonic_ns;
+	__u32 rest;
+	__u32 unused;
+};
+
 static __always_inline int is_sampled_out(void)
 {
 	__u32 zero = 0, *left;
@@ -64,6 +100,42 @@ static __always_inline void count(__u32 counter)
 		(*value)++;
 }
 
+/* Not every driver leaves room before its frames for this: those go without. */
+static __always_inline void stamp(struct xdp_md *frame, __u32 rest)
+{
+	struct stamp *stamp;
+
+	if (bpf_xdp_adjust_meta(frame, -(int)sizeof(*stamp)))
+		return;
+	stamp = (void *)(long)frame->data_meta;
+	if ((void *)(stamp + 1) > (void *)(long)frame->data)
+		return;
+	stamp->monotonic_ns = bpf_ktime_get_ns();
+	stamp->rest = rest;
+	stamp->unused = 0;
+}
+
+static __always_inline void tell_reader(struct xdp_md *frame)
+{
+	__u32 queue = frame->rx_queue_index, frames;
+	struct rest *rest = bpf_map_lookup_elem(&rests, &queue);
+	void *bell;
+
+	if (!rest)
+		return;
+	/* Only this queue's driver and its reader write it; where they meet, a bell rings that nobody sleeps on. */
+	frames = *(volatile __u32 *)&rest->frames;
+	if (!frames)
+		return;
+	*(volatile __u32 *)&rest->frames = frames - 1;
+	stamp(frame, *(volatile __u32 *)&rest->number);
+	if (frames > 1)
+		return;
+	bell = bpf_map_lookup_elem(&bells, &queue);
+	if (bell)
+		bpf_ringbuf_output(bell, &queue, sizeof(queue), BPF_RB_FORCE_WAKEUP);
+}
+
 static __always_inline int redirect(struct xdp_md *frame)
 {
 	int action = bpf_redirect_map(&sockets, frame->rx_queue_index, XDP_PASS);
@@ -72,6 +144,8 @@ static __always_inline int redirect(struct xdp_md *frame)
 		count(SAMPLED_OUT);
 		return XDP_DROP;
 	}
+	if (action == XDP_REDIRECT)
+		tell_reader(frame);
 	count(action == XDP_REDIRECT ? REDIRECTED : NO_SOCKET);
 	return action;
 }
