@@ -200,11 +200,9 @@ impl<R: Read> Reader<R> {
     fn find(&mut self, piece: &mut Piece) -> Result<(), CaptureError> {
         let Piece { places, octets, read, whole, .. } = piece;
         let damage = loop {
-            match self.section.next(&octets[*whole..*read]) {
-                Ok(Some((record_octets, frame))) => {
-                    places.extend(frame.map(|frame| Place::of(&frame, octets)));
-                    *whole += record_octets;
-                }
+            let file = &octets[*whole..*read];
+            match self.section.next(file, &mut |frame| places.push(Place::of(&frame, octets))) {
+                Ok(Some(record_octets)) => *whole += record_octets,
                 Ok(None) => return Ok(()),
                 Err(what) => break what,
             }

@@ -62,46 +62,62 @@ impl Section {
         Self { format: Format::Pcapng { big_endian }, interfaces: Vec::new(), snap_octets_max: 0, last_ns: 0 }
     }
 
-    /// The octets of the record or block that `file` begins with, and the frame in it, if it holds one; `Ok(None)` if there is
-    /// no whole one.
+    /// The octets of the record or block that `file` begins with, none if it is not all there; shows the frame in it to `each`,
+    /// if it holds one.
     ///
     /// # Errors
     ///
     /// What is wrong with it.
     #[inline]
-    pub fn next<'a>(&mut self, file: &'a [u8]) -> Result<Option<(usize, Option<Frame<'a>>)>, String> {
-        let parsed = match self.format {
-            Format::Pcap(parse) => parse(file).map(|(rest, record)| (rest, self.frame_of_record(&record).map(Some))),
-            Format::Pcapng { big_endian } => {
-                let parsed = if big_endian { parse_block_be(file) } else { parse_block_le(file) };
-                parsed.map(|(rest, block)| (rest, self.frame_of_block(&block, big_endian)))
-            }
+    pub fn next<'a>(&mut self, file: &'a [u8], each: &mut impl FnMut(Frame<'a>)) -> Result<Option<usize>, String> {
+        // Nothing is returned and copied on the way: a copy of fields that were just written one by one waits for all of them.
+        let unparsed = match self.format {
+            Format::Pcap(parse) => match parse(file) {
+                Ok((rest, ref record)) => {
+                    self.show_record(record, each)?;
+                    return Ok(Some(file.offset(rest)));
+                }
+                Err(unparsed) => unparsed,
+            },
+            Format::Pcapng { big_endian } => match parse_block(file, big_endian) {
+                Ok((rest, ref block)) => {
+                    self.show_block(block, big_endian, each)?;
+                    return Ok(Some(file.offset(rest)));
+                }
+                Err(unparsed) => unparsed,
+            },
         };
-        match parsed {
-            Ok((rest, frame)) => Ok(Some((file.offset(rest), frame?))),
-            Err(Unparsed::Incomplete(_)) => Ok(None),
-            Err(_) => Err("not a record or block".to_owned()),
+        match unparsed {
+            Unparsed::Incomplete(_) => Ok(None),
+            _ => Err("not a record or block".to_owned()),
         }
     }
 
-    fn frame_of_record<'a>(&mut self, record: &LegacyPcapBlock<'a>) -> Result<Frame<'a>, String> {
+    #[inline]
+    fn show_record<'a>(&self, record: &LegacyPcapBlock<'a>, each: &mut impl FnMut(Frame<'a>)) -> Result<(), String> {
         if record.caplen > self.snap_octets_max {
             return Err(format!("a record of {} octets, at most {} allowed", record.caplen, self.snap_octets_max));
         }
         let interface = self.interface(0)?;
         let captured_ns = interface.units.of_record(record.ts_sec, record.ts_usec);
-        Ok(interface.frame(record.data, record.origlen, captured_ns))
+        each(interface.frame(record.data, record.origlen, captured_ns));
+        Ok(())
     }
 
-    fn frame_of_block<'a>(&mut self, block: &Block<'a>, big_endian: bool) -> Result<Option<Frame<'a>>, String> {
+    fn show_block<'a>(
+        &mut self,
+        block: &Block<'a>,
+        big_endian: bool,
+        each: &mut impl FnMut(Frame<'a>),
+    ) -> Result<(), String> {
         let (interface, units, octets, wire_octets) = match block {
             Block::SectionHeader(header) => {
                 *self = Self { last_ns: self.last_ns, ..Self::of_pcapng(header.big_endian()) };
-                return Ok(None);
+                return Ok(());
             }
             Block::InterfaceDescription(description) => {
                 self.interfaces.push(FileInterface::described_by(description)?);
-                return Ok(None);
+                return Ok(());
             }
             Block::EnhancedPacket(packet) => {
                 let units = u64::from(packet.ts_high) << 32 | u64::from(packet.ts_low);
@@ -111,9 +127,9 @@ impl Section {
             Block::SimplePacket(packet) => (0, None, packet.data, packet.origlen),
             Block::Unknown(block) => match ObsoletePacket::in_block(block, big_endian) {
                 Some(packet) => (packet.interface, Some(packet.units), packet.octets, packet.wire_octets),
-                None => return Ok(None),
+                None => return Ok(()),
             },
-            _ => return Ok(None),
+            _ => return Ok(()),
         };
         let interface = self.interface(interface)?;
         let captured_ns = units.map_or(self.last_ns, |units| interface.units.of_count(units));
@@ -125,13 +141,18 @@ impl Section {
         };
         let simple = matches!(block, Block::SimplePacket(_));
         let kept = if simple { usize::try_from(captured).unwrap_or(usize::MAX) } else { octets.len() };
-        Ok(Some(interface.frame(&octets[..octets.len().min(kept)], wire_octets, captured_ns)))
+        each(interface.frame(&octets[..octets.len().min(kept)], wire_octets, captured_ns));
+        Ok(())
     }
 
     fn interface(&self, id: u32) -> Result<FileInterface, String> {
         let found = usize::try_from(id).ok().and_then(|id| self.interfaces.get(id)).copied();
         found.ok_or_else(|| format!("a packet of interface {id}, but {} are described", self.interfaces.len()))
     }
+}
+
+fn parse_block(file: &[u8], big_endian: bool) -> IResult<&[u8], Block<'_>, PcapError<&[u8]>> {
+    if big_endian { parse_block_be(file) } else { parse_block_le(file) }
 }
 
 /// An interface that frames were captured on.
