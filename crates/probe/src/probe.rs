@@ -20,8 +20,9 @@ use crate::snapshot::{Counted, CountedWorker};
 use crate::tables::{PointTable, Reloader, Tables};
 use crate::worker::{ObservationPoint, Worker};
 use anyhow::{Context, anyhow};
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use crossbeam_channel::{Receiver, Sender, bounded, never, select, tick};
 use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
 use std::path::PathBuf;
@@ -173,15 +174,19 @@ impl CapturePlan {
     }
 }
 
-/// The flag that SIGINT and SIGTERM set; the second of them ends the process at once.
-fn ask_on_signals() -> anyhow::Result<Arc<AtomicBool>> {
-    let asked = Arc::new(AtomicBool::new(false));
+/// Says so once SIGINT or SIGTERM has come; the second of them ends the process at once.
+fn ask_on_signals() -> anyhow::Result<Receiver<()>> {
+    let asked_before = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM] {
         // In this order: a first signal finds the flag unset, and then sets it.
-        signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&asked))
-            .and_then(|_| signal_hook::flag::register(signal, Arc::clone(&asked)))
+        signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&asked_before))
+            .and_then(|_| signal_hook::flag::register(signal, Arc::clone(&asked_before)))
             .context("signals cannot be caught")?;
     }
+    let mut signals = Signals::new([SIGINT, SIGTERM]).context("signals cannot be caught")?;
+    let (ask, asked) = bounded(1);
+    // Nobody waits for its end, and nobody listens any more once all sources have ended.
+    spawn("signals", move || signals.forever().take(1).try_for_each(|_| ask.send(())))?;
     Ok(asked)
 }
 
@@ -261,8 +266,8 @@ struct Crew {
     progress: Option<Progress>,
 }
 
-/// How often the watching thread looks for signals; the end of the last worker wakes it.
-const WATCH_INTERVAL: Duration = Duration::from_millis(20);
+/// How often the progress of a capture file is shown.
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(20);
 
 impl Crew {
     fn new(plan: &Plan, clock: LiveClock, outboxes: Vec<Outbox>, own: OwnExport, exporter: Arc<ExporterBoard>) -> Self {
@@ -390,14 +395,17 @@ impl Crew {
 
     /// Waits for the end, of the sources or by the operator's wish, and returns whether a source failed, and where all was
     /// counted: the interfaces' programs are detached once the ledger has been drawn up.
-    fn watch(self, asked: &AtomicBool) -> anyhow::Result<(Result<(), CaptureError>, Counted)> {
+    fn watch(self, asked: &Receiver<()>) -> anyhow::Result<(Result<(), CaptureError>, Counted)> {
         drop(self.outboxes);
-        let (started, ends) = self.starts;
+        let (started, ended) = self.starts;
         drop(started);
-        let all_ended = || matches!(ends.recv_timeout(WATCH_INTERVAL), Err(RecvTimeoutError::Disconnected));
-        while !asked.load(Ordering::Relaxed) && !all_ended() {
-            if let Some(progress) = &self.progress {
-                progress.show();
+        let due = self.progress.as_ref().map_or_else(never, |_| tick(PROGRESS_INTERVAL));
+        loop {
+            select! {
+                recv(asked) -> _ => break,
+                // Each worker said that it started; now nothing comes but the end of the last.
+                recv(ended) -> _ => break,
+                recv(due) -> _ => self.progress.iter().for_each(Progress::show),
             }
         }
         drop(self.progress);
