@@ -179,6 +179,34 @@ fn equal_lanes_sse2(lanes: &[u16; 16], value: u16) -> u16 {
     u16::from_le_bytes([a, b])
 }
 
+/// A bit for each lane that `value` has reached, modulo 256 and at most 128 ago, the first lane lowest.
+#[inline(always)]
+pub fn lanes_up_to(lanes: &[u8; 16], value: u8) -> u16 {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: SSE2 is part of x86_64.
+    return unsafe { lanes_up_to_sse2(lanes, value) };
+    #[cfg(not(target_arch = "x86_64"))]
+    lanes
+        .iter()
+        .enumerate()
+        .fold(0, |mask, (lane, &other)| mask | u16::from(other.wrapping_sub(value).cast_signed() <= 0) << lane)
+}
+
+#[cfg(target_arch = "x86_64")]
+#[inline]
+#[target_feature(enable = "sse2")]
+fn lanes_up_to_sse2(lanes: &[u8; 16], value: u8) -> u16 {
+    use std::arch::x86_64::{
+        _mm_cmpgt_epi8, _mm_loadu_si128, _mm_movemask_epi8, _mm_set1_epi8, _mm_setzero_si128, _mm_sub_epi8,
+    };
+    // SAFETY: 16 octets are read from 16 lanes; the load asks for no alignment.
+    let lanes = unsafe { _mm_loadu_si128(lanes.as_ptr().cast()) };
+    let ahead = _mm_sub_epi8(lanes, _mm_set1_epi8(value.cast_signed()));
+    // The mask has 16 bits.
+    let [a, b, ..] = _mm_movemask_epi8(_mm_cmpgt_epi8(ahead, _mm_setzero_si128())).to_le_bytes();
+    !u16::from_le_bytes([a, b])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -200,6 +228,15 @@ mod tests {
         assert_eq!(equal_lanes(&lanes, 0x8000), 1 | 1 << 9 | 1 << 15);
         assert_eq!(equal_lanes(&lanes, 7), !(1 | 1 << 9 | 1 << 15));
         assert_eq!(equal_lanes(&lanes, 8), 0);
+    }
+
+    #[test]
+    fn lanes_are_reached_modulo_256() {
+        let lanes = std::array::from_fn(|lane| [250, 255, 0, 5][lane % 4]);
+        assert_eq!(lanes_up_to(&lanes, 249), 0b0000);
+        assert_eq!(lanes_up_to(&lanes, 250), 0b0001_0001_0001_0001);
+        assert_eq!(lanes_up_to(&lanes, 4), 0b0111_0111_0111_0111);
+        assert_eq!(lanes_up_to(&lanes, 5), u16::MAX);
     }
 
     #[test]

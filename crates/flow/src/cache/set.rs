@@ -1,11 +1,10 @@
-//! Sets of places: which tags they hold, and which of them hold any.
+//! Sets of places, and which tags they hold.
 
 use crate::memory::equal_lanes;
-use std::ops::Range;
 use zerocopy::{FromZeros, Immutable, IntoBytes, transmute_ref};
 
-/// Places in a set: 13 tags, a counter, a way and a time are half a cache line.
-pub(super) const WAYS: usize = 13;
+/// Places in a set: 15 tags, a counter and a way are half a cache line.
+pub(super) const WAYS: usize = 15;
 
 /// What is known of one set without looking at its records. That of way `w` in set `s` stands at `residents[s * WAYS + w]`.
 #[derive(Clone, Copy, FromZeros, Immutable, IntoBytes)]
@@ -18,8 +17,6 @@ pub(super) struct Set {
     pub(super) overflowed: u8,
     /// The way that made room last.
     evicted: u8,
-    /// No resident is due before this: uptime in ms, modulo 2^32. No timeout is longer than a day, so half of that is plenty.
-    due_ms: u32,
 }
 
 const _: () = assert!(size_of::<Set>() == 32);
@@ -29,26 +26,6 @@ impl Set {
     #[inline]
     pub(super) fn ways_tagged(&self, tag: u16) -> Ways {
         Ways(equal_lanes(transmute_ref!(self), tag) & ((1 << WAYS) - 1))
-    }
-
-    /// Whether a resident may be due at `now_ms`.
-    #[inline]
-    pub(super) fn may_be_due(&self, now_ms: u64) -> bool {
-        low_half(now_ms).wrapping_sub(self.due_ms).cast_signed() >= 0
-    }
-
-    /// Remembers that no resident is due before `due_ms`.
-    #[inline]
-    pub(super) fn set_due(&mut self, due_ms: u64) {
-        self.due_ms = low_half(due_ms);
-    }
-
-    /// Remembers that one more resident is due at `due_ms`.
-    #[inline]
-    pub(super) fn add_due(&mut self, due_ms: u64) {
-        if self.due_ms.wrapping_sub(low_half(due_ms)).cast_signed() > 0 {
-            self.set_due(due_ms);
-        }
     }
 
     /// All ways, beginning behind the one that made room last: in a set that stays full, oldest first.
@@ -78,17 +55,29 @@ impl Set {
     }
 }
 
-#[inline]
-#[expect(clippy::cast_possible_truncation, reason = "times of a set are kept modulo 2^32")]
-fn low_half(ms: u64) -> u32 {
-    ms as u32
-}
-
 /// Ways of a set, lowest first: one bit each.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct Ways(u16);
 
 impl Ways {
+    /// Each of them, and one that is none.
+    pub(super) const ALL: Self = Self(u16::MAX);
+
+    #[inline]
+    pub(super) fn of_mask(mask: u16) -> Self {
+        Self(mask)
+    }
+
+    #[inline]
+    pub(super) fn and(self, others: Self) -> Self {
+        Self(self.0 & others.0)
+    }
+
+    #[inline]
+    pub(super) fn without(self, others: Self) -> Self {
+        Self(self.0 & !others.0)
+    }
+
     #[inline]
     pub(super) fn count(self) -> u32 {
         self.0.count_ones()
@@ -106,52 +95,5 @@ impl Iterator for Ways {
         let way = self.0.trailing_zeros() as usize;
         self.0 &= self.0 - 1;
         Some(way)
-    }
-}
-
-/// One bit for each set.
-pub(super) struct SetMap(pub(super) Box<[u64]>);
-
-impl SetMap {
-    pub(super) fn new(sets: usize) -> Self {
-        Self(vec![0; sets.div_ceil(64)].into())
-    }
-
-    /// Adds a set and returns whether it was not in the map.
-    #[inline]
-    pub(super) fn insert(&mut self, set: usize) -> bool {
-        let (word, bit) = (&mut self.0[set / 64], 1 << (set % 64));
-        let added = *word & bit == 0;
-        *word |= bit;
-        added
-    }
-
-    #[inline]
-    pub(super) fn remove(&mut self, set: usize) {
-        self.0[set / 64] &= !(1 << (set % 64));
-    }
-
-    /// All that are in the map, in order.
-    pub(super) fn all(&self) -> impl Iterator<Item = usize> {
-        let end = self.0.len() * 64;
-        std::iter::successors(self.first_in(0..end), move |&set| self.first_in(set + 1..end))
-    }
-
-    /// The first set of `range` that is in the map.
-    #[inline]
-    pub(super) fn first_in(&self, range: Range<usize>) -> Option<usize> {
-        if range.is_empty() {
-            return None;
-        }
-        let mut word = range.start / 64;
-        let mut bits = self.0[word] & (u64::MAX << (range.start % 64));
-        while bits == 0 {
-            word += 1;
-            if word * 64 >= range.end {
-                return None;
-            }
-            bits = self.0[word];
-        }
-        Some(word * 64 + bits.trailing_zeros() as usize).filter(|&set| set < range.end)
     }
 }

@@ -88,7 +88,7 @@ pub struct Arguments {
     #[arg(long, default_value = "0", value_name = "TIME", value_parser = parse_spread)]
     lifetime_spread: Duration,
 
-    /// Flows that each queue's cache holds before it evicts, at some 80 octets each
+    /// Flows that each queue's cache holds before it evicts, at some 81 octets each
     #[arg(long, default_value_t = 1_000_000, value_name = "N", value_parser = parse_flows)]
     flows_per_queue: usize,
 
