@@ -21,6 +21,7 @@ def measure(lineup, kinds, size, repeat, programs, scratch):
     for kind in kinds:
         path, truth = write(kind, size, programs, scratch)
         for peer in filter(lambda peer: peer.is_probe, lineup):
+            peer.flows_max = truth["flows"] * 6 // 5
             yield measure_peer(peer, kind, path, truth, repeat, programs, scratch)
         os.remove(path)
 

@@ -14,6 +14,8 @@ from .peers import shown
 
 PORT = 2055
 SENDER_CPU = 0
+# What each probe's cache is made for.
+FLOWS_MAX = 1_200_000
 # Patterns by name, as options of `xdprobe-lab send`.
 PATTERNS = {
     "1k": ["--flows", "1000"],
@@ -40,6 +42,8 @@ RATE_MIN = 1_000
 
 def measure(lineup, chosen, programs, scratch, keep):
     bench = Bench(programs, scratch, chosen.seconds)
+    for peer in lineup:
+        peer.flows_max = FLOWS_MAX
 
     def attempt(part, peer, pattern, rate, measured):
         """Keeps what is measured; what fails is kept as a failure, so that the others are measured all the same."""

@@ -1,5 +1,5 @@
-"""The probes as they are run: the same timeouts (active 60 s, idle 15 s), NetFlow v5, no sampling, caches for 1.2 million flows
-(the largest capture has a million), and the largest capture buffer that each allows.
+"""The probes as they are run: the same timeouts (active 60 s, idle 15 s), NetFlow v5, no sampling, caches for a fifth more flows
+than the traffic has (live: for 1.2 million), and the largest capture buffer that each allows.
 
 Each peer gives a command for a capture file and one for an interface, says when it looks on, and by which signal it ends with
 all flows exported.
@@ -15,7 +15,6 @@ from .measure import run
 shown = lambda command: [os.path.basename(word) if word.startswith("/") else word for word in command]
 
 ACTIVE_S, IDLE_S = 60, 15
-FLOWS_MAX = 1_200_000
 BUFFER_OCTETS = 128 << 20
 COLLECTOR = "127.0.0.1:2055"
 
@@ -26,6 +25,8 @@ class Peer:
     name = None
     package = None
     stop_signal = signal.SIGTERM
+    # What its cache is made for; whoever measures knows the traffic.
+    flows_max = None
     # Whether what it exports comes to the collector; else `totals` reads it.
     exports = True
     is_probe = True
@@ -73,7 +74,7 @@ class Xdprobe(Peer):
         return run(self.programs["xdprobe"], "--version").strip()
 
     def common(self):
-        return ["--flows-per-queue", str(FLOWS_MAX), "--active-timeout", f"{ACTIVE_S}s", "--idle-timeout", f"{IDLE_S}s",
+        return ["--flows-per-queue", str(self.flows_max), "--active-timeout", f"{ACTIVE_S}s", "--idle-timeout", f"{IDLE_S}s",
                 "--report", "json", COLLECTOR]
 
     def file_command(self, capture):
@@ -94,7 +95,7 @@ class Softflowd(Peer):
     def common(self):
         timeouts = [f"{name}={IDLE_S}" for name in ("general", "tcp", "tcp.rst", "tcp.fin", "udp", "icmp")]
         timeouts.append(f"maxlife={ACTIVE_S}")
-        return ["-d", "-v", "5", "-m", str(FLOWS_MAX), "-n", COLLECTOR, "-c", f"{self.scratch}/control", "-p", f"{self.scratch}/pid",
+        return ["-d", "-v", "5", "-m", str(self.flows_max), "-n", COLLECTOR, "-c", f"{self.scratch}/control", "-p", f"{self.scratch}/pid",
                 *(word for timeout in timeouts for word in ("-t", timeout))]
 
     def file_command(self, capture):
@@ -144,7 +145,7 @@ class Pmacctd(Peer):
             "daemonize: false", source, "plugins: nfprobe",
             "aggregate: src_host, dst_host, src_port, dst_port, proto, tos",
             f"nfprobe_receiver: {COLLECTOR}", "nfprobe_version: 5",
-            f"nfprobe_timeouts: {timeouts}:maxlife={ACTIVE_S}:expint=5", f"nfprobe_maxflows: {FLOWS_MAX}",
+            f"nfprobe_timeouts: {timeouts}:maxlife={ACTIVE_S}:expint=5", f"nfprobe_maxflows: {self.flows_max}",
             # Between its core process and its plugin, where it loses what does not fit: room for millions of packets.
             f"plugin_pipe_size: {8 * BUFFER_OCTETS}", "plugin_buffer_size: 65536",
         ]
@@ -175,7 +176,7 @@ class Nfpcapd(Peer):
         os.makedirs(self.store, exist_ok=True)
         for name in os.listdir(self.store):
             os.remove(f"{self.store}/{name}")
-        return ["-w", self.store, "-e", f"{ACTIVE_S},{IDLE_S}", "-B", str(FLOWS_MAX), "-t", "3600"]
+        return ["-w", self.store, "-e", f"{ACTIVE_S},{IDLE_S}", "-B", str(self.flows_max), "-t", "3600"]
 
     def file_command(self, capture):
         return ["nfpcapd", "-r", capture, *self.common()]
