@@ -55,7 +55,7 @@ impl Rests {
             number: 0,
             slept: Slept::Napped,
             times: Times::OfTheTurn,
-            stamps_seen: false,
+            stamps: Stamps::Unknown,
         })
     }
 }
@@ -72,8 +72,19 @@ pub(super) struct Sleeper {
     /// The last time.
     slept: Slept,
     times: Times,
-    /// The driver leaves room for stamps.
-    stamps_seen: bool,
+    stamps: Stamps,
+}
+
+/// Whether the driver leaves room for stamps before its frames.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Stamps {
+    /// No frame has come in a rest yet.
+    Unknown,
+    /// It does.
+    Seen,
+    /// None was found where one should be. The reader then rests only until the next frame, and naps while any come, so that
+    /// the turn's time is right for them.
+    Missing,
 }
 
 /// What the XDP program is told: `struct rest` there.
@@ -126,6 +137,7 @@ impl Sleeper {
     /// Sleeps until frames may be waiting on `socket`, at most for `timeout`. `taken` frames were found since the last time.
     pub(super) fn sleep(&mut self, taken: u64, socket: BorrowedFd<'_>, timeout: Duration) -> Slept {
         let many = match self.slept {
+            _ if self.stamps == Stamps::Missing => taken > 0,
             Slept::Napped => taken >= MANY,
             Slept::Rung => true,
             Slept::Through => false,
@@ -138,7 +150,8 @@ impl Sleeper {
         let began = clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(Duration::ZERO, Duration::from);
         self.times = Times::OfTheRest { began_ns: u64::try_from(began.as_nanos()).unwrap_or(u64::MAX), stamped: false };
         self.number = self.number.wrapping_add(1);
-        if self.tell(self.frames_max).is_err() {
+        let frames_max = if self.stamps == Stamps::Missing { 1 } else { self.frames_max };
+        if self.tell(frames_max).is_err() {
             // Nobody would ring.
             return nap(timeout);
         }
@@ -186,12 +199,15 @@ impl Sleeper {
         let stamp = unsafe { stamp.read_unaligned() };
         if stamp.rest == self.number && stamp.monotonic_ns > 0 {
             self.times = Times::OfTheRest { began_ns, stamped: true };
-            self.stamps_seen = true;
+            self.stamps = Stamps::Seen;
             return CaptureTime::Monotonic(stamp.monotonic_ns);
+        }
+        if self.stamps == Stamps::Unknown {
+            self.stamps = Stamps::Missing;
         }
         // Before the first stamped frame come those that were on their way when the program was told; behind the last, those
         // that came when it was told again.
-        if self.stamps_seen && !stamped { CaptureTime::Monotonic(began_ns) } else { CaptureTime::OfTheTurn }
+        if self.stamps == Stamps::Seen && !stamped { CaptureTime::Monotonic(began_ns) } else { CaptureTime::OfTheTurn }
     }
 }
 
