@@ -1,10 +1,12 @@
-//! How long the longest burst takes while flows come and go: a million resident, each packet a new flow that takes the place
-//! of an old one. A receive ring of 32 768 entries is full after 3.3 ms at 10 million packets a second.
+//! How long the longest burst takes while flows come and go: a million resident, each packet a new
+//! flow that takes the place of an old one. A receive ring of 32 768 entries is full after 3.3 ms
+//! at 10 million packets a second.
 //!
-//! hashbrown leaves tombstones behind and clears them by rehashing the whole table in place, now and then; the flow cache
-//! evicts within two sets, always. Times include being taken off the core, so of the longest bursts of all rounds the median is
-//! told, and of their means the least, the median and the most: `cargo bench --bench churn -- --rounds 150` shows over a minute
-//! whether it stays flat.
+//! hashbrown leaves tombstones behind and clears them by rehashing the whole table in place, now
+//! and then; the flow cache evicts within two sets, always. Times include being taken off the core,
+//! so of the longest bursts of all rounds the median is told, and of their means the least, the
+//! median and the most: `cargo bench --bench churn -- --rounds 150` shows over a minute whether it
+//! stays flat.
 
 use clap::Parser;
 use foldhash::SharedSeed;
@@ -14,7 +16,9 @@ use std::hash::Hasher;
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 use xdprobe_flow::fragment::Fragment;
-use xdprobe_flow::{Arrival, Backing, CacheConfig, FlowCache, FlowKey, FlowRecord, Packet, Timeouts};
+use xdprobe_flow::{
+    Arrival, Backing, CacheConfig, FlowCache, FlowKey, FlowRecord, Packet, Timeouts,
+};
 
 const BURST: u32 = 64;
 const RESIDENT: u32 = 1_000_000;
@@ -33,10 +37,19 @@ struct Arguments {
 
 fn key(flow: u32) -> FlowKey {
     let (source, destination) = (Ipv4Addr::from_bits(flow), Ipv4Addr::new(10, 99, 0, 2));
-    FlowKey { source, destination, source_port: 1024, destination_port: 9, protocol: 6, tos: 0, input: 1 }
+    FlowKey {
+        source,
+        destination,
+        source_port: 1024,
+        destination_port: 9,
+        protocol: 6,
+        tos: 0,
+        input: 1,
+    }
 }
 
-/// What measures one more round, of new flows each time: its longest burst, and its mean for a packet.
+/// What measures one more round, of new flows each time: its longest burst, and its mean for a
+/// packet.
 type Round = Box<dyn FnMut() -> (Duration, Duration)>;
 
 fn rounds(mut burst: impl FnMut(u32) + 'static) -> Round {
@@ -55,7 +68,10 @@ fn rounds(mut burst: impl FnMut(u32) + 'static) -> Round {
     })
 }
 
-#[expect(clippy::disallowed_methods, reason = "a bench is there to read the clock")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a bench is there to read the clock"
+)]
 fn now() -> Instant {
     Instant::now()
 }
@@ -86,21 +102,40 @@ fn hashbrown() -> Round {
 }
 
 fn flow_cache() -> Round {
-    let timeouts = Timeouts { idle_ms: u64::MAX / 4, active_ms: u64::MAX / 4, linger_ms: 1_000, lifetime_spread_ms: 0 };
+    let timeouts = Timeouts {
+        idle_ms: u64::MAX / 4,
+        active_ms: u64::MAX / 4,
+        linger_ms: 1_000,
+        lifetime_spread_ms: 0,
+    };
     let flows_max = (RESIDENT * 5 / 6) as usize;
-    let config = CacheConfig { flows_max, timeouts, seed: 1, backing: Backing::Prefaulted };
+    let config = CacheConfig {
+        flows_max,
+        timeouts,
+        seed: 1,
+        backing: Backing::Prefaulted,
+    };
     let mut cache = FlowCache::new(&config).expect("memory for the flows");
     let mut records: Vec<FlowRecord> = Vec::with_capacity(4_096);
     let mut now_ms = 0;
     let mut observe = move |first: u32| {
         now_ms += 1;
-        let packet = |flow| Packet { key: key(flow), octets: 46, tcp_flags: 2, fragment: Fragment::Whole };
-        let mut arrivals: [Arrival; BURST as usize] =
-            std::array::from_fn(|n| Arrival { packet: packet(first + u32::try_from(n).unwrap_or(0)), at_ms: now_ms });
+        let packet = |flow| Packet {
+            key: key(flow),
+            octets: 46,
+            tcp_flags: 2,
+            fragment: Fragment::Whole,
+        };
+        let mut arrivals: [Arrival; BURST as usize] = std::array::from_fn(|n| Arrival {
+            packet: packet(first + u32::try_from(n).unwrap_or(0)),
+            at_ms: now_ms,
+        });
         cache.observe(&mut arrivals, &mut records);
         records.clear();
     };
-    (0..2 * RESIDENT).step_by(BURST as usize).for_each(&mut observe);
+    (0..2 * RESIDENT)
+        .step_by(BURST as usize)
+        .for_each(&mut observe);
     rounds(move |first| observe(first.wrapping_add(2 * RESIDENT)))
 }
 

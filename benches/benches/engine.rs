@@ -1,16 +1,21 @@
-//! The engine against the machine's own floor: bursts of real frames from memory through decode, observe, expire and batch, as
-//! a worker does it, each packet of a random flow, all of them resident.
+//! The engine against the machine's own floor: bursts of real frames from memory through decode,
+//! observe, expire and batch, as a worker does it, each packet of a random flow, all of them
+//! resident.
 //!
-//! Beside it, in the same process and in turn, so that whatever else the machine does hits all alike:
+//! Beside it, in the same process and in turn, so that whatever else the machine does hits all
+//! alike:
 //!
-//! * `floor`: as many known records of 64 octets, read, changed and written in the same order, prefetched by the burst;
+//! * `floor`: as many known records of 64 octets, read, changed and written in the same order,
+//!   prefetched by the burst;
 //! * `decode`: the frames decoded and nothing else;
 //! * `look-up`: hashbrown, one `find_mut` a packet, its keys known beforehand;
-//! * `naive`: each frame decoded and looked up in hashbrown, one after the other, and nothing ever expires;
+//! * `naive`: each frame decoded and looked up in hashbrown, one after the other, and nothing ever
+//!   expires;
 //! * `flood`: the engine again, every packet a new flow that has to make room in a full cache.
 //!
-//! Frames are made by the block while no time is taken. Times are the median of the rounds; ratios are made within each
-//! round first. `cargo bench --bench engine -- 1000000` measures one number of flows, `--json` prints what a program reads.
+//! Frames are made by the block while no time is taken. Times are the median of the rounds; ratios
+//! are made within each round first. `cargo bench --bench engine -- 1000000` measures one number of
+//! flows, `--json` prints what a program reads.
 
 use clap::Parser;
 use std::hint::black_box;
@@ -18,7 +23,9 @@ use std::time::{Duration, Instant};
 use xdprobe_benches::frames::{Frames, RandomFlows, key};
 use xdprobe_benches::rivals::{Floor, LookUp};
 use xdprobe_benches::{BURST, now};
-use xdprobe_flow::{Arrival, Backing, CacheConfig, EndReason, FlowCache, FlowRecord, RecordSink, Timeouts};
+use xdprobe_flow::{
+    Arrival, Backing, CacheConfig, EndReason, FlowCache, FlowRecord, RecordSink, Timeouts,
+};
 
 /// Frames made at a time, as many bursts as a receive ring would hold.
 const BLOCK: usize = 16_384;
@@ -50,7 +57,10 @@ struct Arguments {
 fn main() {
     let arguments = Arguments::parse();
     if !arguments.json {
-        println!("ns a packet, bursts of {BURST}, median of {} rounds", arguments.rounds);
+        println!(
+            "ns a packet, bursts of {BURST}, median of {} rounds",
+            arguments.rounds
+        );
         println!(
             "{:>10} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8} {:>9} {:>14} {:>16} {:>14}",
             "flows",
@@ -67,8 +77,19 @@ fn main() {
         );
     }
     for flows in &arguments.flows {
-        let rounds = Rounds::measure(*flows, arguments.rounds, Duration::from_millis(arguments.round_ms));
-        println!("{}", if arguments.json { rounds.json(*flows) } else { rounds.row(*flows) });
+        let rounds = Rounds::measure(
+            *flows,
+            arguments.rounds,
+            Duration::from_millis(arguments.round_ms),
+        );
+        println!(
+            "{}",
+            if arguments.json {
+                rounds.json(*flows)
+            } else {
+                rounds.row(*flows)
+            }
+        );
     }
 }
 
@@ -99,10 +120,14 @@ impl Rounds {
                     let _ = black_box(packet);
                 });
             });
-            let look_up_alone = block.time(at_least, |block| look_up.update(&block.keys, block.made));
+            let look_up_alone =
+                block.time(at_least, |block| look_up.update(&block.keys, block.made));
             let naive = block.time(at_least, |block| {
                 block.frames.decode(0, BLOCK, |packet| {
-                    look_up.update(&[packet.map_or(0, |packet| packet.key.to_bits())], block.made);
+                    look_up.update(
+                        &[packet.map_or(0, |packet| packet.key.to_bits())],
+                        block.made,
+                    );
                 });
             });
             let engine = block.time(at_least, |block| engine.meter(block));
@@ -127,20 +152,35 @@ impl Rounds {
         measured
     }
 
-    /// Engine to floor, look-up to engine, naive to engine: medians of the ratios within each round.
+    /// Engine to floor, look-up to engine, naive to engine: medians of the ratios within each
+    /// round.
     fn ratios(&self) -> [f64; 3] {
-        let ratio = |one: &[f64], other: &[f64]| median(one.iter().zip(other).map(|(one, other)| one / other));
-        [ratio(&self.engine, &self.floor), ratio(&self.look_up, &self.engine), ratio(&self.naive, &self.engine)]
+        let ratio = |one: &[f64], other: &[f64]| {
+            median(one.iter().zip(other).map(|(one, other)| one / other))
+        };
+        [
+            ratio(&self.engine, &self.floor),
+            ratio(&self.look_up, &self.engine),
+            ratio(&self.naive, &self.engine),
+        ]
     }
 
     fn medians(&self) -> [f64; 6] {
-        [&self.floor, &self.decode, &self.look_up, &self.naive, &self.engine, &self.flood]
-            .map(|ns| median(ns.iter().copied()))
+        [
+            &self.floor,
+            &self.decode,
+            &self.look_up,
+            &self.naive,
+            &self.engine,
+            &self.flood,
+        ]
+        .map(|ns| median(ns.iter().copied()))
     }
 
     fn row(&self, flows: u32) -> String {
         let [floor, decode, look_up, naive, engine, flood] = self.medians();
-        let ([by_floor, look_up_by_engine, naive_by_engine], mpps) = (self.ratios(), 1_000.0 / engine);
+        let ([by_floor, look_up_by_engine, naive_by_engine], mpps) =
+            (self.ratios(), 1_000.0 / engine);
         format!(
             "{flows:>10} {floor:>8.1} {decode:>8.1} {look_up:>8.1} {naive:>8.1} {engine:>8.1} {flood:>8.1} {mpps:>9.1} \
              {by_floor:>14.2} {look_up_by_engine:>16.2} {naive_by_engine:>14.2}"
@@ -185,7 +225,13 @@ struct Block {
 impl Block {
     fn new(count: u32) -> Self {
         let random = RandomFlows::below(count);
-        Self { random, flows: vec![0; BLOCK], keys: vec![0; BLOCK], frames: Frames::new(BLOCK), made: 0 }
+        Self {
+            random,
+            flows: vec![0; BLOCK],
+            keys: vec![0; BLOCK],
+            frames: Frames::new(BLOCK),
+            made: 0,
+        }
     }
 
     fn make(&mut self, mut flow: impl FnMut(&mut RandomFlows) -> u32) {
@@ -250,7 +296,11 @@ impl Engine {
             cache: FlowCache::new(&config).expect("memory for the flows"),
             arrivals: Vec::with_capacity(BURST),
             outbox: Outbox::default(),
-            clock: Clock { stopped: now(), paused: Duration::ZERO, start: now() },
+            clock: Clock {
+                stopped: now(),
+                paused: Duration::ZERO,
+                start: now(),
+            },
             undecoded: 0,
         }
     }
@@ -269,9 +319,18 @@ impl Engine {
         self.clock.go_on();
         for first in (0..block.frames.len()).step_by(BURST) {
             let now_ms = self.clock.read_ms();
-            let Self { cache, arrivals, outbox, undecoded, .. } = self;
+            let Self {
+                cache,
+                arrivals,
+                outbox,
+                undecoded,
+                ..
+            } = self;
             block.frames.decode(first, BURST, |packet| match packet {
-                Ok(packet) => arrivals.push(Arrival { packet, at_ms: now_ms }),
+                Ok(packet) => arrivals.push(Arrival {
+                    packet,
+                    at_ms: now_ms,
+                }),
                 Err(_) => *undecoded += 1,
             });
             cache.observe(arrivals, outbox);
@@ -286,8 +345,15 @@ impl Engine {
         assert_eq!(self.undecoded, 0, "every frame is decoded");
         let counters = self.cache.counters();
         let evicted = counters.expired[EndReason::LackOfResources as usize];
-        assert!(evicted <= u64::from(count) / 100, "{evicted} of {count} flows had to make room for others");
-        assert_eq!(self.outbox.packets + self.cache.resident().packets, counters.observed.packets, "no packet is lost");
+        assert!(
+            evicted <= u64::from(count) / 100,
+            "{evicted} of {count} flows had to make room for others"
+        );
+        assert_eq!(
+            self.outbox.packets + self.cache.resident().packets,
+            counters.observed.packets,
+            "no packet is lost"
+        );
     }
 }
 
@@ -309,7 +375,8 @@ impl RecordSink for Outbox {
     }
 }
 
-/// A clock that stands still while frames are made: to the cache, bursts follow each other as on a wire.
+/// A clock that stands still while frames are made: to the cache, bursts follow each other as on a
+/// wire.
 struct Clock {
     start: Instant,
     stopped: Instant,

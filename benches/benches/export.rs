@@ -5,7 +5,9 @@ use std::hint::black_box;
 use std::io::{self, IoSlice};
 use std::net::Ipv4Addr;
 use std::time::Duration;
-use xdprobe_export::{Collector, CollectorConfig, Distribution, Exporter, Moment, Transport, Version};
+use xdprobe_export::{
+    Collector, CollectorConfig, Distribution, Exporter, Moment, Transport, Version,
+};
 use xdprobe_flow::{EndReason, FlowKey, FlowRecord};
 
 /// Records of a batch, as workers hand them over.
@@ -35,7 +37,15 @@ fn batch() -> Vec<FlowRecord> {
             tos: 0,
             input: 3,
         };
-        FlowRecord { key, packets: 9, octets: 4_000, first_ms: 10, last_ms: 900, tcp_flags: 0x1b, end: EndReason::Idle }
+        FlowRecord {
+            key,
+            packets: 9,
+            octets: 4_000,
+            first_ms: 10,
+            last_ms: 900,
+            tcp_flags: 0x1b,
+            end: EndReason::Idle,
+        }
     };
     (0..).map(record).take(BATCH).collect()
 }
@@ -43,9 +53,15 @@ fn batch() -> Vec<FlowRecord> {
 fn export(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("export");
     group.throughput(Throughput::Elements(BATCH as u64));
-    group.warm_up_time(Duration::from_secs(1)).measurement_time(Duration::from_secs(2)).sample_size(30);
+    group
+        .warm_up_time(Duration::from_secs(1))
+        .measurement_time(Duration::from_secs(2))
+        .sample_size(30);
     let batch = batch();
-    let now = Moment { uptime_ms: 1_000, unix_ns: 1_700_000_000_000_000_000 };
+    let now = Moment {
+        uptime_ms: 1_000,
+        unix_ns: 1_700_000_000_000_000_000,
+    };
     for (name, version, distribution, collectors) in [
         ("v5", Version::V5, Distribution::Copy, 1),
         ("v1", Version::V1, Distribution::Copy, 1),
@@ -53,7 +69,10 @@ fn export(criterion: &mut Criterion) {
         ("v5 copied to 3", Version::V5, Distribution::Copy, 3),
         ("v5 balanced over 3", Version::V5, Distribution::Balance, 3),
     ] {
-        let config = CollectorConfig { version, ..CollectorConfig::default() };
+        let config = CollectorConfig {
+            version,
+            ..CollectorConfig::default()
+        };
         let made = (0..collectors).filter_map(|_| Collector::new("nowhere", Nowhere, config).ok());
         let mut exporter = Exporter::new(distribution, made.collect());
         group.bench_function(name, |bench| {

@@ -1,13 +1,16 @@
-//! The flow cache against the same cache on hashbrown, and against memory itself: all flows resident, each packet of a random
-//! one, in bursts of 64.
+//! The flow cache against the same cache on hashbrown, and against memory itself: all flows
+//! resident, each packet of a random one, in bursts of 64.
 //!
-//! `floor` is what the memory allows: as many known records are read, changed and written, in random order, with prefetching.
-//! `hashbrown` looks each packet up by itself; `hashbrown_prefetched` asks for the tags and records of a burst before it
-//! updates any. Both keep 64-octet records in place, on the same huge pages, with the same hash, and do with a record what
-//! `flow_cache` (`FlowCache::observe`) does: timeouts, limits, counters. All have been asked for as many flows, and hold them:
-//! hashbrown then has places for 2.1 million where a million flows are, and for 16.8 million where ten million are.
+//! `floor` is what the memory allows: as many known records are read, changed and written, in
+//! random order, with prefetching. `hashbrown` looks each packet up by itself;
+//! `hashbrown_prefetched` asks for the tags and records of a burst before it updates any. Both keep
+//! 64-octet records in place, on the same huge pages, with the same hash, and do with a record what
+//! `flow_cache` (`FlowCache::observe`) does: timeouts, limits, counters. All have been asked for as
+//! many flows, and hold them: hashbrown then has places for 2.1 million where a million flows are,
+//! and for 16.8 million where ten million are.
 use criterion::{
-    BenchmarkGroup, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main, measurement::WallTime,
+    BenchmarkGroup, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main,
+    measurement::WallTime,
 };
 use foldhash::SharedSeed;
 use foldhash::quality::FoldHasher;
@@ -34,22 +37,38 @@ struct Record {
     tcp_flags: u8,
 }
 
-const TIMEOUTS: Timeouts =
-    Timeouts { idle_ms: u64::MAX / 4, active_ms: u64::MAX / 4, linger_ms: 1_000, lifetime_spread_ms: 0 };
+const TIMEOUTS: Timeouts = Timeouts {
+    idle_ms: u64::MAX / 4,
+    active_ms: u64::MAX / 4,
+    linger_ms: 1_000,
+    lifetime_spread_ms: 0,
+};
 
 impl Record {
     fn new(key: u128) -> Self {
-        Self { key, first_ms: 0, last_ms: 0, packets: 0, octets: 0, tcp_flags: 0 }
+        Self {
+            key,
+            first_ms: 0,
+            last_ms: 0,
+            packets: 0,
+            octets: 0,
+            tcp_flags: 0,
+        }
     }
 
     /// What the cache does to a resident flow; false where the flow would end.
     #[inline]
     fn add(&mut self, arrival: &Arrival, timeouts: &Timeouts) -> bool {
-        let quiet_ms = if self.tcp_flags & 5 == 0 { timeouts.idle_ms } else { timeouts.linger_ms };
+        let quiet_ms = if self.tcp_flags & 5 == 0 {
+            timeouts.idle_ms
+        } else {
+            timeouts.linger_ms
+        };
         let due_ms = (self.last_ms + quiet_ms).min(self.first_ms + timeouts.active_ms);
-        let (Some(packets), Some(octets)) =
-            (self.packets.checked_add(1), self.octets.checked_add(arrival.packet.octets))
-        else {
+        let (Some(packets), Some(octets)) = (
+            self.packets.checked_add(1),
+            self.octets.checked_add(arrival.packet.octets),
+        ) else {
             *self = Self::new(self.key);
             return true;
         };
@@ -61,7 +80,12 @@ impl Record {
 }
 
 fn arrival(flow: u32) -> Arrival {
-    let packet = Packet { key: key(flow), octets: 46, tcp_flags: 0, fragment: Fragment::Whole };
+    let packet = Packet {
+        key: key(flow),
+        octets: 46,
+        tcp_flags: 0,
+        fragment: Fragment::Whole,
+    };
     Arrival { packet, at_ms: 0 }
 }
 
@@ -98,16 +122,22 @@ fn hashbrown(group: &mut Group<'_>, count: u32) {
     let mut table = HashTable::with_capacity_in(count as usize, HugePages);
     for flow in 0..count {
         let key = key(flow).to_bits();
-        table.insert_unique(hash.of(key), Record::new(key), |record: &Record| hash.of(record.key));
+        table.insert_unique(hash.of(key), Record::new(key), |record: &Record| {
+            hash.of(record.key)
+        });
     }
     let mut flows = RandomFlows::below(count);
     let mut observed = (0u64, 0u64);
     let timeouts = black_box(TIMEOUTS);
-    let mut update = |table: &mut HashTable<Record, HugePages>, hash: u64, key: u128, arrival: &Arrival| {
-        observed = (observed.0 + 1, observed.1 + u64::from(arrival.packet.octets));
-        let found = table.find_mut(hash, |record| record.key == key);
-        assert!(found.is_some_and(|record| record.add(arrival, &timeouts)));
-    };
+    let mut update =
+        |table: &mut HashTable<Record, HugePages>, hash: u64, key: u128, arrival: &Arrival| {
+            observed = (
+                observed.0 + 1,
+                observed.1 + u64::from(arrival.packet.octets),
+            );
+            let found = table.find_mut(hash, |record| record.key == key);
+            assert!(found.is_some_and(|record| record.add(arrival, &timeouts)));
+        };
     group.bench_function(BenchmarkId::new("hashbrown", count), |bench| {
         bench.iter(|| {
             let arrivals: [Arrival; BURST] = std::array::from_fn(|_| arrival(next(&mut flows)));
@@ -136,7 +166,12 @@ fn hashbrown(group: &mut Group<'_>, count: u32) {
 }
 
 fn flow_cache(group: &mut Group<'_>, count: u32) {
-    let config = CacheConfig { flows_max: count as usize, timeouts: TIMEOUTS, seed: 1, backing: Backing::Prefaulted };
+    let config = CacheConfig {
+        flows_max: count as usize,
+        timeouts: TIMEOUTS,
+        seed: 1,
+        backing: Backing::Prefaulted,
+    };
     let mut cache = FlowCache::new(&config).expect("memory for the flows");
     let mut records: Vec<FlowRecord> = Vec::new();
     let all: Vec<u32> = (0..count).collect();
@@ -157,7 +192,10 @@ fn flow_cache(group: &mut Group<'_>, count: u32) {
 fn flow_table(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("flow_table");
     group.throughput(Throughput::Elements(BURST as u64));
-    group.warm_up_time(Duration::from_secs(1)).measurement_time(Duration::from_secs(3)).sample_size(30);
+    group
+        .warm_up_time(Duration::from_secs(1))
+        .measurement_time(Duration::from_secs(3))
+        .sample_size(30);
     for count in [10_000, 1_000_000, 10_000_000] {
         floor(&mut group, count);
         hashbrown(&mut group, count);

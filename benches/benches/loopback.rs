@@ -1,8 +1,14 @@
-//! From the exporter's socket to a collector's on the loopback interface: what was sent in three seconds, and what arrived.
+//! From the exporter's socket to a collector's on the loopback interface: what was sent in three
+//! seconds, and what arrived.
 //!
-//! The exporter runs on core 0, a receiver that only counts on core 1. `cargo bench --bench loopback [-- RECORDS_PER_SECOND]`:
-//! without a pace as fast as the socket takes it, so the receiver may lose; with one, to see at which it loses nothing.
-#![expect(clippy::print_stdout, clippy::disallowed_methods, reason = "a measurement is printed and reads the clock")]
+//! The exporter runs on core 0, a receiver that only counts on core 1. `cargo bench --bench
+//! loopback [-- RECORDS_PER_SECOND]`: without a pace as fast as the socket takes it, so the
+//! receiver may lose; with one, to see at which it loses nothing.
+#![expect(
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    reason = "a measurement is printed and reads the clock"
+)]
 
 use std::error::Error;
 use std::net::UdpSocket;
@@ -14,7 +20,9 @@ use std::time::{Duration, Instant};
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::socket::{setsockopt, sockopt};
 use nix::unistd::Pid;
-use xdprobe_export::{Collector, CollectorConfig, Distribution, Exporter, Moment, Pace, SocketOptions, UdpTransport};
+use xdprobe_export::{
+    Collector, CollectorConfig, Distribution, Exporter, Moment, Pace, SocketOptions, UdpTransport,
+};
 use xdprobe_flow::{EndReason, FlowKey, FlowRecord};
 
 /// Records of a batch, as workers hand them over.
@@ -23,7 +31,9 @@ const LASTS: Duration = Duration::from_secs(3);
 
 fn main() -> Result<(), Box<dyn Error>> {
     // cargo adds an option of its own.
-    let pace = std::env::args().skip(1).find_map(|argument| argument.parse().ok());
+    let pace = std::env::args()
+        .skip(1)
+        .find_map(|argument| argument.parse().ok());
     let receiver = UdpSocket::bind("127.0.0.1:0")?;
     setsockopt(&receiver, sockopt::RcvBufForce, &(256 << 20))?;
     receiver.set_read_timeout(Some(Duration::from_millis(200)))?;
@@ -31,17 +41,39 @@ fn main() -> Result<(), Box<dyn Error>> {
     let done = Arc::new(AtomicBool::new(false));
     let counting = {
         let done = Arc::clone(&done);
-        thread::Builder::new().name("receiver".to_owned()).spawn(move || count(&receiver, &done))?
+        thread::Builder::new()
+            .name("receiver".to_owned())
+            .spawn(move || count(&receiver, &done))?
     };
 
     pin(0)?;
-    let config =
-        CollectorConfig { pace: Pace { records_per_s: pace, octets_per_s: None }, ..CollectorConfig::default() };
-    let transport = UdpTransport::connect(address, &SocketOptions { mtu: Some(1_500), ..SocketOptions::default() })?;
-    let mut exporter = Exporter::new(Distribution::Copy, vec![Collector::new("loopback", transport, config)?]);
+    let config = CollectorConfig {
+        pace: Pace {
+            records_per_s: pace,
+            octets_per_s: None,
+        },
+        ..CollectorConfig::default()
+    };
+    let transport = UdpTransport::connect(
+        address,
+        &SocketOptions {
+            mtu: Some(1_500),
+            ..SocketOptions::default()
+        },
+    )?;
+    let mut exporter = Exporter::new(
+        Distribution::Copy,
+        vec![Collector::new("loopback", transport, config)?],
+    );
     let batch = batch();
     let start = Instant::now();
-    let moment = |uptime_ms| Moment { uptime_ms, unix_ns: 1_700_000_000_000_000_000 }.at(uptime_ms);
+    let moment = |uptime_ms| {
+        Moment {
+            uptime_ms,
+            unix_ns: 1_700_000_000_000_000_000,
+        }
+        .at(uptime_ms)
+    };
     while start.elapsed() < LASTS {
         let now_ms = u64::try_from(start.elapsed().as_millis())?;
         exporter.begin_turn(now_ms);
@@ -98,7 +130,15 @@ fn batch() -> Vec<FlowRecord> {
             tos: 0,
             input: 3,
         };
-        FlowRecord { key, packets: 9, octets: 4_000, first_ms: 10, last_ms: 900, tcp_flags: 0x1b, end: EndReason::Idle }
+        FlowRecord {
+            key,
+            packets: 9,
+            octets: 4_000,
+            first_ms: 10,
+            last_ms: 900,
+            tcp_flags: 0x1b,
+            end: EndReason::Idle,
+        }
     };
     (0..).map(record).take(BATCH).collect()
 }

@@ -1,5 +1,6 @@
-//! What publishing its counters costs a worker: bursts of real frames from memory through decode, observe and expire, as fast as they
-//! go, with and without publishing as many words as a worker has, in the same process and in turn.
+//! What publishing its counters costs a worker: bursts of real frames from memory through decode,
+//! observe and expire, as fast as they go, with and without publishing as many words as a worker
+//! has, in the same process and in turn.
 //!
 //! * `without`: nothing is published;
 //! * `as it is`: once a millisecond, as a worker does while frames keep coming;
@@ -41,8 +42,17 @@ struct Worker {
 
 impl Worker {
     fn new() -> Self {
-        let timeouts = Timeouts { idle_ms: u64::MAX / 4, active_ms: u64::MAX / 4, ..Timeouts::default() };
-        let config = CacheConfig { flows_max: FLOWS as usize * 2, timeouts, seed: 1, backing: Backing::Prefaulted };
+        let timeouts = Timeouts {
+            idle_ms: u64::MAX / 4,
+            active_ms: u64::MAX / 4,
+            ..Timeouts::default()
+        };
+        let config = CacheConfig {
+            flows_max: FLOWS as usize * 2,
+            timeouts,
+            seed: 1,
+            backing: Backing::Prefaulted,
+        };
         let mut frames = Frames::new(BLOCK);
         frames.write(RandomFlows::below(FLOWS).take(BLOCK));
         Self {
@@ -96,7 +106,10 @@ fn main() {
     let mut times = [const { Vec::new() }; 3];
     // The first round warms up.
     for round in 0..=ROUNDS {
-        for (times, when) in times.iter_mut().zip([When::Never, When::Millisecond, When::Turn]) {
+        for (times, when) in times
+            .iter_mut()
+            .zip([When::Never, When::Millisecond, When::Turn])
+        {
             let time = worker.meter(when);
             if round > 0 {
                 times.push(time);
@@ -104,16 +117,33 @@ fn main() {
         }
     }
     let [without, as_it_is, every_turn] = &times;
-    let ratio = |with: &[f64]| (median(with.iter().zip(without).map(|(with, without)| with / without)) - 1.0) * 100.0;
-    println!("publish/without:    {:.2} ns a packet (median of {ROUNDS} rounds)", median(without.iter().copied()));
+    let ratio = |with: &[f64]| {
+        (median(
+            with.iter()
+                .zip(without)
+                .map(|(with, without)| with / without),
+        ) - 1.0)
+            * 100.0
+    };
+    println!(
+        "publish/without:    {:.2} ns a packet (median of {ROUNDS} rounds)",
+        median(without.iter().copied())
+    );
     for (name, times) in [("as it is", as_it_is), ("every turn", every_turn)] {
-        println!("publish/{name}: {:.2} ns a packet, {:+.2} %", median(times.iter().copied()), ratio(times));
+        println!(
+            "publish/{name}: {:.2} ns a packet, {:+.2} %",
+            median(times.iter().copied()),
+            ratio(times)
+        );
     }
     let start = now();
     for _ in 0..PUBLICATIONS {
         worker.published.publish(black_box(&worker.counters));
     }
-    println!("publish/once: {:.1} ns", start.elapsed().as_nanos() as f64 / f64::from(PUBLICATIONS));
+    println!(
+        "publish/once: {:.1} ns",
+        start.elapsed().as_nanos() as f64 / f64::from(PUBLICATIONS)
+    );
 }
 
 fn median(values: impl Iterator<Item = f64>) -> f64 {

@@ -1,8 +1,9 @@
 //! The route table: a million prefixes, read from CSV and looked up, against well-known tries.
 //!
-//! Prefixes are at random in all of the address space, with lengths as the Internet's tables have them: 60 % are /24. `known` looks
-//! up addresses in prefixes of the table, `anywhere` any address; both at random, which is the worst case for caches. All is
-//! measured in CPU time of the measuring thread: on a shared machine the wall clock tells more about the others.
+//! Prefixes are at random in all of the address space, with lengths as the Internet's tables have
+//! them: 60 % are /24. `known` looks up addresses in prefixes of the table, `anywhere` any address;
+//! both at random, which is the worst case for caches. All is measured in CPU time of the measuring
+//! thread: on a shared machine the wall clock tells more about the others.
 use criterion::{Bencher, Criterion, Throughput, criterion_group, criterion_main};
 use ip_network_table_deps_treebitmap::IpLookupTable;
 use ipnet::Ipv4Net;
@@ -60,7 +61,12 @@ fn prefixes(random: &mut Random) -> Vec<(u32, u8)> {
 fn csv(prefixes: &[(u32, u8)]) -> String {
     let mut file = "prefix,as,nexthop\n".to_owned();
     for (number, &(bits, length)) in prefixes.iter().enumerate() {
-        let _ = writeln!(file, "{}/{length},{},192.0.2.1", Ipv4Addr::from_bits(bits), number % 70_000);
+        let _ = writeln!(
+            file,
+            "{}/{length},{},192.0.2.1",
+            Ipv4Addr::from_bits(bits),
+            number % 70_000
+        );
     }
     file
 }
@@ -88,15 +94,24 @@ fn route_table(criterion: &mut Criterion) {
     let prefixes = prefixes(&mut random);
     let file = csv(&prefixes);
     let mut load = criterion.benchmark_group("route_table_load");
-    load.sample_size(10).measurement_time(Duration::from_secs(8)).throughput(Throughput::Elements(PREFIXES as u64));
+    load.sample_size(10)
+        .measurement_time(Duration::from_secs(8))
+        .throughput(Throughput::Elements(PREFIXES as u64));
     load.bench_function("million_prefixes", |bench| {
-        in_cpu_time(bench, || RouteTable::read(file.as_bytes()).map_or(0, |table| table.len()));
+        in_cpu_time(bench, || {
+            RouteTable::read(file.as_bytes()).map_or(0, |table| table.len())
+        });
     });
     load.finish();
 
-    let Ok(table) = RouteTable::read(file.as_bytes()) else { return };
+    let Ok(table) = RouteTable::read(file.as_bytes()) else {
+        return;
+    };
     let mut bitmap = IpLookupTable::<Ipv4Addr, u32>::new();
-    let (mut trie, mut radix) = (PrefixMap::<Ipv4Net, u32>::new(), RTrieMap::<Ipv4Prefix, u32>::new());
+    let (mut trie, mut radix) = (
+        PrefixMap::<Ipv4Net, u32>::new(),
+        RTrieMap::<Ipv4Prefix, u32>::new(),
+    );
     for (number, prefix) in (0u32..).zip(&prefixes) {
         let (address, length) = (Ipv4Addr::from_bits(prefix.0), prefix.1);
         bitmap.insert(address, length.into(), number);
@@ -112,27 +127,51 @@ fn route_table(criterion: &mut Criterion) {
         Ipv4Addr::from_bits(bits | (random.next() & !mask(length)))
     });
     let known: Vec<_> = known.collect();
-    let anywhere: Vec<_> = (0..ADDRESSES).map(|_| Ipv4Addr::from_bits(random.next())).collect();
+    let anywhere: Vec<_> = (0..ADDRESSES)
+        .map(|_| Ipv4Addr::from_bits(random.next()))
+        .collect();
     for (name, addresses) in [("known", &known), ("anywhere", &anywhere)] {
         let mut group = criterion.benchmark_group(format!("route_look_up_{name}"));
-        group.throughput(Throughput::Elements(ADDRESSES as u64)).sample_size(10);
-        group.warm_up_time(Duration::from_millis(500)).measurement_time(Duration::from_secs(2));
+        group
+            .throughput(Throughput::Elements(ADDRESSES as u64))
+            .sample_size(10);
+        group
+            .warm_up_time(Duration::from_millis(500))
+            .measurement_time(Duration::from_secs(2));
         group.bench_function("route_table", |bench| {
-            in_cpu_time(bench, || addresses.iter().map(|&address| u64::from(table.look_up(address).mask)).sum::<u64>());
+            in_cpu_time(bench, || {
+                addresses
+                    .iter()
+                    .map(|&address| u64::from(table.look_up(address).mask))
+                    .sum::<u64>()
+            });
         });
         group.bench_function("treebitmap", |bench| {
-            let length =
-                |address: &Ipv4Addr| bitmap.longest_match(*address).map_or(0, |(_, length, _)| u64::from(length));
+            let length = |address: &Ipv4Addr| {
+                bitmap
+                    .longest_match(*address)
+                    .map_or(0, |(_, length, _)| u64::from(length))
+            };
             in_cpu_time(bench, || addresses.iter().map(length).sum::<u64>());
         });
         group.bench_function("prefix_trie", |bench| {
-            let length =
-                |address: &Ipv4Addr| trie.get_lpm(&Ipv4Net::from(*address)).map_or(0, |(net, _)| net.prefix_len());
-            in_cpu_time(bench, || addresses.iter().map(|address| u64::from(length(address))).sum::<u64>());
+            let length = |address: &Ipv4Addr| {
+                trie.get_lpm(&Ipv4Net::from(*address))
+                    .map_or(0, |(net, _)| net.prefix_len())
+            };
+            in_cpu_time(bench, || {
+                addresses
+                    .iter()
+                    .map(|address| u64::from(length(address)))
+                    .sum::<u64>()
+            });
         });
         group.bench_function("iptrie", |bench| {
             in_cpu_time(bench, || {
-                addresses.iter().map(|address| u64::from(compressed.lookup(address).0.len())).sum::<u64>()
+                addresses
+                    .iter()
+                    .map(|address| u64::from(compressed.lookup(address).0.len()))
+                    .sum::<u64>()
             });
         });
         group.finish();

@@ -1,5 +1,5 @@
-//! Each step of a packet's way by itself: decode, observe by number of flows and by share of hits, expire, hand over, encode.
-//! What the instructions of each are: `scripts/bench-instructions`.
+//! Each step of a packet's way by itself: decode, observe by number of flows and by share of hits,
+//! expire, hand over, encode. What the instructions of each are: `scripts/bench-instructions`.
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use std::time::Duration;
@@ -11,7 +11,10 @@ const COUNT: usize = 1_920;
 fn steps(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("steps");
     group.throughput(Throughput::Elements(COUNT as u64));
-    group.warm_up_time(Duration::from_secs(1)).measurement_time(Duration::from_secs(2)).sample_size(30);
+    group
+        .warm_up_time(Duration::from_secs(1))
+        .measurement_time(Duration::from_secs(2))
+        .sample_size(30);
     for step in STEPS {
         let mut made = None;
         group.bench_function(step.name, |bench| {

@@ -8,7 +8,8 @@ use xdprobe_flow::{DecodeError, FlowKey, Link, Packet, decode};
 pub const FRAME_OCTETS: usize = 60;
 /// Octets from one frame to the next, as in the UMEM of an AF_XDP socket.
 const STRIDE: usize = 2048;
-/// How many frames ahead of the one that is decoded headers are asked for, as the AF_XDP source does.
+/// How many frames ahead of the one that is decoded headers are asked for, as the AF_XDP source
+/// does.
 const PREFETCH_AHEAD: usize = 8;
 
 /// UDP over IPv4 without options, 46 octets long. Zero: header checksum, addresses and source port.
@@ -61,7 +62,8 @@ impl Frames {
         Self::tagged(count, &[])
     }
 
-    /// The same with `tags` of four octets each in front of the EtherType, or with another EtherType, which is two.
+    /// The same with `tags` of four octets each in front of the EtherType, or with another
+    /// EtherType, which is two.
     #[must_use]
     pub fn tagged(count: usize, tags: &[u8]) -> Self {
         let (addresses, rest) = TEMPLATE.split_at(12);
@@ -72,7 +74,11 @@ impl Frames {
         for place in octets.chunks_exact_mut(STRIDE) {
             place[..frame.len()].copy_from_slice(&frame);
         }
-        let mut frames = Self { octets, count, ip: 14 + tags.len() / 4 * 4 };
+        let mut frames = Self {
+            octets,
+            count,
+            ip: 14 + tags.len() / 4 * 4,
+        };
         frames.write(std::iter::repeat(0));
         frames
     }
@@ -96,7 +102,12 @@ impl Frames {
 
     /// Decodes `count` frames from the `first` on, as a worker does what its source shows it.
     #[inline]
-    pub fn decode(&self, first: usize, count: usize, mut each: impl FnMut(Result<Packet, DecodeError>)) {
+    pub fn decode(
+        &self,
+        first: usize,
+        count: usize,
+        mut each: impl FnMut(Result<Packet, DecodeError>),
+    ) {
         let ahead = |index: usize| {
             if let Some(octet) = self.octets.get((first + index) * STRIDE) {
                 prefetch(octet);
@@ -106,7 +117,11 @@ impl Frames {
         for index in 0..count {
             ahead(index + PREFETCH_AHEAD);
             let start = (first + index) * STRIDE;
-            let mut packet = decode(&self.octets[start..start + FRAME_OCTETS], 60, Link::Ethernet);
+            let mut packet = decode(
+                &self.octets[start..start + FRAME_OCTETS],
+                60,
+                Link::Ethernet,
+            );
             if let Ok(packet) = &mut packet {
                 packet.key.input = 1;
             }
@@ -148,9 +163,11 @@ mod tests {
 
     #[test]
     fn tags_stand_in_front() {
-        for (tags, is_ipv4) in
-            [(&[0x81, 0, 0, 7][..], true), (&[0x88, 0xa8, 0, 7, 0x81, 0, 0, 8], true), (&[0x86, 0xdd], false)]
-        {
+        for (tags, is_ipv4) in [
+            (&[0x81, 0, 0, 7][..], true),
+            (&[0x88, 0xa8, 0, 7, 0x81, 0, 0, 8], true),
+            (&[0x86, 0xdd], false),
+        ] {
             let mut frames = Frames::tagged(1, tags);
             frames.write([77]);
             frames.decode(0, 1, |packet| match packet {
@@ -167,7 +184,10 @@ mod tests {
         frames.write(flows);
         let mut decoded = Vec::new();
         frames.decode(0, flows.len(), |packet| decoded.push(packet.unwrap()));
-        assert_eq!(decoded.iter().map(|packet| packet.key).collect::<Vec<_>>(), flows.map(key));
+        assert_eq!(
+            decoded.iter().map(|packet| packet.key).collect::<Vec<_>>(),
+            flows.map(key)
+        );
         assert!(decoded.iter().all(|packet| packet.octets == 46));
     }
 }

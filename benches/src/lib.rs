@@ -1,5 +1,5 @@
-//! What benches share: frames in memory ([`frames`]), what the engine is held against ([`rivals`]), and the steps of a packet's
-//! way, each by itself ([`steps`]).
+//! What benches share: frames in memory ([`frames`]), what the engine is held against ([`rivals`]),
+//! and the steps of a packet's way, each by itself ([`steps`]).
 
 pub mod frames;
 /// The probe's own: it is no part of a library, and a copy would measure something else.
@@ -18,7 +18,10 @@ pub const BURST: usize = 64;
 
 /// The time, for measuring.
 #[must_use]
-#[expect(clippy::disallowed_methods, reason = "a bench is there to read the clock")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a bench is there to read the clock"
+)]
 pub fn now() -> Instant {
     Instant::now()
 }

@@ -21,14 +21,17 @@ pub struct HugePages;
 /// Mappings are whole huge pages.
 const PAGE_OCTETS: usize = 2 << 20;
 
-// SAFETY: each allocation is a mapping of its own, at least as long and as aligned (to a page) as asked, until it is unmapped.
+// SAFETY: each allocation is a mapping of its own, at least as long and as aligned (to a page) as
+// asked, until it is unmapped.
 unsafe impl Allocator for HugePages {
     fn allocate(&self, layout: Layout) -> Result<NonNull<[u8]>, AllocError> {
-        let octets = NonZeroUsize::new(layout.size().next_multiple_of(PAGE_OCTETS)).ok_or(AllocError)?;
+        let octets =
+            NonZeroUsize::new(layout.size().next_multiple_of(PAGE_OCTETS)).ok_or(AllocError)?;
         let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
-        // SAFETY: an anonymous mapping at an address of the kernel's choice touches nothing that exists.
-        let mapping =
-            unsafe { mmap_anonymous(None, octets, protection, MapFlags::MAP_PRIVATE) }.map_err(|_| AllocError)?;
+        // SAFETY: an anonymous mapping at an address of the kernel's choice touches nothing that
+        // exists.
+        let mapping = unsafe { mmap_anonymous(None, octets, protection, MapFlags::MAP_PRIVATE) }
+            .map_err(|_| AllocError)?;
         // SAFETY: the range is the mapping just made.
         let _ = unsafe { madvise(mapping, octets.get(), MmapAdvise::MADV_HUGEPAGE) };
         Ok(NonNull::slice_from_raw_parts(mapping.cast(), layout.size()))

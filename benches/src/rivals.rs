@@ -1,4 +1,5 @@
-//! What the engine is held against: the machine's own floor, and hashbrown with one look-up a packet.
+//! What the engine is held against: the machine's own floor, and hashbrown with one look-up a
+//! packet.
 //!
 //! Both keep records of 64 octets in place, on the same pages as the flow cache.
 
@@ -23,7 +24,14 @@ struct Record {
 
 impl Record {
     fn new(key: u128) -> Self {
-        Self { key, first_ms: 0, last_ms: 0, packets: 0, octets: 0, tcp_flags: 0 }
+        Self {
+            key,
+            first_ms: 0,
+            last_ms: 0,
+            packets: 0,
+            octets: 0,
+            tcp_flags: 0,
+        }
     }
 
     /// The least that a packet changes.
@@ -35,7 +43,8 @@ impl Record {
     }
 }
 
-/// What memory allows: records whose places are known, read, changed and written, each burst prefetched.
+/// What memory allows: records whose places are known, read, changed and written, each burst
+/// prefetched.
 pub struct Floor(allocator_api2::vec::Vec<Record, HugePages>);
 
 impl Floor {
@@ -51,8 +60,12 @@ impl Floor {
     #[inline]
     pub fn update(&mut self, flows: &[u32], now_ms: u64) {
         for burst in flows.chunks(BURST) {
-            burst.iter().for_each(|flow| prefetch(&self.0[*flow as usize]));
-            burst.iter().for_each(|flow| self.0[*flow as usize].add(now_ms));
+            burst
+                .iter()
+                .for_each(|flow| prefetch(&self.0[*flow as usize]));
+            burst
+                .iter()
+                .for_each(|flow| self.0[*flow as usize].add(now_ms));
         }
     }
 
@@ -75,7 +88,9 @@ impl LookUp {
         let seed = SharedSeed::from_u64(1);
         let mut table = HashTable::with_capacity_in(count as usize, HugePages);
         for key in keys {
-            table.insert_unique(hash(&seed, key), Record::new(key), |record: &Record| hash(&seed, record.key));
+            table.insert_unique(hash(&seed, key), Record::new(key), |record: &Record| {
+                hash(&seed, record.key)
+            });
         }
         Self { table, seed }
     }
@@ -88,7 +103,9 @@ impl LookUp {
     #[inline]
     pub fn update(&mut self, keys: &[u128], now_ms: u64) {
         for key in keys {
-            let found = self.table.find_mut(hash(&self.seed, *key), |record| record.key == *key);
+            let found = self
+                .table
+                .find_mut(hash(&self.seed, *key), |record| record.key == *key);
             found.expect("all keys are in the table").add(now_ms);
         }
     }

@@ -11,16 +11,26 @@ fn main() {
     println!("cargo::rerun-if-env-changed=CLANG");
     let object = Path::new(&env::var("OUT_DIR").expect("cargo sets OUT_DIR")).join("send.bpf.o");
     let clang = env::var("CLANG").unwrap_or_else(|_| "clang".to_owned());
-    // Debian keeps asm/types.h, which linux/bpf.h includes, in a folder of the architecture's; the bpf target does not
-    // look there by itself.
-    let headers = format!("-I/usr/include/{}-linux-gnu", env::var("CARGO_CFG_TARGET_ARCH").expect("cargo sets it"));
+    // Debian keeps asm/types.h, which linux/bpf.h includes, in a folder of the architecture's; the
+    // bpf target does not look there by itself.
+    let headers = format!(
+        "-I/usr/include/{}-linux-gnu",
+        env::var("CARGO_CFG_TARGET_ARCH").expect("cargo sets it")
+    );
     let status = Command::new(&clang)
-        .args(["-O2", "-g", "-target", "bpf", "-Wall", "-Wextra", "-Werror", &headers, "-c", SOURCE, "-o"])
+        .args([
+            "-O2", "-g", "-target", "bpf", "-Wall", "-Wextra", "-Werror", &headers, "-c", SOURCE,
+            "-o",
+        ])
         .arg(&object)
         .status();
     match status {
         Ok(status) if status.success() => {}
-        Ok(status) => panic!("{clang} on {SOURCE} ended with {status}: are libbpf-dev and linux-libc-dev installed?"),
-        Err(error) => panic!("{clang} did not start: {error}; `apt install clang`, or name another one in CLANG"),
+        Ok(status) => panic!(
+            "{clang} on {SOURCE} ended with {status}: are libbpf-dev and linux-libc-dev installed?"
+        ),
+        Err(error) => panic!(
+            "{clang} did not start: {error}; `apt install clang`, or name another one in CLANG"
+        ),
     }
 }

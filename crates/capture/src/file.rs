@@ -1,9 +1,11 @@
-//! Capture files: pcap in both byte orders and resolutions, and pcapng, from a path or standard input.
+//! Capture files: pcap in both byte orders and resolutions, and pcapng, from a path or standard
+//! input.
 //!
-//! A thread of its own reads ahead and finds the frames, in a few large pieces of the file that go round between it and whoever
-//! receives; frames are shown where they lie in them. The packets' own times are the clock, so a burst ends before it spans
-//! more than [`BURST_SPAN_NS`] of them: whoever expires flows between bursts is then never later than that, however fast the
-//! file is read, and however it arrives.
+//! A thread of its own reads ahead and finds the frames, in a few large pieces of the file that go
+//! round between it and whoever receives; frames are shown where they lie in them. The packets' own
+//! times are the clock, so a burst ends before it spans more than [`BURST_SPAN_NS`] of them:
+//! whoever expires flows between bursts is then never later than that, however fast the file is
+//! read, and however it arrives.
 
 mod reader;
 mod section;
@@ -11,7 +13,8 @@ mod section;
 use crate::filter::Matcher;
 use crate::sampling::Sampler;
 use crate::{
-    BURST_MAX, CaptureError, Filter, Frame, PREFETCH_AHEAD, Received, Sampling, Source, SourceCounters, prefetch,
+    BURST_MAX, CaptureError, Filter, Frame, PREFETCH_AHEAD, Received, Sampling, Source,
+    SourceCounters, prefetch,
 };
 use crossbeam_channel::TryRecvError;
 use reader::{Piece, Reading, Readings};
@@ -67,11 +70,17 @@ impl CaptureFile {
     /// [`CaptureError::Read`] or [`CaptureError::NotACapture`].
     pub fn open(path: &Path, filter: Option<&Filter>) -> Result<Self, CaptureError> {
         let (name, opened) = if path == Path::new("-") {
-            ("standard input".to_owned(), io::stdin().as_fd().try_clone_to_owned().map(File::from))
+            (
+                "standard input".to_owned(),
+                io::stdin().as_fd().try_clone_to_owned().map(File::from),
+            )
         } else {
             (path.display().to_string(), File::open(path))
         };
-        let file = opened.map_err(|error| CaptureError::Read { name: name.clone(), error })?;
+        let file = opened.map_err(|error| CaptureError::Read {
+            name: name.clone(),
+            error,
+        })?;
         Self::from_reader(&name, file, filter)
     }
 
@@ -94,15 +103,22 @@ impl CaptureFile {
         mut reader: impl Read + Send + 'static,
         filter: Option<&Filter>,
     ) -> Result<Self, CaptureError> {
-        let failed = |error| CaptureError::Read { name: name.to_owned(), error };
+        let failed = |error| CaptureError::Read {
+            name: name.to_owned(),
+            error,
+        };
         let head = read_head(&mut reader).map_err(failed)?;
         let Some((section, whole)) = Section::begin(&head) else {
-            return Err(CaptureError::NotACapture { name: name.to_owned(), found: describe(&head) });
+            return Err(CaptureError::NotACapture {
+                name: name.to_owned(),
+                found: describe(&head),
+            });
         };
         let first = Piece::of_head(head, whole);
         Ok(Self {
             name: name.to_owned(),
-            readings: Readings::start(name, reader, section, first, piece_octets).map_err(failed)?,
+            readings: Readings::start(name, reader, section, first, piece_octets)
+                .map_err(failed)?,
             arrived: None,
             piece: None,
             next: 0,
@@ -115,13 +131,18 @@ impl CaptureFile {
         })
     }
 
-    /// The same file, sampled before it is filtered: of each two runs the same frames are shown, by chance too.
+    /// The same file, sampled before it is filtered: of each two runs the same frames are shown, by
+    /// chance too.
     #[must_use]
     pub fn sampled(self, sampling: Sampling) -> Self {
-        Self { sampler: sampling.sampler(0), ..self }
+        Self {
+            sampler: sampling.sampler(0),
+            ..self
+        }
     }
 
-    /// Octets of the file whose frames have all been shown, kept up to date with each piece: for whoever shows it.
+    /// Octets of the file whose frames have all been shown, kept up to date with each piece: for
+    /// whoever shows it.
     #[must_use]
     pub fn progress(&self) -> Arc<AtomicU64> {
         Arc::clone(&self.progress)
@@ -133,10 +154,17 @@ impl CaptureFile {
             self.progress.store(used.end_offset(), Ordering::Relaxed);
             self.readings.give_back(used);
         }
-        let arrived = self.arrived.take().map_or_else(|| self.readings.try_recv(), Ok);
+        let arrived = self
+            .arrived
+            .take()
+            .map_or_else(|| self.readings.try_recv(), Ok);
         match arrived {
             Ok(Reading::Piece(piece)) => {
-                piece.places.iter().take(PREFETCH_AHEAD).for_each(|place| prefetch(piece.frame(place).octets.as_ptr()));
+                piece
+                    .places
+                    .iter()
+                    .take(PREFETCH_AHEAD)
+                    .for_each(|place| prefetch(piece.frame(place).octets.as_ptr()));
                 (self.piece, self.next) = (Some(piece), 0);
                 Ok(Received::Frames)
             }
@@ -148,7 +176,10 @@ impl CaptureFile {
             Err(TryRecvError::Disconnected) => {
                 self.ended = true;
                 let error = io::Error::other("its reader died; please report this");
-                Err(CaptureError::Read { name: self.name.clone(), error })
+                Err(CaptureError::Read {
+                    name: self.name.clone(),
+                    error,
+                })
             }
         }
     }
@@ -160,8 +191,10 @@ impl Source for CaptureFile {
             return Ok(Received::End);
         }
         while self.burst.frames < BURST_MAX {
-            let Some((piece, place)) =
-                self.piece.as_ref().and_then(|piece| Some((piece, piece.places.get(self.next)?)))
+            let Some((piece, place)) = self
+                .piece
+                .as_ref()
+                .and_then(|piece| Some((piece, piece.places.get(self.next)?)))
             else {
                 match self.take_piece()? {
                     Received::Frames => continue,
@@ -180,7 +213,11 @@ impl Source for CaptureFile {
             let frame = piece.frame(place);
             if !self.sampler.takes_next() {
                 self.counters.sampled_out += 1;
-            } else if self.filter.as_mut().map_or(Ok(true), |filter| filter.wants(&frame))? {
+            } else if self
+                .filter
+                .as_mut()
+                .map_or(Ok(true), |filter| filter.wants(&frame))?
+            {
                 self.counters.received += 1;
                 self.counters.received_octets += u64::from(frame.wire_octets);
                 each(frame);
@@ -189,7 +226,11 @@ impl Source for CaptureFile {
             }
         }
         let Burst { frames, .. } = std::mem::take(&mut self.burst);
-        Ok(if frames == 0 && self.ended { Received::End } else { Received::Frames })
+        Ok(if frames == 0 && self.ended {
+            Received::End
+        } else {
+            Received::Frames
+        })
     }
 
     fn wait(&mut self, timeout: Duration) {
@@ -203,21 +244,29 @@ impl Source for CaptureFile {
     }
 }
 
-/// The file's beginning as the parser wants it, in one piece: a pcap header, or a whole pcapng section header. A pipe may
-/// give it in any number of pieces.
+/// The file's beginning as the parser wants it, in one piece: a pcap header, or a whole pcapng
+/// section header. A pipe may give it in any number of pieces.
 fn read_head(reader: &mut impl Read) -> io::Result<Vec<u8>> {
     const PCAP_HEADER_OCTETS: u64 = 24;
     const SECTION_HEADER: [u8; 4] = [0x0a, 0x0d, 0x0d, 0x0a];
     const SECTION_HEADER_OCTETS_MAX: u32 = 1 << 20;
     let mut head = Vec::new();
-    reader.by_ref().take(PCAP_HEADER_OCTETS).read_to_end(&mut head)?;
+    reader
+        .by_ref()
+        .take(PCAP_HEADER_OCTETS)
+        .read_to_end(&mut head)?;
     if let [a, b, c, d, l0, l1, l2, l3, m0, ..] = head[..]
         && [a, b, c, d] == SECTION_HEADER
     {
         // The byte-order magic is 0x1a2b3c4d.
         let length = [l0, l1, l2, l3];
-        let length = if m0 == 0x1a { u32::from_be_bytes(length) } else { u32::from_le_bytes(length) };
-        let rest = u64::from(length.min(SECTION_HEADER_OCTETS_MAX)).saturating_sub(head.len() as u64);
+        let length = if m0 == 0x1a {
+            u32::from_be_bytes(length)
+        } else {
+            u32::from_le_bytes(length)
+        };
+        let rest =
+            u64::from(length.min(SECTION_HEADER_OCTETS_MAX)).saturating_sub(head.len() as u64);
         reader.by_ref().take(rest).read_to_end(&mut head)?;
     }
     Ok(head)
@@ -228,9 +277,18 @@ fn describe(head: &[u8]) -> String {
     match head {
         [] => "nothing at all (it is empty)".to_owned(),
         [0x1f, 0x8b, ..] => "gzip (unpack it: `zcat FILE | xdprobe run -r - ...`)".to_owned(),
-        [0x28, 0xb5, 0x2f, 0xfd, ..] => "zstd (unpack it: `zstdcat FILE | xdprobe run -r - ...`)".to_owned(),
-        [0xfd, b'7', b'z', b'X', ..] => "xz (unpack it: `xzcat FILE | xdprobe run -r - ...`)".to_owned(),
-        _ => head.iter().take(4).map(|octet| format!("{octet:02x}")).collect::<Vec<_>>().join(" "),
+        [0x28, 0xb5, 0x2f, 0xfd, ..] => {
+            "zstd (unpack it: `zstdcat FILE | xdprobe run -r - ...`)".to_owned()
+        }
+        [0xfd, b'7', b'z', b'X', ..] => {
+            "xz (unpack it: `xzcat FILE | xdprobe run -r - ...`)".to_owned()
+        }
+        _ => head
+            .iter()
+            .take(4)
+            .map(|octet| format!("{octet:02x}"))
+            .collect::<Vec<_>>()
+            .join(" "),
     }
 }
 
@@ -245,9 +303,25 @@ mod tests {
 
     /// A pcap file in either byte order and resolution.
     fn pcap(big_endian: bool, nanoseconds: bool, records: &[(u32, u32, &[u8])]) -> Vec<u8> {
-        let word = |value: u32| if big_endian { value.to_be_bytes() } else { value.to_le_bytes() };
-        let half = |value: u16| if big_endian { value.to_be_bytes() } else { value.to_le_bytes() };
-        let magic = if nanoseconds { 0xa1b2_3c4d } else { 0xa1b2_c3d4 };
+        let word = |value: u32| {
+            if big_endian {
+                value.to_be_bytes()
+            } else {
+                value.to_le_bytes()
+            }
+        };
+        let half = |value: u16| {
+            if big_endian {
+                value.to_be_bytes()
+            } else {
+                value.to_le_bytes()
+            }
+        };
+        let magic = if nanoseconds {
+            0xa1b2_3c4d
+        } else {
+            0xa1b2_c3d4
+        };
         let mut file = word(magic).to_vec();
         file.extend([half(2), half(4)].concat());
         file.extend([word(0), word(0), word(65_535), word(1)].concat());
@@ -263,13 +337,22 @@ mod tests {
     fn block(block_type: u32, body: &[u8]) -> Vec<u8> {
         let padded = body.len().next_multiple_of(4);
         let length = u32::try_from(padded + 12).unwrap().to_le_bytes();
-        let mut block = [&block_type.to_le_bytes(), &length, body, &[0; 3][..padded - body.len()]].concat();
+        let mut block = [
+            &block_type.to_le_bytes(),
+            &length,
+            body,
+            &[0; 3][..padded - body.len()],
+        ]
+        .concat();
         block.extend(length);
         block
     }
 
     fn words(values: &[u32]) -> Vec<u8> {
-        values.iter().flat_map(|value| value.to_le_bytes()).collect()
+        values
+            .iter()
+            .flat_map(|value| value.to_le_bytes())
+            .collect()
     }
 
     type Shown = (Vec<u8>, u32, u16, u64);
@@ -278,7 +361,10 @@ mod tests {
         read_in_pieces_of(reader::PIECE_OCTETS, Cursor::new(file.to_vec()))
     }
 
-    fn read_in_pieces_of(octets: usize, file: impl Read + Send + 'static) -> (Vec<Shown>, Option<CaptureError>) {
+    fn read_in_pieces_of(
+        octets: usize,
+        file: impl Read + Send + 'static,
+    ) -> (Vec<Shown>, Option<CaptureError>) {
         match CaptureFile::in_pieces_of(octets, "test", file, None) {
             Ok(source) => show_all(source),
             Err(error) => (Vec::new(), Some(error)),
@@ -289,8 +375,15 @@ mod tests {
         let mut shown = Vec::new();
         loop {
             let received = source.receive(&mut |frame: Frame<'_>| {
-                let CaptureTime::Wall(captured_ns) = frame.captured else { panic!("a frame without a time") };
-                shown.push((frame.octets.to_vec(), frame.wire_octets, frame.link, captured_ns));
+                let CaptureTime::Wall(captured_ns) = frame.captured else {
+                    panic!("a frame without a time")
+                };
+                shown.push((
+                    frame.octets.to_vec(),
+                    frame.wire_octets,
+                    frame.link,
+                    captured_ns,
+                ));
             });
             match received {
                 Ok(Received::End) => return (shown, None),
@@ -314,12 +407,15 @@ mod tests {
         }
     }
 
-    /// One read() for each of what is sent, and an error where that is one; then the end, once nobody sends any more.
+    /// One read() for each of what is sent, and an error where that is one; then the end, once
+    /// nobody sends any more.
     struct Pipe(mpsc::Receiver<io::Result<Vec<u8>>>);
 
     impl Read for Pipe {
         fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-            let Ok(sent) = self.0.recv() else { return Ok(0) };
+            let Ok(sent) = self.0.recv() else {
+                return Ok(0);
+            };
             let octets = sent?;
             into[..octets.len()].copy_from_slice(&octets);
             Ok(octets.len())
@@ -338,7 +434,11 @@ mod tests {
 
     /// A pcapng section with an Ethernet interface.
     fn section() -> Vec<u8> {
-        [block(0x0a0d_0d0a, &words(&[0x1a2b_3c4d, 1, u32::MAX, u32::MAX])), block(1, &words(&[1, 65_535]))].concat()
+        [
+            block(0x0a0d_0d0a, &words(&[0x1a2b_3c4d, 1, u32::MAX, u32::MAX])),
+            block(1, &words(&[1, 65_535])),
+        ]
+        .concat()
     }
 
     #[test]
@@ -354,7 +454,8 @@ mod tests {
 
     #[test]
     fn reads_every_kind_of_packet_block_and_interface() {
-        // Interface 0: Ethernet, microseconds. Interface 1: raw IP, 2^-10 s (option 9), 100 s late (option 14).
+        // Interface 0: Ethernet, microseconds. Interface 1: raw IP, 2^-10 s (option 9), 100 s late
+        // (option 14).
         let options = [9 | 1 << 16, 0x8a, 14 | 8 << 16, 100, 0, 0];
         let raw = block(1, &[words(&[101, 0]), words(&options)].concat());
         let enhanced = block(6, &[words(&[1, 0, 2048, 3, 60]), vec![7, 8, 9]].concat());
@@ -379,7 +480,10 @@ mod tests {
         let (shown, error) = read(&file[..file.len() - 1]);
         assert_eq!(shown.len(), 1);
         let error = error.unwrap().to_string();
-        assert!(error.contains("damaged at octet 100: the file ends inside a record"), "{error}");
+        assert!(
+            error.contains("damaged at octet 100: the file ends inside a record"),
+            "{error}"
+        );
         let mut monstrous = file;
         monstrous[108..112].copy_from_slice(&[0, 0, 0, 0x7f]);
         let (shown, error) = read(&monstrous);
@@ -391,14 +495,22 @@ mod tests {
     fn a_packet_of_an_interface_never_described_is_damage() {
         let section = block(0x0a0d_0d0a, &words(&[0x1a2b_3c4d, 1, u32::MAX, u32::MAX]));
         let (_, error) = read(&[section, block(6, &words(&[0, 0, 0, 0, 0]))].concat());
-        assert!(error.unwrap().to_string().contains("a packet of interface 0, but 0 are described"));
+        assert!(
+            error
+                .unwrap()
+                .to_string()
+                .contains("a packet of interface 0, but 0 are described")
+        );
     }
 
     #[test]
     fn says_what_is_not_a_capture() {
         for (file, wanted) in [
             (&b""[..], "begins with nothing at all"),
-            (b"GIF89a and so on and so forth", "begins with 47 49 46 38, wanted a capture file"),
+            (
+                b"GIF89a and so on and so forth",
+                "begins with 47 49 46 38, wanted a capture file",
+            ),
             (&[0x1f, 0x8b, 8, 0, 0], "zcat"),
         ] {
             let error = read(file).1.unwrap().to_string();
@@ -408,8 +520,14 @@ mod tests {
 
     #[test]
     fn bursts_end_with_their_span_of_time_and_depend_on_nothing_else() {
-        let times: Vec<(u32, u32)> = (0..200).map(|n| (1, n * 1000)).chain([(1, 600_000), (9, 0)]).collect();
-        let records: Vec<_> = times.iter().map(|&(s, us)| (s, us, &[0u8; 20][..])).collect();
+        let times: Vec<(u32, u32)> = (0..200)
+            .map(|n| (1, n * 1000))
+            .chain([(1, 600_000), (9, 0)])
+            .collect();
+        let records: Vec<_> = times
+            .iter()
+            .map(|&(s, us)| (s, us, &[0u8; 20][..]))
+            .collect();
         let file = pcap(false, false, &records);
         let bursts = |mut source: CaptureFile| {
             let mut bursts = Vec::new();
@@ -425,9 +543,13 @@ mod tests {
                 bursts.push(frames);
             }
         };
-        let whole = bursts(CaptureFile::from_reader("whole", Cursor::new(file.clone()), None).unwrap());
-        let trickled = bursts(CaptureFile::from_reader("slow", Trickle(1, Cursor::new(file.clone())), None).unwrap());
-        let in_bits = bursts(CaptureFile::in_pieces_of(50, "bits", Cursor::new(file), None).unwrap());
+        let whole =
+            bursts(CaptureFile::from_reader("whole", Cursor::new(file.clone()), None).unwrap());
+        let trickled = bursts(
+            CaptureFile::from_reader("slow", Trickle(1, Cursor::new(file.clone())), None).unwrap(),
+        );
+        let in_bits =
+            bursts(CaptureFile::in_pieces_of(50, "bits", Cursor::new(file), None).unwrap());
         assert_eq!(whole, [64, 64, 64, 8, 1, 1]);
         assert_eq!((trickled, in_bits), (whole.clone(), whole));
     }
@@ -435,8 +557,16 @@ mod tests {
     #[test]
     fn records_and_blocks_longer_than_a_piece_are_shown_whole() {
         let long: Vec<u8> = (0..10_000u32).map(|n| n.to_le_bytes()[0]).collect();
-        let records: Vec<(u32, u32, &[u8])> = vec![(1, 0, &[1; 60]), (2, 0, &long), (3, 0, &[3; 60]), (4, 0, &long)];
-        let wanted: Vec<_> = records.iter().map(|&(.., octets)| octets.to_vec()).collect();
+        let records: Vec<(u32, u32, &[u8])> = vec![
+            (1, 0, &[1; 60]),
+            (2, 0, &long),
+            (3, 0, &[3; 60]),
+            (4, 0, &long),
+        ];
+        let wanted: Vec<_> = records
+            .iter()
+            .map(|&(.., octets)| octets.to_vec())
+            .collect();
         let comment = block(0x0000_0bad, &long);
         let pcapng: Vec<u8> = records.iter().fold(section(), |file, &(s, _, octets)| {
             let length = u32::try_from(octets.len()).unwrap();
@@ -446,7 +576,13 @@ mod tests {
         for file in [pcap(false, false, &records), pcapng] {
             let (shown, error) = read_in_pieces_of(256, Cursor::new(file));
             assert!(error.is_none(), "{error:?}");
-            assert_eq!(shown.into_iter().map(|(octets, ..)| octets).collect::<Vec<_>>(), wanted);
+            assert_eq!(
+                shown
+                    .into_iter()
+                    .map(|(octets, ..)| octets)
+                    .collect::<Vec<_>>(),
+                wanted
+            );
         }
     }
 
@@ -457,16 +593,30 @@ mod tests {
         let mut source = CaptureFile::from_reader("pipe", end, None).unwrap();
         source.wait(LONG);
         let mut shown = Vec::new();
-        let mut receive =
-            |source: &mut CaptureFile| source.receive(&mut |frame: Frame<'_>| shown.push(frame.octets[0])).unwrap();
-        assert_eq!(receive(&mut source), Received::Nothing, "the burst may go on");
+        let mut receive = |source: &mut CaptureFile| {
+            source
+                .receive(&mut |frame: Frame<'_>| shown.push(frame.octets[0]))
+                .unwrap()
+        };
+        assert_eq!(
+            receive(&mut source),
+            Received::Nothing,
+            "the burst may go on"
+        );
         pipe.send(Ok(file[150..].to_vec())).unwrap();
         source.wait(LONG);
-        assert_eq!(receive(&mut source), Received::Frames, "it spans more than a burst");
+        assert_eq!(
+            receive(&mut source),
+            Received::Frames,
+            "it spans more than a burst"
+        );
         assert_eq!(receive(&mut source), Received::Nothing);
         drop(pipe);
         source.wait(LONG);
-        assert_eq!((receive(&mut source), receive(&mut source)), (Received::Frames, Received::End));
+        assert_eq!(
+            (receive(&mut source), receive(&mut source)),
+            (Received::Frames, Received::End)
+        );
         assert_eq!(shown, [1, 2]);
         assert_eq!(source.progress().load(Ordering::Relaxed), file.len() as u64);
     }
@@ -475,12 +625,16 @@ mod tests {
     fn a_file_that_cannot_be_read_any_further_is_shown_up_to_there() {
         let file = pcap(false, false, &[(1, 0, &[1; 60]), (2, 0, &[2; 60])]);
         let (pipe, end) = pipe_with(&file[..150]);
-        pipe.send(Err(io::Error::from(io::ErrorKind::Interrupted))).unwrap();
+        pipe.send(Err(io::Error::from(io::ErrorKind::Interrupted)))
+            .unwrap();
         pipe.send(Err(io::Error::other("a bad sector"))).unwrap();
         let (shown, error) = show_all(CaptureFile::from_reader("bad", end, None).unwrap());
         assert_eq!(shown.len(), 1);
         let error = error.unwrap().to_string();
-        assert!(error.contains("bad: damaged at octet 100: the file cannot be read any further"), "{error}");
+        assert!(
+            error.contains("bad: damaged at octet 100: the file cannot be read any further"),
+            "{error}"
+        );
     }
 
     #[test]
@@ -530,7 +684,8 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever the pieces, wherever they cut records, however little a read() gives: the same frames, and the same damage.
+        /// Whatever the pieces, wherever they cut records, however little a read() gives: the same
+        /// frames, and the same damage.
         #[test]
         fn what_a_file_shows_does_not_depend_on_how_it_is_read(
             lengths in vec(0usize..120, 0..40),

@@ -1,7 +1,8 @@
 //! Filters in libpcap's syntax, for the sources that have no kernel to filter for them.
 //!
-//! libpcap compiles the expression and runs it over each frame, on the core that received it: exact for every expression that
-//! libpcap knows, at some 20 to 100 ns a frame. Live captures through libpcap filter in the kernel instead.
+//! libpcap compiles the expression and runs it over each frame, on the core that received it: exact
+//! for every expression that libpcap knows, at some 20 to 100 ns a frame. Live captures through
+//! libpcap filter in the kernel instead.
 
 use crate::{CaptureError, Frame};
 use pcap::{BpfProgram, Capture, Linktype};
@@ -21,7 +22,9 @@ impl Filter {
     pub fn new(expression: &str) -> Result<Self, CaptureError> {
         const ETHERNET: u16 = 1;
         compile(expression, ETHERNET)?;
-        Ok(Self { expression: expression.to_owned() })
+        Ok(Self {
+            expression: expression.to_owned(),
+        })
     }
 
     /// The expression that it was made from.
@@ -32,7 +35,10 @@ impl Filter {
 
     /// What runs it over frames, one for each source.
     pub(crate) fn matcher(&self) -> Matcher {
-        Matcher { expression: self.expression.clone(), programs: Vec::new() }
+        Matcher {
+            expression: self.expression.clone(),
+            programs: Vec::new(),
+        }
     }
 }
 
@@ -50,11 +56,15 @@ impl Matcher {
     /// [`CaptureError::Filter`] if the expression has no meaning on the frame's link type.
     #[inline]
     pub fn wants(&mut self, frame: &Frame<'_>) -> Result<bool, CaptureError> {
-        let known = self.programs.iter().position(|&(link, _)| link == frame.link);
+        let known = self
+            .programs
+            .iter()
+            .position(|&(link, _)| link == frame.link);
         let index = match known {
             Some(index) => index,
             None => {
-                self.programs.push((frame.link, compile(&self.expression, frame.link)?));
+                self.programs
+                    .push((frame.link, compile(&self.expression, frame.link)?));
                 self.programs.len() - 1
             }
         };
@@ -89,7 +99,10 @@ mod tests {
     #[test]
     fn wants_what_the_expression_says_on_each_link_type() {
         let mut filter = Filter::new("udp port 53").unwrap().matcher();
-        let udp = [0x45, 0, 0, 28, 0, 0, 0, 0, 64, 17, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 4, 0, 0, 53, 0, 8, 0, 0];
+        let udp = [
+            0x45, 0, 0, 28, 0, 0, 0, 0, 64, 17, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 4, 0, 0, 53, 0, 8, 0,
+            0,
+        ];
         let mut tcp = udp;
         tcp[9] = 6;
         let ethernet = |packet: &[u8]| [&[0; 12][..], &[8, 0], packet].concat();
@@ -102,6 +115,9 @@ mod tests {
     #[test]
     fn says_what_is_wrong_with_an_expression() {
         let error = Filter::new("udp prot 53").unwrap_err().to_string();
-        assert!(error.contains("'udp prot 53'") && error.contains("syntax error"), "{error}");
+        assert!(
+            error.contains("'udp prot 53'") && error.contains("syntax error"),
+            "{error}"
+        );
     }
 }

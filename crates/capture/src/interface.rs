@@ -1,4 +1,5 @@
-//! What the host knows of a network interface: its queues, its MTU, who uses it, and what its driver dropped.
+//! What the host knows of a network interface: its queues, its MTU, who uses it, and what its
+//! driver dropped.
 
 use crate::CaptureError;
 use std::fs;
@@ -35,28 +36,41 @@ impl Interface {
         let missing = |_| CaptureError::NoInterface(name.to_owned());
         let index = nix::net::if_::if_nametoindex(name).map_err(missing)?;
         let mtu = read_number(&sysfs(name).join("mtu")).unwrap_or(1500);
-        let queue_count = entries(&sysfs(name).join("queues")).filter(|queue| queue.starts_with("rx-")).count();
+        let queue_count = entries(&sysfs(name).join("queues"))
+            .filter(|queue| queue.starts_with("rx-"))
+            .count();
         let queue_count = u32::try_from(queue_count).unwrap_or(u32::MAX).max(1);
         let mtu = u32::try_from(mtu).unwrap_or(u32::MAX);
-        Ok(Self { name: name.to_owned(), index, mtu, queue_count, driver: Driver::of(name) })
+        Ok(Self {
+            name: name.to_owned(),
+            index,
+            mtu,
+            queue_count,
+            driver: Driver::of(name),
+        })
     }
 
-    /// Whether its frames begin with an Ethernet header, as those of AF_XDP must: tunnels of the network layer have none.
+    /// Whether its frames begin with an Ethernet header, as those of AF_XDP must: tunnels of the
+    /// network layer have none.
     #[must_use]
     pub fn has_ethernet_frames(&self) -> bool {
         const ARPHRD_ETHER: u64 = 1;
         const ARPHRD_LOOPBACK: u64 = 772;
-        matches!(read_number(&sysfs(&self.name).join("type")), Some(ARPHRD_ETHER | ARPHRD_LOOPBACK))
+        matches!(
+            read_number(&sysfs(&self.name).join("type")),
+            Some(ARPHRD_ETHER | ARPHRD_LOOPBACK)
+        )
     }
 
-    /// Why taking the interface's frames away would cut the host off, if it would: the host has an address on it, or on
-    /// something that stands on it (a VLAN, bridge or bond).
+    /// Why taking the interface's frames away would cut the host off, if it would: the host has an
+    /// address on it, or on something that stands on it (a VLAN, bridge or bond).
     #[must_use]
     pub fn carries_host_traffic(&self) -> Option<String> {
         if let Some(address) = host_address(&self.name) {
             return Some(format!("the host has the address {address} on it"));
         }
-        let upper = entries(&sysfs(&self.name)).find_map(|entry| entry.strip_prefix("upper_").map(str::to_owned));
+        let upper = entries(&sysfs(&self.name))
+            .find_map(|entry| entry.strip_prefix("upper_").map(str::to_owned));
         upper.map(|upper| format!("'{upper}' stands on it"))
     }
 
@@ -65,7 +79,10 @@ impl Interface {
     pub fn driver_drops(&self) -> u64 {
         let statistics = sysfs(&self.name).join("statistics");
         let counters = ["rx_dropped", "rx_missed_errors", "rx_fifo_errors"];
-        counters.into_iter().filter_map(|counter| read_number(&statistics.join(counter))).sum()
+        counters
+            .into_iter()
+            .filter_map(|counter| read_number(&statistics.join(counter)))
+            .sum()
     }
 
     /// Writes a tunable of the device in sysfs and returns what it was.
@@ -81,13 +98,23 @@ impl Interface {
     }
 }
 
-/// An address of the host on the interface. Link-local IPv6 does not count: every interface that is up has one, taps too.
+/// An address of the host on the interface. Link-local IPv6 does not count: every interface that is
+/// up has one, taps too.
 fn host_address(name: &str) -> Option<String> {
-    let on_it = nix::ifaddrs::getifaddrs().ok()?.filter(|entry| entry.interface_name == name);
+    let on_it = nix::ifaddrs::getifaddrs()
+        .ok()?
+        .filter(|entry| entry.interface_name == name);
     on_it.filter_map(|entry| entry.address).find_map(|address| {
-        let v4 = address.as_sockaddr_in().map(|address| address.ip().to_string());
-        let v6 = address.as_sockaddr_in6().map(nix::sys::socket::SockaddrIn6::ip);
-        v4.or_else(|| v6.filter(|address| !address.is_unicast_link_local()).map(|address| address.to_string()))
+        let v4 = address
+            .as_sockaddr_in()
+            .map(|address| address.ip().to_string());
+        let v6 = address
+            .as_sockaddr_in6()
+            .map(nix::sys::socket::SockaddrIn6::ip);
+        v4.or_else(|| {
+            v6.filter(|address| !address.is_unicast_link_local())
+                .map(|address| address.to_string())
+        })
     })
 }
 
@@ -113,7 +140,12 @@ mod tests {
         let loopback = Interface::look_up("lo").unwrap();
         assert_eq!((loopback.name.as_str(), loopback.queue_count), ("lo", 1));
         assert!(loopback.mtu >= 1500);
-        assert!(loopback.carries_host_traffic().unwrap().contains("127.0.0.1"));
+        assert!(
+            loopback
+                .carries_host_traffic()
+                .unwrap()
+                .contains("127.0.0.1")
+        );
     }
 
     #[test]

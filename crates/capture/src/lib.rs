@@ -1,9 +1,10 @@
-//! The observation point: AF_XDP queues, libpcap and capture files, all of them a [`Source`] of frames.
+//! The observation point: AF_XDP queues, libpcap and capture files, all of them a [`Source`] of
+//! frames.
 //!
-//! A source is asked for a burst and shows each frame of it once, in place; nothing is copied and nothing is decoded here.
-//! [`xdp`] takes frames from a network card's queue before the host's stack sees them; [`LiveCapture`] looks on through
-//! libpcap; [`CaptureFile`] reads what somebody captured. Whatever a source lost is in its [`SourceCounters`], by the place
-//! where it was lost.
+//! A source is asked for a burst and shows each frame of it once, in place; nothing is copied and
+//! nothing is decoded here. [`xdp`] takes frames from a network card's queue before the host's
+//! stack sees them; [`LiveCapture`] looks on through libpcap; [`CaptureFile`] reads what somebody
+//! captured. Whatever a source lost is in its [`SourceCounters`], by the place where it was lost.
 
 mod file;
 mod filter;
@@ -69,7 +70,8 @@ pub trait Source: Send {
     ///
     /// # Errors
     ///
-    /// [`CaptureError`] once the source can give no more frames; all that came before has been shown.
+    /// [`CaptureError`] once the source can give no more frames; all that came before has been
+    /// shown.
     fn receive(&mut self, each: &mut impl FnMut(Frame<'_>)) -> Result<Received, CaptureError>;
 
     /// Sleeps until frames may be waiting, at most for `timeout`.
@@ -78,7 +80,8 @@ pub trait Source: Send {
     /// What it has seen so far, and lost as far as it knows by itself. Makes no system call.
     fn counters(&self) -> SourceCounters;
 
-    /// Asks the system what was lost, where nobody else does: a system call, so at most once a second.
+    /// Asks the system what was lost, where nobody else does: a system call, so at most once a
+    /// second.
     fn look_for_losses(&mut self) {}
 
     /// Whether its link is down: frames will come again without anybody's help once it is up.
@@ -88,7 +91,9 @@ pub trait Source: Send {
 }
 
 /// What a source has seen and lost, in packets.
-#[derive(Clone, Copy, Debug, Default, Eq, FromBytes, Immutable, IntoBytes, KnownLayout, PartialEq)]
+#[derive(
+    Clone, Copy, Debug, Default, Eq, FromBytes, Immutable, IntoBytes, KnownLayout, PartialEq,
+)]
 #[repr(C)]
 pub struct SourceCounters {
     /// Shown to the caller.
@@ -104,7 +109,9 @@ pub struct SourceCounters {
 }
 
 /// Packets that were offered and never received, by the place where they were lost.
-#[derive(Clone, Copy, Debug, Default, Eq, FromBytes, Immutable, IntoBytes, KnownLayout, PartialEq)]
+#[derive(
+    Clone, Copy, Debug, Default, Eq, FromBytes, Immutable, IntoBytes, KnownLayout, PartialEq,
+)]
 #[repr(C)]
 pub struct Dropped {
     /// In the network card or its driver, before any program saw them.
@@ -172,7 +179,8 @@ impl std::ops::AddAssign for SourceCounters {
     }
 }
 
-/// Why a source cannot be opened or cannot go on: what was found, what was wanted, where, and what to do.
+/// Why a source cannot be opened or cannot go on: what was found, what was wanted, where, and what
+/// to do.
 #[derive(Debug, thiserror::Error)]
 pub enum CaptureError {
     /// The file cannot be read.

@@ -1,7 +1,10 @@
 //! Live captures through libpcap: they look on, see both directions and take nothing from the host.
 
 use crate::sampling::Sampler;
-use crate::{BURST_MAX, CaptureError, CaptureTime, Dropped, Filter, Frame, Received, Sampling, Source, SourceCounters};
+use crate::{
+    BURST_MAX, CaptureError, CaptureTime, Dropped, Filter, Frame, Received, Sampling, Source,
+    SourceCounters,
+};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use pcap::{Active, Capture, Stat};
 use std::collections::hash_map::RandomState;
@@ -16,13 +19,15 @@ pub struct LiveCapture {
     link: u16,
     sampler: Sampler,
     counters: SourceCounters,
-    /// libpcap's own counters at the last look: 32 bits wide, so they are added up by their differences.
+    /// libpcap's own counters at the last look: 32 bits wide, so they are added up by their
+    /// differences.
     seen: (u32, u32),
     /// The link is down, as far as is known; it comes back by itself.
     down: bool,
 }
 
-/// Headers are all that decoding reads: room for eight tags or labels, the longest IP and TCP headers, and some to spare.
+/// Headers are all that decoding reads: room for eight tags or labels, the longest IP and TCP
+/// headers, and some to spare.
 const SNAP_OCTETS: i32 = 256;
 /// 10 ms of 10 Gbit/s in the smallest frames, with libpcap's overhead for each.
 const BUFFER_OCTETS: i32 = 64 << 20;
@@ -30,13 +35,21 @@ const BUFFER_OCTETS: i32 = 64 << 20;
 const GATHER_MS: i32 = 20;
 
 impl LiveCapture {
-    /// Opens `name` in promiscuous mode, with `filter` running in the kernel; what it lets through is sampled.
+    /// Opens `name` in promiscuous mode, with `filter` running in the kernel; what it lets through
+    /// is sampled.
     ///
     /// # Errors
     ///
     /// [`CaptureError::Live`] or [`CaptureError::Filter`] with what libpcap said.
-    pub fn open(name: &str, filter: Option<&Filter>, sampling: Sampling) -> Result<Self, CaptureError> {
-        let failed = |error| CaptureError::Live { name: name.to_owned(), what: in_plain_words(error) };
+    pub fn open(
+        name: &str,
+        filter: Option<&Filter>,
+        sampling: Sampling,
+    ) -> Result<Self, CaptureError> {
+        let failed = |error| CaptureError::Live {
+            name: name.to_owned(),
+            what: in_plain_words(error),
+        };
         let inactive = Capture::from_device(name).map_err(failed)?;
         let mut capture = inactive
             .promisc(true)
@@ -49,11 +62,13 @@ impl LiveCapture {
             .map_err(failed)?;
         let link = u16::try_from(capture.get_datalink().0).unwrap_or(u16::MAX);
         if let Some(filter) = filter {
-            capture.filter(filter.expression(), true).map_err(|error| CaptureError::Filter {
-                expression: filter.expression().to_owned(),
-                link,
-                what: in_plain_words(error),
-            })?;
+            capture
+                .filter(filter.expression(), true)
+                .map_err(|error| CaptureError::Filter {
+                    expression: filter.expression().to_owned(),
+                    link,
+                    what: in_plain_words(error),
+                })?;
         }
         Ok(Self {
             capture,
@@ -73,18 +88,29 @@ impl Source for LiveCapture {
             let packet = match self.capture.next_packet() {
                 Ok(packet) => packet,
                 Err(pcap::Error::TimeoutExpired | pcap::Error::NoMorePackets) => {
-                    return Ok(if shown == 0 { Received::Nothing } else { Received::Frames });
+                    return Ok(if shown == 0 {
+                        Received::Nothing
+                    } else {
+                        Received::Frames
+                    });
                 }
                 // The kernel reports a link that went down this way; it comes back by itself.
                 Err(pcap::Error::PcapError(what)) if what.contains("went down") => {
                     self.down = true;
-                    return Ok(if shown == 0 { Received::Nothing } else { Received::Frames });
+                    return Ok(if shown == 0 {
+                        Received::Nothing
+                    } else {
+                        Received::Frames
+                    });
                 }
                 Err(_) if nix::net::if_::if_nametoindex(self.name.as_str()).is_err() => {
                     return Err(CaptureError::Gone(self.name.clone()));
                 }
                 Err(error) => {
-                    return Err(CaptureError::Live { name: self.name.clone(), what: in_plain_words(error) });
+                    return Err(CaptureError::Live {
+                        name: self.name.clone(),
+                        what: in_plain_words(error),
+                    });
                 }
             };
             if !self.sampler.takes_next() {
@@ -100,7 +126,12 @@ impl Source for LiveCapture {
             self.down = false;
             self.counters.received += 1;
             self.counters.received_octets += u64::from(packet.header.len);
-            each(Frame { octets: packet.data, wire_octets: packet.header.len, link: self.link, captured });
+            each(Frame {
+                octets: packet.data,
+                wire_octets: packet.header.len,
+                link: self.link,
+                captured,
+            });
         }
         Ok(Received::Frames)
     }
@@ -112,7 +143,9 @@ impl Source for LiveCapture {
         let mut waiting = [PollFd::new(fd, PollFlags::POLLIN)];
         let ready = poll(&mut waiting, timeout);
         // A link that is down makes poll return at once, again and again: sleep instead.
-        let erred = waiting[0].revents().is_some_and(|flags| flags.contains(PollFlags::POLLERR));
+        let erred = waiting[0]
+            .revents()
+            .is_some_and(|flags| flags.contains(PollFlags::POLLERR));
         if ready.is_ok() && erred {
             std::thread::sleep(Duration::from_millis(10));
         }
@@ -123,8 +156,14 @@ impl Source for LiveCapture {
     }
 
     fn look_for_losses(&mut self) {
-        if let Ok(Stat { dropped, if_dropped, .. }) = self.capture.stats() {
-            let (dropped_before, if_dropped_before) = std::mem::replace(&mut self.seen, (dropped, if_dropped));
+        if let Ok(Stat {
+            dropped,
+            if_dropped,
+            ..
+        }) = self.capture.stats()
+        {
+            let (dropped_before, if_dropped_before) =
+                std::mem::replace(&mut self.seen, (dropped, if_dropped));
             self.counters.dropped += Dropped {
                 kernel: u64::from(dropped.wrapping_sub(dropped_before)),
                 interface: u64::from(if_dropped.wrapping_sub(if_dropped_before)),

@@ -1,7 +1,7 @@
 //! Sampling: of N frames one is shown, the others are counted.
 //!
-//! AF_XDP samples in its XDP program, before a frame costs anything; a [`Sampler`] does the same for the sources that have no
-//! such program.
+//! AF_XDP samples in its XDP program, before a frame costs anything; a [`Sampler`] does the same
+//! for the sources that have no such program.
 
 use rand_pcg::Pcg32;
 use rand_pcg::rand_core::Rng;
@@ -27,12 +27,19 @@ pub struct Sampling {
 
 impl Sampling {
     /// Every frame is shown.
-    pub const NONE: Self = Self { mode: SamplingMode::Deterministic, interval: NonZeroU16::MIN };
+    pub const NONE: Self = Self {
+        mode: SamplingMode::Deterministic,
+        interval: NonZeroU16::MIN,
+    };
 
     /// What chooses among a source's frames; chance begins with `seed`.
     pub(crate) fn sampler(self, seed: u64) -> Sampler {
         const STREAM: u64 = 0xa02b_dbf7_bb3c_0a7a;
-        Sampler { sampling: self, left: 0, random: Pcg32::new(seed, STREAM) }
+        Sampler {
+            sampling: self,
+            left: 0,
+            random: Pcg32::new(seed, STREAM),
+        }
     }
 }
 
@@ -69,13 +76,20 @@ mod tests {
     use super::*;
 
     fn shown(mode: SamplingMode, interval: u16, seed: u64) -> Vec<usize> {
-        let mut sampler = Sampling { mode, interval: interval.try_into().unwrap() }.sampler(seed);
+        let mut sampler = Sampling {
+            mode,
+            interval: interval.try_into().unwrap(),
+        }
+        .sampler(seed);
         (0..100_000).filter(|_| sampler.takes_next()).collect()
     }
 
     #[test]
     fn by_count_the_first_of_every_n_is_shown() {
-        assert_eq!(shown(SamplingMode::Deterministic, 30_000, 1), [0, 30_000, 60_000, 90_000]);
+        assert_eq!(
+            shown(SamplingMode::Deterministic, 30_000, 1),
+            [0, 30_000, 60_000, 90_000]
+        );
         assert_eq!(shown(SamplingMode::Deterministic, 1, 1).len(), 100_000);
         assert_eq!(Sampling::NONE.interval.get(), 1);
     }
@@ -84,7 +98,11 @@ mod tests {
     fn by_chance_about_one_of_n_is_shown_and_by_the_same_seed_the_same_ones() {
         let random = |seed| shown(SamplingMode::Random, 100, seed);
         // Five standard deviations of a binomial distribution around 1000.
-        assert!((843..1157).contains(&random(1).len()), "{}", random(1).len());
+        assert!(
+            (843..1157).contains(&random(1).len()),
+            "{}",
+            random(1).len()
+        );
         assert_eq!(random(1), random(1));
         assert_ne!(random(1), random(2));
         assert_eq!(shown(SamplingMode::Random, 1, 1).len(), 100_000);

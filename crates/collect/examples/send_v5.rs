@@ -1,8 +1,13 @@
-//! Sends version 5 datagrams at a pace, to measure a collector: `send_v5 ADDRESS:PORT RECORDS RECORDS_PER_SECOND`.
+//! Sends version 5 datagrams at a pace, to measure a collector: `send_v5 ADDRESS:PORT RECORDS
+//! RECORDS_PER_SECOND`.
 //!
-//! A rate of 0 is as fast as it goes. The last line on standard output says what was sent, and at what rate.
+//! A rate of 0 is as fast as it goes. The last line on standard output says what was sent, and at
+//! what rate.
 #![forbid(unsafe_code)]
-#![expect(clippy::disallowed_methods, reason = "a measuring tool reads the clock")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "a measuring tool reads the clock"
+)]
 
 use nix::sys::socket::{MsgFlags, MultiHeaders, SockaddrIn, sendmmsg};
 use std::error::Error;
@@ -20,7 +25,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let [address, records, rate] = &arguments[..] else {
         return Err("wanted ADDRESS:PORT RECORDS RECORDS_PER_SECOND".into());
     };
-    let (address, records, rate): (SocketAddrV4, u32, f64) = (address.parse()?, records.parse()?, rate.parse()?);
+    let (address, records, rate): (SocketAddrV4, u32, f64) =
+        (address.parse()?, records.parse()?, rate.parse()?);
     let socket = UdpSocket::bind("0.0.0.0:0")?;
     let mut headers = MultiHeaders::<SockaddrIn>::preallocate(BURST, None);
     let mut datagrams = vec![[0; v5::DATAGRAM_OCTETS_MAX]; BURST];
@@ -35,17 +41,31 @@ fn main() -> Result<(), Box<dyn Error>> {
         for (number, datagram) in (0..).zip(&mut datagrams) {
             fill(datagram, sent + number * 30)?;
         }
-        let slices: Vec<[IoSlice; 1]> = datagrams.iter().map(|datagram| [IoSlice::new(datagram)]).collect();
+        let slices: Vec<[IoSlice; 1]> = datagrams
+            .iter()
+            .map(|datagram| [IoSlice::new(datagram)])
+            .collect();
         let to = [Some(SockaddrIn::from(address)); BURST];
-        // A full queue of the interface is no loss yet: what was not taken is not counted, and sent again.
-        match sendmmsg(socket.as_raw_fd(), &mut headers, &slices, to, [], MsgFlags::empty()) {
+        // A full queue of the interface is no loss yet: what was not taken is not counted, and sent
+        // again.
+        match sendmmsg(
+            socket.as_raw_fd(),
+            &mut headers,
+            &slices,
+            to,
+            [],
+            MsgFlags::empty(),
+        ) {
             Ok(taken) => sent += u32::try_from(taken.count())? * 30,
             Err(nix::errno::Errno::ENOBUFS) => {}
             Err(error) => return Err(error.into()),
         }
     }
     let took = start.elapsed().as_secs_f64();
-    println!("sent {sent} records, {per_burst} a call, in {took:.2} s: {:.0} records/s", f64::from(sent) / took);
+    println!(
+        "sent {sent} records, {per_burst} a call, in {took:.2} s: {:.0} records/s",
+        f64::from(sent) / took
+    );
     Ok(())
 }
 

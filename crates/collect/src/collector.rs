@@ -1,8 +1,9 @@
-//! The collector at work: one thread takes datagrams out of the socket, another one writes, so that a disk that takes its time
-//! does not cost datagrams.
+//! The collector at work: one thread takes datagrams out of the socket, another one writes, so that
+//! a disk that takes its time does not cost datagrams.
 //!
-//! Between them go batches of records forward and the emptied batches back. When the writer cannot keep up the receiver waits, the
-//! socket's buffer fills, and what the system drops then is counted by the system.
+//! Between them go batches of records forward and the emptied batches back. When the writer cannot
+//! keep up the receiver waits, the socket's buffer fills, and what the system drops then is counted
+//! by the system.
 
 use crate::datagram::{self, Arrival, Refusal};
 use crate::receive::{BURST_DATAGRAMS, Receiver};
@@ -25,7 +26,8 @@ const BATCH_RECORDS: usize = 8192;
 const BATCHES_MAX: usize = 64;
 /// How often the writer looks what is due.
 const WRITER_TICK: Duration = Duration::from_millis(250);
-/// Lines about jumps of sequences and refused datagrams between two calls of [`Collector::tick`]; more would be a flood.
+/// Lines about jumps of sequences and refused datagrams between two calls of [`Collector::tick`];
+/// more would be a flood.
 const LINES_TOLD: u32 = 20;
 
 /// Seconds since 1970 on the clock on the wall: what files are named for and rotated by.
@@ -36,7 +38,9 @@ pub fn unix_s() -> i64 {
         reason = "the collector's own clock: files are named for the time on the wall"
     )]
     let now = SystemTime::now();
-    now.duration_since(UNIX_EPOCH).map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(i64::MAX))
+    now.duration_since(UNIX_EPOCH).map_or(0, |since| {
+        i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+    })
 }
 
 /// Whose datagrams are taken.
@@ -96,7 +100,18 @@ pub struct Totals {
 
 impl std::fmt::Display for Totals {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { datagrams, records, stored, failed, files, lost, resets, reordered, dropped, .. } = self;
+        let Self {
+            datagrams,
+            records,
+            stored,
+            failed,
+            files,
+            lost,
+            resets,
+            reordered,
+            dropped,
+            ..
+        } = self;
         write!(
             formatter,
             "totals: received_datagrams={datagrams} received_records={records} stored_records={stored} \
@@ -123,7 +138,15 @@ impl Collector {
         let told = Arc::clone(&written);
         let writer = std::thread::Builder::new()
             .name("store".into())
-            .spawn(move || Writer { store, incoming, emptied, written: told }.run())?;
+            .spawn(move || {
+                Writer {
+                    store,
+                    incoming,
+                    emptied,
+                    written: told,
+                }
+                .run()
+            })?;
         Ok(Self {
             receiver,
             intake: Intake {
@@ -140,7 +163,8 @@ impl Collector {
         })
     }
 
-    /// Waits up to `timeout` for datagrams, hands the records of those that are there over, and returns whether there were any.
+    /// Waits up to `timeout` for datagrams, hands the records of those that are there over, and
+    /// returns whether there were any.
     ///
     /// # Errors
     ///
@@ -174,7 +198,8 @@ impl Collector {
         self.send(Order::Rotate)
     }
 
-    /// What was counted so far. Records that the writer has not seen yet are received and neither stored nor failed.
+    /// What was counted so far. Records that the writer has not seen yet are received and neither
+    /// stored nor failed.
     #[must_use]
     pub fn totals(&self) -> Totals {
         let total = self.intake.exporters.total();
@@ -232,7 +257,9 @@ impl Collector {
             Err(TryRecvError::Empty | TryRecvError::Disconnected) => Batch::new(),
         };
         let batch = std::mem::replace(&mut self.batch, empty);
-        self.written.received.fetch_add(batch.records.len() as u64, Relaxed);
+        self.written
+            .received
+            .fetch_add(batch.records.len() as u64, Relaxed);
         self.send(Order::Store(batch))
     }
 
@@ -264,7 +291,12 @@ impl Intake {
     #[inline]
     fn take(&mut self, exporter: IpAddr, octets: &[u8], batch: &mut Batch) {
         if !self.allowed.has(exporter) {
-            return self.refuse(exporter, Refusal::Exporter, &"it is not one of the allowed exporters", batch);
+            return self.refuse(
+                exporter,
+                Refusal::Exporter,
+                &"it is not one of the allowed exporters",
+                batch,
+            );
         }
         match datagram::decode(octets, exporter, &mut batch.records) {
             Ok(arrival) => self.accept(exporter, &arrival, batch),
@@ -277,18 +309,36 @@ impl Intake {
         let continuity = self.exporters.note(exporter, arrival);
         match continuity {
             Continuity::Expected => return,
-            Continuity::Lost(lost) => batch.losses.add(Losses { lost, ..Losses::default() }),
-            Continuity::Reset { .. } => batch.losses.add(Losses { resets: 1, ..Losses::default() }),
+            Continuity::Lost(lost) => batch.losses.add(Losses {
+                lost,
+                ..Losses::default()
+            }),
+            Continuity::Reset { .. } => batch.losses.add(Losses {
+                resets: 1,
+                ..Losses::default()
+            }),
         }
         if self.may_tell() {
-            tracing::warn!("sequence: src_ip={exporter} d_version={} {continuity}", arrival.version.number());
+            tracing::warn!(
+                "sequence: src_ip={exporter} d_version={} {continuity}",
+                arrival.version.number()
+            );
         }
     }
 
     #[cold]
-    fn refuse(&mut self, exporter: IpAddr, refusal: Refusal, why: &dyn std::fmt::Display, batch: &mut Batch) {
+    fn refuse(
+        &mut self,
+        exporter: IpAddr,
+        refusal: Refusal,
+        why: &dyn std::fmt::Display,
+        batch: &mut Batch,
+    ) {
         self.refused[refusal as usize] += 1;
-        batch.losses.add(Losses { corrupt: 1, ..Losses::default() });
+        batch.losses.add(Losses {
+            corrupt: 1,
+            ..Losses::default()
+        });
         if self.may_tell() {
             tracing::warn!("refused: src_ip={exporter} {why}");
         }
@@ -320,8 +370,13 @@ struct Batch {
 
 impl Batch {
     fn new() -> Self {
-        let records = Vec::with_capacity(BATCH_RECORDS + BURST_DATAGRAMS * xdprobe_export::v5::RECORDS_MAX);
-        Self { version: None, records, losses: Losses::default() }
+        let records =
+            Vec::with_capacity(BATCH_RECORDS + BURST_DATAGRAMS * xdprobe_export::v5::RECORDS_MAX);
+        Self {
+            version: None,
+            records,
+            losses: Losses::default(),
+        }
     }
 
     fn is_empty(&self) -> bool {
@@ -366,7 +421,9 @@ impl Writer {
                 }
             };
             if let Err(error) = done {
-                tracing::error!("cannot store: {error}; trying again with another file in a second");
+                tracing::error!(
+                    "cannot store: {error}; trying again with another file in a second"
+                );
             }
             self.tell();
         }
@@ -423,7 +480,10 @@ mod tests {
     }
 
     fn datagram(sequence: u32, count: usize) -> Vec<u8> {
-        let header = v5::Header { flow_sequence: sequence.into(), ..v5::Header::default() };
+        let header = v5::Header {
+            flow_sequence: sequence.into(),
+            ..v5::Header::default()
+        };
         let mut octets = vec![0; v5::DATAGRAM_OCTETS_MAX];
         let length = v5::encode(&header, &vec![v5::Record::default(); count], &mut octets).unwrap();
         octets.truncate(length);
@@ -447,7 +507,12 @@ mod tests {
         send(&datagram(0, 1)[..71]);
         send(b"");
         let mut v7_octets = [0; v7::DATAGRAM_OCTETS_MAX];
-        let length = v7::encode(&v7::Header::default(), &[v7::Record::default()], &mut v7_octets).unwrap();
+        let length = v7::encode(
+            &v7::Header::default(),
+            &[v7::Record::default()],
+            &mut v7_octets,
+        )
+        .unwrap();
         send(&v7_octets[..length]);
         let totals = collector.stop().unwrap();
         let wanted = Totals {
@@ -471,22 +536,43 @@ mod tests {
         );
 
         let files = Input::list(&[directory.path().to_owned()], true).unwrap();
-        let readers = files.iter().map(|file| FlowFileReader::new(file.open().unwrap()).unwrap());
+        let readers = files
+            .iter()
+            .map(|file| FlowFileReader::new(file.open().unwrap()).unwrap());
         let headers: Vec<_> = readers.map(|reader| reader.header().clone()).collect();
-        let summary: Vec<_> = headers.iter().map(|it| (it.flows, it.lost, it.corrupt, it.resets)).collect();
-        assert_eq!(summary, [(Some(3000), Some(0), Some(0), Some(0)), (Some(7), Some(10), Some(3), Some(1))]);
+        let summary: Vec<_> = headers
+            .iter()
+            .map(|it| (it.flows, it.lost, it.corrupt, it.resets))
+            .collect();
+        assert_eq!(
+            summary,
+            [
+                (Some(3000), Some(0), Some(0), Some(0)),
+                (Some(7), Some(10), Some(3), Some(1))
+            ]
+        );
     }
 
     #[test]
     fn exporters_that_are_not_allowed_are_refused() {
         let directory = tempfile::tempdir().unwrap();
-        let allowed = Allowed::new(vec!["10.0.0.0/8".parse().unwrap(), "2001:db8::/32".parse().unwrap()]);
+        let allowed = Allowed::new(vec![
+            "10.0.0.0/8".parse().unwrap(),
+            "2001:db8::/32".parse().unwrap(),
+        ]);
         assert!(allowed.has([10, 1, 2, 3].into()) && allowed.has("2001:db8::1".parse().unwrap()));
         let (collector, address) = collector(directory.path(), allowed);
         let sender = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         sender.send_to(&datagram(0, 1), address).unwrap();
         let totals = collector.stop().unwrap();
-        assert_eq!((totals.records, totals.refused[Refusal::Exporter as usize]), (0, 1));
-        assert!(Input::list(&[directory.path().to_owned()], true).unwrap().is_empty());
+        assert_eq!(
+            (totals.records, totals.refused[Refusal::Exporter as usize]),
+            (0, 1)
+        );
+        assert!(
+            Input::list(&[directory.path().to_owned()], true)
+                .unwrap()
+                .is_empty()
+        );
     }
 }

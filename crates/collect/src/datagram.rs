@@ -1,4 +1,5 @@
-//! From a datagram to records: the version says which of the wire formats it is, and everything is checked there.
+//! From a datagram to records: the version says which of the wire formats it is, and everything is
+//! checked there.
 
 use crate::record::{ExportVersion, StoredRecord};
 use std::net::{IpAddr, Ipv4Addr};
@@ -36,7 +37,13 @@ pub enum Refusal {
 
 impl Refusal {
     /// Every reason, in the order of their numbers.
-    pub const ALL: [Self; 5] = [Self::Short, Self::Version, Self::Count, Self::Length, Self::Exporter];
+    pub const ALL: [Self; 5] = [
+        Self::Short,
+        Self::Version,
+        Self::Count,
+        Self::Length,
+        Self::Exporter,
+    ];
 
     /// The name that reports use.
     #[must_use]
@@ -66,31 +73,66 @@ impl From<DatagramError> for Refusal {
 ///
 /// # Errors
 ///
-/// [`DatagramError`] if the octets are not a datagram of version 1, 5 or 7; nothing is appended then.
+/// [`DatagramError`] if the octets are not a datagram of version 1, 5 or 7; nothing is appended
+/// then.
 #[inline]
-pub fn decode(datagram: &[u8], exporter: IpAddr, records: &mut Vec<StoredRecord>) -> Result<Arrival, DatagramError> {
+pub fn decode(
+    datagram: &[u8],
+    exporter: IpAddr,
+    records: &mut Vec<StoredRecord>,
+) -> Result<Arrival, DatagramError> {
     let address = stored_address(exporter);
-    let short = DatagramError::Short { found: datagram.len(), wanted: HEADER_OCTETS_MIN };
+    let short = DatagramError::Short {
+        found: datagram.len(),
+        wanted: HEADER_OCTETS_MIN,
+    };
     match wire::version_of(datagram).ok_or(short)? {
         v1::VERSION => {
             let (header, flows) = v1::decode(datagram)?;
-            records.extend(flows.iter().map(|flow| StoredRecord::from_v1(address, header, flow)));
-            Ok(Arrival { version: ExportVersion::V1, count: header.count.get(), sequence: None, engine: 0 })
+            records.extend(
+                flows
+                    .iter()
+                    .map(|flow| StoredRecord::from_v1(address, header, flow)),
+            );
+            Ok(Arrival {
+                version: ExportVersion::V1,
+                count: header.count.get(),
+                sequence: None,
+                engine: 0,
+            })
         }
         v7::VERSION => {
             let (header, flows) = v7::decode(datagram)?;
-            records.extend(flows.iter().map(|flow| StoredRecord::from_v7(address, header, flow)));
+            records.extend(
+                flows
+                    .iter()
+                    .map(|flow| StoredRecord::from_v7(address, header, flow)),
+            );
             let [engine_type, engine_id, ..] = header.reserved;
             let engine = u16::from_be_bytes([engine_id, engine_type]);
             let sequence = Some(header.flow_sequence.get());
-            Ok(Arrival { version: ExportVersion::V7, count: header.count.get(), sequence, engine })
+            Ok(Arrival {
+                version: ExportVersion::V7,
+                count: header.count.get(),
+                sequence,
+                engine,
+            })
         }
         _ => {
             let (header, flows) = v5::decode(datagram)?;
-            records.extend(flows.iter().map(|flow| StoredRecord::from_v5(address, header, flow)));
+            records.extend(
+                flows
+                    .iter()
+                    .map(|flow| StoredRecord::from_v5(address, header, flow)),
+            );
             let engine = u16::from_be_bytes([header.engine_id, header.engine_type]);
             let sequence = Some(header.flow_sequence.get());
-            Ok(Arrival { version: ExportVersion::V5, count: header.count.get(), sequence, engine })
+            Ok(Arrival {
+                version: ExportVersion::V5,
+                count: header.count.get(),
+                sequence,
+                engine,
+            })
         }
     }
 }
@@ -112,7 +154,8 @@ mod tests {
 
     fn v5_datagram(header: &v5::Header, count: usize) -> Vec<u8> {
         let mut datagram = vec![0; v5::DATAGRAM_OCTETS_MAX];
-        let octets = v5::encode(header, &vec![v5::Record::default(); count], &mut datagram).unwrap();
+        let octets =
+            v5::encode(header, &vec![v5::Record::default(); count], &mut datagram).unwrap();
         datagram.truncate(octets);
         datagram
     }
@@ -121,33 +164,84 @@ mod tests {
     fn decodes_each_version() {
         let mut records = Vec::new();
         let mut datagram = vec![0; wire::DATAGRAM_OCTETS_MAX];
-        let octets = v1::encode(&v1::Header::default(), &[v1::Record::default(); 2], &mut datagram).unwrap();
+        let octets = v1::encode(
+            &v1::Header::default(),
+            &[v1::Record::default(); 2],
+            &mut datagram,
+        )
+        .unwrap();
         let arrival = decode(&datagram[..octets], EXPORTER, &mut records).unwrap();
-        assert_eq!(arrival, Arrival { version: ExportVersion::V1, count: 2, sequence: None, engine: 0 });
+        assert_eq!(
+            arrival,
+            Arrival {
+                version: ExportVersion::V1,
+                count: 2,
+                sequence: None,
+                engine: 0
+            }
+        );
 
-        let header = v5::Header { flow_sequence: 7.into(), engine_type: 1, engine_id: 2, ..v5::Header::default() };
+        let header = v5::Header {
+            flow_sequence: 7.into(),
+            engine_type: 1,
+            engine_id: 2,
+            ..v5::Header::default()
+        };
         let arrival = decode(&v5_datagram(&header, 3), EXPORTER, &mut records).unwrap();
-        assert_eq!(arrival, Arrival { version: ExportVersion::V5, count: 3, sequence: Some(7), engine: 0x201 });
+        assert_eq!(
+            arrival,
+            Arrival {
+                version: ExportVersion::V5,
+                count: 3,
+                sequence: Some(7),
+                engine: 0x201
+            }
+        );
 
-        let header = v7::Header { flow_sequence: 9.into(), ..v7::Header::default() };
-        let flow = v7::Record { router: [1, 2, 3, 4], ..v7::Record::default() };
+        let header = v7::Header {
+            flow_sequence: 9.into(),
+            ..v7::Header::default()
+        };
+        let flow = v7::Record {
+            router: [1, 2, 3, 4],
+            ..v7::Record::default()
+        };
         let octets = v7::encode(&header, &[flow], &mut datagram).unwrap();
         let arrival = decode(&datagram[..octets], EXPORTER, &mut records).unwrap();
-        assert_eq!(arrival, Arrival { version: ExportVersion::V7, count: 1, sequence: Some(9), engine: 0 });
+        assert_eq!(
+            arrival,
+            Arrival {
+                version: ExportVersion::V7,
+                count: 1,
+                sequence: Some(9),
+                engine: 0
+            }
+        );
 
         assert_eq!(records.len(), 6);
-        assert!(records.iter().all(|record| IpAddr::V4(record.exporter) == EXPORTER));
+        assert!(
+            records
+                .iter()
+                .all(|record| IpAddr::V4(record.exporter) == EXPORTER)
+        );
         assert_eq!(records[5].router, Ipv4Addr::new(1, 2, 3, 4));
     }
 
     #[test]
     fn refuses_by_reason() {
-        let reason = |octets: &[u8]| Refusal::from(decode(octets, EXPORTER, &mut Vec::new()).unwrap_err());
+        let reason =
+            |octets: &[u8]| Refusal::from(decode(octets, EXPORTER, &mut Vec::new()).unwrap_err());
         assert_eq!(reason(&[]), Refusal::Short);
         assert_eq!(reason(&[0, 5, 0]), Refusal::Short);
         assert_eq!(reason(&[&[0, 9][..], &[0; 30]].concat()), Refusal::Version);
-        assert_eq!(reason(&[&[0, 5, 0, 31][..], &[0; 20]].concat()), Refusal::Count);
-        assert_eq!(reason(&[&[0, 1, 0, 1][..], &[0; 12]].concat()), Refusal::Length);
+        assert_eq!(
+            reason(&[&[0, 5, 0, 31][..], &[0; 20]].concat()),
+            Refusal::Count
+        );
+        assert_eq!(
+            reason(&[&[0, 1, 0, 1][..], &[0; 12]].concat()),
+            Refusal::Length
+        );
     }
 
     proptest! {

@@ -1,7 +1,9 @@
-//! The header of a flow-tools file: eight fixed octets, then a list of type-length-value fields up to the first record.
+//! The header of a flow-tools file: eight fixed octets, then a list of type-length-value fields up
+//! to the first record.
 //!
-//! Everything after the third octet follows the byte order that the third octet names. Fields stand in no fixed order, have no
-//! padding between them, and a reader skips the types that it does not know. Source: flow-tools 0.68, `lib/ftio.c`.
+//! Everything after the third octet follows the byte order that the third octet names. Fields stand
+//! in no fixed order, have no padding between them, and a reader skips the types that it does not
+//! know. Source: flow-tools 0.68, `lib/ftio.c`.
 
 use crate::record::{ByteOrder, ExportVersion};
 use std::io::Read;
@@ -82,10 +84,12 @@ impl FileHeader {
     /// The records that the file promises: known once it was closed properly.
     #[must_use]
     pub fn flows_promised(&self) -> Option<u32> {
-        self.flows.filter(|_| self.has(FLAG_DONE) && !self.has(FLAG_STREAMING))
+        self.flows
+            .filter(|_| self.has(FLAG_DONE) && !self.has(FLAG_STREAMING))
     }
 
-    /// Reads a header from `source`, up to the first record, and returns it with its length in octets.
+    /// Reads a header from `source`, up to the first record, and returns it with its length in
+    /// octets.
     ///
     /// # Errors
     ///
@@ -94,10 +98,16 @@ impl FileHeader {
         let mut fixed = [0; FIXED_OCTETS];
         let found = read_up_to(source, &mut fixed)?;
         if found < 2 || fixed[..2] != MAGIC {
-            return Err(HeaderError::Magic { found: fixed, octets: found });
+            return Err(HeaderError::Magic {
+                found: fixed,
+                octets: found,
+            });
         }
         if found < FIXED_OCTETS {
-            return Err(HeaderError::Short { found, wanted: FIXED_OCTETS });
+            return Err(HeaderError::Short {
+                found,
+                wanted: FIXED_OCTETS,
+            });
         }
         let order = match fixed[2] {
             1 => ByteOrder::Little,
@@ -107,30 +117,43 @@ impl FileHeader {
         if fixed[3] != STREAM_VERSION {
             return Err(HeaderError::Stream(fixed[3]));
         }
-        let wanted = u32_in(order, &fixed, 4).and_then(|octets| usize::try_from(octets).ok()).unwrap_or(usize::MAX);
+        let wanted = u32_in(order, &fixed, 4)
+            .and_then(|octets| usize::try_from(octets).ok())
+            .unwrap_or(usize::MAX);
         if !(FIXED_OCTETS..=HEADER_OCTETS_MAX).contains(&wanted) {
             return Err(HeaderError::Length(wanted));
         }
         let mut fields = vec![0; wanted - FIXED_OCTETS];
         let found = read_up_to(source, &mut fields)?;
         if found < fields.len() {
-            return Err(HeaderError::Short { found: FIXED_OCTETS + found, wanted });
+            return Err(HeaderError::Short {
+                found: FIXED_OCTETS + found,
+                wanted,
+            });
         }
         Ok((Self::from_fields(order, &fields)?, wanted))
     }
 
     /// The header in octets, its length a multiple of four.
     ///
-    /// Fields stand in the order of their types, as flow-tools writes them, so that a header is rewritten in place when only its
-    /// numbers change. A comment or host name is cut where the header would grow too long.
+    /// Fields stand in the order of their types, as flow-tools writes them, so that a header is
+    /// rewritten in place when only its numbers change. A comment or host name is cut where the
+    /// header would grow too long.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let mut octets = Vec::with_capacity(128);
         octets.extend_from_slice(&MAGIC);
-        octets.push(if self.order == ByteOrder::Little { 1 } else { 2 });
+        octets.push(if self.order == ByteOrder::Little {
+            1
+        } else {
+            2
+        });
         octets.push(STREAM_VERSION);
         octets.extend_from_slice(&[0; 4]);
-        let mut writer = FieldWriter { order: self.order, octets };
+        let mut writer = FieldWriter {
+            order: self.order,
+            octets,
+        };
         writer.number16(Field::ExportVersion, self.version.number());
         writer.number32(Field::CaptureStart, self.capture_start_s);
         writer.number32(Field::CaptureEnd, self.capture_end_s);
@@ -150,10 +173,18 @@ impl FileHeader {
         let mut version = None;
         let mut at = 0;
         // Up to three octets of padding are too short for a field.
-        while let (Some(kind), Some(length)) = (u16_in(order, fields, at), u16_in(order, fields, at + 2)) {
+        while let (Some(kind), Some(length)) =
+            (u16_in(order, fields, at), u16_in(order, fields, at + 2))
+        {
             let offset = FIXED_OCTETS + at;
             let length = usize::from(length);
-            let value = fields.get(at + 4..at + 4 + length).ok_or(HeaderError::Field { kind, length, offset })?;
+            let value = fields
+                .get(at + 4..at + 4 + length)
+                .ok_or(HeaderError::Field {
+                    kind,
+                    length,
+                    offset,
+                })?;
             let number = u32_in(order, value, 0);
             match Field::from_kind(kind) {
                 Some(Field::ExportVersion) => version = u16_in(order, value, 0),
@@ -172,7 +203,8 @@ impl FileHeader {
             at += 4 + length;
         }
         let version = version.ok_or(HeaderError::NoVersion)?;
-        header.version = ExportVersion::from_number(version).ok_or(HeaderError::Version(version))?;
+        header.version =
+            ExportVersion::from_number(version).ok_or(HeaderError::Version(version))?;
         Ok(header)
     }
 }
@@ -206,7 +238,9 @@ pub enum HeaderError {
     #[error("header length {0} at offset 4, wanted {FIXED_OCTETS} to {HEADER_OCTETS_MAX}")]
     Length(usize),
     /// A field reaches beyond the header.
-    #[error("field type {kind:#x} at offset {offset} has {length} octets, more than the header holds")]
+    #[error(
+        "field type {kind:#x} at offset {offset} has {length} octets, more than the header holds"
+    )]
     Field {
         /// Its type.
         kind: u16,
@@ -287,7 +321,9 @@ impl FieldWriter {
         let Some(text) = text else { return };
         let room = HEADER_OCTETS_MAX.saturating_sub(self.octets.len() + OVERHEAD);
         let text = &text.as_bytes()[..text.len().min(room)];
-        let Ok(length) = u16::try_from(text.len() + 1) else { return };
+        let Ok(length) = u16::try_from(text.len() + 1) else {
+            return;
+        };
         self.head(field, length);
         self.octets.extend_from_slice(text);
         self.octets.push(0);
@@ -299,7 +335,11 @@ impl FieldWriter {
     }
 
     fn push16(&mut self, number: u16) {
-        let octets = if self.order == ByteOrder::Little { number.to_le_bytes() } else { number.to_be_bytes() };
+        let octets = if self.order == ByteOrder::Little {
+            number.to_le_bytes()
+        } else {
+            number.to_be_bytes()
+        };
         self.octets.extend_from_slice(&octets);
     }
 
@@ -317,22 +357,37 @@ impl FieldWriter {
 }
 
 fn octets32(order: ByteOrder, number: u32) -> [u8; 4] {
-    if order == ByteOrder::Little { number.to_le_bytes() } else { number.to_be_bytes() }
+    if order == ByteOrder::Little {
+        number.to_le_bytes()
+    } else {
+        number.to_be_bytes()
+    }
 }
 
 fn u16_in(order: ByteOrder, octets: &[u8], at: usize) -> Option<u16> {
     let octets = *octets.get(at..)?.first_chunk()?;
-    Some(if order == ByteOrder::Little { u16::from_le_bytes(octets) } else { u16::from_be_bytes(octets) })
+    Some(if order == ByteOrder::Little {
+        u16::from_le_bytes(octets)
+    } else {
+        u16::from_be_bytes(octets)
+    })
 }
 
 fn u32_in(order: ByteOrder, octets: &[u8], at: usize) -> Option<u32> {
     let octets = *octets.get(at..)?.first_chunk()?;
-    Some(if order == ByteOrder::Little { u32::from_le_bytes(octets) } else { u32::from_be_bytes(octets) })
+    Some(if order == ByteOrder::Little {
+        u32::from_le_bytes(octets)
+    } else {
+        u32::from_be_bytes(octets)
+    })
 }
 
 /// The string up to its NUL.
 fn text_of(value: &[u8]) -> String {
-    let end = value.iter().position(|octet| *octet == 0).unwrap_or(value.len());
+    let end = value
+        .iter()
+        .position(|octet| *octet == 0)
+        .unwrap_or(value.len());
     String::from_utf8_lossy(&value[..end]).into_owned()
 }
 
@@ -354,7 +409,11 @@ fn hex(octets: &[u8]) -> String {
     if octets.is_empty() {
         return "nothing".into();
     }
-    octets.iter().map(|octet| format!("{octet:02x}")).collect::<Vec<_>>().join(" ")
+    octets
+        .iter()
+        .map(|octet| format!("{octet:02x}"))
+        .collect::<Vec<_>>()
+        .join(" ")
 }
 
 #[cfg(test)]
@@ -362,7 +421,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// The header of a file that flow-capture wrote: version 5, little-endian, 272 flows, from a host named "vm".
+    /// The header of a file that flow-capture wrote: version 5, little-endian, 272 flows, from a
+    /// host named "vm".
     #[rustfmt::skip]
     const REAL: [u8; 80] = [
         0xcf, 0x10, 0x01, 0x03, 0x50, 0x00, 0x00, 0x00, 0x02, 0x00, 0x02, 0x00, 0x05, 0x00, 0x06, 0x00,
@@ -398,27 +458,54 @@ mod tests {
 
     #[test]
     fn says_what_is_wrong_and_where() {
-        assert_eq!(refusal(b""), "not a flow-tools file: it starts with nothing, wanted cf 10");
-        assert_eq!(refusal(b"\x7fELF"), "not a flow-tools file: it starts with 7f 45 4c 46, wanted cf 10");
-        assert_eq!(refusal(&REAL[..7]), "the file ends at offset 7, inside its header of 8 octets");
-        assert_eq!(refusal(&REAL[..79]), "the file ends at offset 79, inside its header of 80 octets");
+        assert_eq!(
+            refusal(b""),
+            "not a flow-tools file: it starts with nothing, wanted cf 10"
+        );
+        assert_eq!(
+            refusal(b"\x7fELF"),
+            "not a flow-tools file: it starts with 7f 45 4c 46, wanted cf 10"
+        );
+        assert_eq!(
+            refusal(&REAL[..7]),
+            "the file ends at offset 7, inside its header of 8 octets"
+        );
+        assert_eq!(
+            refusal(&REAL[..79]),
+            "the file ends at offset 79, inside its header of 80 octets"
+        );
         let with = |at: usize, octet| {
             let mut octets = REAL;
             octets[at] = octet;
             refusal(&octets)
         };
-        assert_eq!(with(2, 3), "byte order 3 at offset 2, wanted 1 (little-endian) or 2 (big-endian)");
+        assert_eq!(
+            with(2, 3),
+            "byte order 3 at offset 2, wanted 1 (little-endian) or 2 (big-endian)"
+        );
         assert_eq!(with(3, 1), "stream version 1 at offset 3, wanted 3");
         assert_eq!(with(4, 7), "header length 7 at offset 4, wanted 8 to 16384");
-        assert_eq!(with(5, 0x40), "header length 16464 at offset 4, wanted 8 to 16384");
+        assert_eq!(
+            with(5, 0x40),
+            "header length 16464 at offset 4, wanted 8 to 16384"
+        );
         assert_eq!(with(12, 8), "records of export version 8, wanted 1, 5 or 7");
-        assert_eq!(with(8, 0), "the header does not name the export version of its records");
-        assert_eq!(with(73, 0xff), "field type 0xf at offset 70 has 65283 octets, more than the header holds");
+        assert_eq!(
+            with(8, 0),
+            "the header does not name the export version of its records"
+        );
+        assert_eq!(
+            with(73, 0xff),
+            "field type 0xf at offset 70 has 65283 octets, more than the header holds"
+        );
     }
 
     #[test]
     fn a_long_comment_keeps_the_header_within_its_limit() {
-        let header = FileHeader { comment: Some("x".repeat(20_000)), ..real() };
+        let header = FileHeader {
+            comment: Some("x".repeat(20_000)),
+            ..real()
+        };
         assert!(header.encode().len() <= HEADER_OCTETS_MAX);
         assert!(FileHeader::read(&mut &header.encode()[..]).is_ok());
     }

@@ -1,4 +1,5 @@
-//! What a command line's paths stand for: files, directories with all files below them, and standard input.
+//! What a command line's paths stand for: files, directories with all files below them, and
+//! standard input.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -19,9 +20,9 @@ pub enum Input {
 impl Input {
     /// The inputs that `paths` stand for, in their order; standard input if there are none.
     ///
-    /// `-` is standard input. A directory stands for every file below it in the order of their names, without hidden ones
-    /// and, unless `unfinished` says so, without those whose name begins with [`UNFINISHED_PREFIX`]. A file that is named itself
-    /// is always taken.
+    /// `-` is standard input. A directory stands for every file below it in the order of their
+    /// names, without hidden ones and, unless `unfinished` says so, without those whose name begins
+    /// with [`UNFINISHED_PREFIX`]. A file that is named itself is always taken.
     ///
     /// # Errors
     ///
@@ -34,7 +35,10 @@ impl Input {
         for path in paths {
             if path.as_os_str() == "-" {
                 inputs.push(Self::Stdin);
-            } else if fs::metadata(path).map_err(|error| about(path, &error))?.is_dir() {
+            } else if fs::metadata(path)
+                .map_err(|error| about(path, &error))?
+                .is_dir()
+            {
                 walk(path, unfinished, &mut inputs)?;
             } else {
                 inputs.push(Self::File(path.clone()));
@@ -60,9 +64,13 @@ impl Input {
     pub fn octets(&self) -> u64 {
         match self {
             Self::Stdin => 0,
-            Self::File(path) => {
-                fs::metadata(path).map_or(0, |metadata| if metadata.is_file() { metadata.len() } else { 0 })
-            }
+            Self::File(path) => fs::metadata(path).map_or(0, |metadata| {
+                if metadata.is_file() {
+                    metadata.len()
+                } else {
+                    0
+                }
+            }),
         }
     }
 }
@@ -84,8 +92,11 @@ fn walk(directory: &Path, unfinished: bool, inputs: &mut Vec<Input>) -> io::Resu
         let name = entry.file_name();
         let name = name.to_string_lossy();
         let path = entry.path();
-        // A file that is renamed while we look is left out here and found by its new name at the next look.
-        let Ok(metadata) = fs::metadata(&path) else { continue };
+        // A file that is renamed while we look is left out here and found by its new name at the
+        // next look.
+        let Ok(metadata) = fs::metadata(&path) else {
+            continue;
+        };
         if name.starts_with('.') {
         } else if metadata.is_dir() {
             walk(&path, unfinished, inputs)?;
@@ -109,14 +120,34 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let at = |name: &str| directory.path().join(name);
         fs::create_dir_all(at("2026/01")).unwrap();
-        for name in ["2026/01/ft-b", "2026/01/ft-a", "2026/01/tmp-c", ".hidden", "z"] {
+        for name in [
+            "2026/01/ft-b",
+            "2026/01/ft-a",
+            "2026/01/tmp-c",
+            ".hidden",
+            "z",
+        ] {
             fs::write(at(name), "").unwrap();
         }
-        let files = |names: &[&str]| names.iter().map(|name| Input::File(at(name))).collect::<Vec<_>>();
+        let files = |names: &[&str]| {
+            names
+                .iter()
+                .map(|name| Input::File(at(name)))
+                .collect::<Vec<_>>()
+        };
         let root = [directory.path().to_owned()];
-        assert_eq!(Input::list(&root, false).unwrap(), files(&["2026/01/ft-a", "2026/01/ft-b", "z"]));
-        assert_eq!(Input::list(&root, true).unwrap(), files(&["2026/01/ft-a", "2026/01/ft-b", "2026/01/tmp-c", "z"]));
-        assert_eq!(Input::list(&[at("2026/01/tmp-c")], false).unwrap(), files(&["2026/01/tmp-c"]));
+        assert_eq!(
+            Input::list(&root, false).unwrap(),
+            files(&["2026/01/ft-a", "2026/01/ft-b", "z"])
+        );
+        assert_eq!(
+            Input::list(&root, true).unwrap(),
+            files(&["2026/01/ft-a", "2026/01/ft-b", "2026/01/tmp-c", "z"])
+        );
+        assert_eq!(
+            Input::list(&[at("2026/01/tmp-c")], false).unwrap(),
+            files(&["2026/01/tmp-c"])
+        );
     }
 
     #[test]
@@ -127,7 +158,9 @@ mod tests {
 
     #[test]
     fn a_missing_path_is_named() {
-        let error = Input::list(&["/no/such".into()], false).unwrap_err().to_string();
+        let error = Input::list(&["/no/such".into()], false)
+            .unwrap_err()
+            .to_string();
         assert!(error.starts_with("/no/such: "), "{error}");
     }
 }

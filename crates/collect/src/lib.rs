@@ -1,12 +1,15 @@
-//! The collector: flow records from datagrams into flow-tools files, and from flow-tools files to the reader's eye.
+//! The collector: flow records from datagrams into flow-tools files, and from flow-tools files to
+//! the reader's eye.
 //!
-//! A flow-tools **file** is a [`FileHeader`](header::FileHeader) and then [`StoredRecord`]s of one version, plain or as
-//! one zlib stream. A [`FlowFileReader`] iterates the records of a file or of any stream, a [`FlowFileWriter`] writes them,
-//! and a [`Printer`](print::Printer) prints them as flow-print does.
+//! A flow-tools **file** is a [`FileHeader`](header::FileHeader) and then [`StoredRecord`]s of one
+//! version, plain or as one zlib stream. A [`FlowFileReader`] iterates the records of a file or of
+//! any stream, a [`FlowFileWriter`] writes them, and a [`Printer`](print::Printer) prints them as
+//! flow-print does.
 //!
-//! A [`Receiver`](receive::Receiver) takes bursts of datagrams from a socket and [`datagram::decode`] makes records of
-//! them. A [`Store`](store::Store) is a folder of files that rotate and expire, and a [`Collector`](collector::Collector)
-//! is both at work, with the [accounting of exporters](sequence::Exporters) between them.
+//! A [`Receiver`](receive::Receiver) takes bursts of datagrams from a socket and
+//! [`datagram::decode`] makes records of them. A [`Store`](store::Store) is a folder of files that
+//! rotate and expire, and a [`Collector`](collector::Collector) is both at work, with the
+//! [accounting of exporters](sequence::Exporters) between them.
 //!
 //! None of them panics on any input. Time is an argument; only [`collector`] has a clock.
 #![forbid(unsafe_code)]

@@ -1,4 +1,5 @@
-//! Reading a flow-tools file: its header, then its records one after another, until the end or the first damage.
+//! Reading a flow-tools file: its header, then its records one after another, until the end or the
+//! first damage.
 //!
 //! What came before damage is always delivered: the error is the last item.
 
@@ -9,7 +10,8 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
-/// Octets of records that are kept in memory; many records, and few enough to stay in a core's cache.
+/// Octets of records that are kept in memory; many records, and few enough to stay in a core's
+/// cache.
 const BUFFER_OCTETS: usize = 64 * 1024;
 
 /// Iterates the records of a flow-tools file or stream.
@@ -33,7 +35,8 @@ impl FlowFileReader<File> {
     ///
     /// # Errors
     ///
-    /// [`ReadError::Header`] if the file cannot be opened or does not start with a header of a kind that is read.
+    /// [`ReadError::Header`] if the file cannot be opened or does not start with a header of a kind
+    /// that is read.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, ReadError> {
         Self::new(File::open(path).map_err(HeaderError::from)?)
     }
@@ -83,7 +86,8 @@ impl<R: Read> FlowFileReader<R> {
         self.header_octets + self.body.octets()
     }
 
-    /// After the end: the file was not closed properly, so that it may have lost records at its end.
+    /// After the end: the file was not closed properly, so that it may have lost records at its
+    /// end.
     #[must_use]
     pub fn is_unfinished(&self) -> bool {
         self.unfinished
@@ -106,7 +110,11 @@ impl<R: Read> FlowFileReader<R> {
                 Err(source) => {
                     self.over = true;
                     let (offset, records) = (self.octets(), self.records);
-                    return Some(Err(ReadError::Damaged { offset, records, source }));
+                    return Some(Err(ReadError::Damaged {
+                        offset,
+                        records,
+                        source,
+                    }));
                 }
             }
         }
@@ -123,11 +131,20 @@ impl<R: Read> FlowFileReader<R> {
         let (found, records) = (self.end, self.records);
         if found > 0 || !self.body.is_complete() {
             let wanted = self.header.version.record_octets();
-            return Some(Err(ReadError::Cut { offset: self.octets(), found, wanted, records }));
+            return Some(Err(ReadError::Cut {
+                offset: self.octets(),
+                found,
+                wanted,
+                records,
+            }));
         }
         match self.header.flows_promised() {
             Some(promised) if u64::from(promised) != records & u64::from(u32::MAX) => {
-                Some(Err(ReadError::Count { promised, records, offset: self.octets() }))
+                Some(Err(ReadError::Count {
+                    promised,
+                    records,
+                    offset: self.octets(),
+                }))
             }
             _ => None,
         }
@@ -173,7 +190,9 @@ pub enum ReadError {
         records: u64,
     },
     /// Records are missing, or there are too many.
-    #[error("the header promises {promised} records, the file has {records} up to its end at offset {offset}")]
+    #[error(
+        "the header promises {promised} records, the file has {records} up to its end at offset {offset}"
+    )]
     Count {
         /// What the header says, modulo 2^32.
         promised: u32,
@@ -230,7 +249,8 @@ impl<R: Read> Body<R> {
     }
 }
 
-/// One zlib stream (RFC 1950). Unlike a decoder of the library it gives out what was inflated before damage, and then the error.
+/// One zlib stream (RFC 1950). Unlike a decoder of the library it gives out what was inflated
+/// before damage, and then the error.
 struct Inflater<R> {
     source: R,
     zlib: Decompress,
@@ -244,7 +264,15 @@ struct Inflater<R> {
 impl<R: Read> Inflater<R> {
     fn new(source: R) -> Self {
         let input = vec![0; BUFFER_OCTETS].into_boxed_slice();
-        Self { source, zlib: Decompress::new(true), input, start: 0, end: 0, ended: false, error: None }
+        Self {
+            source,
+            zlib: Decompress::new(true),
+            input,
+            start: 0,
+            end: 0,
+            ended: false,
+            error: None,
+        }
     }
 
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
@@ -259,10 +287,13 @@ impl<R: Read> Inflater<R> {
             let (in_before, out_before) = (self.zlib.total_in(), self.zlib.total_out());
             let status = self.zlib.decompress(input, buffer, FlushDecompress::None);
             let consumed = usize::try_from(self.zlib.total_in() - in_before).unwrap_or(input.len());
-            let inflated = usize::try_from(self.zlib.total_out() - out_before).unwrap_or(buffer.len());
+            let inflated =
+                usize::try_from(self.zlib.total_out() - out_before).unwrap_or(buffer.len());
             self.start += consumed;
             self.ended = matches!(status, Ok(Status::StreamEnd));
-            self.error = status.err().map(|error| io::Error::new(io::ErrorKind::InvalidData, error));
+            self.error = status
+                .err()
+                .map(|error| io::Error::new(io::ErrorKind::InvalidData, error));
             if inflated > 0 {
                 return Ok(inflated);
             }

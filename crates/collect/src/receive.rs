@@ -1,4 +1,5 @@
-//! A UDP socket that is read in bursts: one system call takes up to 64 datagrams out of a large receive buffer.
+//! A UDP socket that is read in bursts: one system call takes up to 64 datagrams out of a large
+//! receive buffer.
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -13,7 +14,8 @@ pub const BURST_DATAGRAMS: usize = 64;
 /// Octets asked for as the socket's receive buffer: more than a second of 1 million records.
 pub const SOCKET_BUFFER_OCTETS: usize = 64 * 1024 * 1024;
 
-/// Octets kept of a datagram: longer than any good one, so that one which is cut is refused by its length.
+/// Octets kept of a datagram: longer than any good one, so that one which is cut is refused by its
+/// length.
 const DATAGRAM_OCTETS: usize = 2048;
 const _: () = assert!(DATAGRAM_OCTETS > xdprobe_export::wire::DATAGRAM_OCTETS_MAX);
 
@@ -55,7 +57,8 @@ impl Receiver {
         self.socket.local_addr()
     }
 
-    /// Octets of receive buffer that the system gave. It counts its own overhead in them: two to three times the payload.
+    /// Octets of receive buffer that the system gave. It counts its own overhead in them: two to
+    /// three times the payload.
     ///
     /// # Errors
     ///
@@ -64,18 +67,24 @@ impl Receiver {
         Ok(nix::sys::socket::getsockopt(&self.socket, sockopt::RcvBuf)?)
     }
 
-    /// Datagrams that the system dropped because the receive buffer was full, since the socket was bound.
+    /// Datagrams that the system dropped because the receive buffer was full, since the socket was
+    /// bound.
     ///
     /// # Errors
     ///
     /// Those of reading the system's table of sockets.
     pub fn datagrams_dropped(&self) -> io::Result<u64> {
-        let table = if self.local_addr()?.is_ipv4() { "/proc/self/net/udp" } else { "/proc/self/net/udp6" };
+        let table = if self.local_addr()?.is_ipv4() {
+            "/proc/self/net/udp"
+        } else {
+            "/proc/self/net/udp6"
+        };
         let inode = nix::sys::stat::fstat(&self.socket)?.st_ino.to_string();
         Ok(drops_of(&std::fs::read_to_string(table)?, &inode).unwrap_or(0))
     }
 
-    /// Waits until a datagram is there, a signal arrives or `timeout` is over, and returns whether a datagram is there.
+    /// Waits until a datagram is there, a signal arrives or `timeout` is over, and returns whether
+    /// a datagram is there.
     ///
     /// # Errors
     ///
@@ -90,7 +99,8 @@ impl Receiver {
         }
     }
 
-    /// Takes what is there, up to [`BURST_DATAGRAMS`], without waiting, and returns how many datagrams that is.
+    /// Takes what is there, up to [`BURST_DATAGRAMS`], without waiting, and returns how many
+    /// datagrams that is.
     ///
     /// # Errors
     ///
@@ -101,11 +111,17 @@ impl Receiver {
             let mut octets = self.octets.chunks_exact_mut(DATAGRAM_OCTETS);
             std::array::from_fn(|_| [IoSliceMut::new(octets.next().unwrap_or_default())])
         };
-        let received =
-            recvmmsg(self.socket.as_raw_fd(), &mut self.headers, slices.iter_mut(), MsgFlags::MSG_DONTWAIT, None);
+        let received = recvmmsg(
+            self.socket.as_raw_fd(),
+            &mut self.headers,
+            slices.iter_mut(),
+            MsgFlags::MSG_DONTWAIT,
+            None,
+        );
         match received {
             Ok(datagrams) => {
-                self.burst.extend(datagrams.map(|datagram| (sender(datagram.address), datagram.bytes)));
+                self.burst
+                    .extend(datagrams.map(|datagram| (sender(datagram.address), datagram.bytes)));
                 Ok(self.burst.len())
             }
             Err(Errno::EAGAIN | Errno::EINTR) => Ok(0),
@@ -116,24 +132,35 @@ impl Receiver {
     /// The datagrams of the last burst, with the address of the host that sent each.
     pub fn burst(&self) -> impl Iterator<Item = (IpAddr, &[u8])> {
         let datagrams = self.octets.chunks_exact(DATAGRAM_OCTETS);
-        self.burst.iter().zip(datagrams).map(|((sender, octets), datagram)| (*sender, &datagram[..*octets]))
+        self.burst
+            .iter()
+            .zip(datagrams)
+            .map(|((sender, octets), datagram)| (*sender, &datagram[..*octets]))
     }
 }
 
 /// The sender's address; an IPv4 address that came through an IPv6 socket is an IPv4 address.
 fn sender(address: Option<SockaddrStorage>) -> IpAddr {
-    let Some(address) = address else { return Ipv4Addr::UNSPECIFIED.into() };
+    let Some(address) = address else {
+        return Ipv4Addr::UNSPECIFIED.into();
+    };
     if let Some(address) = address.as_sockaddr_in() {
         return address.ip().into();
     }
-    address.as_sockaddr_in6().map_or(Ipv4Addr::UNSPECIFIED.into(), |address| IpAddr::V6(address.ip()).to_canonical())
+    address
+        .as_sockaddr_in6()
+        .map_or(Ipv4Addr::UNSPECIFIED.into(), |address| {
+            IpAddr::V6(address.ip()).to_canonical()
+        })
 }
 
 /// The column `drops` of the line with that inode in the table of /proc/net/udp.
 fn drops_of(table: &str, inode: &str) -> Option<u64> {
     const INODE: usize = 9;
     const DROPS: usize = 12;
-    let line = table.lines().find(|line| line.split_ascii_whitespace().nth(INODE) == Some(inode))?;
+    let line = table
+        .lines()
+        .find(|line| line.split_ascii_whitespace().nth(INODE) == Some(inode))?;
     line.split_ascii_whitespace().nth(DROPS)?.parse().ok()
 }
 
@@ -152,12 +179,17 @@ mod tests {
         assert!(!receiver.wait(Duration::ZERO).unwrap());
         let sender = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         for length in 0..70 {
-            sender.send_to(&vec![7; length], receiver.local_addr().unwrap()).unwrap();
+            sender
+                .send_to(&vec![7; length], receiver.local_addr().unwrap())
+                .unwrap();
         }
         assert!(receiver.wait(Duration::from_secs(5)).unwrap());
         assert_eq!(receiver.receive().unwrap(), BURST_DATAGRAMS);
         for (length, (from, datagram)) in receiver.burst().enumerate() {
-            assert_eq!((from, datagram), (Ipv4Addr::LOCALHOST.into(), &vec![7; length][..]));
+            assert_eq!(
+                (from, datagram),
+                (Ipv4Addr::LOCALHOST.into(), &vec![7; length][..])
+            );
         }
         assert_eq!(receiver.receive().unwrap(), 6);
         assert_eq!(receiver.burst().count(), 6);
@@ -171,20 +203,26 @@ mod tests {
         assert_eq!(receiver.datagrams_dropped().unwrap(), 0);
         let sender = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         for _ in 0..200 {
-            sender.send_to(&[0; 1000], receiver.local_addr().unwrap()).unwrap();
+            sender
+                .send_to(&[0; 1000], receiver.local_addr().unwrap())
+                .unwrap();
         }
         assert!(receiver.datagrams_dropped().unwrap() > 100);
     }
 
     #[test]
     fn senders_through_a_socket_of_both_families_are_ipv4() {
-        let mut receiver = Receiver::bind((std::net::Ipv6Addr::UNSPECIFIED, 0).into(), 1 << 20).unwrap();
+        let mut receiver =
+            Receiver::bind((std::net::Ipv6Addr::UNSPECIFIED, 0).into(), 1 << 20).unwrap();
         let port = receiver.local_addr().unwrap().port();
         let sender = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         sender.send_to(b"x", (Ipv4Addr::LOCALHOST, port)).unwrap();
         assert!(receiver.wait(Duration::from_secs(5)).unwrap());
         receiver.receive().unwrap();
-        assert_eq!(receiver.burst().next(), Some((Ipv4Addr::LOCALHOST.into(), &b"x"[..])));
+        assert_eq!(
+            receiver.burst().next(),
+            Some((Ipv4Addr::LOCALHOST.into(), &b"x"[..]))
+        );
     }
 
     #[test]

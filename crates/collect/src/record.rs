@@ -1,9 +1,9 @@
 //! One flow as flow-tools stores it, and its layouts in files.
 //!
-//! A [`StoredRecord`] has the fields of all three versions, in native integers. In a file each version has a fixed layout in
-//! the file's byte order: version 1 is the common 56 octets and four of zero, version 5 the same 56 and eight of its own,
-//! version 7 is version 5 and the router's address. Source: flow-tools 0.68, `lib/ftlib.h`, `struct fts3rec_v1`, `_v5`
-//! and `_v7`.
+//! A [`StoredRecord`] has the fields of all three versions, in native integers. In a file each
+//! version has a fixed layout in the file's byte order: version 1 is the common 56 octets and four
+//! of zero, version 5 the same 56 and eight of its own, version 7 is version 5 and the router's
+//! address. Source: flow-tools 0.68, `lib/ftlib.h`, `struct fts3rec_v1`, `_v5` and `_v7`.
 
 use std::net::Ipv4Addr;
 use xdprobe_export::{v1, v5, v7};
@@ -198,8 +198,8 @@ impl StoredRecord {
         }
     }
 
-    /// UTC time of uptime `stamp_ms` in ms since 1970, for a stamp at or before the datagram's own, as the protocol
-    /// means it: `unix - ((SysUptime - stamp) mod 2^32)`.
+    /// UTC time of uptime `stamp_ms` in ms since 1970, for a stamp at or before the datagram's own,
+    /// as the protocol means it: `unix - ((SysUptime - stamp) mod 2^32)`.
     ///
     /// flow-print reckons otherwise, see [`Printer`](crate::print::Printer).
     #[must_use]
@@ -208,7 +208,8 @@ impl StoredRecord {
         sent_ms - i64::from(self.sys_uptime_ms.wrapping_sub(stamp_ms))
     }
 
-    /// Appends the record to `octets` in the layout of `version`; what that version cannot carry is left out.
+    /// Appends the record to `octets` in the layout of `version`; what that version cannot carry is
+    /// left out.
     #[inline]
     pub fn encode(&self, version: ExportVersion, order: ByteOrder, octets: &mut Vec<u8>) {
         match order {
@@ -221,10 +222,26 @@ impl StoredRecord {
     fn encode_in<O: zerocopy::ByteOrder>(&self, version: ExportVersion, octets: &mut Vec<u8>) {
         let common = Common::<O>::from(self);
         match version {
-            ExportVersion::V1 => octets.extend_from_slice(Layout1 { common, reserved: [0; 4] }.as_bytes()),
-            ExportVersion::V5 => octets.extend_from_slice(Layout5 { common, rest: Rest::from(self) }.as_bytes()),
+            ExportVersion::V1 => octets.extend_from_slice(
+                Layout1 {
+                    common,
+                    reserved: [0; 4],
+                }
+                .as_bytes(),
+            ),
+            ExportVersion::V5 => octets.extend_from_slice(
+                Layout5 {
+                    common,
+                    rest: Rest::from(self),
+                }
+                .as_bytes(),
+            ),
             ExportVersion::V7 => {
-                let layout = Layout7 { common, rest: Rest::from(self), router: u32::from(self.router).into() };
+                let layout = Layout7 {
+                    common,
+                    rest: Rest::from(self),
+                    router: u32::from(self.router).into(),
+                };
                 octets.extend_from_slice(layout.as_bytes());
             }
         }
@@ -244,9 +261,9 @@ impl StoredRecord {
     #[inline]
     fn decode_in<O: zerocopy::ByteOrder>(version: ExportVersion, octets: &[u8]) -> Option<Self> {
         match version {
-            ExportVersion::V1 => {
-                Layout1::<O>::ref_from_prefix(octets).ok().map(|(layout, _)| layout.common.to_record())
-            }
+            ExportVersion::V1 => Layout1::<O>::ref_from_prefix(octets)
+                .ok()
+                .map(|(layout, _)| layout.common.to_record()),
             ExportVersion::V5 => {
                 let (layout, _) = Layout5::<O>::ref_from_prefix(octets).ok()?;
                 Some(layout.rest.fill(layout.common.to_record()))
@@ -254,7 +271,10 @@ impl StoredRecord {
             ExportVersion::V7 => {
                 let (layout, _) = Layout7::<O>::ref_from_prefix(octets).ok()?;
                 let record = layout.rest.fill(layout.common.to_record());
-                Some(Self { router: layout.router.get().into(), ..record })
+                Some(Self {
+                    router: layout.router.get().into(),
+                    ..record
+                })
             }
         }
     }
@@ -288,7 +308,9 @@ impl ExportVersion {
     /// The version of that number, if it is one of ours.
     #[must_use]
     pub fn from_number(number: u16) -> Option<Self> {
-        Self::ALL.into_iter().find(|version| version.number() == number)
+        Self::ALL
+            .into_iter()
+            .find(|version| version.number() == number)
     }
 
     /// Length of a record in a file, in octets: 60, 64 or 68.
@@ -313,10 +335,15 @@ pub enum ByteOrder {
 
 impl ByteOrder {
     /// This machine's order, which flow-tools writes unless told otherwise.
-    pub const NATIVE: Self = if cfg!(target_endian = "little") { Self::Little } else { Self::Big };
+    pub const NATIVE: Self = if cfg!(target_endian = "little") {
+        Self::Little
+    } else {
+        Self::Big
+    };
 }
 
-/// What the versions have in common, 56 octets. Addresses are integers here: they too follow the file's byte order.
+/// What the versions have in common, 56 octets. Addresses are integers here: they too follow the
+/// file's byte order.
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 struct Common<O> {
@@ -469,7 +496,8 @@ mod tests {
         octets
     }
 
-    /// The first record of a file that flow-capture wrote on a little-endian machine, and what flow-export said it is.
+    /// The first record of a file that flow-capture wrote on a little-endian machine, and what
+    /// flow-export said it is.
     #[test]
     fn reads_a_record_of_the_real_flow_capture() {
         #[rustfmt::skip]
@@ -498,12 +526,20 @@ mod tests {
             ..StoredRecord::default()
         };
         assert_eq!(record, wanted);
-        assert_eq!(octets_of(&record, ExportVersion::V5, ByteOrder::Little), OCTETS);
+        assert_eq!(
+            octets_of(&record, ExportVersion::V5, ByteOrder::Little),
+            OCTETS
+        );
     }
 
     #[test]
     fn reckons_stamps_before_the_wrap_of_the_uptime_into_the_past() {
-        let record = StoredRecord { unix_s: 100, unix_ns: 5_999_999, sys_uptime_ms: 10, ..StoredRecord::default() };
+        let record = StoredRecord {
+            unix_s: 100,
+            unix_ns: 5_999_999,
+            sys_uptime_ms: 10,
+            ..StoredRecord::default()
+        };
         assert_eq!(record.unix_ms_of(10), 100_005);
         assert_eq!(record.unix_ms_of(0), 99_995);
         assert_eq!(record.unix_ms_of(u32::MAX), 99_994);

@@ -1,9 +1,9 @@
 //! Accounting of exporters: who sent how much, and what their sequence numbers say is missing.
 //!
-//! Gaps are judged as flow-tools judges them, so that the counts in a file's header mean the same: a gap forward below 1000 records
-//! is a loss, and any other jump is a reset of the exporter's sequencer, also a small one backward. Of the latter those that
-//! reordering explains are counted besides. Source: flow-tools 0.68, `lib/ftdecode.c`, `ftpdu_check_seq`, and
-//! `src/flow-capture.c`.
+//! Gaps are judged as flow-tools judges them, so that the counts in a file's header mean the same:
+//! a gap forward below 1000 records is a loss, and any other jump is a reset of the exporter's
+//! sequencer, also a small one backward. Of the latter those that reordering explains are counted
+//! besides. Source: flow-tools 0.68, `lib/ftdecode.c`, `ftpdu_check_seq`, and `src/flow-capture.c`.
 
 use crate::datagram::Arrival;
 use crate::record::ExportVersion;
@@ -12,7 +12,8 @@ use std::net::IpAddr;
 
 /// A gap of this many records or more is a reset, not a loss.
 const RESET_RECORDS: u32 = 1000;
-/// The most exporters, and the most engines, that are told apart. Senders' addresses are forged easily, and memory is finite.
+/// The most exporters, and the most engines, that are told apart. Senders' addresses are forged
+/// easily, and memory is finite.
 const TRACKED_MAX: usize = 65_536;
 
 /// What is known of one exporter and version.
@@ -53,8 +54,15 @@ impl std::fmt::Display for Continuity {
         match self {
             Self::Expected => formatter.write_str("expected"),
             Self::Lost(records) => write!(formatter, "lost={records}"),
-            Self::Reset { expected, received, reordered } => {
-                write!(formatter, "expecting={expected} received={received} reordered={reordered}")
+            Self::Reset {
+                expected,
+                received,
+                reordered,
+            } => {
+                write!(
+                    formatter,
+                    "expecting={expected} received={received} reordered={reordered}"
+                )
             }
         }
     }
@@ -95,8 +103,11 @@ impl Exporters {
     /// Each exporter and version, in the order of their addresses.
     #[must_use]
     pub fn list(&self) -> Vec<(IpAddr, ExportVersion, Exporter)> {
-        let mut list: Vec<_> =
-            self.exporters.iter().map(|(&(address, version), known)| (address, version, *known)).collect();
+        let mut list: Vec<_> = self
+            .exporters
+            .iter()
+            .map(|(&(address, version), known)| (address, version, *known))
+            .collect();
         list.sort_by_key(|(address, version, _)| (*address, *version));
         list
     }
@@ -104,13 +115,15 @@ impl Exporters {
     /// Sum over all exporters.
     #[must_use]
     pub fn total(&self) -> Exporter {
-        self.exporters.values().fold(Exporter::default(), |sum, exporter| Exporter {
-            datagrams: sum.datagrams + exporter.datagrams,
-            records: sum.records + exporter.records,
-            lost: sum.lost + exporter.lost,
-            resets: sum.resets + exporter.resets,
-            reordered: sum.reordered + exporter.reordered,
-        })
+        self.exporters
+            .values()
+            .fold(Exporter::default(), |sum, exporter| Exporter {
+                datagrams: sum.datagrams + exporter.datagrams,
+                records: sum.records + exporter.records,
+                lost: sum.lost + exporter.lost,
+                resets: sum.resets + exporter.resets,
+                reordered: sum.reordered + exporter.reordered,
+            })
     }
 
     /// Datagrams whose sender was one too many to be told apart.
@@ -121,7 +134,9 @@ impl Exporters {
 
     /// Compares with what the engine's previous datagram let expect.
     fn follow(&mut self, address: IpAddr, arrival: &Arrival) -> Continuity {
-        let Some(received) = arrival.sequence else { return Continuity::Expected };
+        let Some(received) = arrival.sequence else {
+            return Continuity::Expected;
+        };
         let key = (address, arrival.version, arrival.engine);
         if self.expected.len() >= TRACKED_MAX && !self.expected.contains_key(&key) {
             return Continuity::Expected;
@@ -139,12 +154,20 @@ fn judge(expected: u32, received: u32) -> Continuity {
         return Continuity::Expected;
     }
     // flow-tools reckons one less where the sequence wraps.
-    let lost = if received > expected { received - expected } else { (u32::MAX - expected).wrapping_add(received) };
+    let lost = if received > expected {
+        received - expected
+    } else {
+        (u32::MAX - expected).wrapping_add(received)
+    };
     if lost < RESET_RECORDS {
         return Continuity::Lost(lost);
     }
     let reordered = expected.wrapping_sub(received) < RESET_RECORDS;
-    Continuity::Reset { expected, received, reordered }
+    Continuity::Reset {
+        expected,
+        received,
+        reordered,
+    }
 }
 
 #[cfg(test)]
@@ -155,7 +178,12 @@ mod tests {
     const HERE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
     fn arrival(sequence: u32, count: u16) -> Arrival {
-        Arrival { version: ExportVersion::V5, count, sequence: Some(sequence), engine: 0 }
+        Arrival {
+            version: ExportVersion::V5,
+            count,
+            sequence: Some(sequence),
+            engine: 0,
+        }
     }
 
     fn after(expected: u32, received: u32) -> Continuity {
@@ -169,7 +197,11 @@ mod tests {
         assert_eq!(after(100, 100), Continuity::Expected);
         assert_eq!(after(100, 101), Continuity::Lost(1));
         assert_eq!(after(100, 1099), Continuity::Lost(999));
-        let reset = |expected, received, reordered| Continuity::Reset { expected, received, reordered };
+        let reset = |expected, received, reordered| Continuity::Reset {
+            expected,
+            received,
+            reordered,
+        };
         assert_eq!(after(100, 1100), reset(100, 1100, false));
         assert_eq!(after(5000, 4970), reset(5000, 4970, true));
         assert_eq!(after(5000, 0), reset(5000, 0, false));
@@ -187,26 +219,44 @@ mod tests {
     fn exporters_versions_and_engines_have_sequences_of_their_own() {
         let mut exporters = Exporters::default();
         let there = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
-        let engine = |sequence, engine| Arrival { engine, ..arrival(sequence, 10) };
-        let v7 = |sequence| Arrival { version: ExportVersion::V7, ..arrival(sequence, 10) };
+        let engine = |sequence, engine| Arrival {
+            engine,
+            ..arrival(sequence, 10)
+        };
+        let v7 = |sequence| Arrival {
+            version: ExportVersion::V7,
+            ..arrival(sequence, 10)
+        };
         for round in 0..3 {
-            for note in
-                [(HERE, engine(round * 10, 0)), (HERE, engine(500 + round * 10, 1)), (there, v7(90 + round * 10))]
-            {
+            for note in [
+                (HERE, engine(round * 10, 0)),
+                (HERE, engine(500 + round * 10, 1)),
+                (there, v7(90 + round * 10)),
+            ] {
                 assert_eq!(exporters.note(note.0, &note.1), Continuity::Expected);
             }
         }
         let list = exporters.list();
         assert_eq!(list.len(), 2);
-        assert_eq!((list[0].0, list[0].1, list[0].2.records), (there, ExportVersion::V7, 30));
-        assert_eq!((list[1].0, list[1].2.datagrams, list[1].2.records), (HERE, 6, 60));
+        assert_eq!(
+            (list[0].0, list[0].1, list[0].2.records),
+            (there, ExportVersion::V7, 30)
+        );
+        assert_eq!(
+            (list[1].0, list[1].2.datagrams, list[1].2.records),
+            (HERE, 6, 60)
+        );
         assert_eq!(exporters.total().records, 90);
     }
 
     #[test]
     fn version_1_has_no_sequence() {
         let mut exporters = Exporters::default();
-        let v1 = Arrival { version: ExportVersion::V1, sequence: None, ..arrival(0, 1) };
+        let v1 = Arrival {
+            version: ExportVersion::V1,
+            sequence: None,
+            ..arrival(0, 1)
+        };
         assert_eq!(exporters.note(HERE, &v1), Continuity::Expected);
         assert_eq!(exporters.note(HERE, &v1), Continuity::Expected);
     }

@@ -1,7 +1,9 @@
-//! The folder of a collector: one file per interval, named and nested as flow-capture does, the oldest removed in time.
+//! The folder of a collector: one file per interval, named and nested as flow-capture does, the
+//! oldest removed in time.
 //!
-//! A [`Store`] has at most one file open, under flow-capture's temporary name. When it opens it first completes what an earlier
-//! collector left there. Time is an argument throughout: UTC seconds.
+//! A [`Store`] has at most one file open, under flow-capture's temporary name. When it opens it
+//! first completes what an earlier collector left there. Time is an argument throughout: UTC
+//! seconds.
 
 mod expire;
 mod recover;
@@ -82,12 +84,13 @@ struct Current {
 }
 
 impl Store {
-    /// Opens the folder: completes what was left unfinished there, looks what there is to expire, and begins a file if the version is
-    /// known.
+    /// Opens the folder: completes what was left unfinished there, looks what there is to expire,
+    /// and begins a file if the version is known.
     ///
     /// # Errors
     ///
-    /// Those of the folder or of beginning the file. A file that cannot be recovered is logged, left as it is, and no error.
+    /// Those of the folder or of beginning the file. A file that cannot be recovered is logged,
+    /// left as it is, and no error.
     pub fn open(options: StoreOptions, now: i64) -> io::Result<(Self, Vec<Recovered>)> {
         let recovered = recover::recover(&options.directory)?;
         let kept = Kept::load(&options.directory, options.limits)?;
@@ -117,15 +120,25 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// Those of the file system. The records are counted as failed then, and a new file is tried after a second.
-    pub fn push(&mut self, version: ExportVersion, records: &[StoredRecord], now: i64) -> io::Result<()> {
+    /// Those of the file system. The records are counted as failed then, and a new file is tried
+    /// after a second.
+    pub fn push(
+        &mut self,
+        version: ExportVersion,
+        records: &[StoredRecord],
+        now: i64,
+    ) -> io::Result<()> {
         self.version.get_or_insert(version);
-        self.tick(now).inspect_err(|_| self.failed += records.len() as u64)?;
+        self.tick(now)
+            .inspect_err(|_| self.failed += records.len() as u64)?;
         let Some(current) = &mut self.current else {
             self.failed += records.len() as u64;
             return Ok(());
         };
-        match records.iter().try_for_each(|record| current.writer.push(record)) {
+        match records
+            .iter()
+            .try_for_each(|record| current.writer.push(record))
+        {
             Ok(()) => {
                 current.records += records.len() as u64;
                 self.stored += records.len() as u64;
@@ -152,8 +165,13 @@ impl Store {
     ///
     /// Those of the file system.
     pub fn tick(&mut self, now: i64) -> io::Result<()> {
-        self.children.retain_mut(|child| matches!(child.try_wait(), Ok(None)));
-        if self.current.as_ref().is_some_and(|current| now >= current.rotate_at) {
+        self.children
+            .retain_mut(|child| matches!(child.try_wait(), Ok(None)));
+        if self
+            .current
+            .as_ref()
+            .is_some_and(|current| now >= current.rotate_at)
+        {
             self.rotate(now)?;
         }
         if self.current.is_none() && self.version.is_some() && now >= self.retry_at {
@@ -168,11 +186,18 @@ impl Store {
     ///
     /// Those of the file system.
     pub fn rotate(&mut self, now: i64) -> io::Result<()> {
-        let Some(current) = self.current.take() else { return Ok(()) };
+        let Some(current) = self.current.take() else {
+            return Ok(());
+        };
         let path = current.writer.path().to_owned();
         let octets = current.writer.octets();
         let temporary = current.writer.temporary().to_owned();
-        let Current { writer, synced_records, records, .. } = current;
+        let Current {
+            writer,
+            synced_records,
+            records,
+            ..
+        } = current;
         if let Err(error) = writer.finish(clamp(now)) {
             self.count_lost(&temporary, records, synced_records, now);
             return Err(error);
@@ -213,7 +238,9 @@ impl Store {
     }
 
     fn begin(&mut self, now: i64) -> io::Result<()> {
-        let Some(version) = self.version else { return Ok(()) };
+        let Some(version) = self.version else {
+            return Ok(());
+        };
         let begun = self.begin_file(version, now);
         if begun.is_err() {
             self.retry_at = now + RETRY_S;
@@ -237,12 +264,20 @@ impl Store {
         let mut writer = FlowFileWriter::create_as(names.temporary, names.finished, &options)?;
         writer.note(std::mem::take(&mut self.losses));
         let rotate_at = self.schedule.next_rotation(now);
-        self.current = Some(Current { writer, rotate_at, synced_at: now, synced_records: 0, records: 0 });
+        self.current = Some(Current {
+            writer,
+            rotate_at,
+            synced_at: now,
+            synced_records: 0,
+            records: 0,
+        });
         Ok(())
     }
 
     fn sync_if_due(&mut self, now: i64) -> io::Result<()> {
-        let Some(current) = &mut self.current else { return Ok(()) };
+        let Some(current) = &mut self.current else {
+            return Ok(());
+        };
         // A clock that was set back must not put the sync off.
         let due = now >= current.synced_at + SYNC_S || now < current.synced_at;
         if due && current.writer.records() > current.synced_records {
@@ -259,13 +294,20 @@ impl Store {
 
     /// Leaves the current file to the next recovery, and tries that at once.
     fn give_up(&mut self, error: io::Error, now: i64) -> io::Error {
-        if let Some(Current { writer, synced_records, records, .. }) = self.current.take() {
+        if let Some(Current {
+            writer,
+            synced_records,
+            records,
+            ..
+        }) = self.current.take()
+        {
             self.count_lost(&writer.abandon(), records, synced_records, now);
         }
         error
     }
 
-    /// Accounts a file of `records` that could not be finished: those that recovery does not find are not stored.
+    /// Accounts a file of `records` that could not be finished: those that recovery does not find
+    /// are not stored.
     fn count_lost(&mut self, temporary: &Path, records: u64, synced: u64, now: i64) {
         self.retry_at = now + RETRY_S;
         let found = match recover::recover_file(temporary) {
@@ -278,7 +320,10 @@ impl Store {
                 file.records
             }
             Err(error) => {
-                tracing::warn!("{} stays unfinished until the next start: {error}", temporary.display());
+                tracing::warn!(
+                    "{} stays unfinished until the next start: {error}",
+                    temporary.display()
+                );
                 synced
             }
         };
@@ -289,9 +334,15 @@ impl Store {
     }
 
     fn run_after_rotation(&mut self, path: &Path) {
-        let Some(program) = &self.options.after_rotation else { return };
+        let Some(program) = &self.options.after_rotation else {
+            return;
+        };
         let relative = path.strip_prefix(&self.options.directory).unwrap_or(path);
-        match Command::new(program).arg(relative).current_dir(&self.options.directory).spawn() {
+        match Command::new(program)
+            .arg(relative)
+            .current_dir(&self.options.directory)
+            .spawn()
+        {
             Ok(child) => self.children.push(child),
             Err(error) => tracing::warn!("cannot run {}: {error}", program.display()),
         }
@@ -329,19 +380,33 @@ mod tests {
     }
 
     fn records(count: u32) -> Vec<StoredRecord> {
-        (0..count).map(|number| StoredRecord { packets: number + 1, ..StoredRecord::default() }).collect()
+        (0..count)
+            .map(|number| StoredRecord {
+                packets: number + 1,
+                ..StoredRecord::default()
+            })
+            .collect()
     }
 
     fn names(directory: &Path) -> Vec<String> {
         let files = Input::list(&[directory.to_owned()], true).unwrap();
         files
             .iter()
-            .map(|input| input.to_string().strip_prefix(directory.to_str().unwrap()).unwrap()[1..].to_owned())
+            .map(|input| {
+                input
+                    .to_string()
+                    .strip_prefix(directory.to_str().unwrap())
+                    .unwrap()[1..]
+                    .to_owned()
+            })
             .collect()
     }
 
     fn count(path: &Path) -> usize {
-        FlowFileReader::open(path).unwrap().map(Result::unwrap).count()
+        FlowFileReader::open(path)
+            .unwrap()
+            .map(Result::unwrap)
+            .count()
     }
 
     #[test]
@@ -355,22 +420,41 @@ mod tests {
         store.tick(NOW + 311).unwrap();
         assert_eq!(names(directory.path()), ["tmp-v05.2026-11-22.125448+0000"]);
         store.tick(NOW + 312).unwrap();
-        assert_eq!(names(directory.path()), ["ft-v05.2026-11-22.125448+0000", "tmp-v05.2026-11-22.130000+0000"]);
+        assert_eq!(
+            names(directory.path()),
+            [
+                "ft-v05.2026-11-22.125448+0000",
+                "tmp-v05.2026-11-22.130000+0000"
+            ]
+        );
         store.close(NOW + 313).unwrap();
-        assert_eq!(names(directory.path()), ["ft-v05.2026-11-22.125448+0000", "ft-v05.2026-11-22.130000+0000"]);
-        assert_eq!(count(&directory.path().join("ft-v05.2026-11-22.125448+0000")), 10);
+        assert_eq!(
+            names(directory.path()),
+            [
+                "ft-v05.2026-11-22.125448+0000",
+                "ft-v05.2026-11-22.130000+0000"
+            ]
+        );
+        assert_eq!(
+            count(&directory.path().join("ft-v05.2026-11-22.125448+0000")),
+            10
+        );
         assert_eq!((store.stored(), store.failed(), store.files()), (10, 0, 2));
     }
 
     #[test]
     fn a_known_version_begins_a_file_at_the_start() {
         let directory = tempfile::tempdir().unwrap();
-        let options = StoreOptions { version: Some(ExportVersion::V7), ..options(directory.path()) };
+        let options = StoreOptions {
+            version: Some(ExportVersion::V7),
+            ..options(directory.path())
+        };
         let (mut store, _) = Store::open(options, NOW).unwrap();
         assert_eq!(names(directory.path()), ["tmp-v07.2026-11-22.125448+0000"]);
         store.push(ExportVersion::V5, &records(1), NOW).unwrap();
         store.close(NOW).unwrap();
-        let reader = FlowFileReader::open(directory.path().join("ft-v07.2026-11-22.125448+0000")).unwrap();
+        let reader =
+            FlowFileReader::open(directory.path().join("ft-v07.2026-11-22.125448+0000")).unwrap();
         assert_eq!(reader.header().version, ExportVersion::V7);
     }
 
@@ -388,28 +472,69 @@ mod tests {
     #[test]
     fn the_oldest_files_are_removed() {
         let directory = tempfile::tempdir().unwrap();
-        let limits = Limits { files: Some(2), octets: None };
-        let (mut store, _) = Store::open(StoreOptions { limits, ..options(directory.path()) }, NOW).unwrap();
+        let limits = Limits {
+            files: Some(2),
+            octets: None,
+        };
+        let (mut store, _) = Store::open(
+            StoreOptions {
+                limits,
+                ..options(directory.path())
+            },
+            NOW,
+        )
+        .unwrap();
         for minute in 0..4 {
-            store.push(ExportVersion::V5, &records(1), NOW + minute * 60).unwrap();
+            store
+                .push(ExportVersion::V5, &records(1), NOW + minute * 60)
+                .unwrap();
             store.rotate(NOW + minute * 60).unwrap();
         }
-        assert_eq!(names(directory.path()), ["ft-v05.2026-11-22.125648+0000", "ft-v05.2026-11-22.125748+0000"]);
-        // Another store finds them, and has stricter limits: one file of a record takes 72 + 64 octets.
-        let limits = Limits { files: None, octets: Some(150) };
-        Store::open(StoreOptions { limits, ..options(directory.path()) }, NOW).unwrap();
+        assert_eq!(
+            names(directory.path()),
+            [
+                "ft-v05.2026-11-22.125648+0000",
+                "ft-v05.2026-11-22.125748+0000"
+            ]
+        );
+        // Another store finds them, and has stricter limits: one file of a record takes 72 + 64
+        // octets.
+        let limits = Limits {
+            files: None,
+            octets: Some(150),
+        };
+        Store::open(
+            StoreOptions {
+                limits,
+                ..options(directory.path())
+            },
+            NOW,
+        )
+        .unwrap();
         assert_eq!(names(directory.path()), ["ft-v05.2026-11-22.125748+0000"]);
     }
 
     #[test]
     fn the_current_file_counts_towards_the_size() {
         let directory = tempfile::tempdir().unwrap();
-        let limits = Limits { files: None, octets: Some(100_000) };
-        let (mut store, _) = Store::open(StoreOptions { limits, ..options(directory.path()) }, NOW).unwrap();
+        let limits = Limits {
+            files: None,
+            octets: Some(100_000),
+        };
+        let (mut store, _) = Store::open(
+            StoreOptions {
+                limits,
+                ..options(directory.path())
+            },
+            NOW,
+        )
+        .unwrap();
         store.push(ExportVersion::V5, &records(1000), NOW).unwrap();
         store.rotate(NOW).unwrap();
         assert_eq!(names(directory.path()).len(), 1);
-        store.push(ExportVersion::V5, &records(1000), NOW + 1).unwrap();
+        store
+            .push(ExportVersion::V5, &records(1000), NOW + 1)
+            .unwrap();
         store.tick(NOW + 2).unwrap();
         assert_eq!(names(directory.path()), ["tmp-v05.2026-11-22.125449+0000"]);
     }
@@ -418,7 +543,10 @@ mod tests {
     fn a_store_that_was_killed_is_completed_by_the_next() {
         let directory = tempfile::tempdir().unwrap();
         for level in [0, 6] {
-            let options = StoreOptions { level, ..options(directory.path()) };
+            let options = StoreOptions {
+                level,
+                ..options(directory.path())
+            };
             let (mut store, _) = Store::open(options.clone(), NOW).unwrap();
             store.push(ExportVersion::V5, &records(2000), NOW).unwrap();
             store.tick(NOW + 1).unwrap();
@@ -436,7 +564,11 @@ mod tests {
             let reader = FlowFileReader::open(&recovered[0].path).unwrap();
             assert_eq!(reader.header().flows_promised(), Some(2000));
             assert_eq!(reader.map(Result::unwrap).count(), 2000);
-            assert!(names(directory.path()).iter().all(|name| name.starts_with("ft-v05.")));
+            assert!(
+                names(directory.path())
+                    .iter()
+                    .all(|name| name.starts_with("ft-v05."))
+            );
         }
     }
 
@@ -456,7 +588,10 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let folder = directory.path().join("gone");
         fs::create_dir(&folder).unwrap();
-        let options = StoreOptions { nesting: Nesting::try_from(0).unwrap(), ..options(&folder) };
+        let options = StoreOptions {
+            nesting: Nesting::try_from(0).unwrap(),
+            ..options(&folder)
+        };
         let (mut store, _) = Store::open(options, NOW).unwrap();
         fs::remove_dir(&folder).unwrap();
         fs::write(&folder, "a file where the folder was").unwrap();

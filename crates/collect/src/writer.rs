@@ -1,9 +1,10 @@
 //! Writing flow-tools files that are valid at every moment.
 //!
-//! A [`FlowFileWriter`] writes under a temporary name, whole records at a time, and [`finish`](FlowFileWriter::finish) completes the
-//! header, syncs, and renames: whoever sees the final name sees a complete file. What [`sync`](FlowFileWriter::sync) has synced survives
-//! a `kill -9` or a power cut under the temporary name and is readable there. A [`FlowStreamWriter`] writes to a pipe, where
-//! nothing can be completed afterwards.
+//! A [`FlowFileWriter`] writes under a temporary name, whole records at a time, and
+//! [`finish`](FlowFileWriter::finish) completes the header, syncs, and renames: whoever sees the
+//! final name sees a complete file. What [`sync`](FlowFileWriter::sync) has synced survives a `kill
+//! -9` or a power cut under the temporary name and is readable there. A [`FlowStreamWriter`] writes
+//! to a pipe, where nothing can be completed afterwards.
 
 use crate::datagram;
 use crate::header::{FLAG_COMPRESS, FLAG_DONE, FLAG_STREAMING, FileHeader};
@@ -27,7 +28,8 @@ pub const LEVEL_DEFAULT: u32 = 6;
 /// How a file is written.
 #[derive(Clone, Debug)]
 pub struct WriterOptions {
-    /// Version of the records. A record of another version is stored without what this one cannot carry.
+    /// Version of the records. A record of another version is stored without what this one cannot
+    /// carry.
     pub version: ExportVersion,
     /// Byte order; this machine's is the fastest.
     pub order: ByteOrder,
@@ -46,7 +48,14 @@ impl WriterOptions {
     #[must_use]
     pub fn plain_v5(capture_start_s: u32) -> Self {
         let order = ByteOrder::NATIVE;
-        Self { version: ExportVersion::V5, order, level: 0, capture_start_s, hostname: None, comment: None }
+        Self {
+            version: ExportVersion::V5,
+            order,
+            level: 0,
+            capture_start_s,
+            hostname: None,
+            comment: None,
+        }
     }
 
     fn header(&self) -> FileHeader {
@@ -58,7 +67,8 @@ impl WriterOptions {
         }
     }
 
-    /// A header that has every field which `finish` will complete, so that completing does not change its length.
+    /// A header that has every field which `finish` will complete, so that completing does not
+    /// change its length.
     fn file_header(&self) -> FileHeader {
         FileHeader {
             capture_start_s: Some(self.capture_start_s),
@@ -113,11 +123,15 @@ impl FlowFileWriter {
     ///
     /// # Errors
     ///
-    /// Those of creating the file; [`io::ErrorKind::ResourceBusy`] if another process is writing it.
+    /// Those of creating the file; [`io::ErrorKind::ResourceBusy`] if another process is writing
+    /// it.
     pub fn create(path: impl Into<PathBuf>, options: &WriterOptions) -> io::Result<Self> {
         let path = path.into();
         let name = path.file_name().ok_or_else(|| {
-            io::Error::new(io::ErrorKind::InvalidInput, format!("{} does not end in a file name", path.display()))
+            io::Error::new(
+                io::ErrorKind::InvalidInput,
+                format!("{} does not end in a file name", path.display()),
+            )
         })?;
         let mut temporary = std::ffi::OsString::from("tmp-");
         temporary.push(name);
@@ -125,13 +139,22 @@ impl FlowFileWriter {
         Self::create_as(temporary, path, options)
     }
 
-    /// Begins the file that will be `path` under the name `temporary`, which must be in the same file system.
+    /// Begins the file that will be `path` under the name `temporary`, which must be in the same
+    /// file system.
     ///
     /// # Errors
     ///
     /// As of [`create`](Self::create).
-    pub fn create_as(temporary: PathBuf, path: PathBuf, options: &WriterOptions) -> io::Result<Self> {
-        let file = OpenOptions::new().write(true).create(true).truncate(false).open(&temporary)?;
+    pub fn create_as(
+        temporary: PathBuf,
+        path: PathBuf,
+        options: &WriterOptions,
+    ) -> io::Result<Self> {
+        let file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&temporary)?;
         let second = file.try_clone()?;
         let lock = lock(file)?;
         // Only now: what another process is writing is not cut.
@@ -144,33 +167,50 @@ impl FlowFileWriter {
             let _ = fs::remove_file(&temporary);
         })?;
         let body = Body::new(output, options);
-        Ok(Self { header, body, file: second, temporary, path, losses: Losses::default() })
+        Ok(Self {
+            header,
+            body,
+            file: second,
+            temporary,
+            path,
+            losses: Losses::default(),
+        })
     }
 
     /// Appends one record.
     ///
     /// # Errors
     ///
-    /// Those of writing to the file; it is whole up to some earlier record then, see [`abandon`](Self::abandon).
+    /// Those of writing to the file; it is whole up to some earlier record then, see
+    /// [`abandon`](Self::abandon).
     #[inline]
     pub fn push(&mut self, record: &StoredRecord) -> io::Result<()> {
         self.body.push(record)
     }
 
-    /// Appends the records of a version 5 datagram that this host itself would send, as a probe does.
+    /// Appends the records of a version 5 datagram that this host itself would send, as a probe
+    /// does.
     ///
     /// # Errors
     ///
     /// As of [`push`](Self::push).
     pub fn push_v5(&mut self, header: &v5::Header, records: &[v5::Record]) -> io::Result<()> {
-        records.iter().try_for_each(|record| self.push(&StoredRecord::from_v5(Ipv4Addr::UNSPECIFIED, header, record)))
+        records.iter().try_for_each(|record| {
+            self.push(&StoredRecord::from_v5(
+                Ipv4Addr::UNSPECIFIED,
+                header,
+                record,
+            ))
+        })
     }
 
-    /// Appends the records of a datagram in octets that `exporter` sent, and returns how many there are.
+    /// Appends the records of a datagram in octets that `exporter` sent, and returns how many there
+    /// are.
     ///
     /// # Errors
     ///
-    /// [`io::ErrorKind::InvalidData`] if it is no datagram of version 1, 5 or 7, else as of [`push`](Self::push).
+    /// [`io::ErrorKind::InvalidData`] if it is no datagram of version 1, 5 or 7, else as of
+    /// [`push`](Self::push).
     pub fn push_datagram(&mut self, octets: &[u8], exporter: IpAddr) -> io::Result<usize> {
         let mut records = Vec::new();
         datagram::decode(octets, exporter, &mut records)
@@ -229,7 +269,14 @@ impl FlowFileWriter {
     ///
     /// Those of the file system. The file keeps its temporary name then.
     pub fn finish(self, capture_end_s: u32) -> io::Result<u64> {
-        let Self { mut header, body, file, temporary, path, losses } = self;
+        let Self {
+            mut header,
+            body,
+            file,
+            temporary,
+            path,
+            losses,
+        } = self;
         let records = body.records;
         let output = body.finish()?;
         header.flags |= FLAG_DONE;
@@ -248,7 +295,11 @@ impl FlowFileWriter {
     ///
     /// Plain records are cut back to whole ones; `crate::store` can recover the rest.
     pub fn abandon(self) -> PathBuf {
-        if let Body { encoder: Encoder::Plain(output), .. } = &self.body {
+        if let Body {
+            encoder: Encoder::Plain(output),
+            ..
+        } = &self.body
+        {
             let whole = whole_octets(&self.header, output.octets);
             // Best effort: a reader of the uncut file copes as well.
             let _ = self.file.set_len(whole);
@@ -278,7 +329,11 @@ impl<W: Write> FlowStreamWriter<W> {
     /// # Errors
     ///
     /// Those of the output.
-    pub fn with_header(mut output: W, options: &WriterOptions, known: FileHeader) -> io::Result<Self> {
+    pub fn with_header(
+        mut output: W,
+        options: &WriterOptions,
+        known: FileHeader,
+    ) -> io::Result<Self> {
         let plain = options.header();
         let header = FileHeader {
             order: plain.order,
@@ -287,7 +342,9 @@ impl<W: Write> FlowStreamWriter<W> {
             ..known
         };
         output.write_all(&header.encode())?;
-        Ok(Self { body: Body::new(output, options) })
+        Ok(Self {
+            body: Body::new(output, options),
+        })
     }
 
     /// Appends one record.
@@ -323,14 +380,20 @@ pub(crate) fn complete(file: &File, header: &FileHeader) -> io::Result<()> {
 /// Gives the file its final name and syncs the directory, so that the name survives as well.
 pub(crate) fn publish(temporary: &Path, path: &Path) -> io::Result<()> {
     fs::rename(temporary, path)?;
-    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let directory = path
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
     File::open(directory)?.sync_all()
 }
 
 /// Takes the lock that tells a file in use from one that a crash left.
 pub(crate) fn lock(file: File) -> io::Result<Flock<File>> {
     Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, error)| match error {
-        Errno::EWOULDBLOCK => io::Error::new(io::ErrorKind::ResourceBusy, "another process is writing this file"),
+        Errno::EWOULDBLOCK => io::Error::new(
+            io::ErrorKind::ResourceBusy,
+            "another process is writing this file",
+        ),
         error => error.into(),
     })
 }
@@ -343,7 +406,10 @@ pub(crate) fn whole_octets(header: &FileHeader, octets: u64) -> u64 {
 }
 
 /// A count as the header holds it.
-#[expect(clippy::cast_possible_truncation, reason = "flow-tools counts modulo 2^32")]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "flow-tools counts modulo 2^32"
+)]
 pub(crate) fn modulo_2_32(count: u64) -> u32 {
     count as u32
 }
@@ -390,14 +456,24 @@ impl<W: Write> Body<W> {
             level => Encoder::Zlib(ZlibEncoder::new(output, Compression::new(level))),
         };
         let buffer = Vec::with_capacity(BUFFER_OCTETS + RECORD_OCTETS_MAX);
-        Self { version: options.version, order: options.order, buffer, encoder, records: 0 }
+        Self {
+            version: options.version,
+            order: options.order,
+            buffer,
+            encoder,
+            records: 0,
+        }
     }
 
     #[inline]
     fn push(&mut self, record: &StoredRecord) -> io::Result<()> {
         record.encode(self.version, self.order, &mut self.buffer);
         self.records += 1;
-        if self.buffer.len() < BUFFER_OCTETS { Ok(()) } else { self.drain() }
+        if self.buffer.len() < BUFFER_OCTETS {
+            Ok(())
+        } else {
+            self.drain()
+        }
     }
 
     fn output(&self) -> &W {
@@ -442,7 +518,12 @@ mod tests {
     use proptest::prelude::*;
 
     fn record(number: u32) -> StoredRecord {
-        StoredRecord { source: number.into(), packets: 1, octets: number, ..StoredRecord::default() }
+        StoredRecord {
+            source: number.into(),
+            packets: 1,
+            octets: number,
+            ..StoredRecord::default()
+        }
     }
 
     fn read(path: &Path) -> (FileHeader, Vec<StoredRecord>) {
@@ -452,8 +533,10 @@ mod tests {
     }
 
     fn names(directory: &Path) -> Vec<String> {
-        let mut names: Vec<String> =
-            fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        let mut names: Vec<String> = fs::read_dir(directory)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
         names.sort();
         names
     }
@@ -473,7 +556,11 @@ mod tests {
             for number in 0..3000 {
                 writer.push(&record(number)).unwrap();
             }
-            writer.note(Losses { lost: 3, corrupt: 2, resets: 1 });
+            writer.note(Losses {
+                lost: 3,
+                corrupt: 2,
+                resets: 1,
+            });
             assert!(names(directory.path()).contains(&"tmp-x.ft".to_owned()));
             assert_eq!(writer.finish(1060).unwrap(), 3000);
             assert_eq!(names(directory.path()), ["x.ft"]);
@@ -485,8 +572,14 @@ mod tests {
                 (header.capture_start_s, header.capture_end_s, header.flows),
                 (Some(1000), Some(1060), Some(3000))
             );
-            assert_eq!((header.lost, header.corrupt, header.resets), (Some(3), Some(2), Some(1)));
-            assert_eq!((header.hostname.as_deref(), header.comment.as_deref()), (Some("here"), Some("a comment")));
+            assert_eq!(
+                (header.lost, header.corrupt, header.resets),
+                (Some(3), Some(2), Some(1))
+            );
+            assert_eq!(
+                (header.hostname.as_deref(), header.comment.as_deref()),
+                (Some("here"), Some("a comment"))
+            );
         }
     }
 
@@ -495,7 +588,10 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         for level in [0, 6] {
             let path = directory.path().join(format!("{level}.ft"));
-            let options = WriterOptions { level, ..WriterOptions::plain_v5(0) };
+            let options = WriterOptions {
+                level,
+                ..WriterOptions::plain_v5(0)
+            };
             let mut writer = FlowFileWriter::create(&path, &options).unwrap();
             for number in 0..5000 {
                 writer.push(&record(number)).unwrap();
@@ -527,13 +623,17 @@ mod tests {
     #[test]
     fn a_full_disk_is_an_error_and_whole_records_stay() {
         let directory = tempfile::tempdir().unwrap();
-        let mut writer = FlowFileWriter::create(directory.path().join("x.ft"), &WriterOptions::plain_v5(0)).unwrap();
+        let mut writer =
+            FlowFileWriter::create(directory.path().join("x.ft"), &WriterOptions::plain_v5(0))
+                .unwrap();
         for number in 0..100 {
             writer.push(&record(number)).unwrap();
         }
         writer.sync().unwrap();
         // As a write that the disk took a part of.
-        let Encoder::Plain(output) = &mut writer.body.encoder else { panic!("the file is plain") };
+        let Encoder::Plain(output) = &mut writer.body.encoder else {
+            panic!("the file is plain")
+        };
         output.write_all(&[1; 33]).unwrap();
         let left = writer.abandon();
         let mut reader = FlowFileReader::open(left).unwrap();
@@ -545,19 +645,39 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("x.ft");
         let mut writer = FlowFileWriter::create(&path, &WriterOptions::plain_v5(0)).unwrap();
-        let header = v5::Header { unix_s: 9.into(), ..v5::Header::default() };
-        let flows = [v5::Record { packets: 7.into(), ..v5::Record::default() }; 2];
+        let header = v5::Header {
+            unix_s: 9.into(),
+            ..v5::Header::default()
+        };
+        let flows = [v5::Record {
+            packets: 7.into(),
+            ..v5::Record::default()
+        }; 2];
         let mut octets = [0; v5::DATAGRAM_OCTETS_MAX];
         let length = v5::encode(&header, &flows, &mut octets).unwrap();
         writer.push_v5(&header, &flows).unwrap();
-        assert_eq!(writer.push_datagram(&octets[..length], Ipv4Addr::LOCALHOST.into()).unwrap(), 2);
-        let error = writer.push_datagram(&octets[..3], Ipv4Addr::LOCALHOST.into()).unwrap_err();
+        assert_eq!(
+            writer
+                .push_datagram(&octets[..length], Ipv4Addr::LOCALHOST.into())
+                .unwrap(),
+            2
+        );
+        let error = writer
+            .push_datagram(&octets[..3], Ipv4Addr::LOCALHOST.into())
+            .unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::InvalidData);
         writer.finish(0).unwrap();
         let records = read(&path).1;
         assert_eq!(records.len(), 4);
-        assert!(records.iter().all(|record| (record.packets, record.unix_s) == (7, 9)));
-        assert_eq!((records[0].exporter, records[3].exporter), (Ipv4Addr::UNSPECIFIED, Ipv4Addr::LOCALHOST));
+        assert!(
+            records
+                .iter()
+                .all(|record| (record.packets, record.unix_s) == (7, 9))
+        );
+        assert_eq!(
+            (records[0].exporter, records[3].exporter),
+            (Ipv4Addr::UNSPECIFIED, Ipv4Addr::LOCALHOST)
+        );
     }
 
     #[test]
@@ -569,7 +689,10 @@ mod tests {
         // As flow-cat writes to a pipe: version and flags alone.
         assert_eq!(octets.len(), 24 + 64);
         let reader = FlowFileReader::new(&octets[..]).unwrap();
-        assert_eq!((reader.header().flags, reader.header().flows), (FLAG_STREAMING, None));
+        assert_eq!(
+            (reader.header().flags, reader.header().flows),
+            (FLAG_STREAMING, None)
+        );
         assert_eq!(reader.map(Result::unwrap).collect::<Vec<_>>(), [record(1)]);
     }
 

@@ -1,9 +1,11 @@
-//! Local time at the rate of a printer: the zone is asked once per stretch between two changes of its offset.
+//! Local time at the rate of a printer: the zone is asked once per stretch between two changes of
+//! its offset.
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
-/// A time zone that remembers the offset of the last time that it was asked for, and how long that offset holds.
+/// A time zone that remembers the offset of the last time that it was asked for, and how long that
+/// offset holds.
 #[derive(Debug)]
 pub struct LocalZone {
     zone: TimeZone,
@@ -32,7 +34,12 @@ impl LocalZone {
     /// The given zone.
     #[must_use]
     pub fn new(zone: TimeZone) -> Self {
-        Self { zone, offset_s: 0, valid_from_s: 0, valid_until_s: 0 }
+        Self {
+            zone,
+            offset_s: 0,
+            valid_from_s: 0,
+            valid_until_s: 0,
+        }
     }
 
     /// The zone itself.
@@ -55,12 +62,19 @@ impl LocalZone {
     #[cold]
     fn look_up(&mut self, unix_s: i64) {
         let at = Timestamp::from_second(unix_s).unwrap_or(Timestamp::UNIX_EPOCH);
-        let seconds = |transition: jiff::tz::TimeZoneTransition<'_>| transition.timestamp().as_second();
+        let seconds =
+            |transition: jiff::tz::TimeZoneTransition<'_>| transition.timestamp().as_second();
         self.offset_s = i64::from(self.zone.to_offset(at).seconds());
         self.valid_until_s = self.zone.following(at).next().map_or(i64::MAX, seconds);
-        // `preceding` is of changes before `at`, so one at this very second bounds the stretch at the second itself.
+        // `preceding` is of changes before `at`, so one at this very second bounds the stretch at
+        // the second itself.
         self.valid_from_s = match self.zone.preceding(at).next().map(seconds) {
-            Some(change) if i64::from(self.zone.to_offset(from_second(change)).seconds()) == self.offset_s => change,
+            Some(change)
+                if i64::from(self.zone.to_offset(from_second(change)).seconds())
+                    == self.offset_s =>
+            {
+                change
+            }
             Some(_) => unix_s,
             None => i64::MIN,
         };
@@ -71,13 +85,18 @@ fn from_second(unix_s: i64) -> Timestamp {
     Timestamp::from_second(unix_s).unwrap_or(Timestamp::UNIX_EPOCH)
 }
 
-/// The zone that `TZ` names, else the one of `/etc/localtime`, else UTC, as the C library chooses it.
+/// The zone that `TZ` names, else the one of `/etc/localtime`, else UTC, as the C library chooses
+/// it.
 #[must_use]
 pub fn system() -> TimeZone {
-    TimeZone::try_system().ok().or_else(|| without_rule(&std::env::var("TZ").ok()?)).unwrap_or(TimeZone::UTC)
+    TimeZone::try_system()
+        .ok()
+        .or_else(|| without_rule(&std::env::var("TZ").ok()?))
+        .unwrap_or(TimeZone::UTC)
 }
 
-/// The zone of a `TZ` that names summer time and not when it begins: the C library takes the rule of the United States then.
+/// The zone of a `TZ` that names summer time and not when it begins: the C library takes the rule
+/// of the United States then.
 fn without_rule(name: &str) -> Option<TimeZone> {
     TimeZone::posix(&format!("{name},M3.2.0,M11.1.0")).ok()
 }
@@ -90,20 +109,28 @@ pub(crate) fn utc(unix_s: i64) -> (i64, LocalTime) {
 
 /// Splits seconds since 1970 on some clock into the year and the rest of calendar and clock.
 ///
-/// Source of the calendar: Neri and Schneider, *Euclidean affine functions and their application to calendar algorithms*,
-/// in the plain form of Hinnant's `civil_from_days`.
+/// Source of the calendar: Neri and Schneider, *Euclidean affine functions and their application to
+/// calendar algorithms*, in the plain form of Hinnant's `civil_from_days`.
 #[inline]
-#[expect(clippy::cast_possible_truncation, reason = "each value is within 0 to 59 or a calendar's range")]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "each value is within 0 to 59 or a calendar's range"
+)]
 fn split(local_s: i64) -> (i64, LocalTime) {
     let days = local_s.div_euclid(86_400);
     let of_day = local_s.rem_euclid(86_400) as u32;
     let era = (days + 719_468).div_euclid(146_097);
     let day_of_era = (days + 719_468).rem_euclid(146_097) as u32;
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let year_of_era =
+        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let month_from_march = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
+    let month = if month_from_march < 10 {
+        month_from_march + 3
+    } else {
+        month_from_march - 9
+    };
     let year = era * 400 + i64::from(year_of_era) + i64::from(month <= 2);
     let rest = LocalTime {
         month: month as u8,
@@ -124,7 +151,14 @@ mod tests {
     fn splits_times_before_1970_and_leap_days() {
         let date = |unix_s| {
             let (year, rest) = utc(unix_s);
-            (year, rest.month, rest.day, rest.hour, rest.minute, rest.second)
+            (
+                year,
+                rest.month,
+                rest.day,
+                rest.hour,
+                rest.minute,
+                rest.second,
+            )
         };
         assert_eq!(date(-1), (1969, 12, 31, 23, 59, 59));
         assert_eq!(date(951_782_400), (2000, 2, 29, 0, 0, 0));

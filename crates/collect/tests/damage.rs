@@ -1,5 +1,9 @@
-//! Damaged files: nothing panics, what comes before the damage is delivered, and the damage is told on one line.
-#![expect(clippy::unwrap_used, reason = "a test that finds something else than it needs shall panic")]
+//! Damaged files: nothing panics, what comes before the damage is delivered, and the damage is told
+//! on one line.
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that finds something else than it needs shall panic"
+)]
 
 use jiff::tz::TimeZone;
 use proptest::collection::vec;
@@ -7,14 +11,25 @@ use proptest::prelude::*;
 use xdprobe_collect::header::{FLAG_COMPRESS, FileHeader};
 use xdprobe_collect::print::{Format, Printer};
 use xdprobe_collect::{
-    ByteOrder, ExportVersion, FlowFileReader, FlowFileWriter, LocalZone, ReadError, StoredRecord, WriterOptions,
+    ByteOrder, ExportVersion, FlowFileReader, FlowFileWriter, LocalZone, ReadError, StoredRecord,
+    WriterOptions,
 };
 
 /// A complete file in memory, and what is in it.
-fn file(version: ExportVersion, order: ByteOrder, level: u32, count: u32) -> (Vec<u8>, Vec<StoredRecord>) {
+fn file(
+    version: ExportVersion,
+    order: ByteOrder,
+    level: u32,
+    count: u32,
+) -> (Vec<u8>, Vec<StoredRecord>) {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("x.ft");
-    let options = WriterOptions { version, order, level, ..WriterOptions::plain_v5(1_000_000_000) };
+    let options = WriterOptions {
+        version,
+        order,
+        level,
+        ..WriterOptions::plain_v5(1_000_000_000)
+    };
     let mut writer = FlowFileWriter::create(&path, &options).unwrap();
     let records: Vec<StoredRecord> = (1..=count)
         .map(|number| StoredRecord {
@@ -33,12 +48,20 @@ fn file(version: ExportVersion, order: ByteOrder, level: u32, count: u32) -> (Ve
 }
 
 fn any_file() -> impl Strategy<Value = (Vec<u8>, Vec<StoredRecord>)> {
-    (0usize..3, any::<bool>(), prop_oneof![Just(0u32), Just(6)], 1u32..200).prop_map(
-        |(version, little, level, count)| {
-            let order = if little { ByteOrder::Little } else { ByteOrder::Big };
-            file(ExportVersion::ALL[version], order, level, count)
-        },
+    (
+        0usize..3,
+        any::<bool>(),
+        prop_oneof![Just(0u32), Just(6)],
+        1u32..200,
     )
+        .prop_map(|(version, little, level, count)| {
+            let order = if little {
+                ByteOrder::Little
+            } else {
+                ByteOrder::Big
+            };
+            file(ExportVersion::ALL[version], order, level, count)
+        })
 }
 
 /// Reads all that can be read, and the error if there is one.
@@ -99,7 +122,8 @@ proptest! {
             prop_assert_eq!(&found[..untouched], &records[..untouched]);
             prop_assert_eq!(found.len(), records.len());
         } else if header.has(FLAG_COMPRESS) && first >= start && damaged != octets {
-            // The check sum of the compressed stream tells; a few bits of padding before it mean nothing.
+            // The check sum of the compressed stream tells; a few bits of padding before it mean
+            // nothing.
             prop_assert!(error.is_some() || found == records);
         }
     }

@@ -17,8 +17,9 @@ pub trait Transport: Send {
     ///
     /// # Errors
     ///
-    /// Nothing was sent. [`io::ErrorKind::WouldBlock`] says that the first has to wait, [`io::ErrorKind::ConnectionRefused`]
-    /// that an *earlier* datagram was refused; anything else, that the first cannot be sent.
+    /// Nothing was sent. [`io::ErrorKind::WouldBlock`] says that the first has to wait,
+    /// [`io::ErrorKind::ConnectionRefused`] that an *earlier* datagram was refused; anything else,
+    /// that the first cannot be sent.
     fn send(&mut self, datagrams: &[IoSlice<'_>]) -> io::Result<usize>;
 
     /// What came back about datagrams that were sent earlier, each time once.
@@ -52,10 +53,15 @@ impl FromStr for Engine {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let parsed = text
-            .split_once(':')
-            .and_then(|(r#type, id)| Some(Self { r#type: r#type.parse().ok()?, id: id.parse().ok()? }));
-        parsed.ok_or_else(|| format!("'{text}' is not an engine: wanted TYPE:ID, each 0 to 255, as in 0:1"))
+        let parsed = text.split_once(':').and_then(|(r#type, id)| {
+            Some(Self {
+                r#type: r#type.parse().ok()?,
+                id: id.parse().ok()?,
+            })
+        });
+        parsed.ok_or_else(|| {
+            format!("'{text}' is not an engine: wanted TYPE:ID, each 0 to 255, as in 0:1")
+        })
     }
 }
 
@@ -122,9 +128,17 @@ pub enum SendErrorKind {
 
 impl SendErrorKind {
     /// Every kind with the name that reports and metrics use.
-    pub const NAMES: [&'static str; 6] = ["unreachable", "no_buffer", "too_long", "forbidden", "refused", "other"];
+    pub const NAMES: [&'static str; 6] = [
+        "unreachable",
+        "no_buffer",
+        "too_long",
+        "forbidden",
+        "refused",
+        "other",
+    ];
 
-    /// Whether it is the way to the collector that is to blame, so that another collector may be better.
+    /// Whether it is the way to the collector that is to blame, so that another collector may be
+    /// better.
     fn is_the_ways(self) -> bool {
         !matches!(self, Self::TooLong | Self::NoBuffer)
     }
@@ -133,10 +147,15 @@ impl SendErrorKind {
         // Linux: EMSGSIZE 90 and ENOBUFS 105 have no stable io::ErrorKind.
         match (error.raw_os_error(), error.kind()) {
             (Some(90), _) => Self::TooLong,
-            (Some(105), _) | (_, io::ErrorKind::WouldBlock | io::ErrorKind::OutOfMemory) => Self::NoBuffer,
-            (_, io::ErrorKind::NetworkUnreachable | io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkDown) => {
-                Self::Unreachable
+            (Some(105), _) | (_, io::ErrorKind::WouldBlock | io::ErrorKind::OutOfMemory) => {
+                Self::NoBuffer
             }
+            (
+                _,
+                io::ErrorKind::NetworkUnreachable
+                | io::ErrorKind::HostUnreachable
+                | io::ErrorKind::NetworkDown,
+            ) => Self::Unreachable,
             (_, io::ErrorKind::PermissionDenied) => Self::Forbidden,
             (_, io::ErrorKind::ConnectionRefused) => Self::Refused,
             _ => Self::Other,
@@ -147,7 +166,8 @@ impl SendErrorKind {
 /// Why a collector did not get records that were meant for it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum LossReason {
-    /// Its queue was full, since its pace was slower than the flows: refused before they were in a datagram.
+    /// Its queue was full, since its pace was slower than the flows: refused before they were in a
+    /// datagram.
     Pacing,
     /// Its queue was full, since its socket took nothing.
     Socket,
@@ -162,8 +182,11 @@ impl LossReason {
     pub const NAMES: [&'static str; 4] = ["pacing", "socket", "send", "refused"];
 }
 
-/// What one collector was sent, and what it was not. Nothing here ever falls, but for what waits and how it is.
-#[derive(Clone, Copy, Debug, Default, Eq, FromBytes, Immutable, IntoBytes, KnownLayout, PartialEq)]
+/// What one collector was sent, and what it was not. Nothing here ever falls, but for what waits
+/// and how it is.
+#[derive(
+    Clone, Copy, Debug, Default, Eq, FromBytes, Immutable, IntoBytes, KnownLayout, PartialEq,
+)]
 #[repr(C)]
 pub struct CollectorCounters {
     /// What the way to it took; what was refused later is among it.
@@ -174,7 +197,8 @@ pub struct CollectorCounters {
     pub exported: Tally,
     /// What was meant for it and did not get there, by [`LossReason`].
     pub lost: [Tally; LossReason::NAMES.len()],
-    /// Answers that earlier datagrams could not be delivered (ICMP): nobody listens, or the host cannot be reached.
+    /// Answers that earlier datagrams could not be delivered (ICMP): nobody listens, or the host
+    /// cannot be reached.
     pub refusals: u64,
     /// Datagrams that did not leave, by [`SendErrorKind`].
     pub errors: [u64; SendErrorKind::NAMES.len()],
@@ -197,13 +221,18 @@ impl CollectorCounters {
     #[must_use]
     pub fn state(&self) -> CollectorState {
         let states = [CollectorState::Up, CollectorState::Refusing];
-        states.into_iter().find(|&state| state as u64 == self.state).unwrap_or(CollectorState::Unresolved)
+        states
+            .into_iter()
+            .find(|&state| state as u64 == self.state)
+            .unwrap_or(CollectorState::Unresolved)
     }
 
     /// What it did not get, for whatever reason.
     #[must_use]
     pub fn lost_total(&self) -> Tally {
-        self.lost.iter().fold(Tally::default(), |sum, lost| sum + *lost)
+        self.lost
+            .iter()
+            .fold(Tally::default(), |sum, lost| sum + *lost)
     }
 }
 
@@ -262,7 +291,8 @@ pub(crate) enum OnRefusal {
     Stop,
 }
 
-/// Datagrams of a run: as many as one call takes (65 507 octets of UDP payload), and worth waiting for under load.
+/// Datagrams of a run: as many as one call takes (65 507 octets of UDP payload), and worth waiting
+/// for under load.
 const RUN_MAX: usize = 44;
 /// Datagrams that wait while a socket takes none, where no pace asks for more: 1.5 MB.
 const QUEUE_DATAGRAMS: usize = 1_024;
@@ -272,7 +302,8 @@ const BLOCKED_MS_MAX: u64 = 5_000;
 const ANSWER_MS: u64 = 100;
 /// How often the path's MTU is read again; a datagram that is too long has it read at once.
 const MEASURE_MS: u64 = 10_000;
-/// A pending refusal may be reported by the next send in place of sending; two can be pending at most times.
+/// A pending refusal may be reported by the next send in place of sending; two can be pending at
+/// most times.
 const SEND_ATTEMPTS: usize = 4;
 
 impl Collector {
@@ -291,10 +322,18 @@ impl Collector {
         let (found, wanted) = (transport.payload_octets_max(), version.datagram_octets(1));
         let records_max = version.records_in(found);
         if records_max == 0 {
-            return Err(TooNarrow { found, wanted, version: version.number() });
+            return Err(TooNarrow {
+                found,
+                wanted,
+                version: version.number(),
+            });
         }
         let paced = config.paced_records_max / records_max + 1;
-        let datagrams = if config.pace.is_limited() { paced } else { QUEUE_DATAGRAMS };
+        let datagrams = if config.pace.is_limited() {
+            paced
+        } else {
+            QUEUE_DATAGRAMS
+        };
         let largest = Cost {
             records: version.records_max() as u64,
             octets: version.datagram_octets(version.records_max()) as u64,
@@ -307,7 +346,10 @@ impl Collector {
             measured_ms: 0,
             sequence: 0,
             queue: Queue::new(datagrams),
-            buckets: config.pace.is_limited().then(|| Buckets::new(config.pace, largest)),
+            buckets: config
+                .pace
+                .is_limited()
+                .then(|| Buckets::new(config.pace, largest)),
             now_ms: 0,
             blocked_since_ms: None,
             unanswered: Tally::default(),
@@ -327,8 +369,15 @@ impl Collector {
     /// What it was sent, what waits for it, and how it is.
     #[must_use]
     pub fn counters(&self) -> CollectorCounters {
-        let filling = self.queue.under_construction().map_or(0, |open| open.count as u64);
-        CollectorCounters { waiting: self.queue.records() + filling, state: self.state() as u64, ..self.counters }
+        let filling = self
+            .queue
+            .under_construction()
+            .map_or(0, |open| open.count as u64);
+        CollectorCounters {
+            waiting: self.queue.records() + filling,
+            state: self.state() as u64,
+            ..self.counters
+        }
     }
 
     fn state(&self) -> CollectorState {
@@ -373,12 +422,17 @@ impl Collector {
         self.queue.room().saturating_sub(1) * self.records_max
     }
 
-    /// Adds records to the datagram under construction, and lets it wait once it is full. `now` is no earlier than any uptime
-    /// in them.
+    /// Adds records to the datagram under construction, and lets it wait once it is full. `now` is
+    /// no earlier than any uptime in them.
     pub(crate) fn push(&mut self, mut records: &[DetailedRecord], now: Moment) {
         while !records.is_empty() {
-            let Some(open) = self.queue.open() else { return self.refuse(records) };
-            let room = self.records_max.saturating_sub(open.count).clamp(1, records.len());
+            let Some(open) = self.queue.open() else {
+                return self.refuse(records);
+            };
+            let room = self
+                .records_max
+                .saturating_sub(open.count)
+                .clamp(1, records.len());
             let (these, rest) = records.split_at(room);
             open.append(self.config.version, these, now.uptime_ms);
             records = rest;
@@ -390,12 +444,18 @@ impl Collector {
 
     /// The uptime at which the oldest record came that has not left, in ms; none while all have.
     pub(crate) fn oldest_ms(&self) -> Option<u64> {
-        self.queue.get(0).or_else(|| self.queue.under_construction()).map(|datagram| datagram.oldest_ms)
+        self.queue
+            .get(0)
+            .or_else(|| self.queue.under_construction())
+            .map(|datagram| datagram.oldest_ms)
     }
 
-    /// The uptime at which the datagram under construction has to be complete, in ms; none while it is empty.
+    /// The uptime at which the datagram under construction has to be complete, in ms; none while it
+    /// is empty.
     pub(crate) fn flush_due_ms(&self) -> Option<u64> {
-        self.queue.under_construction().map(|open| open.oldest_ms + self.config.flush_delay_ms)
+        self.queue
+            .under_construction()
+            .map(|open| open.oldest_ms + self.config.flush_delay_ms)
     }
 
     /// Completes the datagram under construction, if it has a record.
@@ -403,18 +463,37 @@ impl Collector {
         if self.queue.under_construction().is_none() {
             return;
         }
-        let Some(open) = self.queue.open() else { return };
+        let Some(open) = self.queue.open() else {
+            return;
+        };
         let moment = now.at(now.uptime_ms.max(open.latest_ms));
-        let CollectorConfig { version, engine, sampling, .. } = self.config;
+        let CollectorConfig {
+            version,
+            engine,
+            sampling,
+            ..
+        } = self.config;
         let (count, sequence) = (open.count, self.sequence);
-        open.write_header(version, &Heading { count, moment, sequence, engine, sampling });
+        open.write_header(
+            version,
+            &Heading {
+                count,
+                moment,
+                sequence,
+                engine,
+                sampling,
+            },
+        );
         open.complete_ms = self.now_ms;
-        self.sequence = self.sequence.wrapping_add(u32::try_from(count).unwrap_or(0));
+        self.sequence = self
+            .sequence
+            .wrapping_add(u32::try_from(count).unwrap_or(0));
         self.queue.complete();
     }
 
-    /// Sends what may leave: where nothing but a run's length holds datagrams up, only runs, unless `all` are to leave. Returns
-    /// when to come back, in ms, if any has to wait for the pace or for the socket.
+    /// Sends what may leave: where nothing but a run's length holds datagrams up, only runs, unless
+    /// `all` are to leave. Returns when to come back, in ms, if any has to wait for the pace or for
+    /// the socket.
     pub(crate) fn send(&mut self, all: bool, on_refusal: OnRefusal) -> Option<u64> {
         if let Some(buckets) = &mut self.buckets {
             buckets.fill(self.now_ms);
@@ -422,14 +501,24 @@ impl Collector {
         if self.now_ms >= self.measured_ms.saturating_add(MEASURE_MS) {
             self.measure();
         }
-        let least = if all || self.buckets.is_some() { 1 } else { RUN_MAX };
+        let least = if all || self.buckets.is_some() {
+            1
+        } else {
+            RUN_MAX
+        };
         while self.queue.waiting() >= least {
             self.look_for_answers();
             if self.refusing && on_refusal == OnRefusal::Stop {
                 return None;
             }
-            let Some(oldest) = self.queue.get(0) else { break };
-            if let Some(buckets) = self.buckets.as_ref().filter(|buckets| !buckets.hold(cost(oldest))) {
+            let Some(oldest) = self.queue.get(0) else {
+                break;
+            };
+            if let Some(buckets) = self
+                .buckets
+                .as_ref()
+                .filter(|buckets| !buckets.hold(cost(oldest)))
+            {
                 return Some(buckets.due_ms(cost(oldest)));
             }
             if oldest.count > self.records_max {
@@ -438,11 +527,16 @@ impl Collector {
             }
             match self.send_run() {
                 Ok(sent) => self.count_sent(sent),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock && !self.is_blocked_too_long() => {
+                Err(error)
+                    if error.kind() == io::ErrorKind::WouldBlock && !self.is_blocked_too_long() =>
+                {
                     return Some(self.now_ms + 1);
                 }
-                Err(error) if SendErrorKind::of(&error) == SendErrorKind::TooLong && self.narrowed() => {}
-                Err(error) if on_refusal == OnRefusal::Stop && SendErrorKind::of(&error).is_the_ways() => {
+                Err(error)
+                    if SendErrorKind::of(&error) == SendErrorKind::TooLong && self.narrowed() => {}
+                Err(error)
+                    if on_refusal == OnRefusal::Stop && SendErrorKind::of(&error).is_the_ways() =>
+                {
                     self.refusing = true;
                     return None;
                 }
@@ -468,7 +562,8 @@ impl Collector {
         }
     }
 
-    /// Takes what waits, with what stands under construction, away from a collector that refuses and gives it to `other`.
+    /// Takes what waits, with what stands under construction, away from a collector that refuses
+    /// and gives it to `other`.
     pub(crate) fn move_to(&mut self, other: &mut Self, now: Moment) {
         self.complete(now);
         other.complete(now);
@@ -484,7 +579,9 @@ impl Collector {
                 }
                 None => other.counters.lost[LossReason::Pacing as usize] += datagram.tally(),
             }
-            other.sequence = other.sequence.wrapping_add(u32::try_from(datagram.count).unwrap_or(0));
+            other.sequence = other
+                .sequence
+                .wrapping_add(u32::try_from(datagram.count).unwrap_or(0));
             self.queue.pop();
         }
     }
@@ -496,19 +593,32 @@ impl Collector {
     }
 
     fn refuse(&mut self, records: &[DetailedRecord]) {
-        let reason = if self.blocked_since_ms.is_some() { LossReason::Socket } else { LossReason::Pacing };
-        let mut refused = Tally { records: records.len() as u64, ..Tally::default() };
-        records.iter().for_each(|record| refused.volume.add_record(&record.flow));
+        let reason = if self.blocked_since_ms.is_some() {
+            LossReason::Socket
+        } else {
+            LossReason::Pacing
+        };
+        let mut refused = Tally {
+            records: records.len() as u64,
+            ..Tally::default()
+        };
+        records
+            .iter()
+            .for_each(|record| refused.volume.add_record(&record.flow));
         self.counters.lost[reason as usize] += refused;
         // The collector then sees the loss.
-        self.sequence = self.sequence.wrapping_add(u32::try_from(records.len()).unwrap_or(0));
+        self.sequence = self
+            .sequence
+            .wrapping_add(u32::try_from(records.len()).unwrap_or(0));
     }
 
     /// Sends some of those that wait and returns how many.
     fn send_run(&mut self) -> io::Result<usize> {
         for _ in 1..SEND_ATTEMPTS {
             match self.send_run_once() {
-                Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => self.count_refusal(),
+                Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                    self.count_refusal()
+                }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 done => return done,
             }
@@ -520,7 +630,10 @@ impl Collector {
         let mut slices = [IoSlice::new(&[]); RUN_MAX];
         let (mut count, mut buckets) = (0, self.buckets);
         while count < RUN_MAX
-            && let Some(datagram) = self.queue.get(count).filter(|datagram| datagram.count <= self.records_max)
+            && let Some(datagram) = self
+                .queue
+                .get(count)
+                .filter(|datagram| datagram.count <= self.records_max)
         {
             if let Some(buckets) = &mut buckets {
                 if !buckets.hold(cost(datagram)) {
@@ -536,7 +649,9 @@ impl Collector {
 
     fn count_sent(&mut self, sent: usize) {
         for _ in 0..sent {
-            let Some(datagram) = self.queue.get(0) else { break };
+            let Some(datagram) = self.queue.get(0) else {
+                break;
+            };
             let (tally, cost) = (datagram.tally(), cost(datagram));
             let delay_ms = self.now_ms.saturating_sub(datagram.complete_ms);
             self.queue.pop();
@@ -572,7 +687,13 @@ impl Collector {
 
     /// Sends the oldest, which became too long for the path while it waited, as several.
     fn send_in_pieces(&mut self) {
-        let Self { queue, transport, config, records_max, .. } = self;
+        let Self {
+            queue,
+            transport,
+            config,
+            records_max,
+            ..
+        } = self;
         let Some(oldest) = queue.get(0) else { return };
         let (version, sequence) = (config.version, oldest.sequence);
         let (mut sent, mut octets, mut lost) = (Tally::default(), 0, Tally::default());
@@ -580,8 +701,13 @@ impl Collector {
         let mut piece = [0; DATAGRAM_OCTETS_MAX];
         for from in (0..oldest.count).step_by((*records_max).max(1)) {
             let to = (from + *records_max).min(oldest.count);
-            let (length, volume) = version.write_piece(oldest.octets(), from, to, sequence, &mut piece);
-            let tally = Tally { records: (to - from) as u64, datagrams: 1, volume };
+            let (length, volume) =
+                version.write_piece(oldest.octets(), from, to, sequence, &mut piece);
+            let tally = Tally {
+                records: (to - from) as u64,
+                datagrams: 1,
+                volume,
+            };
             match transport.send(&[IoSlice::new(&piece[..length])]) {
                 Ok(_) => {
                     sent += tally;
@@ -604,7 +730,9 @@ impl Collector {
     }
 
     fn lose_oldest(&mut self, error: &io::Error) {
-        let Some(oldest) = self.queue.get(0) else { return };
+        let Some(oldest) = self.queue.get(0) else {
+            return;
+        };
         let kind = SendErrorKind::of(error);
         self.refusing |= kind.is_the_ways();
         self.counters.errors[kind as usize] += 1;
@@ -625,11 +753,19 @@ impl Collector {
 
     fn measure(&mut self) {
         self.measured_ms = self.now_ms;
-        // A path that became too narrow for a single record has its datagrams refused as too long, and counted.
-        self.records_max = self.config.version.records_in(self.transport.payload_octets_max()).max(1);
+        // A path that became too narrow for a single record has its datagrams refused as too long,
+        // and counted.
+        self.records_max = self
+            .config
+            .version
+            .records_in(self.transport.payload_octets_max())
+            .max(1);
     }
 }
 
 fn cost(datagram: &Datagram) -> Cost {
-    Cost { records: datagram.count as u64, octets: datagram.length as u64 }
+    Cost {
+        records: datagram.count as u64,
+        octets: datagram.length as u64,
+    }
 }

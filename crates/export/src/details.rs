@@ -1,7 +1,7 @@
 //! What records have room for beside what was metered: interfaces, AS, masks and next hop.
 //!
-//! [`DetailTables`] are what these come from. Both may be replaced at any time, by another thread: an exporter looks at them anew
-//! for each batch.
+//! [`DetailTables`] are what these come from. Both may be replaced at any time, by another thread:
+//! an exporter looks at them anew for each batch.
 
 use crate::routes::{Route, RouteTable};
 use arc_swap::ArcSwap;
@@ -19,8 +19,9 @@ pub struct Interfaces {
 
 /// What observation points stand for, by the numbers that flow keys have.
 ///
-/// Most numbers are the ifIndex of the interface that was captured from, with no output known. The highest 4096 are given out
-/// for whatever else rules say, each pair its own for good: so a flow that was resident when rules changed is told as it was seen.
+/// Most numbers are the ifIndex of the interface that was captured from, with no output known. The
+/// highest 4096 are given out for whatever else rules say, each pair its own for good: so a flow
+/// that was resident when rules changed is told as it was seen.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Points {
     given_out: Vec<Interfaces>,
@@ -30,7 +31,8 @@ pub struct Points {
 const FIRST_GIVEN_OUT: u16 = 0xf000;
 
 impl Points {
-    /// The number that stands for these interfaces; none if they are new and all numbers are given out.
+    /// The number that stands for these interfaces; none if they are new and all numbers are given
+    /// out.
     pub fn number_of(&mut self, interfaces: Interfaces) -> Option<u16> {
         if interfaces.output == 0 && interfaces.input < FIRST_GIVEN_OUT {
             return Some(interfaces.input);
@@ -50,7 +52,10 @@ impl Points {
     pub fn interfaces_of(&self, number: u16) -> Interfaces {
         let index = number.checked_sub(FIRST_GIVEN_OUT).map(usize::from);
         let given_out = index.and_then(|index| self.given_out.get(index)).copied();
-        given_out.unwrap_or(Interfaces { input: number, output: 0 })
+        given_out.unwrap_or(Interfaces {
+            input: number,
+            output: 0,
+        })
     }
 }
 
@@ -87,9 +92,10 @@ impl DetailTables {
     /// Appends the records with their details to `detailed`, by the tables as they are now.
     pub(crate) fn detail(&self, records: &[FlowRecord], detailed: &mut Vec<DetailedRecord>) {
         let (points, routes) = (self.points.load(), self.routes.load());
-        detailed.extend(
-            records.iter().map(|&flow| DetailedRecord { flow, details: details_of(&flow.key, &points, &routes) }),
-        );
+        detailed.extend(records.iter().map(|&flow| DetailedRecord {
+            flow,
+            details: details_of(&flow.key, &points, &routes),
+        }));
     }
 }
 
@@ -97,9 +103,16 @@ impl DetailTables {
 fn details_of(key: &FlowKey, points: &Arc<Points>, routes: &Arc<RouteTable>) -> Details {
     let interfaces = points.interfaces_of(key.input);
     if routes.is_empty() {
-        return Details { interfaces, ..Details::default() };
+        return Details {
+            interfaces,
+            ..Details::default()
+        };
     }
-    Details { interfaces, source: routes.look_up(key.source), destination: routes.look_up(key.destination) }
+    Details {
+        interfaces,
+        source: routes.look_up(key.source),
+        destination: routes.look_up(key.destination),
+    }
 }
 
 #[cfg(test)]
@@ -110,8 +123,14 @@ mod tests {
     fn an_interface_stands_for_itself_and_a_pair_for_a_number_of_its_own() {
         let mut points = Points::default();
         let mut number_of = |input, output| points.number_of(Interfaces { input, output });
-        assert_eq!((number_of(7, 0), number_of(1, 2), number_of(2, 1)), (Some(7), Some(0xf000), Some(0xf001)));
-        assert_eq!((number_of(1, 2), number_of(65_535, 0)), (Some(0xf000), Some(0xf002)));
+        assert_eq!(
+            (number_of(7, 0), number_of(1, 2), number_of(2, 1)),
+            (Some(7), Some(0xf000), Some(0xf001))
+        );
+        assert_eq!(
+            (number_of(1, 2), number_of(65_535, 0)),
+            (Some(0xf000), Some(0xf002))
+        );
         for (number, input, output) in [(7, 7, 0), (0xf001, 2, 1), (0xf002, 65_535, 0)] {
             assert_eq!(points.interfaces_of(number), Interfaces { input, output });
         }

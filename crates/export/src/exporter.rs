@@ -11,7 +11,8 @@ use std::sync::Arc;
 use xdprobe_flow::{FlowKey, FlowRecord, Volume};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-/// One moment on both clocks: uptime for the records, UTC for the header. They are taken together or not at all.
+/// One moment on both clocks: uptime for the records, UTC for the header. They are taken together
+/// or not at all.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Moment {
     /// Monotonic ms since the probe's epoch, not reduced to 32 bits.
@@ -32,7 +33,9 @@ impl Moment {
 }
 
 /// Records with the packets and octets in them, and the datagrams that they went in.
-#[derive(Clone, Copy, Debug, Default, Eq, FromBytes, Immutable, IntoBytes, KnownLayout, PartialEq)]
+#[derive(
+    Clone, Copy, Debug, Default, Eq, FromBytes, Immutable, IntoBytes, KnownLayout, PartialEq,
+)]
 #[repr(C)]
 pub struct Tally {
     /// Flow records.
@@ -76,7 +79,8 @@ pub enum Distribution {
     /// Every collector gets every record.
     #[default]
     Copy,
-    /// Each record goes to one collector, all of one flow key to the same, whatever becomes of it there.
+    /// Each record goes to one collector, all of one flow key to the same, whatever becomes of it
+    /// there.
     Balance,
     /// All records go to the first collector that does not refuse them.
     Failover,
@@ -98,13 +102,19 @@ impl FromStr for Distribution {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let named = [Self::Copy, Self::Balance, Self::Failover].into_iter().find(|how| how.name() == text);
-        named.ok_or_else(|| format!("'{text}' is no way to distribute records: wanted copy, balance or failover"))
+        let named = [Self::Copy, Self::Balance, Self::Failover]
+            .into_iter()
+            .find(|how| how.name() == text);
+        named.ok_or_else(|| {
+            format!("'{text}' is no way to distribute records: wanted copy, balance or failover")
+        })
     }
 }
 
 /// What an exporter has done with the records that were pushed, whoever was to get them.
-#[derive(Clone, Copy, Debug, Default, Eq, FromBytes, Immutable, IntoBytes, KnownLayout, PartialEq)]
+#[derive(
+    Clone, Copy, Debug, Default, Eq, FromBytes, Immutable, IntoBytes, KnownLayout, PartialEq,
+)]
 #[repr(C)]
 pub struct ExporterCounters {
     /// What was sent and not refused.
@@ -117,15 +127,18 @@ impl ExporterCounters {
     /// What was not sent, or refused, for whatever reason.
     #[must_use]
     pub fn lost_total(&self) -> Tally {
-        self.lost.iter().fold(Tally::default(), |sum, lost| sum + *lost)
+        self.lost
+            .iter()
+            .fold(Tally::default(), |sum, lost| sum + *lost)
     }
 }
 
 /// Distributes records over collectors, each of which makes its own datagrams of them.
 ///
-/// Each turn: [`begin_turn`](Self::begin_turn), [`flush_due`](Self::flush_due), [`push`](Self::push), [`send`](Self::send).
-/// Records and headers go by the [`Moment`] that they are pushed at; pacing and patience go by the turn's own time, so that
-/// a capture file's export is the same octets however long it takes.
+/// Each turn: [`begin_turn`](Self::begin_turn), [`flush_due`](Self::flush_due),
+/// [`push`](Self::push), [`send`](Self::send). Records and headers go by the [`Moment`] that they
+/// are pushed at; pacing and patience go by the turn's own time, so that a capture file's export is
+/// the same octets however long it takes.
 pub struct Exporter {
     distribution: Distribution,
     collectors: Vec<Collector>,
@@ -159,21 +172,34 @@ impl Exporter {
 
     /// Tells the time that sending goes by, in ms of any epoch; it never goes back.
     pub fn begin_turn(&mut self, now_ms: u64) {
-        self.collectors.iter_mut().for_each(|collector| collector.begin_turn(now_ms));
+        self.collectors
+            .iter_mut()
+            .for_each(|collector| collector.begin_turn(now_ms));
         self.failover.begin_turn(now_ms);
     }
 
-    /// Adds records to the datagrams under construction. `now` is no earlier than any uptime in them.
+    /// Adds records to the datagrams under construction. `now` is no earlier than any uptime in
+    /// them.
     pub fn push(&mut self, records: &[FlowRecord], now: Moment) {
         debug_assert!(
-            records.iter().all(|record| record.first_ms <= record.last_ms && record.last_ms <= now.uptime_ms)
+            records
+                .iter()
+                .all(|record| record.first_ms <= record.last_ms && record.last_ms <= now.uptime_ms)
         );
-        let Self { distribution, collectors, failover, tables, detailed } = self;
+        let Self {
+            distribution,
+            collectors,
+            failover,
+            tables,
+            detailed,
+        } = self;
         for records in records.chunks(DETAILED_MAX) {
             detailed.clear();
             tables.detail(records, detailed);
             match distribution {
-                Distribution::Copy => collectors.iter_mut().for_each(|collector| collector.push(detailed, now)),
+                Distribution::Copy => collectors
+                    .iter_mut()
+                    .for_each(|collector| collector.push(detailed, now)),
                 Distribution::Balance => {
                     for record in detailed.iter() {
                         let share = share_of(&record.flow.key, collectors.len());
@@ -188,26 +214,41 @@ impl Exporter {
     /// Records that can be pushed before any is refused, at the least.
     #[must_use]
     pub fn room(&self) -> usize {
-        self.collectors.iter().map(Collector::room).min().unwrap_or(usize::MAX)
+        self.collectors
+            .iter()
+            .map(Collector::room)
+            .min()
+            .unwrap_or(usize::MAX)
     }
 
-    /// The uptime at which the oldest record came that has not left yet, in ms; none while all have.
+    /// The uptime at which the oldest record came that has not left yet, in ms; none while all
+    /// have.
     #[must_use]
     pub fn oldest_ms(&self) -> Option<u64> {
-        self.collectors.iter().filter_map(Collector::oldest_ms).min()
+        self.collectors
+            .iter()
+            .filter_map(Collector::oldest_ms)
+            .min()
     }
 
-    /// The uptime at which the next datagram under construction has to be complete, in ms; none while all are empty.
+    /// The uptime at which the next datagram under construction has to be complete, in ms; none
+    /// while all are empty.
     #[must_use]
     pub fn flush_due_ms(&self) -> Option<u64> {
-        self.collectors.iter().filter_map(Collector::flush_due_ms).min()
+        self.collectors
+            .iter()
+            .filter_map(Collector::flush_due_ms)
+            .min()
     }
 
-    /// Completes the datagrams whose flush delay is over at `now`, stamped with the moment at which it was over: so that what
-    /// a capture file exports does not depend on when somebody looked.
+    /// Completes the datagrams whose flush delay is over at `now`, stamped with the moment at which
+    /// it was over: so that what a capture file exports does not depend on when somebody looked.
     pub fn flush_due(&mut self, now: Moment) {
         for collector in &mut self.collectors {
-            if let Some(due_ms) = collector.flush_due_ms().filter(|due_ms| *due_ms <= now.uptime_ms) {
+            if let Some(due_ms) = collector
+                .flush_due_ms()
+                .filter(|due_ms| *due_ms <= now.uptime_ms)
+            {
                 collector.complete(now.at(due_ms));
             }
         }
@@ -215,16 +256,22 @@ impl Exporter {
 
     /// Completes all datagrams under construction.
     pub fn flush(&mut self, now: Moment) {
-        self.collectors.iter_mut().for_each(|collector| collector.complete(now));
+        self.collectors
+            .iter_mut()
+            .for_each(|collector| collector.complete(now));
     }
 
-    /// Sends what may leave; with `all`, however little that is. Returns when to come back, in ms, if any has to wait for its
-    /// pace or its socket. `now` stamps what a refusing collector leaves to another.
+    /// Sends what may leave; with `all`, however little that is. Returns when to come back, in ms,
+    /// if any has to wait for its pace or its socket. `now` stamps what a refusing collector leaves
+    /// to another.
     pub fn send(&mut self, all: bool, now: Moment) -> Option<u64> {
         if self.distribution == Distribution::Failover {
             return self.failover.send(&mut self.collectors, all, now);
         }
-        self.collectors.iter_mut().filter_map(|collector| collector.send(all, OnRefusal::GoOn)).min()
+        self.collectors
+            .iter_mut()
+            .filter_map(|collector| collector.send(all, OnRefusal::GoOn))
+            .min()
     }
 
     /// Leads to the `nth` collector by another way from here on.
@@ -243,20 +290,27 @@ impl Exporter {
     ///
     /// What kept one of them incomplete, with its name; the others are completed all the same.
     pub fn finish(&mut self) -> io::Result<()> {
-        let name = |name: &str, error: io::Error| io::Error::new(error.kind(), format!("{name}: {error}"));
+        let name =
+            |name: &str, error: io::Error| io::Error::new(error.kind(), format!("{name}: {error}"));
         let finish = |to: &mut Collector| to.finish().map_err(|error| name(to.name(), error));
         // All of them before the first error is told.
         let finished: Vec<_> = self.collectors.iter_mut().map(finish).collect();
         finished.into_iter().collect()
     }
 
-    /// What was done with the records that were pushed; those that wait are in no count. Where every collector is to get all,
-    /// this is what became of them at the collector that got most.
+    /// What was done with the records that were pushed; those that wait are in no count. Where
+    /// every collector is to get all, this is what became of them at the collector that got most.
     #[must_use]
     pub fn counters(&self) -> ExporterCounters {
-        let each = self.collectors.iter().map(|collector| ExporterCounters::from(&collector.counters()));
+        let each = self
+            .collectors
+            .iter()
+            .map(|collector| ExporterCounters::from(&collector.counters()));
         match self.distribution {
-            Distribution::Copy => each.rev().max_by_key(|one| one.exported.records).unwrap_or_default(),
+            Distribution::Copy => each
+                .rev()
+                .max_by_key(|one| one.exported.records)
+                .unwrap_or_default(),
             Distribution::Balance | Distribution::Failover => {
                 each.fold(ExporterCounters::default(), |sum, one| sum + one)
             }
@@ -278,7 +332,10 @@ impl Exporter {
 
 impl From<&CollectorCounters> for ExporterCounters {
     fn from(counters: &CollectorCounters) -> Self {
-        Self { exported: counters.exported, lost: counters.lost }
+        Self {
+            exported: counters.exported,
+            lost: counters.lost,
+        }
     }
 }
 
@@ -287,7 +344,10 @@ impl std::ops::Add for ExporterCounters {
 
     fn add(self, other: Self) -> Self {
         let lost = std::array::from_fn(|reason| self.lost[reason] + other.lost[reason]);
-        Self { exported: self.exported + other.exported, lost }
+        Self {
+            exported: self.exported + other.exported,
+            lost,
+        }
     }
 }
 
@@ -295,7 +355,8 @@ impl std::ops::Add for ExporterCounters {
 fn share_of(key: &FlowKey, collectors: usize) -> usize {
     const SEED: u64 = 0x7864_7072_6f62_6500;
     let hash = FixedState::with_seed(SEED).hash_one(key);
-    // The hash as a fraction of 2^64, times the number of shares (Lemire, "Fast random integer generation in an interval").
+    // The hash as a fraction of 2^64, times the number of shares (Lemire, "Fast random integer
+    // generation in an interval").
     let share = (u128::from(hash) * collectors as u128) >> 64;
     usize::try_from(share).unwrap_or(0)
 }
@@ -338,7 +399,11 @@ mod tests {
 
     impl Way {
         fn new() -> Self {
-            let end = OtherEnd { payload_octets_max: 1472, datagrams_a_call: 5, ..OtherEnd::default() };
+            let end = OtherEnd {
+                payload_octets_max: 1472,
+                datagrams_a_call: 5,
+                ..OtherEnd::default()
+            };
             Self(Arc::new(Mutex::new(end)))
         }
 
@@ -353,7 +418,9 @@ mod tests {
         /// Source ports, in which tests number their records, of all that arrived.
         fn numbers(&self) -> Vec<u16> {
             let datagrams = self.datagrams();
-            let records = datagrams.iter().flat_map(|datagram| v5::decode(datagram).unwrap().1);
+            let records = datagrams
+                .iter()
+                .flat_map(|datagram| v5::decode(datagram).unwrap().1);
             records.map(|record| record.source_port.get()).collect()
         }
     }
@@ -371,7 +438,10 @@ mod tests {
                     end.answer = Some(ECONNREFUSED);
                     return Ok(datagrams.len().min(end.datagrams_a_call));
                 }
-                let sent = datagrams.iter().take(end.datagrams_a_call).map(|datagram| datagram.to_vec());
+                let sent = datagrams
+                    .iter()
+                    .take(end.datagrams_a_call)
+                    .map(|datagram| datagram.to_vec());
                 let before = end.datagrams.len();
                 end.datagrams.extend(sent);
                 Ok(end.datagrams.len() - before)
@@ -388,14 +458,21 @@ mod tests {
     }
 
     fn exporter(distribution: Distribution, config: CollectorConfig, ways: &[Way]) -> Exporter {
-        let collectors = ways.iter().map(|way| Collector::new("test", way.clone(), config).unwrap());
+        let collectors = ways
+            .iter()
+            .map(|way| Collector::new("test", way.clone(), config).unwrap());
         Exporter::new(distribution, collectors.collect())
     }
 
     fn copying(ways: &[Way]) -> Exporter {
         let engine = Engine { r#type: 1, id: 7 };
         let sampling = v5::Sampling::new(v5::SamplingMode::Random, 100).unwrap();
-        let config = CollectorConfig { engine, sampling, flush_delay_ms: 500, ..Default::default() };
+        let config = CollectorConfig {
+            engine,
+            sampling,
+            flush_delay_ms: 500,
+            ..Default::default()
+        };
         exporter(Distribution::Copy, config, ways)
     }
 
@@ -409,11 +486,25 @@ mod tests {
             tos: 0,
             input: 3,
         };
-        FlowRecord { key, packets: 2, octets: 100, first_ms, last_ms, tcp_flags: 0x1b, end: EndReason::Idle }
+        FlowRecord {
+            key,
+            packets: 2,
+            octets: 100,
+            first_ms,
+            last_ms,
+            tcp_flags: 0x1b,
+            end: EndReason::Idle,
+        }
     }
 
     fn numbered(numbers: std::ops::Range<u16>) -> Vec<FlowRecord> {
-        let number = |source_port| FlowRecord { key: FlowKey { source_port, ..record(1, 2).key }, ..record(1, 2) };
+        let number = |source_port| FlowRecord {
+            key: FlowKey {
+                source_port,
+                ..record(1, 2).key
+            },
+            ..record(1, 2)
+        };
         numbers.map(number).collect()
     }
 
@@ -421,7 +512,11 @@ mod tests {
     const EPOCH_MS: u64 = 1_700_000_000_000;
 
     fn moment(uptime_ms: u64) -> Moment {
-        Moment { uptime_ms: 0, unix_ns: EPOCH_MS * 1_000_000 }.at(uptime_ms)
+        Moment {
+            uptime_ms: 0,
+            unix_ns: EPOCH_MS * 1_000_000,
+        }
+        .at(uptime_ms)
     }
 
     /// One turn of the exporter's thread at `now_ms`.
@@ -452,11 +547,18 @@ mod tests {
         ] {
             let way = Way::new();
             way.with(|end| end.payload_octets_max = payload);
-            let config = CollectorConfig { version, ..Default::default() };
+            let config = CollectorConfig {
+                version,
+                ..Default::default()
+            };
             let mut exporter = exporter(Distribution::Copy, config, std::slice::from_ref(&way));
             turn(&mut exporter, &vec![record(1, 2); 60], 5);
             let datagrams = way.datagrams();
-            assert_eq!(version.records_in(datagrams[0].len()), wanted, "{version:?} in {payload}");
+            assert_eq!(
+                version.records_in(datagrams[0].len()),
+                wanted,
+                "{version:?} in {payload}"
+            );
             assert!(datagrams.iter().all(|datagram| datagram.len() <= payload));
             assert_eq!(settled(&mut exporter).exported.records, 60);
         }
@@ -466,8 +568,14 @@ mod tests {
     fn a_path_too_narrow_for_one_record_is_refused_with_both_lengths() {
         let way = Way::new();
         way.with(|end| end.payload_octets_max = 71);
-        let error = Collector::new("narrow", way, CollectorConfig::default()).err().unwrap().to_string();
-        assert!(error.contains("carries 71 octets") && error.contains("takes 72"), "{error}");
+        let error = Collector::new("narrow", way, CollectorConfig::default())
+            .err()
+            .unwrap()
+            .to_string();
+        assert!(
+            error.contains("carries 71 octets") && error.contains("takes 72"),
+            "{error}"
+        );
     }
 
     #[test]
@@ -486,13 +594,19 @@ mod tests {
         let datagrams = way.datagrams();
         let (header, records) = v5::decode(&datagrams[0]).unwrap();
         assert_eq!((header.sys_uptime_ms.get(), records.len()), (600, 2));
-        assert_eq!((header.engine_type, header.engine_id, header.sampling.get()), (1, 7, 0x8064));
+        assert_eq!(
+            (header.engine_type, header.engine_id, header.sampling.get()),
+            (1, 7, 0x8064)
+        );
     }
 
     #[test]
     fn what_cannot_be_sent_is_lost_by_kind_and_seen_in_the_sequence() {
         // ENETUNREACH, ENOBUFS, EMSGSIZE, EPERM, ECONNREFUSED, EIO.
-        for (kind, errno) in [101, 105, EMSGSIZE, 1, ECONNREFUSED, 5].into_iter().enumerate() {
+        for (kind, errno) in [101, 105, EMSGSIZE, 1, ECONNREFUSED, 5]
+            .into_iter()
+            .enumerate()
+        {
             let way = Way::new();
             let mut exporter = copying(std::slice::from_ref(&way));
             way.with(|end| end.fails_with = Some(errno));
@@ -501,9 +615,24 @@ mod tests {
             turn(&mut exporter, &[record(1, 2); 2], 5);
             let counters = settled(&mut exporter);
             let lost = counters.lost[LossReason::Send as usize];
-            assert_eq!((counters.exported.records, lost.records, lost.volume.octets), (2, 1, 100), "errno {errno}");
-            assert_eq!(exporter.collectors()[0].counters().errors[kind], 1, "errno {errno}");
-            assert_eq!(v5::decode(&way.datagrams()[0]).unwrap().0.flow_sequence.get(), 1);
+            assert_eq!(
+                (counters.exported.records, lost.records, lost.volume.octets),
+                (2, 1, 100),
+                "errno {errno}"
+            );
+            assert_eq!(
+                exporter.collectors()[0].counters().errors[kind],
+                1,
+                "errno {errno}"
+            );
+            assert_eq!(
+                v5::decode(&way.datagrams()[0])
+                    .unwrap()
+                    .0
+                    .flow_sequence
+                    .get(),
+                1
+            );
         }
     }
 
@@ -517,14 +646,21 @@ mod tests {
             turn(&mut exporter, &[record(0, 0); 40], now_ms);
         }
         assert_eq!(ways[2].numbers().len(), 800);
-        assert_eq!(settled(&mut exporter).exported.records, 800, "of the collector that got most");
+        assert_eq!(
+            settled(&mut exporter).exported.records,
+            800,
+            "of the collector that got most"
+        );
         for collector in &exporter.collectors()[..2] {
             let counters = collector.counters();
             // What was sent last has no answer yet.
             assert!(counters.lost_total().records >= 760, "{counters:?}");
             assert_eq!((counters.exported + counters.lost_total()).records, 800);
         }
-        assert_eq!(exporter.collectors()[1].counters().state(), CollectorState::Refusing);
+        assert_eq!(
+            exporter.collectors()[1].counters().state(),
+            CollectorState::Refusing
+        );
     }
 
     #[test]
@@ -538,9 +674,27 @@ mod tests {
         turn(&mut exporter, &[record(1, 2); 30], 7);
         settled(&mut exporter);
         let counters = exporter.collectors()[0].counters();
-        assert_eq!((counters.refusals, counters.sent.records, counters.exported.records), (1, 90, 60));
-        assert_eq!(exporter.collectors()[0].counters().state(), CollectorState::Up);
-        assert_eq!(v5::decode(&way.datagrams()[0]).unwrap().0.flow_sequence.get(), 30, "the loss is seen");
+        assert_eq!(
+            (
+                counters.refusals,
+                counters.sent.records,
+                counters.exported.records
+            ),
+            (1, 90, 60)
+        );
+        assert_eq!(
+            exporter.collectors()[0].counters().state(),
+            CollectorState::Up
+        );
+        assert_eq!(
+            v5::decode(&way.datagrams()[0])
+                .unwrap()
+                .0
+                .flow_sequence
+                .get(),
+            30,
+            "the loss is seen"
+        );
     }
 
     #[test]
@@ -566,8 +720,17 @@ mod tests {
             }
         }
         let sent = |nth: usize| exporter.collectors()[nth].counters().sent.records;
-        assert_eq!((ways[0].numbers().len() + ways[1].numbers().len()) as u64 + sent(2), 18_000);
-        assert!((0..3).all(|nth| (5_400..6_600).contains(&sent(nth))), "{} {} {}", sent(0), sent(1), sent(2));
+        assert_eq!(
+            (ways[0].numbers().len() + ways[1].numbers().len()) as u64 + sent(2),
+            18_000
+        );
+        assert!(
+            (0..3).all(|nth| (5_400..6_600).contains(&sent(nth))),
+            "{} {} {}",
+            sent(0),
+            sent(1),
+            sent(2)
+        );
         let counters = settled(&mut exporter);
         let lost: u64 = counters.lost.iter().map(|lost| lost.records).sum();
         assert_eq!(counters.exported.records + lost, 18_000);
@@ -582,30 +745,55 @@ mod tests {
         turn(&mut exporter, &numbered(30..40), 10);
         // The answer comes: this one never goes to the first, and the second gets all of it.
         turn(&mut exporter, &numbered(40..80), 20);
-        assert_eq!((ways[0].numbers().len(), ways[1].numbers()), (30, (40..80).collect()));
+        assert_eq!(
+            (ways[0].numbers().len(), ways[1].numbers()),
+            (30, (40..80).collect())
+        );
         // Not before its time; then with one record, which is refused again.
         turn(&mut exporter, &numbered(80..90), 1_019);
         turn(&mut exporter, &numbered(90..100), 1_020);
         turn(&mut exporter, &numbered(100..110), 2_020);
-        assert_eq!(ways[1].numbers(), (40..90).chain(91..110).collect::<Vec<_>>());
+        assert_eq!(
+            ways[1].numbers(),
+            (40..90).chain(91..110).collect::<Vec<_>>()
+        );
         ways[0].with(|end| end.refuses = false);
         turn(&mut exporter, &numbered(110..120), 4_019);
         turn(&mut exporter, &numbered(120..130), 4_020);
         turn(&mut exporter, &numbered(130..140), 5_019);
         turn(&mut exporter, &[], 5_020);
         turn(&mut exporter, &numbered(140..150), 5_021);
-        assert_eq!(ways[0].numbers(), (0..30).chain([120]).chain(140..150).collect::<Vec<_>>());
+        assert_eq!(
+            ways[0].numbers(),
+            (0..30).chain([120]).chain(140..150).collect::<Vec<_>>()
+        );
         let counters = settled(&mut exporter);
-        assert_eq!((counters.exported.records, counters.lost[LossReason::Refused as usize].records), (139, 11));
+        assert_eq!(
+            (
+                counters.exported.records,
+                counters.lost[LossReason::Refused as usize].records
+            ),
+            (139, 11)
+        );
         for way in &ways {
-            let sequences: Vec<_> =
-                way.datagrams().iter().map(|one| v5::decode(one).unwrap().0.flow_sequence.get()).collect();
+            let sequences: Vec<_> = way
+                .datagrams()
+                .iter()
+                .map(|one| v5::decode(one).unwrap().0.flow_sequence.get())
+                .collect();
             assert!(sequences.is_sorted());
         }
-        assert_eq!(exporter.collectors()[1].counters().sent.records, ways[1].numbers().len() as u64);
+        assert_eq!(
+            exporter.collectors()[1].counters().sent.records,
+            ways[1].numbers().len() as u64
+        );
         let second = ways[1].datagrams();
         let last = v5::decode(second.last().unwrap()).unwrap().0;
-        assert_eq!(last.flow_sequence.get() + u32::from(last.count.get()), 98, "an unbroken sequence of its own");
+        assert_eq!(
+            last.flow_sequence.get() + u32::from(last.count.get()),
+            98,
+            "an unbroken sequence of its own"
+        );
     }
 
     #[test]
@@ -619,14 +807,22 @@ mod tests {
         turn(&mut exporter, &numbered(2..3), 1_020);
         exporter.begin_turn(2_020);
         exporter.push(&numbered(3..4), moment(2_020));
-        assert_eq!(exporter.send(true, moment(2_020)), None, "with nothing left to wait for");
-        assert_eq!((ways[0].numbers(), ways[1].numbers()), (vec![2], vec![1, 3]));
+        assert_eq!(
+            exporter.send(true, moment(2_020)),
+            None,
+            "with nothing left to wait for"
+        );
+        assert_eq!(
+            (ways[0].numbers(), ways[1].numbers()),
+            (vec![2], vec![1, 3])
+        );
     }
 
     #[test]
     fn where_all_refuse_the_last_one_is_sent_to_all_the_same_and_the_first_that_is_back_is_found() {
         let ways = [Way::new(), Way::new()];
-        ways.iter().for_each(|way| way.with(|end| end.refuses = true));
+        ways.iter()
+            .for_each(|way| way.with(|end| end.refuses = true));
         let mut exporter = exporter(Distribution::Failover, CollectorConfig::default(), &ways);
         for now_ms in 0..15_000 {
             if now_ms == 5_000 {
@@ -643,8 +839,15 @@ mod tests {
     #[test]
     fn a_pace_spreads_what_comes_at_once_and_refuses_what_does_not_fit() {
         let way = Way::new();
-        let pace = Pace { records_per_s: NonZeroU64::new(30_000), octets_per_s: None };
-        let config = CollectorConfig { pace, paced_records_max: 3_000, ..Default::default() };
+        let pace = Pace {
+            records_per_s: NonZeroU64::new(30_000),
+            octets_per_s: None,
+        };
+        let config = CollectorConfig {
+            pace,
+            paced_records_max: 3_000,
+            ..Default::default()
+        };
         let mut exporter = exporter(Distribution::Copy, config, std::slice::from_ref(&way));
         let mut due = turn(&mut exporter, &numbered(0..4_000), 100);
         let mut sent_by = Vec::new();
@@ -663,7 +866,15 @@ mod tests {
         assert_eq!(counters.delayed_ms, (1..=91).sum::<u64>());
         turn(&mut exporter, &numbered(0..1), 1_000);
         let datagrams = way.datagrams();
-        assert_eq!(v5::decode(datagrams.last().unwrap()).unwrap().0.flow_sequence.get(), 4_000, "the loss is seen");
+        assert_eq!(
+            v5::decode(datagrams.last().unwrap())
+                .unwrap()
+                .0
+                .flow_sequence
+                .get(),
+            4_000,
+            "the loss is seen"
+        );
     }
 
     #[test]
@@ -680,9 +891,16 @@ mod tests {
         turn(&mut exporter, &vec![record(1, 2); 40_000], 10);
         turn(&mut exporter, &[], 5_010);
         let lost = settled(&mut exporter).lost;
-        let (socket, send) = (lost[LossReason::Socket as usize].records, lost[LossReason::Send as usize].records);
-        // The first push of a turn finds nothing blocked yet, so what does not fit then is not told apart.
-        assert_eq!(socket + lost[LossReason::Pacing as usize].records, 40_000 - 1_024 * 30);
+        let (socket, send) = (
+            lost[LossReason::Socket as usize].records,
+            lost[LossReason::Send as usize].records,
+        );
+        // The first push of a turn finds nothing blocked yet, so what does not fit then is not told
+        // apart.
+        assert_eq!(
+            socket + lost[LossReason::Pacing as usize].records,
+            40_000 - 1_024 * 30
+        );
         assert_eq!(send, 1_024 * 30);
     }
 
@@ -690,7 +908,10 @@ mod tests {
     fn a_path_that_becomes_narrower_gets_shorter_datagrams_and_the_sequence_stays_unbroken() {
         for version in [Version::V1, Version::V5, Version::V7] {
             let way = Way::new();
-            let config = CollectorConfig { version, ..Default::default() };
+            let config = CollectorConfig {
+                version,
+                ..Default::default()
+            };
             let mut exporter = exporter(Distribution::Copy, config, std::slice::from_ref(&way));
             way.with(|end| end.payload_octets_max = 500);
             turn(&mut exporter, &vec![record(1, 2); 70], 5);
@@ -700,7 +921,12 @@ mod tests {
             let (mut records, mut packets) = (0, 0);
             for datagram in &datagrams {
                 let counts: Vec<u32> = match version {
-                    Version::V1 => v1::decode(datagram).unwrap().1.iter().map(|record| record.packets.get()).collect(),
+                    Version::V1 => v1::decode(datagram)
+                        .unwrap()
+                        .1
+                        .iter()
+                        .map(|record| record.packets.get())
+                        .collect(),
                     Version::V5 => {
                         let (header, found) = v5::decode(datagram).unwrap();
                         assert_eq!(header.flow_sequence.get(), records);
@@ -716,7 +942,13 @@ mod tests {
                 packets += counts.iter().sum::<u32>();
             }
             assert_eq!((records, packets), (140, 280), "{version:?}");
-            assert_eq!(settled(&mut exporter).exported.volume, Volume { packets: 280, octets: 14_000 });
+            assert_eq!(
+                settled(&mut exporter).exported.volume,
+                Volume {
+                    packets: 280,
+                    octets: 14_000
+                }
+            );
         }
     }
 
@@ -729,15 +961,32 @@ mod tests {
         exporter.replace_transport(0, Box::new(ways[1].clone()));
         exporter.note_resolved(0, true);
         turn(&mut exporter, &numbered(20..30), 7);
-        assert_eq!((ways[0].numbers(), ways[1].numbers()), ((0..10).collect(), (10..30).collect()));
-        assert_eq!(v5::decode(&ways[1].datagrams()[0]).unwrap().0.flow_sequence.get(), 10);
+        assert_eq!(
+            (ways[0].numbers(), ways[1].numbers()),
+            ((0..10).collect(), (10..30).collect())
+        );
+        assert_eq!(
+            v5::decode(&ways[1].datagrams()[0])
+                .unwrap()
+                .0
+                .flow_sequence
+                .get(),
+            10
+        );
         exporter.note_resolved(0, false);
         let collector = &exporter.collectors()[0];
-        assert_eq!((collector.counters().resolves, collector.counters().resolve_failures), (1, 1));
+        assert_eq!(
+            (
+                collector.counters().resolves,
+                collector.counters().resolve_failures
+            ),
+            (1, 1)
+        );
         assert_eq!(collector.counters().state(), CollectorState::Unresolved);
     }
 
-    /// What one datagram says of time and sequence: count, uptime, UTC in ms, sequence where it has one, First and Last.
+    /// What one datagram says of time and sequence: count, uptime, UTC in ms, sequence where it has
+    /// one, First and Last.
     type Said = (u16, u32, u64, Option<u32>, Vec<(u32, u32)>);
 
     fn said(version: Version, datagram: &[u8]) -> Said {
@@ -745,29 +994,57 @@ mod tests {
         match version {
             Version::V1 => {
                 let (header, records) = v1::decode(datagram).unwrap();
-                let times = records.iter().map(|record| (record.first_ms.get(), record.last_ms.get())).collect();
+                let times = records
+                    .iter()
+                    .map(|record| (record.first_ms.get(), record.last_ms.get()))
+                    .collect();
                 let unix_ms = unix_ms(header.unix_s.get(), header.unix_ns.get());
-                (header.count.get(), header.sys_uptime_ms.get(), unix_ms, None, times)
+                (
+                    header.count.get(),
+                    header.sys_uptime_ms.get(),
+                    unix_ms,
+                    None,
+                    times,
+                )
             }
             Version::V5 => {
                 let (header, records) = v5::decode(datagram).unwrap();
-                let times = records.iter().map(|record| (record.first_ms.get(), record.last_ms.get())).collect();
+                let times = records
+                    .iter()
+                    .map(|record| (record.first_ms.get(), record.last_ms.get()))
+                    .collect();
                 let unix_ms = unix_ms(header.unix_s.get(), header.unix_ns.get());
-                (header.count.get(), header.sys_uptime_ms.get(), unix_ms, Some(header.flow_sequence.get()), times)
+                (
+                    header.count.get(),
+                    header.sys_uptime_ms.get(),
+                    unix_ms,
+                    Some(header.flow_sequence.get()),
+                    times,
+                )
             }
             Version::V7 => {
                 let (header, records) = v7::decode(datagram).unwrap();
-                let times = records.iter().map(|record| (record.first_ms.get(), record.last_ms.get())).collect();
+                let times = records
+                    .iter()
+                    .map(|record| (record.first_ms.get(), record.last_ms.get()))
+                    .collect();
                 let unix_ms = unix_ms(header.unix_s.get(), header.unix_ns.get());
-                (header.count.get(), header.sys_uptime_ms.get(), unix_ms, Some(header.flow_sequence.get()), times)
+                (
+                    header.count.get(),
+                    header.sys_uptime_ms.get(),
+                    unix_ms,
+                    Some(header.flow_sequence.get()),
+                    times,
+                )
             }
         }
     }
 
     proptest! {
-        /// In every version the sequence of each datagram is that of the one before plus its count; in the order of arithmetic
-        /// modulo 2^32 First <= Last <= SysUptime; and the header's two clocks belong together: from any start, across the
-        /// wrap after 49.7 days, and across a step of the wall clock of an hour either way, which no First or Last shows.
+        /// In every version the sequence of each datagram is that of the one before plus its count;
+        /// in the order of arithmetic modulo 2^32 First <= Last <= SysUptime; and the header's two
+        /// clocks belong together: from any start, across the wrap after 49.7 days, and across a
+        /// step of the wall clock of an hour either way, which no First or Last shows.
         #[test]
         fn sequence_and_uptimes_hold_on_every_record(
             version in prop_oneof![Just(Version::V1), Just(Version::V5), Just(Version::V7)],
@@ -810,8 +1087,9 @@ mod tests {
             prop_assert_eq!(settled(&mut exporter).exported.records, pushed as u64);
         }
 
-        /// Whatever happens to whom, in every distribution: each record is exported or lost by count, once for each that was
-        /// to get it, with its packets; and each collector's datagrams that arrived never overlap in its sequence.
+        /// Whatever happens to whom, in every distribution: each record is exported or lost by
+        /// count, once for each that was to get it, with its packets; and each collector's
+        /// datagrams that arrived never overlap in its sequence.
         #[test]
         fn no_record_is_lost_or_counted_twice(
             distribution in prop_oneof![Just(Distribution::Copy), Just(Distribution::Balance), Just(Distribution::Failover)],

@@ -37,14 +37,21 @@ impl Buckets {
     /// Buckets that hold at least one datagram of cost `largest`.
     pub fn new(pace: Pace, largest: Cost) -> Self {
         Self {
-            records: pace.records_per_s.map(|rate| Bucket::new(rate.get(), largest.records)),
-            octets: pace.octets_per_s.map(|rate| Bucket::new(rate.get(), largest.octets)),
+            records: pace
+                .records_per_s
+                .map(|rate| Bucket::new(rate.get(), largest.records)),
+            octets: pace
+                .octets_per_s
+                .map(|rate| Bucket::new(rate.get(), largest.octets)),
         }
     }
 
     /// Lets in what came since the last time.
     pub fn fill(&mut self, now_ms: u64) {
-        [&mut self.records, &mut self.octets].into_iter().flatten().for_each(|bucket| bucket.fill(now_ms));
+        [&mut self.records, &mut self.octets]
+            .into_iter()
+            .flatten()
+            .for_each(|bucket| bucket.fill(now_ms));
     }
 
     /// Whether `cost` is there.
@@ -70,8 +77,8 @@ impl Buckets {
     }
 }
 
-/// A bucket holds as much as comes in this time, or one datagram: enough to make up for a thread that was woken late, and
-/// little enough that nothing leaves in bursts.
+/// A bucket holds as much as comes in this time, or one datagram: enough to make up for a thread
+/// that was woken late, and little enough that nothing leaves in bursts.
 const DEPTH_MS: u64 = 10;
 /// A token is counted in thousandths, so that a rate per second is a whole number of them per ms.
 const PARTS: u64 = 1_000;
@@ -88,13 +95,23 @@ struct Bucket {
 
 impl Bucket {
     fn new(rate: u64, largest: u64) -> Self {
-        let depth = rate.saturating_mul(DEPTH_MS).max(largest.saturating_mul(PARTS));
-        Self { rate, depth, level: depth, filled_ms: 0 }
+        let depth = rate
+            .saturating_mul(DEPTH_MS)
+            .max(largest.saturating_mul(PARTS));
+        Self {
+            rate,
+            depth,
+            level: depth,
+            filled_ms: 0,
+        }
     }
 
     fn fill(&mut self, now_ms: u64) {
         let passed_ms = now_ms.saturating_sub(self.filled_ms);
-        self.level = self.level.saturating_add(self.rate.saturating_mul(passed_ms)).min(self.depth);
+        self.level = self
+            .level
+            .saturating_add(self.rate.saturating_mul(passed_ms))
+            .min(self.depth);
         self.filled_ms = self.filled_ms.max(now_ms);
     }
 
@@ -103,7 +120,10 @@ impl Bucket {
     }
 
     fn take(&mut self, tokens: u64) {
-        debug_assert!(self.holds(tokens), "nothing leaves before its tokens are there");
+        debug_assert!(
+            self.holds(tokens),
+            "nothing leaves before its tokens are there"
+        );
         self.level = self.level.saturating_sub(tokens.saturating_mul(PARTS));
     }
 
@@ -133,16 +153,22 @@ mod tests {
     #[test]
     fn the_slower_of_two_limits_holds() {
         let rate = |rate| NonZeroU64::new(rate);
-        let pace = Pace { records_per_s: rate(1_000_000), octets_per_s: rate(1_000) };
-        let cost = Cost { records: 10, octets: 500 };
+        let pace = Pace {
+            records_per_s: rate(1_000_000),
+            octets_per_s: rate(1_000),
+        };
+        let cost = Cost {
+            records: 10,
+            octets: 500,
+        };
         let mut buckets = Buckets::new(pace, cost);
         buckets.take(cost);
         assert_eq!(buckets.due_ms(cost), 500);
     }
 
     proptest! {
-        /// Over any time no more leaves than the rate gives and the bucket held; and whoever always waits until the time that
-        /// the bucket tells gets the whole rate.
+        /// Over any time no more leaves than the rate gives and the bucket held; and whoever always
+        /// waits until the time that the bucket tells gets the whole rate.
         #[test]
         fn the_rate_is_kept_and_used(rate in 1u64..10_000_000, costs in vec(1u64..=30, 1..300), late_ms in 0u64..3) {
             let mut bucket = Bucket::new(rate, 30);

@@ -1,4 +1,5 @@
-//! Datagrams of one collector: one under construction behind those that wait to leave, in memory that is set at the start.
+//! Datagrams of one collector: one under construction behind those that wait to leave, in memory
+//! that is set at the start.
 
 use crate::details::DetailedRecord;
 use crate::exporter::Tally;
@@ -40,7 +41,12 @@ pub(crate) struct Datagram {
 impl Queue {
     /// Room for `datagrams_max` datagrams.
     pub fn new(datagrams_max: usize) -> Self {
-        Self { datagrams: vec![Datagram::EMPTY; datagrams_max.max(1)].into(), head: 0, waiting: 0, records: 0 }
+        Self {
+            datagrams: vec![Datagram::EMPTY; datagrams_max.max(1)].into(),
+            head: 0,
+            waiting: 0,
+            records: 0,
+        }
     }
 
     /// How many more datagrams there is room for; one of them may be under construction.
@@ -58,7 +64,8 @@ impl Queue {
         self.records
     }
 
-    /// The datagram under construction, or an empty one to begin; none where all room is taken by those that wait.
+    /// The datagram under construction, or an empty one to begin; none where all room is taken by
+    /// those that wait.
     pub fn open(&mut self) -> Option<&mut Datagram> {
         let at = self.place(self.waiting);
         (self.waiting < self.datagrams.len()).then(|| &mut self.datagrams[at])
@@ -67,13 +74,20 @@ impl Queue {
     /// The datagram under construction, if it has a record.
     pub fn under_construction(&self) -> Option<&Datagram> {
         let at = self.place(self.waiting);
-        (self.waiting < self.datagrams.len()).then(|| &self.datagrams[at]).filter(|datagram| datagram.count > 0)
+        (self.waiting < self.datagrams.len())
+            .then(|| &self.datagrams[at])
+            .filter(|datagram| datagram.count > 0)
     }
 
     /// Lets the datagram under construction, which is complete, wait.
     pub fn complete(&mut self) {
-        debug_assert!(self.under_construction().is_some_and(|datagram| datagram.length > 0));
-        self.records += self.under_construction().map_or(0, |datagram| datagram.count as u64);
+        debug_assert!(
+            self.under_construction()
+                .is_some_and(|datagram| datagram.length > 0)
+        );
+        self.records += self
+            .under_construction()
+            .map_or(0, |datagram| datagram.count as u64);
         self.waiting += 1;
     }
 
@@ -97,7 +111,11 @@ impl Queue {
 
     fn place(&self, nth: usize) -> usize {
         let at = self.head + nth;
-        if at < self.datagrams.len() { at } else { at - self.datagrams.len() }
+        if at < self.datagrams.len() {
+            at
+        } else {
+            at - self.datagrams.len()
+        }
     }
 }
 
@@ -106,7 +124,10 @@ impl Datagram {
         octets: [0; DATAGRAM_OCTETS_MAX],
         length: 0,
         count: 0,
-        volume: Volume { packets: 0, octets: 0 },
+        volume: Volume {
+            packets: 0,
+            octets: 0,
+        },
         sequence: 0,
         oldest_ms: 0,
         latest_ms: 0,
@@ -120,14 +141,19 @@ impl Datagram {
 
     /// Its records, as counters have them.
     pub fn tally(&self) -> Tally {
-        Tally { records: self.count as u64, datagrams: 1, volume: self.volume }
+        Tally {
+            records: self.count as u64,
+            datagrams: 1,
+            volume: self.volume,
+        }
     }
 
     /// Writes records behind those that it has; there is room. The first of them came at `now_ms`.
     #[inline]
     pub fn append(&mut self, version: Version, records: &[DetailedRecord], now_ms: u64) {
         if self.count == 0 {
-            (self.length, self.volume, self.oldest_ms, self.latest_ms) = (0, Volume::default(), now_ms, 0);
+            (self.length, self.volume, self.oldest_ms, self.latest_ms) =
+                (0, Volume::default(), now_ms, 0);
         }
         version.write_records(records, self.count, &mut self.octets);
         for record in records {
@@ -158,7 +184,9 @@ mod tests {
     use super::*;
 
     fn fill(queue: &mut Queue, count: usize) -> bool {
-        let Some(datagram) = queue.open() else { return false };
+        let Some(datagram) = queue.open() else {
+            return false;
+        };
         (datagram.count, datagram.length) = (count, count);
         queue.complete();
         true

@@ -1,8 +1,9 @@
 //! Routes by longest prefix: AS, mask and next hop for the addresses of a record.
 //!
-//! [`RouteTable`] is made from a CSV file and never changes. An address is looked up in at most three steps, by its first 16
-//! bits, the next 8 and the last 8, of which the first is nearly always in a processor's cache: tries that step by single bits
-//! or by six miss it each time (docs/decisions/0002-route-table.md).
+//! [`RouteTable`] is made from a CSV file and never changes. An address is looked up in at most
+//! three steps, by its first 16 bits, the next 8 and the last 8, of which the first is nearly
+//! always in a processor's cache: tries that step by single bits or by six miss it each time
+//! (docs/decisions/0002-route-table.md).
 
 use csv::{ByteRecord, ReaderBuilder};
 use ipnet::IpNet;
@@ -64,20 +65,31 @@ const COLUMNS: [&[u8]; 3] = [b"prefix", b"as", b"nexthop"];
 impl RouteTable {
     /// The table of a CSV file with the columns `prefix,as,nexthop`, named so in its first line.
     ///
-    /// Prefixes have no bits beyond their length and stand there once. An AS has up to 32 bits. A next hop that is unknown is
-    /// left empty. IPv6 prefixes are skipped, since NetFlow v5 does not carry them, and IPv6 next hops are unknown for the
-    /// same reason. Lines that begin with `#` are comments.
+    /// Prefixes have no bits beyond their length and stand there once. An AS has up to 32 bits. A
+    /// next hop that is unknown is left empty. IPv6 prefixes are skipped, since NetFlow v5 does not
+    /// carry them, and IPv6 next hops are unknown for the same reason. Lines that begin with `#`
+    /// are comments.
     ///
     /// # Errors
     ///
-    /// What is wrong with the first line that is. The last line has to end as the others do: a file that was cut off inside a
-    /// line is refused.
+    /// What is wrong with the first line that is. The last line has to end as the others do: a file
+    /// that was cut off inside a line is refused.
     pub fn read(file: &[u8]) -> Result<Self, TableError> {
-        let wrong_at = |end: usize, what: String| TableError { line: line_that_ends_at(file, end), what };
+        let wrong_at = |end: usize, what: String| TableError {
+            line: line_that_ends_at(file, end),
+            what,
+        };
         if file.last().is_some_and(|&octet| octet != b'\n') {
-            return Err(wrong_at(file.len(), "ends without a line end: the file is cut off here".to_owned()));
+            return Err(wrong_at(
+                file.len(),
+                "ends without a line end: the file is cut off here".to_owned(),
+            ));
         }
-        let mut reader = ReaderBuilder::new().has_headers(false).flexible(true).comment(Some(b'#')).from_reader(file);
+        let mut reader = ReaderBuilder::new()
+            .has_headers(false)
+            .flexible(true)
+            .comment(Some(b'#'))
+            .from_reader(file);
         let mut record = ByteRecord::new();
         let (mut rows, mut skipped_count, mut is_header) = (Vec::new(), 0, true);
         loop {
@@ -89,7 +101,10 @@ impl RouteTable {
             if std::mem::take(&mut is_header) {
                 if record.iter().ne(COLUMNS) {
                     let found = text(&record);
-                    return Err(wrong_at(end, format!("found '{found}', wanted the columns prefix,as,nexthop")));
+                    return Err(wrong_at(
+                        end,
+                        format!("found '{found}', wanted the columns prefix,as,nexthop"),
+                    ));
                 }
                 continue;
             }
@@ -99,22 +114,36 @@ impl RouteTable {
             }
         }
         if is_header {
-            return Err(wrong_at(0, "the file is empty, wanted the columns prefix,as,nexthop".to_owned()));
+            return Err(wrong_at(
+                0,
+                "the file is empty, wanted the columns prefix,as,nexthop".to_owned(),
+            ));
         }
         // Longer prefixes are written over shorter ones.
         rows.sort_unstable_by_key(|row| (row.route.mask, row.network, row.end));
-        let is_same = |pair: &&[Row]| (pair[0].network, pair[0].route.mask) == (pair[1].network, pair[1].route.mask);
+        let is_same = |pair: &&[Row]| {
+            (pair[0].network, pair[0].route.mask) == (pair[1].network, pair[1].route.mask)
+        };
         if let Some([first, again]) = rows.windows(2).find(is_same) {
             let (network, length) = (Ipv4Addr::from_bits(again.network), again.route.mask);
             let first = line_that_ends_at(file, first.end);
-            return Err(wrong_at(again.end, format!("{network}/{length} stands in line {first} already")));
+            return Err(wrong_at(
+                again.end,
+                format!("{network}/{length} stands in line {first} already"),
+            ));
         }
         Ok(Self::of_rows(&rows, skipped_count))
     }
 
     fn of_rows(rows: &[Row], skipped_count: usize) -> Self {
-        let routes = std::iter::once(Route::default()).chain(rows.iter().map(|row| row.route)).collect();
-        let mut table = Self { routes, skipped_count, ..Self::default() };
+        let routes = std::iter::once(Route::default())
+            .chain(rows.iter().map(|row| row.route))
+            .collect();
+        let mut table = Self {
+            routes,
+            skipped_count,
+            ..Self::default()
+        };
         for (number, row) in (1..).zip(rows) {
             table.write(row.network, row.route.mask, Entry(number));
         }
@@ -191,7 +220,12 @@ impl Default for RouteTable {
     /// A table without a route.
     fn default() -> Self {
         let top = vec![Entry::NO_ROUTE; 1 << 16].into();
-        Self { top, blocks: Vec::new(), routes: vec![Route::default()], skipped_count: 0 }
+        Self {
+            top,
+            blocks: Vec::new(),
+            routes: vec![Route::default()],
+            skipped_count: 0,
+        }
     }
 }
 
@@ -206,27 +240,59 @@ struct Row {
 impl Row {
     /// The row that a line says; none for an IPv6 prefix. Else what is wrong with it.
     fn read(record: &ByteRecord, end: usize) -> Result<Option<Self>, String> {
-        let field = |column| record.get(column).and_then(|field| std::str::from_utf8(field).ok()).map(str::trim);
-        let (Some(prefix), Some(r#as), Some(next_hop), 3) = (field(0), field(1), field(2), record.len()) else {
-            return Err(format!("found '{}', wanted prefix,as,nexthop", text(record)));
+        let field = |column| {
+            record
+                .get(column)
+                .and_then(|field| std::str::from_utf8(field).ok())
+                .map(str::trim)
         };
-        let wanted = |_| format!("'{prefix}' is no prefix: wanted ADDRESS/LENGTH, as in 192.0.2.0/24");
+        let (Some(prefix), Some(r#as), Some(next_hop), 3) =
+            (field(0), field(1), field(2), record.len())
+        else {
+            return Err(format!(
+                "found '{}', wanted prefix,as,nexthop",
+                text(record)
+            ));
+        };
+        let wanted =
+            |_| format!("'{prefix}' is no prefix: wanted ADDRESS/LENGTH, as in 192.0.2.0/24");
         let net: IpNet = prefix.parse().map_err(wanted)?;
         if net.addr() != net.network() {
-            return Err(format!("{prefix} has bits beyond its length: wanted {}", net.trunc()));
+            return Err(format!(
+                "{prefix} has bits beyond its length: wanted {}",
+                net.trunc()
+            ));
         }
-        let wanted = |_| format!("'{}' is no AS: wanted a number from 0 to {}", r#as, u32::MAX);
+        let wanted = |_| {
+            format!(
+                "'{}' is no AS: wanted a number from 0 to {}",
+                r#as,
+                u32::MAX
+            )
+        };
         let number: u32 = r#as.parse().map_err(wanted)?;
         let wanted = |_| format!("'{next_hop}' is no next hop: wanted an address, or nothing");
-        let next_hop = if next_hop.is_empty() { None } else { Some(next_hop.parse().map_err(wanted)?) };
+        let next_hop = if next_hop.is_empty() {
+            None
+        } else {
+            Some(next_hop.parse().map_err(wanted)?)
+        };
         let IpNet::V4(net) = net else { return Ok(None) };
         let next_hop = match next_hop {
             Some(IpAddr::V4(next_hop)) => next_hop.octets(),
             Some(IpAddr::V6(_)) | None => [0; 4],
         };
         let r#as = u16::try_from(number).unwrap_or(AS_TRANS);
-        let route = Route { next_hop, r#as, mask: net.prefix_len() };
-        Ok(Some(Self { network: net.network().to_bits(), route, end }))
+        let route = Route {
+            next_hop,
+            r#as,
+            mask: net.prefix_len(),
+        };
+        Ok(Some(Self {
+            network: net.network().to_bits(),
+            route,
+            end,
+        }))
     }
 }
 
@@ -238,7 +304,10 @@ fn line_that_ends_at(file: &[u8], end: usize) -> u64 {
 
 /// A row as it may have been written.
 fn text(row: &ByteRecord) -> String {
-    row.iter().map(String::from_utf8_lossy).collect::<Vec<_>>().join(",")
+    row.iter()
+        .map(String::from_utf8_lossy)
+        .collect::<Vec<_>>()
+        .join(",")
 }
 
 #[cfg(test)]
@@ -264,35 +333,86 @@ mod tests {
         let table = table.unwrap();
         let as_of = |address: [u8; 4]| table.look_up(address.into()).r#as;
         assert_eq!((table.len(), table.skipped_count()), (6, 1));
-        assert_eq!([as_of([11, 0, 0, 0]), as_of([10, 0, 255, 255]), as_of([10, 1, 1, 0])], [1, 2, 3]);
-        assert_eq!([as_of([10, 1, 3, 255]), as_of([10, 1, 2, 128]), as_of([10, 1, 2, 127])], [4, 5, 4]);
+        assert_eq!(
+            [
+                as_of([11, 0, 0, 0]),
+                as_of([10, 0, 255, 255]),
+                as_of([10, 1, 1, 0])
+            ],
+            [1, 2, 3]
+        );
+        assert_eq!(
+            [
+                as_of([10, 1, 3, 255]),
+                as_of([10, 1, 2, 128]),
+                as_of([10, 1, 2, 127])
+            ],
+            [4, 5, 4]
+        );
         let last = table.look_up(Ipv4Addr::new(10, 1, 2, 129));
-        assert_eq!(last, Route { next_hop: [192, 0, 2, 3], r#as: AS_TRANS, mask: 32 });
+        assert_eq!(
+            last,
+            Route {
+                next_hop: [192, 0, 2, 3],
+                r#as: AS_TRANS,
+                mask: 32
+            }
+        );
     }
 
     #[test]
     fn an_address_without_a_prefix_has_no_route() {
-        assert_eq!(RouteTable::default().look_up(Ipv4Addr::LOCALHOST), Route::default());
+        assert_eq!(
+            RouteTable::default().look_up(Ipv4Addr::LOCALHOST),
+            Route::default()
+        );
         let table = table("10.0.0.0/8,2,\n").unwrap();
-        assert_eq!(table.look_up(Ipv4Addr::new(9, 255, 255, 255)), Route::default());
+        assert_eq!(
+            table.look_up(Ipv4Addr::new(9, 255, 255, 255)),
+            Route::default()
+        );
     }
 
     #[test]
     fn what_is_wrong_is_named_with_its_line() {
         for (file, wanted) in [
             ("", "1: the file is empty"),
-            ("10.0.0.0/8,1,\n", "1: found '10.0.0.0/8,1,', wanted the columns prefix,as,nexthop"),
-            ("prefix,as,nexthop\n10.0.0.0/8,1,", "2: ends without a line end: the file is cut off here"),
-            ("prefix,as,nexthop\n# why\n10.0.0.0/8,1\n", "3: found '10.0.0.0/8,1', wanted prefix,as,nexthop"),
-            ("prefix,as,nexthop\r\n# why\r\n\r\n10.0.0.0/8,1\r\n", "4: found '10.0.0.0/8,1', wanted prefix,as,nexthop"),
-            ("prefix,as,nexthop\n10.0.0.0/8,1,,\n", "2: found '10.0.0.0/8,1,,'"),
-            ("prefix,as,nexthop\n10.0.0.0/33,1,\n", "2: '10.0.0.0/33' is no prefix"),
+            (
+                "10.0.0.0/8,1,\n",
+                "1: found '10.0.0.0/8,1,', wanted the columns prefix,as,nexthop",
+            ),
+            (
+                "prefix,as,nexthop\n10.0.0.0/8,1,",
+                "2: ends without a line end: the file is cut off here",
+            ),
+            (
+                "prefix,as,nexthop\n# why\n10.0.0.0/8,1\n",
+                "3: found '10.0.0.0/8,1', wanted prefix,as,nexthop",
+            ),
+            (
+                "prefix,as,nexthop\r\n# why\r\n\r\n10.0.0.0/8,1\r\n",
+                "4: found '10.0.0.0/8,1', wanted prefix,as,nexthop",
+            ),
+            (
+                "prefix,as,nexthop\n10.0.0.0/8,1,,\n",
+                "2: found '10.0.0.0/8,1,,'",
+            ),
+            (
+                "prefix,as,nexthop\n10.0.0.0/33,1,\n",
+                "2: '10.0.0.0/33' is no prefix",
+            ),
             (
                 "prefix,as,nexthop\n10.0.0.0/8,1,\n10.1.0.0/8,1,\n",
                 "3: 10.1.0.0/8 has bits beyond its length: wanted 10.0.0.0/8",
             ),
-            ("prefix,as,nexthop\n10.0.0.0/8,4294967296,\n", "2: '4294967296' is no AS"),
-            ("prefix,as,nexthop\n10.0.0.0/8,1,there\n", "2: 'there' is no next hop"),
+            (
+                "prefix,as,nexthop\n10.0.0.0/8,4294967296,\n",
+                "2: '4294967296' is no AS",
+            ),
+            (
+                "prefix,as,nexthop\n10.0.0.0/8,1,there\n",
+                "2: 'there' is no next hop",
+            ),
             (
                 "prefix,as,nexthop\n10.0.0.0/8,1,\n9.0.0.0/8,1,\n10.0.0.0/8,2,\n",
                 "4: 10.0.0.0/8 stands in line 2 already",

@@ -1,9 +1,11 @@
-//! UDP to a collector: one connected socket, which sends many datagrams in one call where the kernel can.
+//! UDP to a collector: one connected socket, which sends many datagrams in one call where the
+//! kernel can.
 
 use crate::collector::Transport;
 use nix::sys::socket::{setsockopt, sockopt};
 use rustix::net::sockopt::{
-    Ipv4PathMtuDiscovery, Ipv6PathMtuDiscovery, ip_mtu, ipv6_mtu, set_ip_mtu_discover, set_ipv6_mtu_discover,
+    Ipv4PathMtuDiscovery, Ipv6PathMtuDiscovery, ip_mtu, ipv6_mtu, set_ip_mtu_discover,
+    set_ipv6_mtu_discover,
 };
 use socket2::{Domain, Protocol, Socket, Type};
 use std::fmt;
@@ -40,7 +42,11 @@ impl FromStr for CollectorAddress {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let wanted = || format!("'{text}' is not a collector: wanted HOST:PORT or [V6]:PORT, as in 192.0.2.9:2055");
+        let wanted = || {
+            format!(
+                "'{text}' is not a collector: wanted HOST:PORT or [V6]:PORT, as in 192.0.2.9:2055"
+            )
+        };
         let (host, port) = text.rsplit_once(':').ok_or_else(wanted)?;
         let bare_v6 = host.contains(':') && !(host.starts_with('[') && host.ends_with(']'));
         if host.is_empty() || bare_v6 || !port.parse::<u16>().is_ok_and(|port| port != 0) {
@@ -73,15 +79,16 @@ pub struct SocketOptions {
     pub mtu: Option<u16>,
 }
 
-/// A connected UDP socket that never waits and never fragments: connected, so that a collector's refusal comes back and the
-/// route is looked up once.
+/// A connected UDP socket that never waits and never fragments: connected, so that a collector's
+/// refusal comes back and the route is looked up once.
 #[derive(Debug)]
 pub struct UdpTransport {
     socket: Socket,
     local: SocketAddr,
     peer: SocketAddr,
     mtu_max: Option<u16>,
-    /// What the kernel cuts one call's octets into; 0 while each call is one datagram, none where it cannot.
+    /// What the kernel cuts one call's octets into; 0 while each call is one datagram, none where
+    /// it cannot.
     segment_octets: Option<usize>,
 }
 
@@ -100,15 +107,27 @@ impl UdpTransport {
     ///
     /// # Errors
     ///
-    /// What the system said, with the option that it did not like: no route, no permission, no such address or interface.
+    /// What the system said, with the option that it did not like: no route, no permission, no such
+    /// address or interface.
     pub fn connect(peer: SocketAddr, options: &SocketOptions) -> io::Result<Self> {
         let socket = Socket::new(Domain::for_address(peer), Type::DGRAM, Some(Protocol::UDP))?;
         socket.set_nonblocking(true)?;
         set_options(&socket, peer, options)?;
         socket.connect(&peer.into())?;
-        let local = socket.local_addr()?.as_socket().ok_or_else(|| io::Error::other("the socket has no address"))?;
-        let segment_octets = setsockopt(&socket, sockopt::UdpGsoSegment, &0).ok().map(|()| 0);
-        Ok(Self { socket, local, peer, mtu_max: options.mtu, segment_octets })
+        let local = socket
+            .local_addr()?
+            .as_socket()
+            .ok_or_else(|| io::Error::other("the socket has no address"))?;
+        let segment_octets = setsockopt(&socket, sockopt::UdpGsoSegment, &0)
+            .ok()
+            .map(|()| 0);
+        Ok(Self {
+            socket,
+            local,
+            peer,
+            mtu_max: options.mtu,
+            segment_octets,
+        })
     }
 
     /// Where its datagrams come from.
@@ -123,10 +142,15 @@ impl UdpTransport {
         self.peer
     }
 
-    /// Makes the kernel cut what one call sends into datagrams of `octets`, or leave it whole where that is 0.
+    /// Makes the kernel cut what one call sends into datagrams of `octets`, or leave it whole where
+    /// that is 0.
     fn set_segment(&mut self, octets: usize) -> io::Result<()> {
         if self.segment_octets.is_some_and(|set| set != octets) {
-            setsockopt(&self.socket, sockopt::UdpGsoSegment, &i32::try_from(octets).unwrap_or(0))?;
+            setsockopt(
+                &self.socket,
+                sockopt::UdpGsoSegment,
+                &i32::try_from(octets).unwrap_or(0),
+            )?;
             self.segment_octets = Some(octets);
         }
         Ok(())
@@ -140,16 +164,21 @@ impl UdpTransport {
 
 impl Transport for UdpTransport {
     fn send(&mut self, datagrams: &[IoSlice<'_>]) -> io::Result<usize> {
-        let Some(first) = datagrams.first() else { return Ok(0) };
+        let Some(first) = datagrams.first() else {
+            return Ok(0);
+        };
         let run = run_of_segments(datagrams);
         if run == 1 || self.segment_octets.is_none() {
             return self.send_one(first);
         }
-        let sent = self.set_segment(first.len()).and_then(|()| self.socket.send_vectored(&datagrams[..run]));
+        let sent = self
+            .set_segment(first.len())
+            .and_then(|()| self.socket.send_vectored(&datagrams[..run]));
         match sent {
             Ok(_) => Ok(run),
-            // Linux: EIO 5 where the interface computes no checksums, EINVAL 22 where a segment is too long or a tunnel
-            // cannot cut. What goes one by one all the same shows that cutting was the matter.
+            // Linux: EIO 5 where the interface computes no checksums, EINVAL 22 where a segment is
+            // too long or a tunnel cannot cut. What goes one by one all the same shows that cutting
+            // was the matter.
             Err(error) if matches!(error.raw_os_error(), Some(5 | 22)) => {
                 let sent = self.send_one(first)?;
                 self.segment_octets = None;
@@ -164,16 +193,24 @@ impl Transport for UdpTransport {
     }
 
     fn payload_octets_max(&self) -> usize {
-        let (path, ip_header_octets) =
-            if self.peer.is_ipv4() { (ip_mtu(&self.socket), 20) } else { (ipv6_mtu(&self.socket), 40) };
-        let mtu = path.unwrap_or(PATH_MTU).min(self.mtu_max.map_or(u32::MAX, u32::from));
-        usize::try_from(mtu).unwrap_or(usize::MAX).saturating_sub(ip_header_octets + UDP_HEADER_OCTETS)
+        let (path, ip_header_octets) = if self.peer.is_ipv4() {
+            (ip_mtu(&self.socket), 20)
+        } else {
+            (ipv6_mtu(&self.socket), 40)
+        };
+        let mtu = path
+            .unwrap_or(PATH_MTU)
+            .min(self.mtu_max.map_or(u32::MAX, u32::from));
+        usize::try_from(mtu)
+            .unwrap_or(usize::MAX)
+            .saturating_sub(ip_header_octets + UDP_HEADER_OCTETS)
     }
 }
 
 fn set_options(socket: &Socket, peer: SocketAddr, options: &SocketOptions) -> io::Result<()> {
-    // The kernel then tells of hosts and networks that cannot be reached, not of closed ports alone, and of datagrams that a
-    // full queue of its own dropped (Linux, net/ipv4/udp.c, __udp4_lib_err and udp_send_skb).
+    // The kernel then tells of hosts and networks that cannot be reached, not of closed ports
+    // alone, and of datagrams that a full queue of its own dropped (Linux, net/ipv4/udp.c,
+    // __udp4_lib_err and udp_send_skb).
     if peer.is_ipv4() {
         setsockopt(socket, sockopt::Ipv4RecvErr, &true)?;
         set_ip_mtu_discover(socket, Ipv4PathMtuDiscovery::DO)?;
@@ -181,29 +218,48 @@ fn set_options(socket: &Socket, peer: SocketAddr, options: &SocketOptions) -> io
         setsockopt(socket, sockopt::Ipv6RecvErr, &true)?;
         set_ipv6_mtu_discover(socket, Ipv6PathMtuDiscovery::DO)?;
     }
-    let said = |what: String| move |error: io::Error| io::Error::new(error.kind(), format!("{what}: {error}"));
+    let said = |what: String| {
+        move |error: io::Error| io::Error::new(error.kind(), format!("{what}: {error}"))
+    };
     match options.send_buffer_octets {
-        Some(octets) => set_send_buffer(socket, octets).map_err(said(format!("send buffer of {octets} octets")))?,
+        Some(octets) => set_send_buffer(socket, octets)
+            .map_err(said(format!("send buffer of {octets} octets")))?,
         // Best effort: with a smaller buffer datagrams wait here a little more often.
         None => drop(socket.set_send_buffer_size(SEND_BUFFER_OCTETS)),
     }
     if let Some(dscp) = options.dscp {
         // The upper six bits of the octet; the lower two are for congestion notification.
         let octet = u32::from(dscp) << 2;
-        if peer.is_ipv4() { socket.set_tos_v4(octet) } else { socket.set_tclass_v6(octet) }
-            .map_err(said(format!("DSCP {dscp}")))?;
+        if peer.is_ipv4() {
+            socket.set_tos_v4(octet)
+        } else {
+            socket.set_tclass_v6(octet)
+        }
+        .map_err(said(format!("DSCP {dscp}")))?;
     }
     if let Some(ttl) = options.ttl.map(u32::from) {
-        if peer.is_ipv4() { socket.set_ttl_v4(ttl) } else { socket.set_unicast_hops_v6(ttl) }
-            .map_err(said(format!("TTL {ttl}")))?;
+        if peer.is_ipv4() {
+            socket.set_ttl_v4(ttl)
+        } else {
+            socket.set_unicast_hops_v6(ttl)
+        }
+        .map_err(said(format!("TTL {ttl}")))?;
     }
     if let Some(device) = &options.device {
-        socket.bind_device(Some(device.as_bytes())).map_err(said(format!("device {device}")))?;
+        socket
+            .bind_device(Some(device.as_bytes()))
+            .map_err(said(format!("device {device}")))?;
     }
-    if let Some(source) = options.sources.iter().find(|source| source.is_ipv4() == peer.is_ipv4()) {
+    if let Some(source) = options
+        .sources
+        .iter()
+        .find(|source| source.is_ipv4() == peer.is_ipv4())
+    {
         // One port may lead to several collectors, and to one of them again at another address.
         socket.set_reuse_address(source.port() != 0)?;
-        socket.bind(&(*source).into()).map_err(said(format!("source {source}")))?;
+        socket
+            .bind(&(*source).into())
+            .map_err(said(format!("source {source}")))?;
     }
     Ok(())
 }
@@ -218,10 +274,19 @@ fn set_send_buffer(socket: &Socket, octets: usize) -> io::Result<()> {
 
 /// How many datagrams one call can take: all of one length, but the last, which may be shorter.
 fn run_of_segments(datagrams: &[IoSlice<'_>]) -> usize {
-    let Some(segment_octets) = datagrams.first().map(|first| first.len()) else { return 0 };
-    let most = SEGMENTS_MAX.min(CALL_OCTETS_MAX / segment_octets.max(1)).clamp(1, datagrams.len());
-    let whole = datagrams[..most].iter().take_while(|datagram| datagram.len() == segment_octets).count();
-    let shorter = datagrams[..most].get(whole).is_some_and(|next| next.len() < segment_octets);
+    let Some(segment_octets) = datagrams.first().map(|first| first.len()) else {
+        return 0;
+    };
+    let most = SEGMENTS_MAX
+        .min(CALL_OCTETS_MAX / segment_octets.max(1))
+        .clamp(1, datagrams.len());
+    let whole = datagrams[..most]
+        .iter()
+        .take_while(|datagram| datagram.len() == segment_octets)
+        .count();
+    let shorter = datagrams[..most]
+        .get(whole)
+        .is_some_and(|next| next.len() < segment_octets);
     whole + usize::from(shorter)
 }
 
@@ -233,7 +298,9 @@ mod tests {
 
     fn receiver(address: &str) -> UdpSocket {
         let receiver = UdpSocket::bind(address).unwrap();
-        receiver.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        receiver
+            .set_read_timeout(Some(Duration::from_secs(20)))
+            .unwrap();
         receiver
     }
 
@@ -245,7 +312,10 @@ mod tests {
 
     /// Sends all, however many calls that takes.
     fn send_all(transport: &mut UdpTransport, datagrams: &[Vec<u8>]) -> Vec<usize> {
-        let slices: Vec<_> = datagrams.iter().map(|datagram| IoSlice::new(datagram)).collect();
+        let slices: Vec<_> = datagrams
+            .iter()
+            .map(|datagram| IoSlice::new(datagram))
+            .collect();
         let (mut sent, mut calls) = (0, Vec::new());
         while sent < slices.len() {
             calls.push(transport.send(&slices[sent..]).unwrap());
@@ -256,10 +326,22 @@ mod tests {
 
     #[test]
     fn takes_names_and_addresses_with_a_port_and_nothing_else() {
-        for good in ["172.27.20.3:2055", "collector.example:9996", "[2001:db8::9]:2055"] {
+        for good in [
+            "172.27.20.3:2055",
+            "collector.example:9996",
+            "[2001:db8::9]:2055",
+        ] {
             assert_eq!(good.parse::<CollectorAddress>().unwrap().to_string(), good);
         }
-        for bad in ["172.27.20.3", ":2055", "host:", "host:0", "host:65536", "2001:db8::9:2055", ""] {
+        for bad in [
+            "172.27.20.3",
+            ":2055",
+            "host:",
+            "host:0",
+            "host:65536",
+            "2001:db8::9:2055",
+            "",
+        ] {
             let error = bad.parse::<CollectorAddress>().unwrap_err();
             assert!(error.contains("wanted HOST:PORT"), "{error}");
         }
@@ -268,14 +350,27 @@ mod tests {
     #[test]
     fn datagrams_of_any_lengths_arrive_one_by_one_and_in_order() {
         let receiver = receiver("127.0.0.1:0");
-        let mut transport = UdpTransport::connect(receiver.local_addr().unwrap(), &SocketOptions::default()).unwrap();
+        let mut transport =
+            UdpTransport::connect(receiver.local_addr().unwrap(), &SocketOptions::default())
+                .unwrap();
         let lengths = [1464, 1464, 1464, 120, 72, 1464, 1464, 1464, 72, 72, 72];
-        let datagrams: Vec<_> = (0u8..).zip(lengths).map(|(number, octets)| vec![number; octets]).collect();
+        let datagrams: Vec<_> = (0u8..)
+            .zip(lengths)
+            .map(|(number, octets)| vec![number; octets])
+            .collect();
         let calls = send_all(&mut transport, &datagrams);
-        assert_eq!(calls, [4, 1, 4, 2], "a run ends with the first shorter datagram");
+        assert_eq!(
+            calls,
+            [4, 1, 4, 2],
+            "a run ends with the first shorter datagram"
+        );
         transport.set_segment(0).unwrap();
         transport.segment_octets = None;
-        assert_eq!(send_all(&mut transport, &datagrams), [1; 11], "where the kernel cannot");
+        assert_eq!(
+            send_all(&mut transport, &datagrams),
+            [1; 11],
+            "where the kernel cannot"
+        );
         for wanted in datagrams.iter().chain(&datagrams) {
             assert!(&receive(&receiver) == wanted);
         }
@@ -286,7 +381,10 @@ mod tests {
         let (long, short) = ([0; 1464], [0; 72]);
         assert_eq!(run_of_segments(&[IoSlice::new(&long); 100]), 44);
         assert_eq!(run_of_segments(&[IoSlice::new(&short); 100]), 64);
-        assert_eq!(run_of_segments(&[IoSlice::new(&short), IoSlice::new(&long)]), 1);
+        assert_eq!(
+            run_of_segments(&[IoSlice::new(&short), IoSlice::new(&long)]),
+            1
+        );
         assert_eq!(run_of_segments(&[]), 0);
     }
 
@@ -294,23 +392,42 @@ mod tests {
     fn a_forced_mtu_is_a_limit_and_what_the_path_carries_is_another() {
         let receiver = receiver("127.0.0.1:0");
         let payload = |mtu| {
-            let options = SocketOptions { mtu, ..SocketOptions::default() };
-            UdpTransport::connect(receiver.local_addr().unwrap(), &options).unwrap().payload_octets_max()
+            let options = SocketOptions {
+                mtu,
+                ..SocketOptions::default()
+            };
+            UdpTransport::connect(receiver.local_addr().unwrap(), &options)
+                .unwrap()
+                .payload_octets_max()
         };
         assert_eq!(payload(Some(1500)), 1472);
-        assert!(payload(None) > 1472, "the loopback interface carries more than Ethernet does");
+        assert!(
+            payload(None) > 1472,
+            "the loopback interface carries more than Ethernet does"
+        );
     }
 
     #[test]
     fn the_kernel_grants_the_send_buffer_that_was_asked_for() {
         let to = receiver("127.0.0.1:0").local_addr().unwrap();
         let granted = |send_buffer_octets| {
-            let options = SocketOptions { send_buffer_octets, ..SocketOptions::default() };
-            UdpTransport::connect(to, &options).unwrap().socket.send_buffer_size().unwrap()
+            let options = SocketOptions {
+                send_buffer_octets,
+                ..SocketOptions::default()
+            };
+            UdpTransport::connect(to, &options)
+                .unwrap()
+                .socket
+                .send_buffer_size()
+                .unwrap()
         };
         // The kernel keeps as much again for its own accounts, and says the sum (socket(7)).
         assert_eq!(granted(Some(100_000)), 200_000);
-        let allowed = std::fs::read_to_string("/proc/sys/net/core/wmem_max").unwrap().trim().parse::<usize>().unwrap();
+        let allowed = std::fs::read_to_string("/proc/sys/net/core/wmem_max")
+            .unwrap()
+            .trim()
+            .parse::<usize>()
+            .unwrap();
         assert_eq!(granted(None), 2 * SEND_BUFFER_OCTETS.min(allowed));
         let beyond = granted(Some(2 * allowed));
         assert!(
@@ -322,10 +439,19 @@ mod tests {
     #[test]
     fn two_collectors_may_be_sent_to_from_one_port() {
         let receivers = [receiver("127.0.0.1:0"), receiver("127.0.0.1:0")];
-        let free = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let options = SocketOptions { sources: vec![free], ttl: Some(3), dscp: Some(46), ..SocketOptions::default() };
-        let mut transports =
-            receivers.each_ref().map(|to| UdpTransport::connect(to.local_addr().unwrap(), &options).unwrap());
+        let free = UdpSocket::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap();
+        let options = SocketOptions {
+            sources: vec![free],
+            ttl: Some(3),
+            dscp: Some(46),
+            ..SocketOptions::default()
+        };
+        let mut transports = receivers
+            .each_ref()
+            .map(|to| UdpTransport::connect(to.local_addr().unwrap(), &options).unwrap());
         for (transport, receiver) in transports.iter_mut().zip(&receivers) {
             assert_eq!(transport.local(), free);
             send_all(transport, &[vec![7; 72]]);
@@ -336,14 +462,20 @@ mod tests {
     #[test]
     fn a_closed_port_answers_what_was_sent_to_it_and_the_next_datagram_goes_out_all_the_same() {
         for address in ["127.0.0.1:0", "[::1]:0"] {
-            let Ok(closed) = UdpSocket::bind(address).and_then(|socket| socket.local_addr()) else { continue };
+            let Ok(closed) = UdpSocket::bind(address).and_then(|socket| socket.local_addr()) else {
+                continue;
+            };
             let mut transport = UdpTransport::connect(closed, &SocketOptions::default()).unwrap();
             for length in [72, 1464] {
                 let datagrams = vec![vec![7; length]; 44];
                 assert!(transport.take_error().is_none());
                 send_all(&mut transport, &datagrams);
                 let answer = transport.take_error().map(|error| error.kind());
-                assert_eq!(answer, Some(io::ErrorKind::ConnectionRefused), "{address}, {length} octets");
+                assert_eq!(
+                    answer,
+                    Some(io::ErrorKind::ConnectionRefused),
+                    "{address}, {length} octets"
+                );
             }
         }
     }
@@ -351,11 +483,18 @@ mod tests {
     #[test]
     fn says_which_option_the_system_did_not_like() {
         let to = receiver("127.0.0.1:0").local_addr().unwrap();
-        let refused = |options: SocketOptions| UdpTransport::connect(to, &options).unwrap_err().to_string();
+        let refused =
+            |options: SocketOptions| UdpTransport::connect(to, &options).unwrap_err().to_string();
         let source = "192.0.2.1:0".parse().unwrap();
-        let error = refused(SocketOptions { sources: vec![source], ..SocketOptions::default() });
+        let error = refused(SocketOptions {
+            sources: vec![source],
+            ..SocketOptions::default()
+        });
         assert!(error.starts_with("source 192.0.2.1:0: "), "{error}");
-        let error = refused(SocketOptions { device: Some("nowhere9".to_owned()), ..SocketOptions::default() });
+        let error = refused(SocketOptions {
+            device: Some("nowhere9".to_owned()),
+            ..SocketOptions::default()
+        });
         assert!(error.starts_with("device nowhere9: "), "{error}");
     }
 }

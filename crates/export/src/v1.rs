@@ -1,7 +1,9 @@
-//! NetFlow version 1 on the wire: a 16-octet header and 1 to 24 records of 48 octets, all integers big-endian.
+//! NetFlow version 1 on the wire: a 16-octet header and 1 to 24 records of 48 octets, all integers
+//! big-endian.
 //!
-//! The first version: no sequence, no engine, no masks or AS numbers. The structures are the wire format, as in
-//! [`v5`](crate::v5). Source: Cisco, *NetFlow Export Datagram Format*, tables B-1 and B-2.
+//! The first version: no sequence, no engine, no masks or AS numbers. The structures are the wire
+//! format, as in [`v5`](crate::v5). Source: Cisco, *NetFlow Export Datagram Format*, tables B-1 and
+//! B-2.
 
 use crate::details::DetailedRecord;
 use crate::v5::uptime_on_the_wire;
@@ -24,7 +26,19 @@ const _: () = assert!(size_of::<Header>() == HEADER_OCTETS);
 const _: () = assert!(size_of::<Record>() == RECORD_OCTETS);
 
 /// A version 1 header.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    Eq,
+    PartialEq,
+    FromBytes,
+    IntoBytes,
+    Immutable,
+    KnownLayout,
+    Unaligned,
+)]
 #[repr(C)]
 pub struct Header {
     /// Always [`VERSION`].
@@ -40,7 +54,19 @@ pub struct Header {
 }
 
 /// A version 1 record.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    Eq,
+    PartialEq,
+    FromBytes,
+    IntoBytes,
+    Immutable,
+    KnownLayout,
+    Unaligned,
+)]
 #[repr(C)]
 pub struct Record {
     /// Source IPv4 address.
@@ -107,20 +133,26 @@ impl From<&DetailedRecord> for Record {
 ///
 /// # Errors
 ///
-/// [`DatagramError`] where the octets are anything but one header and exactly its count of records; nothing is guessed.
+/// [`DatagramError`] where the octets are anything but one header and exactly its count of records;
+/// nothing is guessed.
 pub fn decode(datagram: &[u8]) -> Result<(&Header, &[Record]), DatagramError> {
     wire::decode(datagram, VERSION, RECORDS_MAX)
 }
 
-/// Encodes one datagram into `datagram` and returns its length in octets: `16 + 48 * records.len()`.
+/// Encodes one datagram into `datagram` and returns its length in octets: `16 + 48 *
+/// records.len()`.
 ///
 /// Version and count of `header` are written as they must be, whatever it says.
 ///
 /// # Errors
 ///
-/// [`EncodeError::RecordCount`] if `records` is empty or longer than 24, [`EncodeError::Buffer`] if `datagram` is too
-/// short. Nothing is written in either case.
-pub fn encode(header: &Header, records: &[Record], datagram: &mut [u8]) -> Result<usize, EncodeError> {
+/// [`EncodeError::RecordCount`] if `records` is empty or longer than 24, [`EncodeError::Buffer`] if
+/// `datagram` is too short. Nothing is written in either case.
+pub fn encode(
+    header: &Header,
+    records: &[Record],
+    datagram: &mut [u8],
+) -> Result<usize, EncodeError> {
     wire::encode(header, records, datagram, VERSION, RECORDS_MAX)
 }
 
@@ -136,7 +168,8 @@ mod tests {
 
     /// One record, each of whose octets is its own offset in the datagram.
     fn counted() -> Vec<u8> {
-        let mut datagram: Vec<u8> = (0..u8::try_from(HEADER_OCTETS + RECORD_OCTETS).unwrap()).collect();
+        let mut datagram: Vec<u8> =
+            (0..u8::try_from(HEADER_OCTETS + RECORD_OCTETS).unwrap()).collect();
         datagram[..4].copy_from_slice(&[0, 1, 0, 1]);
         datagram
     }
@@ -145,29 +178,74 @@ mod tests {
     fn every_field_is_at_its_offset() {
         let datagram = counted();
         let (header, records) = decode(&datagram).unwrap();
-        assert_eq!((header.sys_uptime_ms.get(), header.unix_s.get()), (0x0405_0607, 0x0809_0a0b));
+        assert_eq!(
+            (header.sys_uptime_ms.get(), header.unix_s.get()),
+            (0x0405_0607, 0x0809_0a0b)
+        );
         assert_eq!(header.unix_ns.get(), 0x0c0d_0e0f);
         let record = &records[0];
-        assert_eq!((record.source, record.destination), ([16, 17, 18, 19], [20, 21, 22, 23]));
-        assert_eq!((record.packets.get(), record.octets.get()), (0x2021_2223, 0x2425_2627));
-        assert_eq!((record.source_port.get(), record.destination_port.get()), (0x3031, 0x3233));
-        assert_eq!((record.protocol, record.tos, record.tcp_flags), (16 + 38, 16 + 39, 16 + 40));
+        assert_eq!(
+            (record.source, record.destination),
+            ([16, 17, 18, 19], [20, 21, 22, 23])
+        );
+        assert_eq!(
+            (record.packets.get(), record.octets.get()),
+            (0x2021_2223, 0x2425_2627)
+        );
+        assert_eq!(
+            (record.source_port.get(), record.destination_port.get()),
+            (0x3031, 0x3233)
+        );
+        assert_eq!(
+            (record.protocol, record.tos, record.tcp_flags),
+            (16 + 38, 16 + 39, 16 + 40)
+        );
     }
 
     #[test]
     fn refuses_what_is_not_one_header_and_its_records() {
         let datagram = counted();
-        assert_eq!(decode(&datagram[..15]), Err(DatagramError::Short { found: 15, wanted: 16 }));
-        assert_eq!(decode(&datagram[..63]), Err(DatagramError::Length { found: 63, wanted: 64 }));
+        assert_eq!(
+            decode(&datagram[..15]),
+            Err(DatagramError::Short {
+                found: 15,
+                wanted: 16
+            })
+        );
+        assert_eq!(
+            decode(&datagram[..63]),
+            Err(DatagramError::Length {
+                found: 63,
+                wanted: 64
+            })
+        );
         let mut other = datagram.clone();
         other.push(0);
-        assert_eq!(decode(&other), Err(DatagramError::Length { found: 65, wanted: 64 }));
+        assert_eq!(
+            decode(&other),
+            Err(DatagramError::Length {
+                found: 65,
+                wanted: 64
+            })
+        );
         other[1] = 5;
-        assert_eq!(decode(&other[..16]), Err(DatagramError::Version { found: 5, wanted: 1 }));
+        assert_eq!(
+            decode(&other[..16]),
+            Err(DatagramError::Version {
+                found: 5,
+                wanted: 1
+            })
+        );
         other[..4].copy_from_slice(&[0, 1, 0, 25]);
-        assert_eq!(decode(&other[..16]), Err(DatagramError::Count { found: 25, max: 24 }));
+        assert_eq!(
+            decode(&other[..16]),
+            Err(DatagramError::Count { found: 25, max: 24 })
+        );
         other[3] = 0;
-        assert_eq!(decode(&other[..16]), Err(DatagramError::Count { found: 0, max: 24 }));
+        assert_eq!(
+            decode(&other[..16]),
+            Err(DatagramError::Count { found: 0, max: 24 })
+        );
     }
 
     #[test]
@@ -176,10 +254,22 @@ mod tests {
         let records = [Record::default(); 25];
         let refused = |found| Err(EncodeError::RecordCount { found, max: 24 });
         assert_eq!(encode(&Header::default(), &[], &mut datagram), refused(0));
-        assert_eq!(encode(&Header::default(), &records, &mut datagram), refused(25));
-        assert_eq!(encode(&Header::default(), &records[..24], &mut datagram), Ok(DATAGRAM_OCTETS_MAX));
-        let wanted = EncodeError::Buffer { found: 63, wanted: 64 };
-        assert_eq!(encode(&Header::default(), &records[..1], &mut datagram[..63]), Err(wanted));
+        assert_eq!(
+            encode(&Header::default(), &records, &mut datagram),
+            refused(25)
+        );
+        assert_eq!(
+            encode(&Header::default(), &records[..24], &mut datagram),
+            Ok(DATAGRAM_OCTETS_MAX)
+        );
+        let wanted = EncodeError::Buffer {
+            found: 63,
+            wanted: 64,
+        };
+        assert_eq!(
+            encode(&Header::default(), &records[..1], &mut datagram[..63]),
+            Err(wanted)
+        );
     }
 
     proptest! {

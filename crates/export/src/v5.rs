@@ -1,7 +1,9 @@
-//! NetFlow version 5 on the wire: a 24-octet header and 1 to 30 records of 48 octets, all integers big-endian.
+//! NetFlow version 5 on the wire: a 24-octet header and 1 to 30 records of 48 octets, all integers
+//! big-endian.
 //!
-//! The structures below *are* the wire format: their fields stand in wire order and carry their byte order, so encoding
-//! and decoding are views of octets rather than code. Source: Cisco, *NetFlow Export Datagram Format*, tables B-3 and B-4.
+//! The structures below *are* the wire format: their fields stand in wire order and carry their
+//! byte order, so encoding and decoding are views of octets rather than code. Source: Cisco,
+//! *NetFlow Export Datagram Format*, tables B-3 and B-4.
 
 use crate::details::DetailedRecord;
 use crate::wire;
@@ -24,7 +26,19 @@ const _: () = assert!(size_of::<Header>() == HEADER_OCTETS);
 const _: () = assert!(size_of::<Record>() == RECORD_OCTETS);
 
 /// A version 5 header.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    Eq,
+    PartialEq,
+    FromBytes,
+    IntoBytes,
+    Immutable,
+    KnownLayout,
+    Unaligned,
+)]
 #[repr(C)]
 pub struct Header {
     /// Always [`VERSION`].
@@ -70,8 +84,14 @@ impl Sampling {
     /// [`INTERVAL_MAX`](Self::INTERVAL_MAX).
     #[must_use]
     pub fn new(mode: SamplingMode, interval: u32) -> Option<Self> {
-        let interval = u16::try_from(interval).ok().filter(|interval| (1..=Self::INTERVAL_MAX).contains(interval))?;
-        Some(if interval == 1 { Self::default() } else { Self((mode as u16) << 14 | interval) })
+        let interval = u16::try_from(interval)
+            .ok()
+            .filter(|interval| (1..=Self::INTERVAL_MAX).contains(interval))?;
+        Some(if interval == 1 {
+            Self::default()
+        } else {
+            Self((mode as u16) << 14 | interval)
+        })
     }
 
     /// The header's field.
@@ -82,7 +102,19 @@ impl Sampling {
 }
 
 /// A version 5 record.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    Eq,
+    PartialEq,
+    FromBytes,
+    IntoBytes,
+    Immutable,
+    KnownLayout,
+    Unaligned,
+)]
 #[repr(C)]
 pub struct Record {
     /// Source IPv4 address.
@@ -158,7 +190,10 @@ impl From<&DetailedRecord> for Record {
 /// Reduces an uptime to the 32 bits that headers and records carry; it wraps every 49.71 days.
 #[must_use]
 #[inline]
-#[expect(clippy::cast_possible_truncation, reason = "SysUptime is defined modulo 2^32")]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "SysUptime is defined modulo 2^32"
+)]
 pub fn uptime_on_the_wire(uptime_ms: u64) -> u32 {
     uptime_ms as u32
 }
@@ -167,20 +202,26 @@ pub fn uptime_on_the_wire(uptime_ms: u64) -> u32 {
 ///
 /// # Errors
 ///
-/// [`DatagramError`] where the octets are anything but one header and exactly its count of records; nothing is guessed.
+/// [`DatagramError`] where the octets are anything but one header and exactly its count of records;
+/// nothing is guessed.
 pub fn decode(datagram: &[u8]) -> Result<(&Header, &[Record]), DatagramError> {
     wire::decode(datagram, VERSION, RECORDS_MAX)
 }
 
-/// Encodes one datagram into `datagram` and returns its length in octets: `24 + 48 * records.len()`.
+/// Encodes one datagram into `datagram` and returns its length in octets: `24 + 48 *
+/// records.len()`.
 ///
 /// Version and count of `header` are written as they must be, whatever it says.
 ///
 /// # Errors
 ///
-/// [`EncodeError::RecordCount`] if `records` is empty or longer than 30, [`EncodeError::Buffer`] if `datagram` is too
-/// short. Nothing is written in either case.
-pub fn encode(header: &Header, records: &[Record], datagram: &mut [u8]) -> Result<usize, EncodeError> {
+/// [`EncodeError::RecordCount`] if `records` is empty or longer than 30, [`EncodeError::Buffer`] if
+/// `datagram` is too short. Nothing is written in either case.
+pub fn encode(
+    header: &Header,
+    records: &[Record],
+    datagram: &mut [u8],
+) -> Result<usize, EncodeError> {
     wire::encode(header, records, datagram, VERSION, RECORDS_MAX)
 }
 
@@ -190,7 +231,8 @@ mod tests {
     use proptest::collection::vec;
     use proptest::prelude::*;
 
-    /// What ng_netflow 0.1 sent for one ICMP packet of 84 octets from 192.168.1.2 to 192.168.1.1 in January 2004.
+    /// What ng_netflow 0.1 sent for one ICMP packet of 84 octets from 192.168.1.2 to 192.168.1.1 in
+    /// January 2004.
     #[rustfmt::skip]
     const SEED: [u8; 72] = [
         0x00, 0x05, 0x00, 0x01, 0x00, 0x00, 0x03, 0xc5, 0x3f, 0xfe, 0xa9, 0x8c,
@@ -243,38 +285,83 @@ mod tests {
         };
         assert_eq!((header, records), (&wanted_header, &[wanted_record][..]));
         let mut again = [0; SEED.len()];
-        assert_eq!(encode(&wanted_header, &[wanted_record], &mut again), Ok(SEED.len()));
+        assert_eq!(
+            encode(&wanted_header, &[wanted_record], &mut again),
+            Ok(SEED.len())
+        );
         assert_eq!(again, SEED);
     }
 
     #[test]
     fn refuses_what_is_not_one_header_and_its_records() {
-        assert_eq!(decode(&SEED[..23]), Err(DatagramError::Short { found: 23, wanted: 24 }));
-        assert_eq!(decode(&SEED[..71]), Err(DatagramError::Length { found: 71, wanted: 72 }));
+        assert_eq!(
+            decode(&SEED[..23]),
+            Err(DatagramError::Short {
+                found: 23,
+                wanted: 24
+            })
+        );
+        assert_eq!(
+            decode(&SEED[..71]),
+            Err(DatagramError::Length {
+                found: 71,
+                wanted: 72
+            })
+        );
         let long: Vec<u8> = SEED.iter().copied().chain([0]).collect();
-        assert_eq!(decode(&long), Err(DatagramError::Length { found: 73, wanted: 72 }));
+        assert_eq!(
+            decode(&long),
+            Err(DatagramError::Length {
+                found: 73,
+                wanted: 72
+            })
+        );
         let mut other = SEED;
         other[1] = 9;
-        assert_eq!(decode(&other), Err(DatagramError::Version { found: 9, wanted: 5 }));
+        assert_eq!(
+            decode(&other),
+            Err(DatagramError::Version {
+                found: 9,
+                wanted: 5
+            })
+        );
         other = SEED;
         other[3] = 31;
-        assert_eq!(decode(&other), Err(DatagramError::Count { found: 31, max: 30 }));
+        assert_eq!(
+            decode(&other),
+            Err(DatagramError::Count { found: 31, max: 30 })
+        );
         other[3] = 0;
-        assert_eq!(decode(&other), Err(DatagramError::Count { found: 0, max: 30 }));
+        assert_eq!(
+            decode(&other),
+            Err(DatagramError::Count { found: 0, max: 30 })
+        );
     }
 
     #[test]
     fn encodes_one_to_thirty_records_and_no_others() {
         let mut datagram = [0; DATAGRAM_OCTETS_MAX];
         let records = [Record::default(); 31];
-        assert_eq!(encode(&Header::default(), &[], &mut datagram), Err(EncodeError::RecordCount { found: 0, max: 30 }));
+        assert_eq!(
+            encode(&Header::default(), &[], &mut datagram),
+            Err(EncodeError::RecordCount { found: 0, max: 30 })
+        );
         assert_eq!(
             encode(&Header::default(), &records, &mut datagram),
             Err(EncodeError::RecordCount { found: 31, max: 30 })
         );
-        assert_eq!(encode(&Header::default(), &records[..30], &mut datagram), Ok(DATAGRAM_OCTETS_MAX));
-        let wanted = EncodeError::Buffer { found: 71, wanted: 72 };
-        assert_eq!(encode(&Header::default(), &records[..1], &mut datagram[..71]), Err(wanted));
+        assert_eq!(
+            encode(&Header::default(), &records[..30], &mut datagram),
+            Ok(DATAGRAM_OCTETS_MAX)
+        );
+        let wanted = EncodeError::Buffer {
+            found: 71,
+            wanted: 72,
+        };
+        assert_eq!(
+            encode(&Header::default(), &records[..1], &mut datagram[..71]),
+            Err(wanted)
+        );
     }
 
     #[test]
@@ -284,7 +371,13 @@ mod tests {
         assert_eq!(bits(SamplingMode::Deterministic, 100), Some(0x4064));
         assert_eq!(bits(SamplingMode::Random, 16_383), Some(0xbfff));
         assert_eq!(bits(SamplingMode::Random, 1), Some(0));
-        assert_eq!((bits(SamplingMode::Random, 0), bits(SamplingMode::Random, 16_384)), (None, None));
+        assert_eq!(
+            (
+                bits(SamplingMode::Random, 0),
+                bits(SamplingMode::Random, 16_384)
+            ),
+            (None, None)
+        );
     }
 
     proptest! {

@@ -1,8 +1,10 @@
-//! NetFlow version 7 on the wire: a 24-octet header and 1 to 27 records of 52 octets, all integers big-endian.
+//! NetFlow version 7 on the wire: a 24-octet header and 1 to 27 records of 52 octets, all integers
+//! big-endian.
 //!
-//! What Catalyst 5000 switches sent: version 5 with the address of the router that the switch short-cuts, and no engine.
-//! The structures are the wire format, as in [`v5`](crate::v5). Source: Cisco, *NetFlow Export Datagram Format*, tables
-//! B-5 and B-6; the limit of 27 records is flow-tools'.
+//! What Catalyst 5000 switches sent: version 5 with the address of the router that the switch
+//! short-cuts, and no engine. The structures are the wire format, as in [`v5`](crate::v5). Source:
+//! Cisco, *NetFlow Export Datagram Format*, tables B-5 and B-6; the limit of 27 records is
+//! flow-tools'.
 
 use crate::details::DetailedRecord;
 use crate::v5::uptime_on_the_wire;
@@ -25,7 +27,19 @@ const _: () = assert!(size_of::<Header>() == HEADER_OCTETS);
 const _: () = assert!(size_of::<Record>() == RECORD_OCTETS);
 
 /// A version 7 header.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    Eq,
+    PartialEq,
+    FromBytes,
+    IntoBytes,
+    Immutable,
+    KnownLayout,
+    Unaligned,
+)]
 #[repr(C)]
 pub struct Header {
     /// Always [`VERSION`].
@@ -45,7 +59,19 @@ pub struct Header {
 }
 
 /// A version 7 record.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    Eq,
+    PartialEq,
+    FromBytes,
+    IntoBytes,
+    Immutable,
+    KnownLayout,
+    Unaligned,
+)]
 #[repr(C)]
 pub struct Record {
     /// Source IPv4 address.
@@ -124,20 +150,26 @@ impl From<&DetailedRecord> for Record {
 ///
 /// # Errors
 ///
-/// [`DatagramError`] where the octets are anything but one header and exactly its count of records; nothing is guessed.
+/// [`DatagramError`] where the octets are anything but one header and exactly its count of records;
+/// nothing is guessed.
 pub fn decode(datagram: &[u8]) -> Result<(&Header, &[Record]), DatagramError> {
     wire::decode(datagram, VERSION, RECORDS_MAX)
 }
 
-/// Encodes one datagram into `datagram` and returns its length in octets: `24 + 52 * records.len()`.
+/// Encodes one datagram into `datagram` and returns its length in octets: `24 + 52 *
+/// records.len()`.
 ///
 /// Version and count of `header` are written as they must be, whatever it says.
 ///
 /// # Errors
 ///
-/// [`EncodeError::RecordCount`] if `records` is empty or longer than 27, [`EncodeError::Buffer`] if `datagram` is too
-/// short. Nothing is written in either case.
-pub fn encode(header: &Header, records: &[Record], datagram: &mut [u8]) -> Result<usize, EncodeError> {
+/// [`EncodeError::RecordCount`] if `records` is empty or longer than 27, [`EncodeError::Buffer`] if
+/// `datagram` is too short. Nothing is written in either case.
+pub fn encode(
+    header: &Header,
+    records: &[Record],
+    datagram: &mut [u8],
+) -> Result<usize, EncodeError> {
     wire::encode(header, records, datagram, VERSION, RECORDS_MAX)
 }
 
@@ -153,7 +185,8 @@ mod tests {
 
     /// One record, each of whose octets is its own offset in the datagram.
     fn counted() -> Vec<u8> {
-        let mut datagram: Vec<u8> = (0..u8::try_from(HEADER_OCTETS + RECORD_OCTETS).unwrap()).collect();
+        let mut datagram: Vec<u8> =
+            (0..u8::try_from(HEADER_OCTETS + RECORD_OCTETS).unwrap()).collect();
         datagram[..4].copy_from_slice(&[0, 7, 0, 1]);
         datagram
     }
@@ -162,29 +195,74 @@ mod tests {
     fn every_field_is_at_its_offset() {
         let datagram = counted();
         let (header, records) = decode(&datagram).unwrap();
-        assert_eq!((header.flow_sequence.get(), header.reserved), (0x1011_1213, [20, 21, 22, 23]));
+        assert_eq!(
+            (header.flow_sequence.get(), header.reserved),
+            (0x1011_1213, [20, 21, 22, 23])
+        );
         let record = &records[0];
-        assert_eq!((record.source, record.router), ([24, 25, 26, 27], [72, 73, 74, 75]));
+        assert_eq!(
+            (record.source, record.router),
+            ([24, 25, 26, 27], [72, 73, 74, 75])
+        );
         assert_eq!((record.input.get(), record.output.get()), (0x2425, 0x2627));
-        assert_eq!((record.tcp_flags, record.protocol, record.tos), (24 + 37, 24 + 38, 24 + 39));
-        assert_eq!((record.source_as.get(), record.destination_as.get()), (0x4041, 0x4243));
-        assert_eq!((record.source_mask, record.destination_mask), (24 + 44, 24 + 45));
+        assert_eq!(
+            (record.tcp_flags, record.protocol, record.tos),
+            (24 + 37, 24 + 38, 24 + 39)
+        );
+        assert_eq!(
+            (record.source_as.get(), record.destination_as.get()),
+            (0x4041, 0x4243)
+        );
+        assert_eq!(
+            (record.source_mask, record.destination_mask),
+            (24 + 44, 24 + 45)
+        );
     }
 
     #[test]
     fn refuses_what_is_not_one_header_and_its_records() {
         let datagram = counted();
-        assert_eq!(decode(&datagram[..23]), Err(DatagramError::Short { found: 23, wanted: 24 }));
-        assert_eq!(decode(&datagram[..75]), Err(DatagramError::Length { found: 75, wanted: 76 }));
+        assert_eq!(
+            decode(&datagram[..23]),
+            Err(DatagramError::Short {
+                found: 23,
+                wanted: 24
+            })
+        );
+        assert_eq!(
+            decode(&datagram[..75]),
+            Err(DatagramError::Length {
+                found: 75,
+                wanted: 76
+            })
+        );
         let mut other = datagram.clone();
         other.push(0);
-        assert_eq!(decode(&other), Err(DatagramError::Length { found: 77, wanted: 76 }));
+        assert_eq!(
+            decode(&other),
+            Err(DatagramError::Length {
+                found: 77,
+                wanted: 76
+            })
+        );
         other[1] = 5;
-        assert_eq!(decode(&other[..24]), Err(DatagramError::Version { found: 5, wanted: 7 }));
+        assert_eq!(
+            decode(&other[..24]),
+            Err(DatagramError::Version {
+                found: 5,
+                wanted: 7
+            })
+        );
         other[..4].copy_from_slice(&[0, 7, 0, 28]);
-        assert_eq!(decode(&other[..24]), Err(DatagramError::Count { found: 28, max: 27 }));
+        assert_eq!(
+            decode(&other[..24]),
+            Err(DatagramError::Count { found: 28, max: 27 })
+        );
         other[3] = 0;
-        assert_eq!(decode(&other[..24]), Err(DatagramError::Count { found: 0, max: 27 }));
+        assert_eq!(
+            decode(&other[..24]),
+            Err(DatagramError::Count { found: 0, max: 27 })
+        );
     }
 
     #[test]
@@ -193,10 +271,22 @@ mod tests {
         let records = [Record::default(); 28];
         let refused = |found| Err(EncodeError::RecordCount { found, max: 27 });
         assert_eq!(encode(&Header::default(), &[], &mut datagram), refused(0));
-        assert_eq!(encode(&Header::default(), &records, &mut datagram), refused(28));
-        assert_eq!(encode(&Header::default(), &records[..27], &mut datagram), Ok(DATAGRAM_OCTETS_MAX));
-        let wanted = EncodeError::Buffer { found: 75, wanted: 76 };
-        assert_eq!(encode(&Header::default(), &records[..1], &mut datagram[..75]), Err(wanted));
+        assert_eq!(
+            encode(&Header::default(), &records, &mut datagram),
+            refused(28)
+        );
+        assert_eq!(
+            encode(&Header::default(), &records[..27], &mut datagram),
+            Ok(DATAGRAM_OCTETS_MAX)
+        );
+        let wanted = EncodeError::Buffer {
+            found: 75,
+            wanted: 76,
+        };
+        assert_eq!(
+            encode(&Header::default(), &records[..1], &mut datagram[..75]),
+            Err(wanted)
+        );
     }
 
     proptest! {

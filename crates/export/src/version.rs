@@ -85,10 +85,12 @@ impl Version {
         self.header_octets() + count * self.record_octets()
     }
 
-    /// How many records fit a payload of so many octets: 0 if none does, and never above the version's own limit.
+    /// How many records fit a payload of so many octets: 0 if none does, and never above the
+    /// version's own limit.
     #[must_use]
     pub fn records_in(self, payload_octets: usize) -> usize {
-        (payload_octets.saturating_sub(self.header_octets()) / self.record_octets()).min(self.records_max())
+        (payload_octets.saturating_sub(self.header_octets()) / self.record_octets())
+            .min(self.records_max())
     }
 
     /// Writes `records` into a datagram that holds `before` of them; there is room.
@@ -110,17 +112,34 @@ impl Version {
     /// Writes a header to the front of a datagram.
     pub(crate) fn write_header(self, heading: &Heading, datagram: &mut [u8; DATAGRAM_OCTETS_MAX]) {
         const NS_PER_S: u64 = 1_000_000_000;
-        let Heading { moment, sequence, engine, sampling, .. } = *heading;
+        let Heading {
+            moment,
+            sequence,
+            engine,
+            sampling,
+            ..
+        } = *heading;
         let count = count_on_the_wire(heading.count).into();
         let sys_uptime_ms = v5::uptime_on_the_wire(moment.uptime_ms).into();
         // Unsigned 32-bit seconds last until 2106.
-        let unix_s = u32::try_from(moment.unix_ns / NS_PER_S).unwrap_or(u32::MAX).into();
+        let unix_s = u32::try_from(moment.unix_ns / NS_PER_S)
+            .unwrap_or(u32::MAX)
+            .into();
         let unix_ns = u32::try_from(moment.unix_ns % NS_PER_S).unwrap_or(0).into();
         let (version, flow_sequence) = (self.number().into(), sequence.into());
         let front = &mut datagram[..self.header_octets()];
         match self {
             Self::V1 => {
-                front.copy_from_slice(v1::Header { version, count, sys_uptime_ms, unix_s, unix_ns }.as_bytes());
+                front.copy_from_slice(
+                    v1::Header {
+                        version,
+                        count,
+                        sys_uptime_ms,
+                        unix_s,
+                        unix_ns,
+                    }
+                    .as_bytes(),
+                );
             }
             Self::V5 => {
                 let (engine_type, engine_id) = (engine.r#type, engine.id);
@@ -140,7 +159,15 @@ impl Version {
             }
             Self::V7 => {
                 let reserved = [0; 4];
-                let header = v7::Header { version, count, sys_uptime_ms, unix_s, unix_ns, flow_sequence, reserved };
+                let header = v7::Header {
+                    version,
+                    count,
+                    sys_uptime_ms,
+                    unix_s,
+                    unix_ns,
+                    flow_sequence,
+                    reserved,
+                };
                 front.copy_from_slice(header.as_bytes());
             }
         }
@@ -153,8 +180,8 @@ impl Version {
         }
     }
 
-    /// Writes records `from..to` of a complete datagram as a datagram of their own; returns its length and what its records
-    /// count. `sequence` is that of the complete one.
+    /// Writes records `from..to` of a complete datagram as a datagram of their own; returns its
+    /// length and what its records count. `sequence` is that of the complete one.
     pub(crate) fn write_piece(
         self,
         whole: &[u8],
@@ -172,7 +199,10 @@ impl Version {
         self.renumber(&mut piece[..octets], sequence.wrapping_add(skipped));
         let mut volume = Volume::default();
         for record in records.chunks_exact(self.record_octets()) {
-            volume += Volume { packets: u32_at(record, PACKETS), octets: u32_at(record, OCTETS) };
+            volume += Volume {
+                packets: u32_at(record, PACKETS),
+                octets: u32_at(record, OCTETS),
+            };
         }
         (octets, volume)
     }
@@ -186,7 +216,9 @@ impl FromStr for Version {
             "1" => Ok(Self::V1),
             "5" => Ok(Self::V5),
             "7" => Ok(Self::V7),
-            _ => Err(format!("'{text}' is no NetFlow version that is exported: wanted 1, 5 or 7")),
+            _ => Err(format!(
+                "'{text}' is no NetFlow version that is exported: wanted 1, 5 or 7"
+            )),
         }
     }
 }

@@ -1,5 +1,6 @@
-//! What versions 1, 5 and 7 have in common on the wire: one header whose first two fields are the version and the record
-//! count, then exactly that many records and nothing else, all integers big-endian.
+//! What versions 1, 5 and 7 have in common on the wire: one header whose first two fields are the
+//! version and the record count, then exactly that many records and nothing else, all integers
+//! big-endian.
 //!
 //! Each version's module names its structures and limits and comes here to be decoded and encoded.
 
@@ -8,8 +9,13 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 /// Length in octets of the shortest header of the three versions, that of version 1.
 pub const HEADER_OCTETS_MIN: usize = crate::v1::HEADER_OCTETS;
 /// Length in octets of the longest datagram of the three versions.
-pub const DATAGRAM_OCTETS_MAX: usize =
-    max(max(crate::v1::DATAGRAM_OCTETS_MAX, crate::v5::DATAGRAM_OCTETS_MAX), crate::v7::DATAGRAM_OCTETS_MAX);
+pub const DATAGRAM_OCTETS_MAX: usize = max(
+    max(
+        crate::v1::DATAGRAM_OCTETS_MAX,
+        crate::v5::DATAGRAM_OCTETS_MAX,
+    ),
+    crate::v7::DATAGRAM_OCTETS_MAX,
+);
 
 /// Why octets are not a datagram of the wanted version.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
@@ -72,33 +78,53 @@ pub enum EncodeError {
 /// The version number that opens the datagram, whatever follows it; `None` below two octets.
 #[must_use]
 pub fn version_of(datagram: &[u8]) -> Option<u16> {
-    datagram.first_chunk().map(|octets| u16::from_be_bytes(*octets))
+    datagram
+        .first_chunk()
+        .map(|octets| u16::from_be_bytes(*octets))
 }
 
 /// Views `datagram` as one header and exactly its count of records.
-pub(crate) fn decode<H, R>(datagram: &[u8], version: u16, records_max: usize) -> Result<(&H, &[R]), DatagramError>
+pub(crate) fn decode<H, R>(
+    datagram: &[u8],
+    version: u16,
+    records_max: usize,
+) -> Result<(&H, &[R]), DatagramError>
 where
     H: FromBytes + KnownLayout + Immutable + Unaligned,
     R: FromBytes + KnownLayout + Immutable + Unaligned,
 {
-    let short = DatagramError::Short { found: datagram.len(), wanted: size_of::<H>() };
+    let short = DatagramError::Short {
+        found: datagram.len(),
+        wanted: size_of::<H>(),
+    };
     let (header, records) = H::ref_from_prefix(datagram).map_err(|_| short)?;
     let [v0, v1, c0, c1] = *datagram.first_chunk().ok_or(short)?;
     let found = u16::from_be_bytes([v0, v1]);
     if found != version {
-        return Err(DatagramError::Version { found, wanted: version });
+        return Err(DatagramError::Version {
+            found,
+            wanted: version,
+        });
     }
     let count = u16::from_be_bytes([c0, c1]);
     if !(1..=records_max).contains(&usize::from(count)) {
-        return Err(DatagramError::Count { found: count, max: records_max });
+        return Err(DatagramError::Count {
+            found: count,
+            max: records_max,
+        });
     }
     let wanted = size_of::<H>() + usize::from(count) * size_of::<R>();
-    let records = <[R]>::ref_from_bytes_with_elems(records, usize::from(count))
-        .map_err(|_| DatagramError::Length { found: datagram.len(), wanted })?;
+    let records = <[R]>::ref_from_bytes_with_elems(records, usize::from(count)).map_err(|_| {
+        DatagramError::Length {
+            found: datagram.len(),
+            wanted,
+        }
+    })?;
     Ok((header, records))
 }
 
-/// Writes header, with `version` and the true count in its first four octets, and records to the front of `datagram`.
+/// Writes header, with `version` and the true count in its first four octets, and records to the
+/// front of `datagram`.
 pub(crate) fn encode<H, R>(
     header: &H,
     records: &[R],
@@ -112,11 +138,18 @@ where
 {
     let count = match u16::try_from(records.len()) {
         Ok(count) if (1..=records_max).contains(&records.len()) => count,
-        _ => return Err(EncodeError::RecordCount { found: records.len(), max: records_max }),
+        _ => {
+            return Err(EncodeError::RecordCount {
+                found: records.len(),
+                max: records_max,
+            });
+        }
     };
     let wanted = size_of::<H>() + size_of_val(records);
     let found = datagram.len();
-    let room = datagram.get_mut(..wanted).ok_or(EncodeError::Buffer { found, wanted })?;
+    let room = datagram
+        .get_mut(..wanted)
+        .ok_or(EncodeError::Buffer { found, wanted })?;
     let (head, body) = room.split_at_mut(size_of::<H>());
     head.copy_from_slice(header.as_bytes());
     head[..2].copy_from_slice(&version.to_be_bytes());

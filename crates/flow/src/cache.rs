@@ -1,14 +1,16 @@
 //! The flow cache: every resident flow of one queue, in memory that is set at the start.
 //!
-//! The table is set-associative, like a processor's cache. A flow's hash names two sets of 15 places each and a 16-bit tag;
-//! a set's tags share half a cache line, so a look-up reads that half line and then, nearly always, one record. There is no
-//! chain to walk, no tombstone and no rehash: every operation is bounded by two sets, whatever the traffic. When both sets
-//! of a new flow are full, one of the five oldest flows of the first is expired for lack of resources: the oldest that had one
-//! packet only or none for a second, else that which was quiet longest.
+//! The table is set-associative, like a processor's cache. A flow's hash names two sets of 15
+//! places each and a 16-bit tag; a set's tags share half a cache line, so a look-up reads that half
+//! line and then, nearly always, one record. There is no chain to walk, no tombstone and no rehash:
+//! every operation is bounded by two sets, whatever the traffic. When both sets of a new flow are
+//! full, one of the five oldest flows of the first is expired for lack of resources: the oldest
+//! that had one packet only or none for a second, else that which was quiet longest.
 //!
-//! A flow is due when it has been idle, active or lingering for long enough. The first to notice expires it: the clock
-//! [hand](FlowCache::expire), which passes every set twice a second, or the packet that comes too late to belong to it. When
-//! each flow may be due is noted beside the sets, so that the hand looks at a record only then.
+//! A flow is due when it has been idle, active or lingering for long enough. The first to notice
+//! expires it: the clock [hand](FlowCache::expire), which passes every set twice a second, or the
+//! packet that comes too late to belong to it. When each flow may be due is noted beside the sets,
+//! so that the hand looks at a record only then.
 
 mod dues;
 mod resident;
@@ -30,8 +32,8 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// The most packets that one call of [`FlowCache::observe`] takes.
 pub const BURST_MAX: usize = 256;
-/// Packets that go through a stage together: their work takes about as long as a line takes from memory, and no more lines are
-/// on their way at once than a core can wait for.
+/// Packets that go through a stage together: their work takes about as long as a line takes from
+/// memory, and no more lines are on their way at once than a core can wait for.
 const STRIDE: usize = 16;
 
 /// How long flows stay, in ms.
@@ -43,33 +45,41 @@ pub struct Timeouts {
     pub active_ms: u64,
     /// The idle timeout of a flow that has shown FIN or RST.
     pub linger_ms: u64,
-    /// Each flow's active timeout is shorter by a share of this that depends on its key alone, so that flows which began
-    /// together do not all end together. At most the active timeout.
+    /// Each flow's active timeout is shorter by a share of this that depends on its key alone, so
+    /// that flows which began together do not all end together. At most the active timeout.
     pub lifetime_spread_ms: u64,
 }
 
 impl Default for Timeouts {
     fn default() -> Self {
-        Self { idle_ms: 15_000, active_ms: 60_000, linger_ms: 1_000, lifetime_spread_ms: 0 }
+        Self {
+            idle_ms: 15_000,
+            active_ms: 60_000,
+            linger_ms: 1_000,
+            lifetime_spread_ms: 0,
+        }
     }
 }
 
 /// What a cache is made from.
 #[derive(Clone, Copy, Debug)]
 pub struct CacheConfig {
-    /// Flows that fit with hardly any having to make room for another (1 in 100 000). There are a fifth more places than
-    /// that, since hashing never fills all sets alike.
+    /// Flows that fit with hardly any having to make room for another (1 in 100 000). There are a
+    /// fifth more places than that, since hashing never fills all sets alike.
     pub flows_max: usize,
     /// How long flows stay.
     pub timeouts: Timeouts,
-    /// Seed of the hash. Random where somebody could choose keys; fixed where the same input must give the same output.
+    /// Seed of the hash. Random where somebody could choose keys; fixed where the same input must
+    /// give the same output.
     pub seed: u64,
     /// When its memory is made.
     pub backing: Backing,
 }
 
 /// Packets and their layer-3 octets.
-#[derive(Clone, Copy, Debug, Default, Eq, FromBytes, Immutable, IntoBytes, KnownLayout, PartialEq)]
+#[derive(
+    Clone, Copy, Debug, Default, Eq, FromBytes, Immutable, IntoBytes, KnownLayout, PartialEq,
+)]
 #[repr(C)]
 pub struct Volume {
     /// Packets.
@@ -91,7 +101,10 @@ impl std::ops::Add for Volume {
     type Output = Self;
 
     fn add(self, other: Self) -> Self {
-        Self { packets: self.packets + other.packets, octets: self.octets + other.octets }
+        Self {
+            packets: self.packets + other.packets,
+            octets: self.octets + other.octets,
+        }
     }
 }
 
@@ -99,7 +112,10 @@ impl std::ops::Sub for Volume {
     type Output = Self;
 
     fn sub(self, other: Self) -> Self {
-        Self { packets: self.packets - other.packets, octets: self.octets - other.octets }
+        Self {
+            packets: self.packets - other.packets,
+            octets: self.octets - other.octets,
+        }
     }
 }
 
@@ -110,7 +126,9 @@ impl std::ops::AddAssign for Volume {
 }
 
 /// What a cache has done since it was made.
-#[derive(Clone, Copy, Debug, Default, Eq, FromBytes, Immutable, IntoBytes, KnownLayout, PartialEq)]
+#[derive(
+    Clone, Copy, Debug, Default, Eq, FromBytes, Immutable, IntoBytes, KnownLayout, PartialEq,
+)]
 #[repr(C)]
 pub struct CacheCounters {
     /// Packets observed.
@@ -167,8 +185,9 @@ struct Lookup {
 /// A place for a new flow.
 struct Vacancy {
     place: Place,
-    /// No later than this is it noted as due, for the flow that made room: good enough for a newcomer that is due later, and one
-    /// line less from memory. The end of time where nobody made room.
+    /// No later than this is it noted as due, for the flow that made room: good enough for a
+    /// newcomer that is due later, and one line less from memory. The end of time where nobody made
+    /// room.
     noted_ms: u64,
 }
 
@@ -187,7 +206,8 @@ struct Hand {
     unsure: usize,
 }
 
-/// Time in which the clock hand passes every place once, in ms. With the turn that notices, nothing is later than a second.
+/// Time in which the clock hand passes every place once, in ms. With the turn that notices, nothing
+/// is later than a second.
 pub const HAND_ROUND_MS: u64 = 500;
 
 /// The place of a flow: its number among all, set by set.
@@ -226,7 +246,10 @@ impl FlowCache {
             dues: Dues::new(sets, config.backing)?,
             fragments: FragmentTable::new(),
             // The linger is an idle timeout too, and the shorter one counts.
-            timeouts: Timeouts { linger_ms: config.timeouts.linger_ms.min(config.timeouts.idle_ms), ..config.timeouts },
+            timeouts: Timeouts {
+                linger_ms: config.timeouts.linger_ms.min(config.timeouts.idle_ms),
+                ..config.timeouts
+            },
             per_hasher_seed: config.seed,
             shared_seed: SharedSeed::from_u64(config.seed.rotate_left(32)),
             hand: Hand::default(),
@@ -237,18 +260,22 @@ impl FlowCache {
         })
     }
 
-    /// Adds each packet to its flow. Flows that end by it (their timeout was over, a counter would overflow, their place was
-    /// needed) go to `sink`. Later fragments are given their ports first.
+    /// Adds each packet to its flow. Flows that end by it (their timeout was over, a counter would
+    /// overflow, their place was needed) go to `sink`. Later fragments are given their ports first.
     ///
-    /// The burst goes through in stages so that its cache misses overlap, stride by stride: while one stride's records are on
-    /// their way from memory, the tags of the next are, and the one after that is hashed.
+    /// The burst goes through in stages so that its cache misses overlap, stride by stride: while
+    /// one stride's records are on their way from memory, the tags of the next are, and the one
+    /// after that is hashed.
     ///
     /// # Panics
     ///
     /// If there are more than [`BURST_MAX`] arrivals.
     pub fn observe(&mut self, arrivals: &mut [Arrival], sink: &mut impl RecordSink) {
         let count = arrivals.len();
-        assert!(count <= BURST_MAX, "a burst of {count} packets, wanted at most {BURST_MAX}");
+        assert!(
+            count <= BURST_MAX,
+            "a burst of {count} packets, wanted at most {BURST_MAX}"
+        );
         let mut lookups = std::mem::take(&mut self.lookups);
         let stride = |number: usize| count.min(number * STRIDE)..count.min((number + 1) * STRIDE);
         for step in 0..count.div_ceil(STRIDE) + 2 {
@@ -269,13 +296,17 @@ impl FlowCache {
         let mut octets = 0;
         for (lookup, Arrival { packet, at_ms }) in lookups.iter_mut().zip(arrivals.iter_mut()) {
             if packet.fragment != Fragment::Whole {
-                self.fragments.resolve(&mut packet.key, packet.fragment, *at_ms);
+                self.fragments
+                    .resolve(&mut packet.key, packet.fragment, *at_ms);
             }
             lookup.hash = self.hash(packet.key.to_bits());
             self.sets.prefetch(self.first_set(lookup.hash));
             octets += u64::from(packet.octets);
         }
-        self.counters.observed += Volume { packets: arrivals.len() as u64, octets };
+        self.counters.observed += Volume {
+            packets: arrivals.len() as u64,
+            octets,
+        };
     }
 
     /// Finds each packet's probable place by the tags, and asks for the record there.
@@ -309,7 +340,9 @@ impl FlowCache {
             if let Some(way) = set.ways_tagged(tag(*hash)).next() {
                 *place = Place::new(second, way);
                 self.residents.prefetch(place.0);
-            } else if self.sets[place.set()].ways_free().count() == 0 && set.ways_free().count() == 0 {
+            } else if self.sets[place.set()].ways_free().count() == 0
+                && set.ways_free().count() == 0
+            {
                 // A new flow, and this one will probably make room for it.
                 let oldest = self.neighbourhood(place.set()).next().unwrap_or_default();
                 self.residents.prefetch(oldest.0);
@@ -328,10 +361,12 @@ impl FlowCache {
         }
     }
 
-    /// Lets the clock hand go on to where it should be at `now_ms`, past at most `sets_max` sets, and sends what is due to
-    /// `sink`. Returns whether it got there: if not, the caller comes back before it sleeps.
+    /// Lets the clock hand go on to where it should be at `now_ms`, past at most `sets_max` sets,
+    /// and sends what is due to `sink`. Returns whether it got there: if not, the caller comes back
+    /// before it sleeps.
     ///
-    /// Nothing is expired before it is due, and nothing later than 628 ms after, if this is called often enough.
+    /// Nothing is expired before it is due, and nothing later than 628 ms after, if this is called
+    /// often enough.
     pub fn expire(&mut self, now_ms: u64, sets_max: usize, sink: &mut impl RecordSink) -> bool {
         let round = self.sets.len() as u64;
         let elapsed_ms = now_ms.saturating_sub(self.hand.paid_ms);
@@ -343,7 +378,9 @@ impl FlowCache {
         self.hand.paid_ms = self.hand.paid_ms.max(now_ms);
         self.hand.remainder = paid % HAND_ROUND_MS;
         self.hand.owed = (self.hand.owed + paid / HAND_ROUND_MS).min(round);
-        let visits = usize::try_from(self.hand.owed).unwrap_or(usize::MAX).min(sets_max);
+        let visits = usize::try_from(self.hand.owed)
+            .unwrap_or(usize::MAX)
+            .min(sets_max);
         self.hand.owed -= visits as u64;
         let mut left = visits;
         while left > 0 {
@@ -356,10 +393,13 @@ impl FlowCache {
         self.hand.owed == 0
     }
 
-    /// When the first of the resident flows falls due if no packet comes, in ms; looked up flow by flow, so not cheap.
+    /// When the first of the resident flows falls due if no packet comes, in ms; looked up flow by
+    /// flow, so not cheap.
     #[must_use]
     pub fn earliest_due_ms(&self) -> Option<u64> {
-        self.places_taken().map(|place| self.residents[place.0].due_ms(&self.timeouts)).min()
+        self.places_taken()
+            .map(|place| self.residents[place.0].due_ms(&self.timeouts))
+            .min()
     }
 
     /// Expires up to `sets_max` sets of flows, due or not, and returns whether the cache is empty.
@@ -395,7 +435,8 @@ impl FlowCache {
         self.residents.len()
     }
 
-    /// Sets that the places are divided into: what [`expire`](Self::expire) and [`drain`](Self::drain) count in.
+    /// Sets that the places are divided into: what [`expire`](Self::expire) and
+    /// [`drain`](Self::drain) count in.
     #[must_use]
     pub fn set_count(&self) -> usize {
         self.sets.len()
@@ -413,19 +454,27 @@ impl FlowCache {
         &self.counters
     }
 
-    /// What the resident flows hold, counted flow by flow: the ledger's check on the running counters, not cheap.
+    /// What the resident flows hold, counted flow by flow: the ledger's check on the running
+    /// counters, not cheap.
     #[must_use]
     pub fn resident(&self) -> Volume {
         let mut volume = Volume::default();
         for place in self.places_taken() {
             let resident = &self.residents[place.0];
-            volume += Volume { packets: resident.packets.into(), octets: resident.octets.into() };
+            volume += Volume {
+                packets: resident.packets.into(),
+                octets: resident.octets.into(),
+            };
         }
         volume
     }
 
     fn places_taken(&self) -> impl Iterator<Item = Place> {
-        self.dues.occupied().flat_map(|set| self.sets[set].ways_taken().map(move |way| Place::new(set, way)))
+        self.dues.occupied().flat_map(|set| {
+            self.sets[set]
+                .ways_taken()
+                .map(move |way| Place::new(set, way))
+        })
     }
 
     #[inline]
@@ -444,24 +493,35 @@ impl FlowCache {
     /// The set that a hash names second; now and then the same one.
     #[inline]
     fn second_set(&self, hash: u64) -> usize {
-        // Fibonacci hashing: the high half of this product depends on all of the hash, the low half of it above all.
+        // Fibonacci hashing: the high half of this product depends on all of the hash, the low half
+        // of it above all.
         scale(hash.wrapping_mul(0x9e37_79b9_7f4a_7c15), self.sets.len())
     }
 
-    /// Adds the packet to its flow where that takes more than [`Resident::add`]: its flow is new, stands elsewhere, or ends.
+    /// Adds the packet to its flow where that takes more than [`Resident::add`]: its flow is new,
+    /// stands elsewhere, or ends.
     #[inline(never)]
     fn update(&mut self, lookup: Lookup, arrival: &Arrival, sink: &mut impl RecordSink) {
         let (hash, key) = (lookup.hash, arrival.packet.key.to_bits());
-        let Some(place) = self.find(lookup, key) else { return self.begin(hash, key, arrival, sink) };
+        let Some(place) = self.find(lookup, key) else {
+            return self.begin(hash, key, arrival, sink);
+        };
         let resident = &mut self.residents[place.0];
         if !resident.add_any(arrival, &self.timeouts) {
-            let reason = resident.due(arrival.at_ms, &self.timeouts).unwrap_or(EndReason::CounterLimit);
+            let reason = resident
+                .due(arrival.at_ms, &self.timeouts)
+                .unwrap_or(EndReason::CounterLimit);
             sink.push(resident.record(reason));
             *resident = Resident::new(key, arrival, &self.timeouts, resident.displaced);
             self.counters.expired[reason as usize] += 1;
             self.counters.created += 1;
         }
-        self.dues.note(place.set(), place.way(), resident.due_ms(&self.timeouts), arrival.at_ms);
+        self.dues.note(
+            place.set(),
+            place.way(),
+            resident.due_ms(&self.timeouts),
+            arrival.at_ms,
+        );
     }
 
     /// Where the flow stands now, which an earlier packet of the burst may have changed.
@@ -472,15 +532,18 @@ impl FlowCache {
             return Some(place);
         }
         let first = self.first_set(hash);
-        self.find_in(first, hash, key).or_else(|| match self.sets[first].overflowed {
-            0 => None,
-            _ => self.find_in(self.second_set(hash), hash, key),
-        })
+        self.find_in(first, hash, key)
+            .or_else(|| match self.sets[first].overflowed {
+                0 => None,
+                _ => self.find_in(self.second_set(hash), hash, key),
+            })
     }
 
     #[inline]
     fn find_in(&self, set: usize, hash: u64, key: u128) -> Option<Place> {
-        let mut places = self.sets[set].ways_tagged(tag(hash)).map(|way| Place::new(set, way));
+        let mut places = self.sets[set]
+            .ways_tagged(tag(hash))
+            .map(|way| Place::new(set, way));
         places.find(|place| self.residents[place.0].holds(key))
     }
 
@@ -494,7 +557,8 @@ impl FlowCache {
         self.dues.add(place.set());
         let due_ms = resident.due_ms(&self.timeouts);
         if due_ms < noted_ms {
-            self.dues.note(place.set(), place.way(), due_ms, arrival.at_ms);
+            self.dues
+                .note(place.set(), place.way(), due_ms, arrival.at_ms);
         }
         if resident.displaced {
             let overflowed = &mut self.sets[first].overflowed;
@@ -507,8 +571,9 @@ impl FlowCache {
 
     /// A free place for a new flow, freed for it if need be by expiring a flow of its first set.
     ///
-    /// The second set is chosen while the first is nearly full and fuller: so sets fill alike (two random choices), yet few
-    /// look-ups need the second. Filled to what was asked for: 1 flow in 100 000 evicted at most, 13 % in their second set.
+    /// The second set is chosen while the first is nearly full and fuller: so sets fill alike (two
+    /// random choices), yet few look-ups need the second. Filled to what was asked for: 1 flow in
+    /// 100 000 evicted at most, 13 % in their second set.
     #[inline]
     fn make_place(&mut self, hash: u64, now_ms: u64, sink: &mut impl RecordSink) -> Vacancy {
         let first = self.first_set(hash);
@@ -521,7 +586,10 @@ impl FlowCache {
             }
         }
         if let Some(way) = free.next() {
-            return Vacancy { place: Place::new(set, way), noted_ms: u64::MAX };
+            return Vacancy {
+                place: Place::new(set, way),
+                noted_ms: u64::MAX,
+            };
         }
         let place = self.who_makes_room(first, now_ms);
         let noted_ms = self.residents[place.0].due_ms(&self.timeouts);
@@ -530,20 +598,26 @@ impl FlowCache {
         Vacancy { place, noted_ms }
     }
 
-    /// The oldest flow of a neighbourhood that nobody would miss much; if there is none, that which was quiet longest. In a flood
-    /// of flows that are one packet each that is the first one looked at.
+    /// The oldest flow of a neighbourhood that nobody would miss much; if there is none, that which
+    /// was quiet longest. In a flood of flows that are one packet each that is the first one looked
+    /// at.
     #[inline]
     fn who_makes_room(&self, set: usize, now_ms: u64) -> Place {
         let expendable = |place: &Place| self.residents[place.0].is_expendable(now_ms);
         let last_ms = |place: &Place| self.residents[place.0].last_ms;
         let found = self.neighbourhood(set).find(expendable);
-        found.or_else(|| self.neighbourhood(set).min_by_key(last_ms)).unwrap_or_default()
+        found
+            .or_else(|| self.neighbourhood(set).min_by_key(last_ms))
+            .unwrap_or_default()
     }
 
     /// The flows of a full set that are looked at when one has to make room, oldest first.
     #[inline]
     fn neighbourhood(&self, set: usize) -> impl Iterator<Item = Place> + use<> {
-        self.sets[set].ways_by_age().take(NEIGHBOURS).map(move |way| Place::new(set, way))
+        self.sets[set]
+            .ways_by_age()
+            .take(NEIGHBOURS)
+            .map(move |way| Place::new(set, way))
     }
 
     /// Expires what is due in these sets.
@@ -552,7 +626,11 @@ impl FlowCache {
         let mut set = sets.start;
         while set < sets.end {
             let unsure = self.hand.unsure > 0;
-            let next = if unsure { Some(set) } else { self.dues.first_due(set..sets.end, now_ms) };
+            let next = if unsure {
+                Some(set)
+            } else {
+                self.dues.first_due(set..sets.end, now_ms)
+            };
             let Some(first) = next else { return };
             let end = sets.end.min(Dues::group_end(first));
             self.expire_group(first..end, unsure, now_ms, sink);
@@ -562,11 +640,21 @@ impl FlowCache {
     }
 
     /// Expires what is due in these sets of one group, whose records come from memory together.
-    fn expire_group(&mut self, sets: Range<usize>, unsure: bool, now_ms: u64, sink: &mut impl RecordSink) {
+    fn expire_group(
+        &mut self,
+        sets: Range<usize>,
+        unsure: bool,
+        now_ms: u64,
+        sink: &mut impl RecordSink,
+    ) {
         let first = sets.start;
         let (mut places, mut count) = ([Place::default(); 4 * STRIDE], 0);
         for set in sets {
-            let due = if unsure { Ways::ALL } else { self.dues.ways_due(set, now_ms) };
+            let due = if unsure {
+                Ways::ALL
+            } else {
+                self.dues.ways_due(set, now_ms)
+            };
             if due.count() == 0 {
                 continue;
             }
@@ -593,7 +681,12 @@ impl FlowCache {
             let resident = &self.residents[place.0];
             match resident.due(now_ms, &self.timeouts) {
                 Some(reason) => self.let_go(place, reason, sink),
-                None => self.dues.note(place.set(), place.way(), resident.due_ms(&self.timeouts), now_ms),
+                None => self.dues.note(
+                    place.set(),
+                    place.way(),
+                    resident.due_ms(&self.timeouts),
+                    now_ms,
+                ),
             }
         }
     }
@@ -611,7 +704,8 @@ impl FlowCache {
             let first = self.first_set(self.hash(key));
             let overflowed = &mut self.sets[first].overflowed;
             debug_assert!(*overflowed > 0);
-            // A counter that has ever been full has lost count, and stays: its only use is to be zero or not.
+            // A counter that has ever been full has lost count, and stays: its only use is to be
+            // zero or not.
             if *overflowed != u8::MAX {
                 *overflowed -= 1;
             }
@@ -649,14 +743,25 @@ mod tests {
     use std::collections::HashMap;
     use std::net::Ipv4Addr;
 
-    const TIMEOUTS: Timeouts = Timeouts { idle_ms: 1000, active_ms: 5000, linger_ms: 100, lifetime_spread_ms: 0 };
+    const TIMEOUTS: Timeouts = Timeouts {
+        idle_ms: 1000,
+        active_ms: 5000,
+        linger_ms: 100,
+        lifetime_spread_ms: 0,
+    };
 
     fn cache(flows_max: usize) -> FlowCache {
         cache_with(flows_max, TIMEOUTS)
     }
 
     fn cache_with(flows_max: usize, timeouts: Timeouts) -> FlowCache {
-        FlowCache::new(&CacheConfig { flows_max, timeouts, seed: 1, backing: Backing::OnDemand }).unwrap()
+        FlowCache::new(&CacheConfig {
+            flows_max,
+            timeouts,
+            seed: 1,
+            backing: Backing::OnDemand,
+        })
+        .unwrap()
     }
 
     fn arrival(flow: u32, octets: u32, tcp_flags: u8, at_ms: u64) -> Arrival {
@@ -669,7 +774,15 @@ mod tests {
             tos: 0,
             input: 3,
         };
-        Arrival { packet: Packet { key, octets, tcp_flags, fragment: Fragment::Whole }, at_ms }
+        Arrival {
+            packet: Packet {
+                key,
+                octets,
+                tcp_flags,
+                fragment: Fragment::Whole,
+            },
+            at_ms,
+        }
     }
 
     fn observe(cache: &mut FlowCache, arrivals: &[Arrival]) -> Vec<FlowRecord> {
@@ -686,13 +799,21 @@ mod tests {
         records
     }
 
-    /// A set never takes its flows to be due later than they are: else the hand would pass one that is due.
+    /// A set never takes its flows to be due later than they are: else the hand would pass one that
+    /// is due.
     fn assert_sets_know_what_is_due(cache: &FlowCache) {
         for place in cache.places_taken() {
             let due_ms = cache.residents[place.0].due_ms(&cache.timeouts);
             let (set, late_ms) = (place.set(), due_ms + HAND_ROUND_MS);
-            assert_eq!(cache.dues.first_due(set..set + 1, late_ms), Some(set), "a flow is due at {due_ms}");
-            let noted = cache.dues.ways_due(set, late_ms).any(|way| way == place.way());
+            assert_eq!(
+                cache.dues.first_due(set..set + 1, late_ms),
+                Some(set),
+                "a flow is due at {due_ms}"
+            );
+            let noted = cache
+                .dues
+                .ways_due(set, late_ms)
+                .any(|way| way == place.way());
             assert!(noted, "the flow is due at {due_ms}");
         }
     }
@@ -700,23 +821,46 @@ mod tests {
     #[test]
     fn packets_of_one_key_are_one_flow() {
         let mut cache = cache(100);
-        let mut records = observe(&mut cache, &[arrival(1, 40, 2, 0), arrival(1, 1500, 16, 7), arrival(2, 40, 2, 8)]);
+        let mut records = observe(
+            &mut cache,
+            &[
+                arrival(1, 40, 2, 0),
+                arrival(1, 1500, 16, 7),
+                arrival(2, 40, 2, 8),
+            ],
+        );
         assert_eq!((records.len(), cache.len()), (0, 2));
         assert!(cache.drain(usize::MAX, &mut records));
         records.sort_by_key(|record| record.key.source);
         assert_eq!(records.len(), 2);
         let record = records[0];
-        assert_eq!((record.packets, record.octets, record.tcp_flags), (2, 1540, 18));
-        assert_eq!((record.first_ms, record.last_ms, record.end), (0, 7, EndReason::Forced));
+        assert_eq!(
+            (record.packets, record.octets, record.tcp_flags),
+            (2, 1540, 18)
+        );
+        assert_eq!(
+            (record.first_ms, record.last_ms, record.end),
+            (0, 7, EndReason::Forced)
+        );
         assert_eq!(record.key, arrival(1, 0, 0, 0).packet.key);
     }
 
     #[test]
     fn a_packet_after_the_timeout_begins_another_flow() {
         let mut cache = cache(100);
-        let records = observe(&mut cache, &[arrival(1, 40, 0, 0), arrival(1, 40, 0, 999), arrival(1, 40, 0, 1999)]);
+        let records = observe(
+            &mut cache,
+            &[
+                arrival(1, 40, 0, 0),
+                arrival(1, 40, 0, 999),
+                arrival(1, 40, 0, 1999),
+            ],
+        );
         assert_eq!(records.len(), 1);
-        assert_eq!((records[0].end, records[0].packets, records[0].last_ms), (EndReason::Idle, 2, 999));
+        assert_eq!(
+            (records[0].end, records[0].packets, records[0].last_ms),
+            (EndReason::Idle, 2, 999)
+        );
     }
 
     #[test]
@@ -725,42 +869,81 @@ mod tests {
         let arrivals: Vec<_> = (0..12).map(|n| arrival(1, 40, 0, n * 500)).collect();
         let records = observe(&mut cache, &arrivals);
         assert_eq!(records.len(), 1);
-        assert_eq!((records[0].end, records[0].packets, records[0].last_ms), (EndReason::Active, 10, 4500));
+        assert_eq!(
+            (records[0].end, records[0].packets, records[0].last_ms),
+            (EndReason::Active, 10, 4500)
+        );
     }
 
     #[test]
     fn flows_that_began_together_end_apart_within_the_spread() {
-        let timeouts = Timeouts { idle_ms: 5000, lifetime_spread_ms: 1000, ..TIMEOUTS };
+        let timeouts = Timeouts {
+            idle_ms: 5000,
+            lifetime_spread_ms: 1000,
+            ..TIMEOUTS
+        };
         let mut cache = cache_with(20_000, timeouts);
         let arrivals: Vec<_> = (0..10_000).map(|flow| arrival(flow, 40, 0, 0)).collect();
         assert!(observe(&mut cache, &arrivals).is_empty());
         // The hand's round of half a second and its tick of 128 ms are in each of these counts.
-        let ended: Vec<_> = (0..=60).map(|tenth| expire(&mut cache, tenth * 100).len()).collect();
+        let ended: Vec<_> = (0..=60)
+            .map(|tenth| expire(&mut cache, tenth * 100).len())
+            .collect();
         assert_eq!(ended[..40].iter().sum::<usize>(), 0, "{ended:?}");
         assert!(ended.iter().all(|&count| count < 1500), "{ended:?}");
-        assert_eq!((ended.iter().sum::<usize>(), ended[58..].iter().sum::<usize>()), (10_000, 0), "{ended:?}");
+        assert_eq!(
+            (
+                ended.iter().sum::<usize>(),
+                ended[58..].iter().sum::<usize>()
+            ),
+            (10_000, 0),
+            "{ended:?}"
+        );
     }
 
     #[test]
     fn fin_and_the_closing_ack_are_one_flow_that_lingers() {
         let mut cache = cache(100);
-        observe(&mut cache, &[arrival(1, 40, 0x11, 0), arrival(1, 40, 0x10, 60)]);
+        observe(
+            &mut cache,
+            &[arrival(1, 40, 0x11, 0), arrival(1, 40, 0x10, 60)],
+        );
         assert!(expire(&mut cache, 159).is_empty());
         // The hand needs its round of half a second to come by.
-        let records: Vec<_> = (160..=660).flat_map(|now_ms| expire(&mut cache, now_ms)).collect();
+        let records: Vec<_> = (160..=660)
+            .flat_map(|now_ms| expire(&mut cache, now_ms))
+            .collect();
         assert_eq!(records.len(), 1);
-        assert_eq!((records[0].end, records[0].packets), (EndReason::EndOfFlow, 2));
+        assert_eq!(
+            (records[0].end, records[0].packets),
+            (EndReason::EndOfFlow, 2)
+        );
     }
 
     #[test]
     fn counters_are_cut_before_they_overflow() {
         let mut cache = cache(100);
-        let records =
-            observe(&mut cache, &[arrival(1, u32::MAX - 10, 0, 0), arrival(1, 10, 0, 1), arrival(1, 1, 0, 2)]);
+        let records = observe(
+            &mut cache,
+            &[
+                arrival(1, u32::MAX - 10, 0, 0),
+                arrival(1, 10, 0, 1),
+                arrival(1, 1, 0, 2),
+            ],
+        );
         assert_eq!(records.len(), 1);
         let record = records[0];
-        assert_eq!((record.end, record.octets, record.last_ms), (EndReason::CounterLimit, u32::MAX, 1));
-        assert_eq!(cache.resident(), Volume { packets: 1, octets: 1 });
+        assert_eq!(
+            (record.end, record.octets, record.last_ms),
+            (EndReason::CounterLimit, u32::MAX, 1)
+        );
+        assert_eq!(
+            cache.resident(),
+            Volume {
+                packets: 1,
+                octets: 1
+            }
+        );
     }
 
     /// A cache of one set that is full: flow n came n-th.
@@ -768,7 +951,10 @@ mod tests {
         let mut cache = cache(1);
         assert_eq!(cache.capacity(), WAYS);
         let flows = (0..packets_each).flat_map(|_| 0..u32::try_from(WAYS).unwrap());
-        let arrivals: Vec<_> = flows.zip(0..).map(|(flow, at_ms)| arrival(flow, 40, 0, at_ms)).collect();
+        let arrivals: Vec<_> = flows
+            .zip(0..)
+            .map(|(flow, at_ms)| arrival(flow, 40, 0, at_ms))
+            .collect();
         assert!(observe(&mut cache, &arrivals).is_empty());
         cache
     }
@@ -783,11 +969,15 @@ mod tests {
     #[test]
     fn in_a_flood_the_oldest_flow_makes_room_and_one_that_goes_on_stays() {
         let mut cache = full_cache(1);
-        // Flow 2 goes on all the time; the evicted way of a new set is its first, so the second is the oldest.
+        // Flow 2 goes on all the time; the evicted way of a new set is its first, so the second is
+        // the oldest.
         let mut evicted = Vec::new();
         for newcomer in 100..114 {
             observe(&mut cache, &[arrival(2, 40, 0, u64::from(newcomer))]);
-            evicted.push(evicted_by(&mut cache, arrival(newcomer, 40, 0, u64::from(newcomer))));
+            evicted.push(evicted_by(
+                &mut cache,
+                arrival(newcomer, 40, 0, u64::from(newcomer)),
+            ));
         }
         assert_eq!(evicted, [1, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 0]);
         assert_eq!(evicted_by(&mut cache, arrival(114, 40, 0, 114)), 100);
@@ -805,9 +995,21 @@ mod tests {
     #[test]
     fn a_flow_that_was_quiet_for_a_second_makes_room_before_one_that_was_not() {
         let mut cache = full_cache(2);
-        let again: Vec<_> = (0..13).filter(|&flow| flow != 3).map(|flow| arrival(flow, 40, 0, 900)).collect();
+        let again: Vec<_> = (0..13)
+            .filter(|&flow| flow != 3)
+            .map(|flow| arrival(flow, 40, 0, 900))
+            .collect();
         observe(&mut cache, &again);
-        assert_eq!(evicted_by(&mut cache, Arrival { at_ms: 1_020, ..arrival(100, 40, 0, 0) }), 3);
+        assert_eq!(
+            evicted_by(
+                &mut cache,
+                Arrival {
+                    at_ms: 1_020,
+                    ..arrival(100, 40, 0, 0)
+                }
+            ),
+            3
+        );
     }
 
     #[test]
@@ -816,9 +1018,21 @@ mod tests {
         let (mut first, mut later) = (arrival(1, 1500, 0, 0), arrival(1, 900, 0, 1));
         first.packet.fragment = Fragment::First(7);
         later.packet.fragment = Fragment::Later(7);
-        (later.packet.key.source_port, later.packet.key.destination_port) = (0, 0);
+        (
+            later.packet.key.source_port,
+            later.packet.key.destination_port,
+        ) = (0, 0);
         observe(&mut cache, &[first, later]);
-        assert_eq!((cache.len(), cache.resident()), (1, Volume { packets: 2, octets: 2400 }));
+        assert_eq!(
+            (cache.len(), cache.resident()),
+            (
+                1,
+                Volume {
+                    packets: 2,
+                    octets: 2400
+                }
+            )
+        );
     }
 
     #[test]
@@ -871,13 +1085,29 @@ mod tests {
             let (ended, spread_ms) = (&mut self.ended, self.lifetime_spread_ms);
             self.flows.retain(|&key, flow| {
                 let closing = flow.tcp_flags & 5 != 0;
-                let quiet = flow.last_ms + if closing { TIMEOUTS.linger_ms } else { TIMEOUTS.idle_ms };
+                let quiet = flow.last_ms
+                    + if closing {
+                        TIMEOUTS.linger_ms
+                    } else {
+                        TIMEOUTS.idle_ms
+                    };
                 let active = flow.first_ms + TIMEOUTS.active_ms - share_of(spread_ms, key);
                 if only.is_some_and(|only| only != key) || now_ms < quiet.min(active) {
                     return true;
                 }
-                let quiet_reason = if closing { EndReason::EndOfFlow } else { EndReason::Idle };
-                ended.push(FlowRecord { end: if quiet <= active { quiet_reason } else { EndReason::Active }, ..*flow });
+                let quiet_reason = if closing {
+                    EndReason::EndOfFlow
+                } else {
+                    EndReason::Idle
+                };
+                ended.push(FlowRecord {
+                    end: if quiet <= active {
+                        quiet_reason
+                    } else {
+                        EndReason::Active
+                    },
+                    ..*flow
+                });
                 false
             });
         }
@@ -951,7 +1181,8 @@ mod tests {
             prop_assert!(share_of(spread_ms, key) <= spread_ms);
         }
 
-        /// Whatever the traffic, timeouts and capacity, each packet observed is in a record or resident, and once.
+        /// Whatever the traffic, timeouts and capacity, each packet observed is in a record or
+        /// resident, and once.
         #[test]
         fn no_packet_is_lost_or_counted_twice(arrivals in any_arrivals(), flows_max in 1usize..60, seed in any::<u64>()) {
             let config = CacheConfig { flows_max, timeouts: TIMEOUTS, seed, backing: Backing::OnDemand };

@@ -1,14 +1,16 @@
 //! From a frame to its outermost IPv4 packet, reading nothing that is not there.
 //!
-//! Every reader below starts with one length check, so the accessors after it cannot panic; what ends too early, is not
-//! IPv4 or contradicts itself is a [`DecodeError`], never a guess. Not decoded, on purpose: IPv6 (v5 cannot carry it),
-//! what is inside tunnels (the outermost header is the flow), Ethernet inside MPLS (told from IP only by guessing).
+//! Every reader below starts with one length check, so the accessors after it cannot panic; what
+//! ends too early, is not IPv4 or contradicts itself is a [`DecodeError`], never a guess. Not
+//! decoded, on purpose: IPv6 (v5 cannot carry it), what is inside tunnels (the outermost header is
+//! the flow), Ethernet inside MPLS (told from IP only by guessing).
 
 use crate::fragment::Fragment;
 use crate::key::FlowKey;
 use std::net::Ipv4Addr;
 
-/// What precedes the network layer in a frame, by the numbers of the LINKTYPE registry (tcpdump.org/linktypes.html).
+/// What precedes the network layer in a frame, by the numbers of the LINKTYPE registry
+/// (tcpdump.org/linktypes.html).
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Link {
     /// LINKTYPE_ETHERNET: addresses and an EtherType.
@@ -31,7 +33,8 @@ impl Link {
     pub const fn from_number(number: u16) -> Self {
         match number {
             1 => Self::Ethernet,
-            // 12 and 14 are DLT_RAW of Linux and of OpenBSD: live captures and some old files carry them.
+            // 12 and 14 are DLT_RAW of Linux and of OpenBSD: live captures and some old files carry
+            // them.
             12 | 14 | 101 | 228 | 229 => Self::Raw,
             0 | 108 => Self::Loopback,
             113 => Self::LinuxSll,
@@ -44,9 +47,11 @@ impl Link {
 /// An IPv4 packet as the flow cache wants it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Packet {
-    /// Whose flow it belongs to. `input` is left 0 and the ports of later fragments too: whoever saw the frame knows them.
+    /// Whose flow it belongs to. `input` is left 0 and the ports of later fragments too: whoever
+    /// saw the frame knows them.
     pub key: FlowKey,
-    /// Layer-3 octets: the IP total length, or what was on the wire behind the link header where that says 0.
+    /// Layer-3 octets: the IP total length, or what was on the wire behind the link header where
+    /// that says 0.
     pub octets: u32,
     /// TCP flags octet; 0 where there is none.
     pub tcp_flags: u8,
@@ -54,7 +59,8 @@ pub struct Packet {
     pub fragment: Fragment,
 }
 
-/// Why a frame was not metered. `Copy` and allocation-free; counted by [`reason`](Self::reason), never logged.
+/// Why a frame was not metered. `Copy` and allocation-free; counted by [`reason`](Self::reason),
+/// never logged.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum DecodeError {
     /// The frame ends before the named header does.
@@ -88,8 +94,17 @@ pub enum DecodeError {
 
 impl DecodeError {
     /// Every name that [`reason`](Self::reason) gives, in the order of [`index`](Self::index).
-    pub const REASONS: [&'static str; 9] =
-        ["truncated", "ipv6", "arp", "llc", "not_ip", "version", "header_length", "total_length", "link_type"];
+    pub const REASONS: [&'static str; 9] = [
+        "truncated",
+        "ipv6",
+        "arp",
+        "llc",
+        "not_ip",
+        "version",
+        "header_length",
+        "total_length",
+        "link_type",
+    ];
 
     /// A small number for counting by reason.
     #[must_use]
@@ -117,15 +132,15 @@ impl DecodeError {
 
 /// The outermost IPv4 packet of a frame, behind any stack of VLAN tags, MPLS labels and PPPoE.
 ///
-/// `octets` is what was captured, starting with the link header; `wire_octets` is how long the frame was on the wire, which
-/// a snap length can make larger.
+/// `octets` is what was captured, starting with the link header; `wire_octets` is how long the
+/// frame was on the wire, which a snap length can make larger.
 ///
 /// # Errors
 ///
-/// [`DecodeError`] for whatever is not a well-formed IPv4 packet. A packet whose transport header was not captured is
-/// well-formed: its ports are 0.
-// Always inlined: a result that goes through memory is read back in wider pieces than it was written in, which the processor
-// waits for.
+/// [`DecodeError`] for whatever is not a well-formed IPv4 packet. A packet whose transport header
+/// was not captured is well-formed: its ports are 0.
+// Always inlined: a result that goes through memory is read back in wider pieces than it was
+// written in, which the processor waits for.
 #[inline(always)]
 pub fn decode(octets: &[u8], wire_octets: u32, link: Link) -> Result<Packet, DecodeError> {
     let network = match link {
@@ -133,16 +148,28 @@ pub fn decode(octets: &[u8], wire_octets: u32, link: Link) -> Result<Packet, Dec
             let protocol = u16_at(octets, ETHER_TYPE).ok_or(DecodeError::Truncated("Ethernet"))?;
             skip_tags(octets, ETHERNET_OCTETS, protocol)?
         }
-        Link::Raw => Network { offset: 0, protocol: protocol_by_version(octets)? },
-        Link::Loopback => Network { offset: 4, protocol: protocol_by_family(octets)? },
+        Link::Raw => Network {
+            offset: 0,
+            protocol: protocol_by_version(octets)?,
+        },
+        Link::Loopback => Network {
+            offset: 4,
+            protocol: protocol_by_family(octets)?,
+        },
         Link::LinuxSll => {
             let protocol = u16_at(octets, 14).ok_or(DecodeError::Truncated("Linux cooked"))?;
             skip_tags(octets, 16, protocol)?
         }
         Link::LinuxSll2 => {
             // The protocol comes first here, and the header is 20 octets long.
-            let header: &[u8; 20] = octets.first_chunk().ok_or(DecodeError::Truncated("Linux cooked v2"))?;
-            skip_tags(octets, header.len(), u16::from_be_bytes([header[0], header[1]]))?
+            let header: &[u8; 20] = octets
+                .first_chunk()
+                .ok_or(DecodeError::Truncated("Linux cooked v2"))?;
+            skip_tags(
+                octets,
+                header.len(),
+                u16::from_be_bytes([header[0], header[1]]),
+            )?
         }
         Link::Unsupported(number) => return Err(DecodeError::LinkType(number)),
     };
@@ -150,7 +177,8 @@ pub fn decode(octets: &[u8], wire_octets: u32, link: Link) -> Result<Packet, Dec
         ETHER_TYPE_IPV4 => decode_ipv4(&octets[network.offset..], wire_octets, network.offset),
         ETHER_TYPE_IPV6 => Err(DecodeError::Ipv6),
         ETHER_TYPE_ARP | ETHER_TYPE_RARP => Err(DecodeError::Arp),
-        // IEEE 802.3: up to 1500 (0x05dc) it is a length; the gap up to 0x0600 is undefined and not IP either.
+        // IEEE 802.3: up to 1500 (0x05dc) it is a length; the gap up to 0x0600 is undefined and not
+        // IP either.
         length @ ..0x0600 => Err(DecodeError::Llc(length)),
         other => Err(DecodeError::NotIp(other)),
     }
@@ -174,8 +202,8 @@ pub(crate) const ETHER_TYPE_TAGS: [u16; 4] = [0x8100, 0x88a8, 0x9100, 0x9200];
 const ETHER_TYPE_MPLS: [u16; 2] = [0x8847, 0x8848];
 const ETHER_TYPE_PPPOE_SESSION: u16 = 0x8864;
 
-/// Steps over VLAN tags, MPLS labels and PPPoE in whatever order they stand; each takes at least 4 octets of the frame, so
-/// the loop ends with it.
+/// Steps over VLAN tags, MPLS labels and PPPoE in whatever order they stand; each takes at least 4
+/// octets of the frame, so the loop ends with it.
 #[inline]
 fn skip_tags(octets: &[u8], mut offset: usize, mut protocol: u16) -> Result<Network, DecodeError> {
     loop {
@@ -187,7 +215,8 @@ fn skip_tags(octets: &[u8], mut offset: usize, mut protocol: u16) -> Result<Netw
         } else if ETHER_TYPE_MPLS.contains(&protocol) {
             return skip_labels(octets, offset);
         } else if protocol == ETHER_TYPE_PPPOE_SESSION {
-            // RFC 2516, section 4: six octets, then the PPP protocol (RFC 1661): 0x0021 IPv4, 0x0057 IPv6.
+            // RFC 2516, section 4: six octets, then the PPP protocol (RFC 1661): 0x0021 IPv4,
+            // 0x0057 IPv6.
             let ppp = u16_at(octets, offset + 6).ok_or(DecodeError::Truncated("PPPoE"))?;
             offset += 8;
             protocol = match ppp {
@@ -201,17 +230,23 @@ fn skip_tags(octets: &[u8], mut offset: usize, mut protocol: u16) -> Result<Netw
     }
 }
 
-/// Steps over a label stack (RFC 3032, section 2.1). What follows the bottom label has no type of its own: only the IP
-/// version that it begins with tells, and anything else is not guessed at.
+/// Steps over a label stack (RFC 3032, section 2.1). What follows the bottom label has no type of
+/// its own: only the IP version that it begins with tells, and anything else is not guessed at.
 fn skip_labels(octets: &[u8], mut offset: usize) -> Result<Network, DecodeError> {
     loop {
-        let bottom = octets.get(offset + 2).ok_or(DecodeError::Truncated("MPLS"))? & 1;
+        let bottom = octets
+            .get(offset + 2)
+            .ok_or(DecodeError::Truncated("MPLS"))?
+            & 1;
         if octets.len() < offset + 4 {
             return Err(DecodeError::Truncated("MPLS"));
         }
         offset += 4;
         if bottom == 1 {
-            return Ok(Network { offset, protocol: protocol_by_version(&octets[offset..])? });
+            return Ok(Network {
+                offset,
+                protocol: protocol_by_version(&octets[offset..])?,
+            });
         }
     }
 }
@@ -226,10 +261,13 @@ fn protocol_by_version(octets: &[u8]) -> Result<u16, DecodeError> {
     }
 }
 
-/// The EtherType that the address family of a loopback header stands for. LINKTYPE_NULL has it in the byte order of the
-/// machine that captured, LINKTYPE_LOOP in network order; families are small numbers, so either reads the same way.
+/// The EtherType that the address family of a loopback header stands for. LINKTYPE_NULL has it in
+/// the byte order of the machine that captured, LINKTYPE_LOOP in network order; families are small
+/// numbers, so either reads the same way.
 fn protocol_by_family(octets: &[u8]) -> Result<u16, DecodeError> {
-    let family: &[u8; 4] = octets.first_chunk().ok_or(DecodeError::Truncated("loopback"))?;
+    let family: &[u8; 4] = octets
+        .first_chunk()
+        .ok_or(DecodeError::Truncated("loopback"))?;
     let family = u32::from_be_bytes(*family);
     match family.min(family.swap_bytes()) {
         2 => Ok(ETHER_TYPE_IPV4),
@@ -247,10 +285,12 @@ const PROTOCOL_DCCP: u8 = 33;
 const PROTOCOL_SCTP: u8 = 132;
 const PROTOCOL_UDP_LITE: u8 = 136;
 
-/// Reads an IPv4 header (RFC 791, section 3.1) and the ports behind it. `link_octets` is how much preceded it.
+/// Reads an IPv4 header (RFC 791, section 3.1) and the ports behind it. `link_octets` is how much
+/// preceded it.
 #[inline(always)]
 fn decode_ipv4(octets: &[u8], wire_octets: u32, link_octets: usize) -> Result<Packet, DecodeError> {
-    let header: &[u8; IPV4_OCTETS_MIN] = octets.first_chunk().ok_or(DecodeError::Truncated("IPv4"))?;
+    let header: &[u8; IPV4_OCTETS_MIN] =
+        octets.first_chunk().ok_or(DecodeError::Truncated("IPv4"))?;
     let version = header[0] >> 4;
     if version != 4 {
         return Err(DecodeError::Version(version));
@@ -275,10 +315,14 @@ fn decode_ipv4(octets: &[u8], wire_octets: u32, link_octets: usize) -> Result<Pa
     let fragment = Fragment::from_field(fragment_field, id);
     let protocol = header[9];
     // Padding behind the total length is not the transport header's.
-    let end = octets.len().min(usize::try_from(total_octets).unwrap_or(usize::MAX));
+    let end = octets
+        .len()
+        .min(usize::try_from(total_octets).unwrap_or(usize::MAX));
     let transport = match fragment {
         Fragment::Later(_) => &[],
-        Fragment::Whole | Fragment::First(_) => octets.get(usize::from(header_octets)..end).unwrap_or(&[]),
+        Fragment::Whole | Fragment::First(_) => {
+            octets.get(usize::from(header_octets)..end).unwrap_or(&[])
+        }
     };
     let (source_port, destination_port) = ports(protocol, transport);
     Ok(Packet {
@@ -292,18 +336,25 @@ fn decode_ipv4(octets: &[u8], wire_octets: u32, link_octets: usize) -> Result<Pa
             input: 0,
         },
         octets: total_octets,
-        tcp_flags: if protocol == PROTOCOL_TCP { transport.get(13).copied().unwrap_or(0) } else { 0 },
+        tcp_flags: if protocol == PROTOCOL_TCP {
+            transport.get(13).copied().unwrap_or(0)
+        } else {
+            0
+        },
         fragment,
     })
 }
 
-/// The port pair of a transport header, or (0, type * 256 + code) for ICMP as collectors read it; 0 where not captured.
+/// The port pair of a transport header, or (0, type * 256 + code) for ICMP as collectors read it; 0
+/// where not captured.
 #[inline]
 fn ports(protocol: u8, transport: &[u8]) -> (u16, u16) {
     match protocol {
-        PROTOCOL_TCP | PROTOCOL_UDP | PROTOCOL_DCCP | PROTOCOL_SCTP | PROTOCOL_UDP_LITE => transport
-            .first_chunk()
-            .map_or((0, 0), |&[a, b, c, d]| (u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d]))),
+        PROTOCOL_TCP | PROTOCOL_UDP | PROTOCOL_DCCP | PROTOCOL_SCTP | PROTOCOL_UDP_LITE => {
+            transport.first_chunk().map_or((0, 0), |&[a, b, c, d]| {
+                (u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d]))
+            })
+        }
         PROTOCOL_ICMP => (0, u16_at(transport, 0).unwrap_or(0)),
         _ => (0, 0),
     }
@@ -312,7 +363,10 @@ fn ports(protocol: u8, transport: &[u8]) -> (u16, u16) {
 /// The big-endian integer at `offset`, if it is all there.
 #[inline]
 fn u16_at(octets: &[u8], offset: usize) -> Option<u16> {
-    octets.get(offset..)?.first_chunk().map(|&pair| u16::from_be_bytes(pair))
+    octets
+        .get(offset..)?
+        .first_chunk()
+        .map(|&pair| u16::from_be_bytes(pair))
 }
 
 #[cfg(test)]
@@ -361,7 +415,15 @@ mod tests {
             tos: 0x2e,
             input: 0,
         };
-        assert_eq!(packet, Packet { key, octets: 28, tcp_flags: 0, fragment: Fragment::Whole });
+        assert_eq!(
+            packet,
+            Packet {
+                key,
+                octets: 28,
+                tcp_flags: 0,
+                fragment: Fragment::Whole
+            }
+        );
     }
 
     #[test]
@@ -373,11 +435,17 @@ mod tests {
             &[0x88, 0x47, 0, 1, 0x01, 64],
             &[0x81, 0, 0, 5, 0x88, 0x48, 0, 1, 0, 64, 0, 2, 0x01, 64],
             &[0x88, 0x64, 0x11, 0, 0, 1, 0, 30, 0, 0x21],
-            &[0x81, 0, 0, 5, 0x81, 0, 0, 6, 0x88, 0x64, 0x11, 0, 0, 1, 0, 30, 0, 0x21],
+            &[
+                0x81, 0, 0, 5, 0x81, 0, 0, 6, 0x88, 0x64, 0x11, 0, 0, 1, 0, 30, 0, 0x21,
+            ],
         ];
         for stack in stacks {
             let packet = decode_all(&ethernet(stack, &ipv4(5, 17, &UDP)), Link::Ethernet).unwrap();
-            assert_eq!((packet.octets, packet.key.destination_port), (28, 53), "{stack:x?}");
+            assert_eq!(
+                (packet.octets, packet.key.destination_port),
+                (28, 53),
+                "{stack:x?}"
+            );
         }
     }
 
@@ -399,9 +467,16 @@ mod tests {
             (228, &packet),
         ] {
             let found = decode_all(octets, Link::from_number(number)).unwrap();
-            assert_eq!((found.octets, found.key.destination_port), (28, 53), "link type {number}");
+            assert_eq!(
+                (found.octets, found.key.destination_port),
+                (28, 53),
+                "link type {number}"
+            );
         }
-        assert_eq!(decode_all(&packet, Link::from_number(105)), Err(DecodeError::LinkType(105)));
+        assert_eq!(
+            decode_all(&packet, Link::from_number(105)),
+            Err(DecodeError::LinkType(105))
+        );
     }
 
     #[test]
@@ -415,8 +490,16 @@ mod tests {
             (1, (0, 1234)),
             (47, (0, 0)),
         ] {
-            let packet = decode_all(&ethernet(&[8, 0], &ipv4(15, protocol, &UDP)), Link::Ethernet).unwrap();
-            assert_eq!((packet.key.source_port, packet.key.destination_port), ports, "protocol {protocol}");
+            let packet = decode_all(
+                &ethernet(&[8, 0], &ipv4(15, protocol, &UDP)),
+                Link::Ethernet,
+            )
+            .unwrap();
+            assert_eq!(
+                (packet.key.source_port, packet.key.destination_port),
+                ports,
+                "protocol {protocol}"
+            );
             assert_eq!(packet.octets, 68);
         }
     }
@@ -425,15 +508,28 @@ mod tests {
     fn reads_tcp_flags() {
         let mut tcp = [0; 20];
         tcp[13] = 0x12;
-        assert_eq!(decode_all(&ethernet(&[8, 0], &ipv4(5, 6, &tcp)), Link::Ethernet).unwrap().tcp_flags, 0x12);
-        assert_eq!(decode_all(&ethernet(&[8, 0], &ipv4(5, 6, &tcp[..13])), Link::Ethernet).unwrap().tcp_flags, 0);
+        assert_eq!(
+            decode_all(&ethernet(&[8, 0], &ipv4(5, 6, &tcp)), Link::Ethernet)
+                .unwrap()
+                .tcp_flags,
+            0x12
+        );
+        assert_eq!(
+            decode_all(&ethernet(&[8, 0], &ipv4(5, 6, &tcp[..13])), Link::Ethernet)
+                .unwrap()
+                .tcp_flags,
+            0
+        );
     }
 
     #[test]
     fn counts_the_total_length_and_neither_padding_nor_snap_length() {
         let padded = [ethernet(&[8, 0], &ipv4(5, 17, &UDP)), vec![0xff; 18]].concat();
         assert_eq!(decode_all(&padded, Link::Ethernet).unwrap().octets, 28);
-        let mut long = ethernet(&[8, 0], &ipv4(5, 17, &[UDP.to_vec(), vec![0; 1000]].concat()));
+        let mut long = ethernet(
+            &[8, 0],
+            &ipv4(5, 17, &[UDP.to_vec(), vec![0; 1000]].concat()),
+        );
         long.truncate(38);
         let packet = decode(&long, 1042, Link::Ethernet).unwrap();
         assert_eq!((packet.octets, packet.key.destination_port), (1028, 53));
@@ -441,16 +537,30 @@ mod tests {
 
     #[test]
     fn takes_no_ports_from_padding() {
-        let padded = [ethernet(&[8, 0], &ipv4(5, 17, &[0x04, 0xd2])), vec![0xff; 24]].concat();
+        let padded = [
+            ethernet(&[8, 0], &ipv4(5, 17, &[0x04, 0xd2])),
+            vec![0xff; 24],
+        ]
+        .concat();
         let packet = decode_all(&padded, Link::Ethernet).unwrap();
-        assert_eq!((packet.key.source_port, packet.key.destination_port, packet.octets), (0, 0, 22));
+        assert_eq!(
+            (
+                packet.key.source_port,
+                packet.key.destination_port,
+                packet.octets
+            ),
+            (0, 0, 22)
+        );
     }
 
     #[test]
     fn takes_a_total_length_of_zero_for_segmentation_offload() {
         let mut frame = ethernet(&[0x81, 0, 0, 5, 8, 0], &ipv4(5, 6, &[0; 60]));
         frame[20..22].copy_from_slice(&[0, 0]);
-        assert_eq!(decode(&frame, 40_018, Link::Ethernet).unwrap().octets, 40_000);
+        assert_eq!(
+            decode(&frame, 40_018, Link::Ethernet).unwrap().octets,
+            40_000
+        );
     }
 
     #[test]
@@ -466,12 +576,21 @@ mod tests {
         let mut frame = ethernet(&[8, 0], &ipv4(5, 17, &UDP));
         frame[20] = 0x20;
         let first = decode_all(&frame, Link::Ethernet).unwrap();
-        assert_eq!((first.fragment, first.key.destination_port), (Fragment::First(0x1234), 53));
+        assert_eq!(
+            (first.fragment, first.key.destination_port),
+            (Fragment::First(0x1234), 53)
+        );
         frame[20..22].copy_from_slice(&[0x00, 0x01]);
         let later = decode_all(&frame, Link::Ethernet).unwrap();
-        assert_eq!((later.fragment, later.key.destination_port), (Fragment::Later(0x1234), 0));
+        assert_eq!(
+            (later.fragment, later.key.destination_port),
+            (Fragment::Later(0x1234), 0)
+        );
         frame[20..22].copy_from_slice(&[0x40, 0x00]);
-        assert_eq!(decode_all(&frame, Link::Ethernet).unwrap().fragment, Fragment::Whole);
+        assert_eq!(
+            decode_all(&frame, Link::Ethernet).unwrap().fragment,
+            Fragment::Whole
+        );
     }
 
     #[test]
@@ -487,11 +606,31 @@ mod tests {
             (&[0x60], Link::Raw, Ipv6),
             (&[0x50], Link::Raw, Version(5)),
             (&[&MACS[..], &[0x08, 0x06]].concat(), Link::Ethernet, Arp),
-            (&[&MACS[..], &[0x00, 0x26]].concat(), Link::Ethernet, Llc(0x26)),
-            (&[&MACS[..], &[0x88, 0xcc]].concat(), Link::Ethernet, NotIp(0x88cc)),
-            (&[&MACS[..], &[0x81, 0x00]].concat(), Link::Ethernet, Truncated("VLAN")),
-            (&[&MACS[..], &[0x88, 0x47, 0, 0, 1]].concat(), Link::Ethernet, Truncated("MPLS")),
-            (&[&MACS[..], &[0x88, 0x64, 0x11]].concat(), Link::Ethernet, Truncated("PPPoE")),
+            (
+                &[&MACS[..], &[0x00, 0x26]].concat(),
+                Link::Ethernet,
+                Llc(0x26),
+            ),
+            (
+                &[&MACS[..], &[0x88, 0xcc]].concat(),
+                Link::Ethernet,
+                NotIp(0x88cc),
+            ),
+            (
+                &[&MACS[..], &[0x81, 0x00]].concat(),
+                Link::Ethernet,
+                Truncated("VLAN"),
+            ),
+            (
+                &[&MACS[..], &[0x88, 0x47, 0, 0, 1]].concat(),
+                Link::Ethernet,
+                Truncated("MPLS"),
+            ),
+            (
+                &[&MACS[..], &[0x88, 0x64, 0x11]].concat(),
+                Link::Ethernet,
+                Truncated("PPPoE"),
+            ),
         ];
         for (octets, link, wanted) in cases {
             assert_eq!(decode_all(octets, link), Err(wanted), "{octets:x?}");
@@ -520,7 +659,8 @@ mod tests {
             let _ = decode(&octets, wire, Link::from_number(link));
         }
 
-        /// Random octets rarely get past the EtherType: here each frame starts as a good one and is then cut and bent.
+        /// Random octets rarely get past the EtherType: here each frame starts as a good one and is
+        /// then cut and bent.
         #[test]
         fn no_damage_to_a_good_frame_panics(
             words in 0u8..16, protocol in any::<u8>(), at in 0usize..80, value in any::<u8>(), end in 0usize..100,

@@ -1,13 +1,16 @@
-//! Which flow a fragment belongs to: later fragments carry no ports, so they are given those of their first.
+//! Which flow a fragment belongs to: later fragments carry no ports, so they are given those of
+//! their first.
 //!
-//! The table is small, bounded and forgetful: a datagram's fragments follow each other within milliseconds, or never.
-//! What comes before its first fragment, or after the table forgot it, is still accounted, with ports 0.
+//! The table is small, bounded and forgetful: a datagram's fragments follow each other within
+//! milliseconds, or never. What comes before its first fragment, or after the table forgot it, is
+//! still accounted, with ports 0.
 
 use crate::key::FlowKey;
 use hashbrown::HashMap;
 use std::collections::VecDeque;
 
-/// A packet's place in a fragmented datagram (RFC 791, section 3.2), with the datagram's identification.
+/// A packet's place in a fragmented datagram (RFC 791, section 3.2), with the datagram's
+/// identification.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Fragment {
     /// Not fragmented.
@@ -35,7 +38,8 @@ impl Fragment {
     }
 }
 
-/// The ports of first fragments seen lately. Bounded at [`ENTRIES_MAX`](Self::ENTRIES_MAX), allocated at once.
+/// The ports of first fragments seen lately. Bounded at [`ENTRIES_MAX`](Self::ENTRIES_MAX),
+/// allocated at once.
 #[derive(Debug)]
 pub struct FragmentTable {
     ports: HashMap<Datagram, Ports>,
@@ -43,7 +47,8 @@ pub struct FragmentTable {
     arrivals: VecDeque<Datagram>,
 }
 
-/// What names one fragmented datagram: the flow key without ports and type of service, and the identification.
+/// What names one fragmented datagram: the flow key without ports and type of service, and the
+/// identification.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 struct Datagram {
     key: FlowKey,
@@ -58,22 +63,26 @@ struct Ports {
 }
 
 impl FragmentTable {
-    /// Datagrams remembered: at 30 s each that is 136 fragmented datagrams a second without forgetting any early.
+    /// Datagrams remembered: at 30 s each that is 136 fragmented datagrams a second without
+    /// forgetting any early.
     pub const ENTRIES_MAX: usize = 4096;
-    /// How long a first fragment is remembered: as long as Linux waits for the rest (net.ipv4.ipfrag_time).
+    /// How long a first fragment is remembered: as long as Linux waits for the rest
+    /// (net.ipv4.ipfrag_time).
     pub const REMEMBERED_MS: u64 = 30_000;
 
     /// An empty table.
     #[must_use]
     pub fn new() -> Self {
-        // Twice the entries, so that the map never has to clear tombstones by rehashing more than a few hundred of them.
+        // Twice the entries, so that the map never has to clear tombstones by rehashing more than a
+        // few hundred of them.
         Self {
             ports: HashMap::with_capacity(2 * Self::ENTRIES_MAX),
             arrivals: VecDeque::with_capacity(Self::ENTRIES_MAX),
         }
     }
 
-    /// Remembers the ports of a first fragment; gives a later one the ports of its first, if that was seen.
+    /// Remembers the ports of a first fragment; gives a later one the ports of its first, if that
+    /// was seen.
     pub fn resolve(&mut self, key: &mut FlowKey, fragment: Fragment, now_ms: u64) {
         match fragment {
             Fragment::Whole => {}
@@ -90,7 +99,11 @@ impl FragmentTable {
 
     fn remember(&mut self, key: &FlowKey, id: u16, now_ms: u64) {
         let datagram = Datagram::new(key, id);
-        let ports = Ports { source: key.source_port, destination: key.destination_port, seen_ms: now_ms };
+        let ports = Ports {
+            source: key.source_port,
+            destination: key.destination_port,
+            seen_ms: now_ms,
+        };
         if let Some(known) = self.ports.get_mut(&datagram) {
             *known = ports;
             return;
@@ -114,7 +127,15 @@ impl Default for FragmentTable {
 
 impl Datagram {
     fn new(key: &FlowKey, id: u16) -> Self {
-        Self { key: FlowKey { source_port: 0, destination_port: 0, tos: 0, ..*key }, id }
+        Self {
+            key: FlowKey {
+                source_port: 0,
+                destination_port: 0,
+                tos: 0,
+                ..*key
+            },
+            id,
+        }
     }
 }
 
@@ -149,7 +170,11 @@ mod tests {
         assert_eq!(resolved(&mut table, 9, 7, 10), (1000, 53));
         assert_eq!(resolved(&mut table, 9, 8, 10), (0, 0), "another datagram");
         assert_eq!(resolved(&mut table, 8, 7, 10), (0, 0), "another host");
-        assert_eq!(resolved(&mut table, 9, 7, FragmentTable::REMEMBERED_MS), (0, 0), "too late");
+        assert_eq!(
+            resolved(&mut table, 9, 7, FragmentTable::REMEMBERED_MS),
+            (0, 0),
+            "too late"
+        );
     }
 
     #[test]

@@ -3,7 +3,8 @@
 use std::hash::{Hash, Hasher};
 use std::net::Ipv4Addr;
 
-/// The seven fields that tell one flow from another (Cisco, *NetFlow Services Solutions Guide*, "flow definition").
+/// The seven fields that tell one flow from another (Cisco, *NetFlow Services Solutions Guide*,
+/// "flow definition").
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct FlowKey {
@@ -19,14 +20,16 @@ pub struct FlowKey {
     pub protocol: u8,
     /// IP type of service octet.
     pub tos: u8,
-    /// Observation point that the packet was seen at: the ifIndex of the interface, or a number that rules gave it.
+    /// Observation point that the packet was seen at: the ifIndex of the interface, or a number
+    /// that rules gave it.
     pub input: u16,
 }
 
 impl FlowKey {
     /// The whole key as one integer, so that comparing and hashing are one step each.
     ///
-    /// Its octets are those of the fields where they stand in memory, so on a little-endian machine this is two loads.
+    /// Its octets are those of the fields where they stand in memory, so on a little-endian machine
+    /// this is two loads.
     #[must_use]
     #[inline]
     pub fn to_bits(&self) -> u128 {
@@ -43,7 +46,10 @@ impl FlowKey {
     /// The key that [`to_bits`](Self::to_bits) made an integer of.
     #[must_use]
     #[inline]
-    #[expect(clippy::cast_possible_truncation, reason = "each field is cut out of the integer at its own width")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "each field is cut out of the integer at its own width"
+    )]
     pub fn from_bits(bits: u128) -> Self {
         Self {
             source: Ipv4Addr::from((bits as u32).to_le_bytes()),

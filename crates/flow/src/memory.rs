@@ -1,7 +1,11 @@
 //! The crate's one unsafe module: tables on huge pages, and prefetching.
 //!
-//! A flow cache is read at random, so with pages of 4 KiB nearly every packet misses the TLB as well as the cache.
-#![expect(unsafe_code, reason = "memory mapping and prefetching have no safe form")]
+//! A flow cache is read at random, so with pages of 4 KiB nearly every packet misses the TLB as
+//! well as the cache.
+#![expect(
+    unsafe_code,
+    reason = "memory mapping and prefetching have no safe form"
+)]
 
 use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap_anonymous, munmap};
 use std::io;
@@ -53,7 +57,8 @@ pub struct Table<T> {
     values: PhantomData<T>,
 }
 
-// SAFETY: a `Table` owns its mapping alone, as a `Box<[T]>` would, so it may move to wherever a `T` may.
+// SAFETY: a `Table` owns its mapping alone, as a `Box<[T]>` would, so it may move to wherever a `T`
+// may.
 unsafe impl<T: Send> Send for Table<T> {}
 
 impl<T: FromZeros> Table<T> {
@@ -64,12 +69,26 @@ impl<T: FromZeros> Table<T> {
     /// What `mmap` said, where there is not even ordinary memory.
     pub fn zeroed(length: usize, backing: Backing) -> io::Result<Self> {
         let out_of_memory = || io::Error::from(io::ErrorKind::OutOfMemory);
-        let octets = length.checked_mul(size_of::<T>()).ok_or_else(out_of_memory)?;
-        let rounded = octets.max(1).checked_next_multiple_of(HUGE_PAGE_OCTETS).ok_or_else(out_of_memory)?;
+        let octets = length
+            .checked_mul(size_of::<T>())
+            .ok_or_else(out_of_memory)?;
+        let rounded = octets
+            .max(1)
+            .checked_next_multiple_of(HUGE_PAGE_OCTETS)
+            .ok_or_else(out_of_memory)?;
         let mapping_octets = NonZeroUsize::new(rounded).ok_or_else(out_of_memory)?;
-        assert!(align_of::<T>() <= 4096, "mappings are aligned to pages and no further");
+        assert!(
+            align_of::<T>() <= 4096,
+            "mappings are aligned to pages and no further"
+        );
         let (mapping, page_size) = map(mapping_octets, backing)?;
-        Ok(Self { mapping, mapping_octets: mapping_octets.get(), length, page_size, values: PhantomData })
+        Ok(Self {
+            mapping,
+            mapping_octets: mapping_octets.get(),
+            length,
+            page_size,
+            values: PhantomData,
+        })
     }
 
     /// Asks for the cache line in which the value begins, ahead of its use.
@@ -93,23 +112,38 @@ fn map(octets: NonZeroUsize, backing: Backing) -> io::Result<(NonNull<u8>, PageS
     };
     let anonymous = MapFlags::MAP_PRIVATE;
     if backing == Backing::Prefaulted {
-        // SAFETY: an anonymous mapping at an address of the kernel's choice touches nothing that exists.
-        let reserved =
-            unsafe { mmap_anonymous(None, octets, protection, anonymous | MapFlags::MAP_HUGETLB | populate) };
+        // SAFETY: an anonymous mapping at an address of the kernel's choice touches nothing that
+        // exists.
+        let reserved = unsafe {
+            mmap_anonymous(
+                None,
+                octets,
+                protection,
+                anonymous | MapFlags::MAP_HUGETLB | populate,
+            )
+        };
         if let Ok(mapping) = reserved {
             return Ok((mapping.cast(), PageSize::Reserved));
         }
     }
     // SAFETY: as above.
     let mapping = unsafe { mmap_anonymous(None, octets, protection, anonymous) }?;
-    // SAFETY: the range is the mapping just made; the advice changes its page size and nothing in it.
+    // SAFETY: the range is the mapping just made; the advice changes its page size and nothing in
+    // it.
     let advised = unsafe { madvise(mapping, octets.get(), MmapAdvise::MADV_HUGEPAGE) };
     if backing == Backing::Prefaulted {
-        // SAFETY: the range is the mapping just made; populating leaves its contents as they are. Kernels before 5.14
-        // refuse the advice, and the pages then come at first use.
+        // SAFETY: the range is the mapping just made; populating leaves its contents as they are.
+        // Kernels before 5.14 refuse the advice, and the pages then come at first use.
         let _ = unsafe { madvise(mapping, octets.get(), MmapAdvise::MADV_POPULATE_WRITE) };
     }
-    Ok((mapping.cast(), if advised.is_ok() { PageSize::Transparent } else { PageSize::Ordinary }))
+    Ok((
+        mapping.cast(),
+        if advised.is_ok() {
+            PageSize::Transparent
+        } else {
+            PageSize::Ordinary
+        },
+    ))
 }
 
 impl<T> Deref for Table<T> {
@@ -117,8 +151,9 @@ impl<T> Deref for Table<T> {
 
     #[inline]
     fn deref(&self) -> &[T] {
-        // SAFETY: the mapping holds `length` values, is aligned to a page (at least `align_of::<T>()`, asserted), was zeroed
-        // (a valid `T` by `FromZeros`) and lives as long as `self`, which is borrowed.
+        // SAFETY: the mapping holds `length` values, is aligned to a page (at least
+        // `align_of::<T>()`, asserted), was zeroed (a valid `T` by `FromZeros`) and lives as long
+        // as `self`, which is borrowed.
         unsafe { std::slice::from_raw_parts(self.mapping.as_ptr().cast(), self.length) }
     }
 }
@@ -133,7 +168,8 @@ impl<T> DerefMut for Table<T> {
 
 impl<T> Drop for Table<T> {
     fn drop(&mut self) {
-        // SAFETY: the range is the whole mapping that this table owns, and nothing borrows from it any more.
+        // SAFETY: the range is the whole mapping that this table owns, and nothing borrows from it
+        // any more.
         let unmapped = unsafe { munmap(self.mapping.cast(), self.mapping_octets) };
         debug_assert!(unmapped.is_ok());
     }
@@ -145,7 +181,8 @@ fn prefetch<T>(value: *const T) {
     #[cfg(target_arch = "x86_64")]
     {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        // SAFETY: prefetching reads nothing architecturally and faults on no address; SSE is part of x86_64.
+        // SAFETY: prefetching reads nothing architecturally and faults on no address; SSE is part
+        // of x86_64.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(value.cast()) };
     }
     #[cfg(not(target_arch = "x86_64"))]
@@ -159,14 +196,18 @@ pub fn equal_lanes(lanes: &[u16; 16], value: u16) -> u16 {
     // SAFETY: SSE2 is part of x86_64.
     return unsafe { equal_lanes_sse2(lanes, value) };
     #[cfg(not(target_arch = "x86_64"))]
-    lanes.iter().enumerate().fold(0, |mask, (lane, &other)| mask | u16::from(other == value) << lane)
+    lanes.iter().enumerate().fold(0, |mask, (lane, &other)| {
+        mask | u16::from(other == value) << lane
+    })
 }
 
 #[cfg(target_arch = "x86_64")]
 #[inline]
 #[target_feature(enable = "sse2")]
 fn equal_lanes_sse2(lanes: &[u16; 16], value: u16) -> u16 {
-    use std::arch::x86_64::{_mm_cmpeq_epi16, _mm_loadu_si128, _mm_movemask_epi8, _mm_packs_epi16, _mm_set1_epi16};
+    use std::arch::x86_64::{
+        _mm_cmpeq_epi16, _mm_loadu_si128, _mm_movemask_epi8, _mm_packs_epi16, _mm_set1_epi16,
+    };
     let (low, high) = lanes.split_at(8);
     // SAFETY: 16 octets are read from 8 lanes of 2; the load asks for no alignment.
     let low = unsafe { _mm_loadu_si128(low.as_ptr().cast()) };
@@ -179,17 +220,17 @@ fn equal_lanes_sse2(lanes: &[u16; 16], value: u16) -> u16 {
     u16::from_le_bytes([a, b])
 }
 
-/// A bit for each lane that `value` has reached, modulo 256 and at most 128 ago, the first lane lowest.
+/// A bit for each lane that `value` has reached, modulo 256 and at most 128 ago, the first lane
+/// lowest.
 #[inline(always)]
 pub fn lanes_up_to(lanes: &[u8; 16], value: u8) -> u16 {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: SSE2 is part of x86_64.
     return unsafe { lanes_up_to_sse2(lanes, value) };
     #[cfg(not(target_arch = "x86_64"))]
-    lanes
-        .iter()
-        .enumerate()
-        .fold(0, |mask, (lane, &other)| mask | u16::from(other.wrapping_sub(value).cast_signed() <= 0) << lane)
+    lanes.iter().enumerate().fold(0, |mask, (lane, &other)| {
+        mask | u16::from(other.wrapping_sub(value).cast_signed() <= 0) << lane
+    })
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -197,7 +238,8 @@ pub fn lanes_up_to(lanes: &[u8; 16], value: u8) -> u16 {
 #[target_feature(enable = "sse2")]
 fn lanes_up_to_sse2(lanes: &[u8; 16], value: u8) -> u16 {
     use std::arch::x86_64::{
-        _mm_cmpgt_epi8, _mm_loadu_si128, _mm_movemask_epi8, _mm_set1_epi8, _mm_setzero_si128, _mm_sub_epi8,
+        _mm_cmpgt_epi8, _mm_loadu_si128, _mm_movemask_epi8, _mm_set1_epi8, _mm_setzero_si128,
+        _mm_sub_epi8,
     };
     // SAFETY: 16 octets are read from 16 lanes; the load asks for no alignment.
     let lanes = unsafe { _mm_loadu_si128(lanes.as_ptr().cast()) };

@@ -1,7 +1,8 @@
 //! Observation points: where a packet was seen, told by what its frame shows.
 //!
-//! A tap sees both directions of a link, and perhaps several links behind VLAN tags. [`PointRules`] tell them apart by VLAN id,
-//! by the addresses of the link layer and by the source's network; the point's number is the flow key's last field.
+//! A tap sees both directions of a link, and perhaps several links behind VLAN tags. [`PointRules`]
+//! tell them apart by VLAN id, by the addresses of the link layer and by the source's network; the
+//! point's number is the flow key's last field.
 
 use crate::decode::Link;
 use std::net::Ipv4Addr;
@@ -36,9 +37,17 @@ impl PointRules {
     /// Rules in their order, and the point of packets that none of them fits.
     #[must_use]
     pub fn new(rules: impl IntoIterator<Item = PointRule>, otherwise: u16) -> Self {
-        let mut this = Self { rules: Vec::new(), otherwise };
+        let mut this = Self {
+            rules: Vec::new(),
+            otherwise,
+        };
         for rule in rules {
-            if rule == (PointRule { point: rule.point, ..PointRule::default() }) {
+            if rule
+                == (PointRule {
+                    point: rule.point,
+                    ..PointRule::default()
+                })
+            {
                 // It fits every packet, and nothing behind it is ever asked.
                 this.otherwise = rule.point;
                 break;
@@ -48,32 +57,51 @@ impl PointRules {
         this
     }
 
-    /// The point at which a packet from `source` was seen, in a frame of these octets. Without rules the frame is not looked at.
+    /// The point at which a packet from `source` was seen, in a frame of these octets. Without
+    /// rules the frame is not looked at.
     #[must_use]
     #[inline]
     pub fn point_of(&self, octets: &[u8], link: Link, source: Ipv4Addr) -> u16 {
-        if self.rules.is_empty() { self.otherwise } else { self.first_that_fits(octets, link, source) }
+        if self.rules.is_empty() {
+            self.otherwise
+        } else {
+            self.first_that_fits(octets, link, source)
+        }
     }
 
     fn first_that_fits(&self, octets: &[u8], link: Link, source: Ipv4Addr) -> u16 {
-        let header = if link == Link::Ethernet { EthernetHeader::read(octets) } else { None };
+        let header = if link == Link::Ethernet {
+            EthernetHeader::read(octets)
+        } else {
+            None
+        };
         let fits = |rule: &&PointRule| rule.fits(header.as_ref(), source);
-        self.rules.iter().find(fits).map_or(self.otherwise, |rule| rule.point)
+        self.rules
+            .iter()
+            .find(fits)
+            .map_or(self.otherwise, |rule| rule.point)
     }
 }
 
 impl PointRule {
     #[inline]
     fn fits(&self, header: Option<&EthernetHeader>, source: Ipv4Addr) -> bool {
-        self.source.is_none_or(|(network, length)| (network.to_bits() ^ source.to_bits()) & mask(length) == 0)
-            && match header {
-                Some(header) => {
-                    self.vlan.is_none_or(|vlan| vlan == header.vlan)
-                        && self.source_mac.is_none_or(|address| address == header.source)
-                        && self.destination_mac.is_none_or(|address| address == header.destination)
-                }
-                None => self.vlan.is_none() && self.source_mac.is_none() && self.destination_mac.is_none(),
+        self.source.is_none_or(|(network, length)| {
+            (network.to_bits() ^ source.to_bits()) & mask(length) == 0
+        }) && match header {
+            Some(header) => {
+                self.vlan.is_none_or(|vlan| vlan == header.vlan)
+                    && self
+                        .source_mac
+                        .is_none_or(|address| address == header.source)
+                    && self
+                        .destination_mac
+                        .is_none_or(|address| address == header.destination)
             }
+            None => {
+                self.vlan.is_none() && self.source_mac.is_none() && self.destination_mac.is_none()
+            }
+        }
     }
 }
 
@@ -93,7 +121,11 @@ impl EthernetHeader {
             Some(&[high, low]) if is_tagged => u16::from_be_bytes([high, low]) & 0x0fff,
             _ => 0,
         };
-        Some(Self { destination: [d0, d1, d2, d3, d4, d5], source: [s0, s1, s2, s3, s4, s5], vlan })
+        Some(Self {
+            destination: [d0, d1, d2, d3, d4, d5],
+            source: [s0, s1, s2, s3, s4, s5],
+            vlan,
+        })
     }
 }
 
@@ -123,18 +155,46 @@ mod tests {
         let rule = PointRule::default();
         let rules = PointRules::new(
             [
-                PointRule { vlan: Some(7), source_mac: Some(A), point: 1, ..rule },
-                PointRule { vlan: Some(7), point: 2, ..rule },
-                PointRule { destination_mac: Some(A), point: 3, ..rule },
-                PointRule { source: Some((Ipv4Addr::new(10, 0, 0, 0), 8)), point: 4, ..rule },
-                PointRule { vlan: Some(0), point: 5, ..rule },
+                PointRule {
+                    vlan: Some(7),
+                    source_mac: Some(A),
+                    point: 1,
+                    ..rule
+                },
+                PointRule {
+                    vlan: Some(7),
+                    point: 2,
+                    ..rule
+                },
+                PointRule {
+                    destination_mac: Some(A),
+                    point: 3,
+                    ..rule
+                },
+                PointRule {
+                    source: Some((Ipv4Addr::new(10, 0, 0, 0), 8)),
+                    point: 4,
+                    ..rule
+                },
+                PointRule {
+                    vlan: Some(0),
+                    point: 5,
+                    ..rule
+                },
             ],
             6,
         );
         let tag = |id: u8| [0x81, 0, 0xe0, id];
         assert_eq!(point(&rules, &frame(A, B, &tag(7)), [10, 1, 1, 1]), 1);
         assert_eq!(point(&rules, &frame(B, A, &tag(7)), [10, 1, 1, 1]), 2);
-        assert_eq!(point(&rules, &frame(B, A, &[0x88, 0xa8, 0, 7, 0x81, 0, 0, 9]), [10, 1, 1, 1]), 2);
+        assert_eq!(
+            point(
+                &rules,
+                &frame(B, A, &[0x88, 0xa8, 0, 7, 0x81, 0, 0, 9]),
+                [10, 1, 1, 1]
+            ),
+            2
+        );
         assert_eq!(point(&rules, &frame(B, A, &tag(8)), [10, 1, 1, 1]), 3);
         assert_eq!(point(&rules, &frame(A, B, &tag(8)), [10, 1, 1, 1]), 4);
         assert_eq!(point(&rules, &frame(A, B, &[]), [11, 1, 1, 1]), 5);
@@ -145,9 +205,26 @@ mod tests {
     #[test]
     fn a_frame_without_an_ethernet_header_fits_no_rule_that_asks_for_one() {
         let any = (Ipv4Addr::UNSPECIFIED, 0);
-        let with_source = PointRule { source: Some(any), point: 2, ..PointRule::default() };
-        let rules = PointRules::new([PointRule { vlan: Some(0), point: 1, ..PointRule::default() }, with_source], 3);
-        assert_eq!(rules.point_of(&[0x45; 40], Link::Raw, Ipv4Addr::LOCALHOST), 2);
+        let with_source = PointRule {
+            source: Some(any),
+            point: 2,
+            ..PointRule::default()
+        };
+        let rules = PointRules::new(
+            [
+                PointRule {
+                    vlan: Some(0),
+                    point: 1,
+                    ..PointRule::default()
+                },
+                with_source,
+            ],
+            3,
+        );
+        assert_eq!(
+            rules.point_of(&[0x45; 40], Link::Raw, Ipv4Addr::LOCALHOST),
+            2
+        );
         assert_eq!(point(&rules, &[0; 13], [1, 1, 1, 1]), 2);
     }
 
@@ -155,8 +232,15 @@ mod tests {
     fn nothing_is_asked_behind_a_rule_that_always_fits() {
         let rules = PointRules::new(
             [
-                PointRule { point: 1, ..PointRule::default() },
-                PointRule { vlan: Some(0), point: 2, ..PointRule::default() },
+                PointRule {
+                    point: 1,
+                    ..PointRule::default()
+                },
+                PointRule {
+                    vlan: Some(0),
+                    point: 2,
+                    ..PointRule::default()
+                },
             ],
             3,
         );

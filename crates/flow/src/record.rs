@@ -4,8 +4,8 @@ use crate::key::FlowKey;
 
 /// One expired flow: its key and what was seen of it since its previous record.
 ///
-/// Times are uptimes in milliseconds on the caller's monotonic clock, not yet reduced to the 32 bits of the wire.
-/// `first_ms <= last_ms` always; `packets >= 1`.
+/// Times are uptimes in milliseconds on the caller's monotonic clock, not yet reduced to the 32
+/// bits of the wire. `first_ms <= last_ms` always; `packets >= 1`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct FlowRecord {
     /// The seven fields that tell flows apart.
@@ -24,7 +24,8 @@ pub struct FlowRecord {
     pub end: EndReason,
 }
 
-/// Why a flow was expired, in the order of IPFIX flowEndReason (RFC 5102, section 5.11.3); the last is ours.
+/// Why a flow was expired, in the order of IPFIX flowEndReason (RFC 5102, section 5.11.3); the last
+/// is ours.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[repr(u8)]
 pub enum EndReason {
@@ -44,8 +45,14 @@ pub enum EndReason {
 
 impl EndReason {
     /// Every reason, in the order of their numbers.
-    pub const ALL: [Self; 6] =
-        [Self::Idle, Self::Active, Self::EndOfFlow, Self::Forced, Self::LackOfResources, Self::CounterLimit];
+    pub const ALL: [Self; 6] = [
+        Self::Idle,
+        Self::Active,
+        Self::EndOfFlow,
+        Self::Forced,
+        Self::LackOfResources,
+        Self::CounterLimit,
+    ];
 
     /// The name that reports and metrics use.
     #[must_use]

@@ -1,9 +1,10 @@
 //! Large capture files from a seed, whose truth is known: what file readers are measured with.
 //!
-//! *Realistic* is a minute on a link: conversations between clients and servers, both directions, sizes of flows by Zipf's
-//! law, TCP with its flags, UDP and ICMP, packets by the simple Internet mix where flows are short and full ones with
-//! acknowledgements where they are long. *Worst* is what a flow cache likes least: shortest frames, each of a random flow.
-//! The same seed writes the same octets.
+//! *Realistic* is a minute on a link: conversations between clients and servers, both directions,
+//! sizes of flows by Zipf's law, TCP with its flags, UDP and ICMP, packets by the simple Internet
+//! mix where flows are short and full ones with acknowledgements where they are long. *Worst* is
+//! what a flow cache likes least: shortest frames, each of a random flow. The same seed writes the
+//! same octets.
 
 use std::io::{self, Write};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -67,18 +68,35 @@ impl Recipe {
             Kind::Realistic => (3_000_000, 400_000),
             Kind::Worst => (4_000_000, 1_000_000),
         };
-        Self { kind, packets, flows, seed }
+        Self {
+            kind,
+            packets,
+            flows,
+            seed,
+        }
     }
 
     /// Writes the capture and returns what is in it.
     ///
     /// # Errors
     ///
-    /// When it is asked for fewer packets than flows, more flows than it has addresses for, or `output` takes no more.
+    /// When it is asked for fewer packets than flows, more flows than it has addresses for, or
+    /// `output` takes no more.
     pub fn write(&self, output: impl Write) -> Result<Truth> {
-        let Self { kind, packets, flows, seed } = *self;
-        ensure!(flows > 0 && packets >= flows, "{packets} packets of {flows} flows, wanted at least one of each flow");
-        ensure!(flows <= FLOWS_MAX, "{flows} flows, wanted at most {FLOWS_MAX}");
+        let Self {
+            kind,
+            packets,
+            flows,
+            seed,
+        } = *self;
+        ensure!(
+            flows > 0 && packets >= flows,
+            "{packets} packets of {flows} flows, wanted at least one of each flow"
+        );
+        ensure!(
+            flows <= FLOWS_MAX,
+            "{flows} flows, wanted at most {FLOWS_MAX}"
+        );
         let mut random = Pcg64Mcg::seed_from_u64(seed);
         let mut writer = Writer::new(output)?;
         match kind {
@@ -86,13 +104,25 @@ impl Recipe {
             Kind::Worst => self.write_worst(&mut random, &mut writer)?,
         }
         let (octets, file_octets) = writer.finish()?;
-        Ok(Truth { kind, seed, packets: packets.into(), octets, flows: flows.into(), file_octets })
+        Ok(Truth {
+            kind,
+            seed,
+            packets: packets.into(),
+            octets,
+            flows: flows.into(),
+            file_octets,
+        })
     }
 
-    fn write_realistic(&self, random: &mut Pcg64Mcg, writer: &mut Writer<impl Write>) -> Result<()> {
+    fn write_realistic(
+        &self,
+        random: &mut Pcg64Mcg,
+        writer: &mut Writer<impl Write>,
+    ) -> Result<()> {
         let sizes = self.sizes(random)?;
-        let conversations: Vec<_> =
-            (0..self.flows.div_ceil(2)).map(|number| Conversation::new(number, random)).collect();
+        let conversations: Vec<_> = (0..self.flows.div_ceil(2))
+            .map(|number| Conversation::new(number, random))
+            .collect();
         let mut seen = vec![0; sizes.len()];
         for (at_ns, flow) in schedule(&sizes, random) {
             let (size, nth) = (sizes[flow as usize], &mut seen[flow as usize]);
@@ -108,7 +138,11 @@ impl Recipe {
         let mut sizes = vec![1; self.flows as usize];
         let zipf = Zipf::new(f64::from(self.flows), ZIPF_S)?;
         for _ in self.flows..self.packets {
-            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "ranks go from 1 to the flows")]
+            #[expect(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "ranks go from 1 to the flows"
+            )]
             let rank = zipf.sample(random) as usize;
             sizes[rank - 1] += 1;
         }
@@ -116,12 +150,20 @@ impl Recipe {
     }
 
     fn write_worst(&self, random: &mut Pcg64Mcg, writer: &mut Writer<impl Write>) -> Result<()> {
-        let mut order: Vec<u32> = (0..self.packets).map(|packet| packet % self.flows).collect();
+        let mut order: Vec<u32> = (0..self.packets)
+            .map(|packet| packet % self.flows)
+            .collect();
         order.shuffle(random);
         for (at, flow) in (0..).zip(order) {
-            let client = SocketAddr::from((client_address(flow), 1024 + u16::from(flow.to_le_bytes()[0])));
+            let client = SocketAddr::from((
+                client_address(flow),
+                1024 + u16::from(flow.to_le_bytes()[0]),
+            ));
             let server = SocketAddr::from((Ipv4Addr::new(198, 18, 0, 1), 4433));
-            writer.packet(Duration::from_nanos(WORST_INTERVAL_NS * at), &udp(client, server, &[0; 18]))?;
+            writer.packet(
+                Duration::from_nanos(WORST_INTERVAL_NS * at),
+                &udp(client, server, &[0; 18]),
+            )?;
         }
         Ok(())
     }
@@ -154,10 +196,12 @@ fn schedule(sizes: &[u32], random: &mut impl Rng) -> Vec<(u64, u32)> {
         for (flow, size) in (2 * conversation..).zip(pair) {
             let length_ns = (u64::from(*size) * PACING_NS).min(MINUTE_NS - begin_ns);
             schedule.push((begin_ns, flow));
-            schedule.extend((1..*size).map(|_| (begin_ns + random.random_range(0..length_ns), flow)));
+            schedule
+                .extend((1..*size).map(|_| (begin_ns + random.random_range(0..length_ns), flow)));
         }
     }
-    // What is seen at the same time stays in the order of its flows, so that one seed gives one file.
+    // What is seen at the same time stays in the order of its flows, so that one seed gives one
+    // file.
     schedule.sort_unstable();
     schedule
 }
@@ -185,24 +229,44 @@ impl Conversation {
             90..98 => (Protocol::Udp, 53),
             _ => (Protocol::Icmp, 0),
         };
-        let client = SocketAddr::from((client_address(number), random.random_range(1_024..=u16::MAX)));
+        let client = SocketAddr::from((
+            client_address(number),
+            random.random_range(1_024..=u16::MAX),
+        ));
         let server = Ipv4Addr::from_bits(0xc612_0000 | random.random_range(1..=10_000));
-        Self { protocol, client, server: SocketAddr::from((server, port)) }
+        Self {
+            protocol,
+            client,
+            server: SocketAddr::from((server, port)),
+        }
     }
 
     /// The `nth` of `size` packets that one end sends.
     fn packet(&self, from_server: bool, nth: u32, size: u32, random: &mut impl Rng) -> Vec<u8> {
-        let (from, to) = if from_server { (self.server, self.client) } else { (self.client, self.server) };
+        let (from, to) = if from_server {
+            (self.server, self.client)
+        } else {
+            (self.client, self.server)
+        };
         let lengths: &[usize] = if size > SHORT_MAX { &BULK } else { &IMIX };
         let octets = lengths[random.random_range(0..lengths.len())];
         match self.protocol {
-            Protocol::Tcp if nth == 0 => tcp(from, to, flags::SYN | if from_server { flags::ACK } else { 0 }, &[]),
+            Protocol::Tcp if nth == 0 => tcp(
+                from,
+                to,
+                flags::SYN | if from_server { flags::ACK } else { 0 },
+                &[],
+            ),
             Protocol::Tcp if nth + 1 == size => tcp(from, to, flags::FIN | flags::ACK, &[]),
             Protocol::Tcp => tcp(from, to, flags::ACK, &PAYLOAD[..octets - 40]),
             Protocol::Udp => udp(from, to, &PAYLOAD[..octets - 28]),
-            Protocol::Icmp => {
-                icmp(from.ip(), to.ip(), if from_server { 0 } else { ICMP_ECHO }, 0, &PAYLOAD[..octets - 28])
-            }
+            Protocol::Icmp => icmp(
+                from.ip(),
+                to.ip(),
+                if from_server { 0 } else { ICMP_ECHO },
+                0,
+                &PAYLOAD[..octets - 28],
+            ),
         }
     }
 }
@@ -229,14 +293,20 @@ impl<W: Write> Writer<W> {
 
     fn new(output: W) -> io::Result<Self> {
         let pcap = PcapWriter::new(output, ByteOrder::Little, Resolution::Micro)?;
-        Ok(Self { pcap, ethernet: Ethernet::default(), octets: 0, file_octets: Self::HEADERS_OCTETS[0] })
+        Ok(Self {
+            pcap,
+            ethernet: Ethernet::default(),
+            octets: 0,
+            file_octets: Self::HEADERS_OCTETS[0],
+        })
     }
 
     fn packet(&mut self, after: Duration, packet: &[u8]) -> io::Result<()> {
         let frame = self.ethernet.carry(packet);
         self.octets += packet.len() as u64;
         self.file_octets += Self::HEADERS_OCTETS[1] + frame.len() as u64;
-        self.pcap.frame(Duration::from_secs(BEGIN_S) + after, &frame)
+        self.pcap
+            .frame(Duration::from_secs(BEGIN_S) + after, &frame)
     }
 
     /// Octets of the packets, and of the file.
@@ -252,7 +322,13 @@ mod tests {
 
     fn written(kind: Kind, seed: u64) -> (Vec<u8>, Truth) {
         let mut octets = Vec::new();
-        let truth = Recipe { packets: 3_000, flows: 401, ..Recipe::of(kind, seed) }.write(&mut octets).unwrap();
+        let truth = Recipe {
+            packets: 3_000,
+            flows: 401,
+            ..Recipe::of(kind, seed)
+        }
+        .write(&mut octets)
+        .unwrap();
         (octets, truth)
     }
 
@@ -267,7 +343,16 @@ mod tests {
 
     #[test]
     fn refuses_fewer_packets_than_flows() {
-        let error = Recipe { packets: 2, flows: 3, ..Recipe::of(Kind::Worst, 1) }.write(Vec::new()).unwrap_err();
-        assert_eq!(error.to_string(), "2 packets of 3 flows, wanted at least one of each flow");
+        let error = Recipe {
+            packets: 2,
+            flows: 3,
+            ..Recipe::of(Kind::Worst, 1)
+        }
+        .write(Vec::new())
+        .unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "2 packets of 3 flows, wanted at least one of each flow"
+        );
     }
 }

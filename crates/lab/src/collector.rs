@@ -1,8 +1,10 @@
-//! A collector of NetFlow versions 1, 5 and 7 for tests: it counts, and looks for whatever an exporter may do wrong.
+//! A collector of NetFlow versions 1, 5 and 7 for tests: it counts, and looks for whatever an
+//! exporter may do wrong.
 //!
-//! [`Collector::bind`] opens a socket with a receive buffer so large that a test loses nothing there, a thread of its own
-//! receives, and [`Collector::stop`] gives what came: totals, gaps in the sequence of each engine, and every rule of the
-//! format that a datagram or a record breaks ([`Violation`]). [`Received::assert_sound`] is for tests that want none of it.
+//! [`Collector::bind`] opens a socket with a receive buffer so large that a test loses nothing
+//! there, a thread of its own receives, and [`Collector::stop`] gives what came: totals, gaps in
+//! the sequence of each engine, and every rule of the format that a datagram or a record breaks
+//! ([`Violation`]). [`Received::assert_sound`] is for tests that want none of it.
 
 mod rules;
 
@@ -29,7 +31,8 @@ use rules::{Datagram, Engine};
 
 /// Octets of the socket's receive buffer: some 40 000 datagrams.
 const RECEIVE_BUFFER_OCTETS: usize = 64 << 20;
-/// How long the thread waits for a datagram before it looks whether to stop. Whatever came before a stop is received.
+/// How long the thread waits for a datagram before it looks whether to stop. Whatever came before a
+/// stop is received.
 const WAIT: Duration = Duration::from_millis(20);
 /// Place of the inode in a row of /proc/net/udp, from 0 (Linux, net/ipv4/udp.c, udp4_format_sock).
 const INODE_COLUMN: usize = 9;
@@ -63,7 +66,8 @@ pub struct Received {
     pub gaps: Vec<Gap>,
     /// Rules that datagrams and records broke, in order of arrival.
     pub violations: Vec<Violation>,
-    /// Datagrams that were of no such version, or of a length that contradicts their count, and why.
+    /// Datagrams that were of no such version, or of a length that contradicts their count, and
+    /// why.
     pub undecoded: Vec<DatagramError>,
     /// Datagrams that the kernel dropped since the socket's buffer was full.
     pub dropped_by_socket: u64,
@@ -95,10 +99,29 @@ impl Gap {
 
 impl fmt::Display for Received {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { datagrams, records, packets, octets, .. } = self;
-        write!(f, "{datagrams} datagrams, {records} records, {packets} packets, {octets} octets")?;
-        write!(f, ", {} gaps, {} violations", self.gaps.len(), self.violations.len())?;
-        write!(f, ", {} undecoded, {} dropped by the socket", self.undecoded.len(), self.dropped_by_socket)
+        let Self {
+            datagrams,
+            records,
+            packets,
+            octets,
+            ..
+        } = self;
+        write!(
+            f,
+            "{datagrams} datagrams, {records} records, {packets} packets, {octets} octets"
+        )?;
+        write!(
+            f,
+            ", {} gaps, {} violations",
+            self.gaps.len(),
+            self.violations.len()
+        )?;
+        write!(
+            f,
+            ", {} undecoded, {} dropped by the socket",
+            self.undecoded.len(),
+            self.dropped_by_socket
+        )
     }
 }
 
@@ -120,21 +143,38 @@ impl Collector {
         Self::bind(SocketAddr::from(([127, 0, 0, 1], 0)), keep)
     }
 
-    /// Starts a collector on `address`, where port 0 is any free one, in the network namespace of the calling thread:
-    /// call it in [`Namespace::run`](crate::namespace::Namespace::run) for another one.
+    /// Starts a collector on `address`, where port 0 is any free one, in the network namespace of
+    /// the calling thread: call it in [`Namespace::run`](crate::namespace::Namespace::run) for
+    /// another one.
     ///
     /// # Errors
     ///
     /// When the address cannot be bound.
     pub fn bind(address: SocketAddr, keep: Keep) -> Result<Self> {
-        let socket = UdpSocket::bind(address).with_context(|| format!("binding the collector to {address}"))?;
+        let socket = UdpSocket::bind(address)
+            .with_context(|| format!("binding the collector to {address}"))?;
         enlarge_buffer(&socket)?;
         socket.set_read_timeout(Some(WAIT))?;
         let address = socket.local_addr()?;
-        let (stop, records) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
-        let receiver = Receiver { socket, keep, stop: stop.clone(), records: records.clone() };
-        let worker = thread::Builder::new().name("lab-collector".to_owned()).spawn(move || receiver.run())?;
-        Ok(Self { address, stop, records, worker: Some(worker) })
+        let (stop, records) = (
+            Arc::new(AtomicBool::new(false)),
+            Arc::new(AtomicU64::new(0)),
+        );
+        let receiver = Receiver {
+            socket,
+            keep,
+            stop: stop.clone(),
+            records: records.clone(),
+        };
+        let worker = thread::Builder::new()
+            .name("lab-collector".to_owned())
+            .spawn(move || receiver.run())?;
+        Ok(Self {
+            address,
+            stop,
+            records,
+            worker: Some(worker),
+        })
     }
 
     /// Where to export to.
@@ -165,7 +205,11 @@ impl Collector {
     fn join(&mut self) -> Option<Result<Received>> {
         self.stop.store(true, Ordering::Relaxed);
         let worker = self.worker.take()?;
-        Some(worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+        Some(
+            worker
+                .join()
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+        )
     }
 }
 
@@ -192,7 +236,9 @@ impl Receiver {
         let mut datagram = [0; wire::DATAGRAM_OCTETS_MAX + 1];
         loop {
             match self.socket.recv_from(&mut datagram) {
-                Ok((octets, exporter)) => received.count(&datagram[..octets], exporter, &mut engines, self.keep),
+                Ok((octets, exporter)) => {
+                    received.count(&datagram[..octets], exporter, &mut engines, self.keep)
+                }
                 Err(error) if is_timeout(&error) && self.stop.load(Ordering::Relaxed) => break,
                 Err(error) if is_timeout(&error) || error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error).context("receiving export datagrams"),
@@ -209,14 +255,32 @@ impl Received {
     ///
     /// # Panics
     ///
-    /// When there is a gap, a violation, a datagram that is none or one that the socket dropped, with the first of each.
+    /// When there is a gap, a violation, a datagram that is none or one that the socket dropped,
+    /// with the first of each.
     pub fn assert_sound(&self) {
-        let Self { gaps, violations, undecoded, dropped_by_socket, .. } = self;
-        let found = (gaps.first(), violations.first(), undecoded.first(), *dropped_by_socket);
+        let Self {
+            gaps,
+            violations,
+            undecoded,
+            dropped_by_socket,
+            ..
+        } = self;
+        let found = (
+            gaps.first(),
+            violations.first(),
+            undecoded.first(),
+            *dropped_by_socket,
+        );
         assert_eq!(found, (None, None, None, 0), "{self}");
     }
 
-    fn count(&mut self, octets: &[u8], exporter: SocketAddr, engines: &mut HashMap<Space, Engine>, keep: Keep) {
+    fn count(
+        &mut self,
+        octets: &[u8],
+        exporter: SocketAddr,
+        engines: &mut HashMap<Space, Engine>,
+        keep: Keep,
+    ) {
         let datagram = match Datagram::read(octets) {
             Ok(datagram) => datagram,
             Err(error) => return self.undecoded.push(error),
@@ -232,7 +296,11 @@ impl Received {
                 if let (Some(wanted), Some((found, _))) = (engine.next, datagram.sequence())
                     && wanted != found
                 {
-                    self.gaps.push(Gap { space, wanted, found });
+                    self.gaps.push(Gap {
+                        space,
+                        wanted,
+                        found,
+                    });
                 }
                 self.violations.extend(engine.violations(&datagram));
             }
@@ -255,23 +323,39 @@ impl Received {
 /// Beyond net.core.rmem_max where that is allowed, and as much as it allows elsewhere.
 fn enlarge_buffer(socket: &UdpSocket) -> Result<()> {
     if setsockopt(socket, sockopt::RcvBufForce, &RECEIVE_BUFFER_OCTETS).is_err() {
-        SockRef::from(socket).set_recv_buffer_size(RECEIVE_BUFFER_OCTETS).context("enlarging the receive buffer")?;
+        SockRef::from(socket)
+            .set_recv_buffer_size(RECEIVE_BUFFER_OCTETS)
+            .context("enlarging the receive buffer")?;
     }
     Ok(())
 }
 
 fn is_timeout(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
+    matches!(
+        error.kind(),
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut
+    )
 }
 
-/// The last column of the socket's row in the kernel's table, which the thread sees for its own network namespace.
+/// The last column of the socket's row in the kernel's table, which the thread sees for its own
+/// network namespace.
 fn dropped_by(socket: &UdpSocket) -> Result<u64> {
     let inode = fstat(socket)?.st_ino.to_string();
-    let table = if socket.local_addr()?.is_ipv4() { "/proc/thread-self/net/udp" } else { "/proc/thread-self/net/udp6" };
+    let table = if socket.local_addr()?.is_ipv4() {
+        "/proc/thread-self/net/udp"
+    } else {
+        "/proc/thread-self/net/udp6"
+    };
     let rows = fs::read_to_string(table).with_context(|| format!("reading {table}"))?;
     let of_socket = |row: &&str| row.split_whitespace().nth(INODE_COLUMN) == Some(&inode);
-    let row = rows.lines().find(of_socket).with_context(|| format!("{table} has no row for inode {inode}"))?;
-    let drops = row.split_whitespace().next_back().and_then(|drops| drops.parse().ok());
+    let row = rows
+        .lines()
+        .find(of_socket)
+        .with_context(|| format!("{table} has no row for inode {inode}"))?;
+    let drops = row
+        .split_whitespace()
+        .next_back()
+        .and_then(|drops| drops.parse().ok());
     drops.with_context(|| format!("{table} ends a row without a number of drops: {row}"))
 }
 
@@ -281,7 +365,13 @@ mod tests {
     use xdprobe_export::v5::{self, Header};
 
     /// Sends one datagram of records with these (First, Last), at `sys_uptime_ms`.
-    fn export(socket: &UdpSocket, to: SocketAddr, sequence: u32, sys_uptime_ms: u32, times: &[(u32, u32)]) {
+    fn export(
+        socket: &UdpSocket,
+        to: SocketAddr,
+        sequence: u32,
+        sys_uptime_ms: u32,
+        times: &[(u32, u32)],
+    ) {
         let record = |(first, last): &(u32, u32)| Record {
             packets: 2.into(),
             octets: 100.into(),
@@ -290,8 +380,11 @@ mod tests {
             ..Record::default()
         };
         let records: Vec<Record> = times.iter().map(record).collect();
-        let header =
-            Header { sys_uptime_ms: sys_uptime_ms.into(), flow_sequence: sequence.into(), ..Header::default() };
+        let header = Header {
+            sys_uptime_ms: sys_uptime_ms.into(),
+            flow_sequence: sequence.into(),
+            ..Header::default()
+        };
         let mut datagram = [0; v5::DATAGRAM_OCTETS_MAX];
         let octets = v5::encode(&header, &records, &mut datagram).unwrap();
         socket.send_to(&datagram[..octets], to).unwrap();
@@ -325,17 +418,33 @@ mod tests {
             export(socket, to, 1, 5, &[(1, 1)]);
             export(socket, to, 12, 5, &[(1, 1)]);
         });
-        assert_eq!(received.gaps.iter().map(Gap::missing).collect::<Vec<_>>(), [10]);
+        assert_eq!(
+            received.gaps.iter().map(Gap::missing).collect::<Vec<_>>(),
+            [10]
+        );
     }
 
     #[test]
     fn finds_what_records_break_and_sequence_spaces_that_differ_in_nothing_but_the_exporter() {
         let received = collect(|socket, to| {
             export(socket, to, 0, 5, &[(u32::MAX - 1, 3), (3, 2), (1, 6)]);
-            export(&UdpSocket::bind("127.0.0.1:0").unwrap(), to, 0, 5, &[(1, 1)]);
+            export(
+                &UdpSocket::bind("127.0.0.1:0").unwrap(),
+                to,
+                0,
+                5,
+                &[(1, 1)],
+            );
         });
-        let times = |first_ms, last_ms| Violation::Times { first_ms, last_ms, sys_uptime_ms: 5 };
-        assert_eq!((received.violations, received.gaps), (vec![times(3, 2), times(1, 6)], Vec::new()));
+        let times = |first_ms, last_ms| Violation::Times {
+            first_ms,
+            last_ms,
+            sys_uptime_ms: 5,
+        };
+        assert_eq!(
+            (received.violations, received.gaps),
+            (vec![times(3, 2), times(1, 6)], Vec::new())
+        );
     }
 
     #[test]
@@ -343,6 +452,15 @@ mod tests {
         let received = collect(|socket, to| {
             socket.send_to(&[0; 3], to).unwrap();
         });
-        assert_eq!((received.datagrams, received.undecoded), (0, vec![DatagramError::Short { found: 3, wanted: 24 }]));
+        assert_eq!(
+            (received.datagrams, received.undecoded),
+            (
+                0,
+                vec![DatagramError::Short {
+                    found: 3,
+                    wanted: 24
+                }]
+            )
+        );
     }
 }

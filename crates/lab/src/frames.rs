@@ -1,15 +1,17 @@
 //! Frames for tests, and the capture files that hold them.
 //!
-//! A *packet* here is octets from the IP header on, made by [`udp`], [`tcp`], [`icmp`] or by hand; [`Ethernet`] is the
-//! headers in front of it, outermost first, and [`Ethernet::carry`] puts the two together into a *frame*. [`PcapWriter`]
-//! writes frames into a classic capture file in either byte order and either resolution.
+//! A *packet* here is octets from the IP header on, made by [`udp`], [`tcp`], [`icmp`] or by hand;
+//! [`Ethernet`] is the headers in front of it, outermost first, and [`Ethernet::carry`] puts the
+//! two together into a *frame*. [`PcapWriter`] writes frames into a classic capture file in either
+//! byte order and either resolution.
 
 use std::io::{self, Write};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use etherparse::{
-    Icmpv4Type, Icmpv6Type, IpHeaders, Ipv4Header, Ipv6Header, PacketBuilder, PacketBuilderStep, ip_number,
+    Icmpv4Type, Icmpv6Type, IpHeaders, Ipv4Header, Ipv6Header, PacketBuilder, PacketBuilderStep,
+    ip_number,
 };
 
 /// Shortest Ethernet frame in octets without its frame check sequence (IEEE 802.3, clause 4A.4.2).
@@ -33,7 +35,8 @@ pub mod flags {
     pub const ACK: u8 = 0x10;
 }
 
-/// The headers in front of a packet: Ethernet, then VLAN tags, MPLS labels or PPPoE in the order in which they are added.
+/// The headers in front of a packet: Ethernet, then VLAN tags, MPLS labels or PPPoE in the order in
+/// which they are added.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Ethernet {
     octets: Vec<u8>,
@@ -65,7 +68,11 @@ impl Ethernet {
     #[must_use]
     pub fn new(source: [u8; 6], destination: [u8; 6]) -> Self {
         let octets = [&destination[..], &source[..], &[0, 0]].concat();
-        Self { octets, next: Next::EtherType, pppoe_length: None }
+        Self {
+            octets,
+            next: Next::EtherType,
+            pppoe_length: None,
+        }
     }
 
     /// Adds an IEEE 802.1Q tag (EtherType 0x8100) with a VLAN identifier of 12 bits.
@@ -77,15 +84,26 @@ impl Ethernet {
     /// Adds a tag with any EtherType: 0x88a8 is a service tag.
     #[must_use]
     pub fn tag(self, ether_type: u16, id: u16) -> Self {
-        self.then(ether_type, &[id.to_be_bytes(), [0, 0]].concat(), Next::EtherType)
+        self.then(
+            ether_type,
+            &[id.to_be_bytes(), [0, 0]].concat(),
+            Next::EtherType,
+        )
     }
 
     /// Adds a stack of MPLS labels of 20 bits each, outermost first (RFC 3032).
     #[must_use]
     pub fn mpls(self, labels: &[u32]) -> Self {
         let bottom = labels.len().saturating_sub(1);
-        let entry = |(at, label): (usize, &u32)| label << 12 | u32::from(at == bottom) << 8 | u32::from(TTL);
-        let stack: Vec<u8> = labels.iter().enumerate().map(entry).flat_map(u32::to_be_bytes).collect();
+        let entry = |(at, label): (usize, &u32)| {
+            label << 12 | u32::from(at == bottom) << 8 | u32::from(TTL)
+        };
+        let stack: Vec<u8> = labels
+            .iter()
+            .enumerate()
+            .map(entry)
+            .flat_map(u32::to_be_bytes)
+            .collect();
         self.then(0x8847, &stack, Next::Unnamed)
     }
 
@@ -104,14 +122,16 @@ impl Ethernet {
         self.octets.len()
     }
 
-    /// The frame that carries an IPv4 or IPv6 packet, padded with zeros to the shortest length that Ethernet allows.
+    /// The frame that carries an IPv4 or IPv6 packet, padded with zeros to the shortest length that
+    /// Ethernet allows.
     #[must_use]
     pub fn carry(&self, packet: &[u8]) -> Vec<u8> {
         let is_ipv6 = packet.first().is_some_and(|octet| octet >> 4 == 6);
         self.carry_as(if is_ipv6 { 0x86dd } else { 0x0800 }, packet)
     }
 
-    /// The frame that carries anything, under the given EtherType, padded to the shortest length that Ethernet allows.
+    /// The frame that carries anything, under the given EtherType, padded to the shortest length
+    /// that Ethernet allows.
     #[must_use]
     pub fn carry_as(&self, ether_type: u16, payload: &[u8]) -> Vec<u8> {
         let mut frame = self.clone().name_next(ether_type).octets;
@@ -149,7 +169,8 @@ impl Ethernet {
     }
 }
 
-/// Where the IP header of a frame stands, behind VLAN tags, MPLS labels and PPPoE; `None` where there is none.
+/// Where the IP header of a frame stands, behind VLAN tags, MPLS labels and PPPoE; `None` where
+/// there is none.
 #[must_use]
 pub fn ip_offset(frame: &[u8]) -> Option<usize> {
     let word = |at: usize| Some(u16::from_be_bytes([*frame.get(at)?, *frame.get(at + 1)?]));
@@ -185,7 +206,9 @@ pub fn ip_offset(frame: &[u8]) -> Option<usize> {
 pub fn udp(source: SocketAddr, destination: SocketAddr, payload: &[u8]) -> Vec<u8> {
     let builder = ip(source.ip(), destination.ip()).udp(source.port(), destination.port());
     let mut packet = Vec::with_capacity(builder.size(payload.len()));
-    builder.write(&mut packet, payload).expect("a vector takes any datagram of less than 64 KiB");
+    builder
+        .write(&mut packet, payload)
+        .expect("a vector takes any datagram of less than 64 KiB");
     packet
 }
 
@@ -204,7 +227,9 @@ pub fn tcp(source: SocketAddr, destination: SocketAddr, tcp_flags: u8, payload: 
     header.ack = tcp_flags & flags::ACK != 0;
     let builder = ip(source.ip(), destination.ip()).tcp_header(header);
     let mut packet = Vec::with_capacity(builder.size(payload.len()));
-    builder.write(&mut packet, payload).expect("a vector takes any packet of less than 64 KiB");
+    builder
+        .write(&mut packet, payload)
+        .expect("a vector takes any packet of less than 64 KiB");
     packet
 }
 
@@ -214,16 +239,34 @@ pub fn tcp(source: SocketAddr, destination: SocketAddr, tcp_flags: u8, payload: 
 ///
 /// When one address is IPv4 and the other IPv6, or the payload is longer than a packet.
 #[must_use]
-pub fn icmp(source: IpAddr, destination: IpAddr, icmp_type: u8, code: u8, payload: &[u8]) -> Vec<u8> {
+pub fn icmp(
+    source: IpAddr,
+    destination: IpAddr,
+    icmp_type: u8,
+    code: u8,
+    payload: &[u8],
+) -> Vec<u8> {
     let mut packet = Vec::new();
     let written = match source {
         IpAddr::V4(_) => {
-            let kind = Icmpv4Type::Unknown { type_u8: icmp_type, code_u8: code, bytes5to8: [0; 4] };
-            ip(source, destination).icmpv4(kind).write(&mut packet, payload)
+            let kind = Icmpv4Type::Unknown {
+                type_u8: icmp_type,
+                code_u8: code,
+                bytes5to8: [0; 4],
+            };
+            ip(source, destination)
+                .icmpv4(kind)
+                .write(&mut packet, payload)
         }
         IpAddr::V6(_) => {
-            let kind = Icmpv6Type::Unknown { type_u8: icmp_type, code_u8: code, bytes5to8: [0; 4] };
-            ip(source, destination).icmpv6(kind).write(&mut packet, payload)
+            let kind = Icmpv6Type::Unknown {
+                type_u8: icmp_type,
+                code_u8: code,
+                bytes5to8: [0; 4],
+            };
+            ip(source, destination)
+                .icmpv6(kind)
+                .write(&mut packet, payload)
         }
     };
     written.expect("a vector takes any packet of less than 64 KiB");
@@ -240,11 +283,13 @@ pub fn with_tos(packet: &[u8], tos: u8) -> Vec<u8> {
     rewritten(packet, |header| header[1] = tos)
 }
 
-/// The pieces of an IPv4 packet whose header has no options, `piece_octets` of payload each but for the last (RFC 791).
+/// The pieces of an IPv4 packet whose header has no options, `piece_octets` of payload each but for
+/// the last (RFC 791).
 ///
 /// # Panics
 ///
-/// When `piece_octets` is not a multiple of 8 above 0, or `packet` is not an IPv4 packet of at most 64 KiB.
+/// When `piece_octets` is not a multiple of 8 above 0, or `packet` is not an IPv4 packet of at most
+/// 64 KiB.
 #[must_use]
 pub fn fragments(packet: &[u8], piece_octets: usize) -> Vec<Vec<u8>> {
     assert!(
@@ -261,7 +306,11 @@ pub fn fragments(packet: &[u8], piece_octets: usize) -> Vec<Vec<u8>> {
             header[6..8].copy_from_slice(&(more | u16::from_be_bytes([high, low])).to_be_bytes());
         })
     };
-    payload.chunks(piece_octets).enumerate().map(fragment).collect()
+    payload
+        .chunks(piece_octets)
+        .enumerate()
+        .map(fragment)
+        .collect()
 }
 
 /// Order of the octets in a capture file's own headers.
@@ -296,7 +345,11 @@ impl<W: Write> PcapWriter<W> {
     ///
     /// What `output` says.
     pub fn new(output: W, order: ByteOrder, resolution: Resolution) -> io::Result<Self> {
-        let mut writer = Self { output, order, resolution };
+        let mut writer = Self {
+            output,
+            order,
+            resolution,
+        };
         let magic = match resolution {
             Resolution::Micro => 0xa1b2_c3d4,
             Resolution::Nano => 0xa1b2_3c4d,
@@ -332,8 +385,12 @@ impl<W: Write> PcapWriter<W> {
             Resolution::Micro => time.subsec_micros(),
             Resolution::Nano => time.subsec_nanos(),
         };
-        let invalid =
-            |_| io::Error::new(io::ErrorKind::InvalidInput, "value above 2^32 - 1, which a pcap file cannot hold");
+        let invalid = |_| {
+            io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "value above 2^32 - 1, which a pcap file cannot hold",
+            )
+        };
         self.number(u32::try_from(time.as_secs()).map_err(invalid)?)?;
         self.number(fraction)?;
         self.number(u32::try_from(kept.len()).map_err(invalid)?)?;
@@ -362,8 +419,14 @@ impl<W: Write> PcapWriter<W> {
 fn ip(source: IpAddr, destination: IpAddr) -> PacketBuilderStep<IpHeaders> {
     let headers = match (source, destination) {
         (IpAddr::V4(source), IpAddr::V4(destination)) => {
-            let mut header = Ipv4Header::new(0, TTL, ip_number::UDP, source.octets(), destination.octets())
-                .expect("an empty payload fits an IPv4 packet");
+            let mut header = Ipv4Header::new(
+                0,
+                TTL,
+                ip_number::UDP,
+                source.octets(),
+                destination.octets(),
+            )
+            .expect("an empty payload fits an IPv4 packet");
             header.dont_fragment = false;
             IpHeaders::Ipv4(header, etherparse::Ipv4Extensions::default())
         }
@@ -391,7 +454,9 @@ fn rewritten(packet: &[u8], change: impl FnOnce(&mut [u8])) -> Vec<u8> {
 }
 
 fn octets_16(number: usize) -> [u8; 2] {
-    u16::try_from(number).expect("lengths in a packet are below 64 KiB").to_be_bytes()
+    u16::try_from(number)
+        .expect("lengths in a packet are below 64 KiB")
+        .to_be_bytes()
 }
 
 #[cfg(test)]
@@ -399,12 +464,20 @@ mod tests {
     use super::*;
 
     fn packet() -> Vec<u8> {
-        udp("10.0.0.1:1000".parse().unwrap(), "10.0.0.2:2000".parse().unwrap(), &[7; 40])
+        udp(
+            "10.0.0.1:1000".parse().unwrap(),
+            "10.0.0.2:2000".parse().unwrap(),
+            &[7; 40],
+        )
     }
 
     #[test]
     fn stacks_headers_in_the_order_in_which_they_are_added() {
-        let frame = Ethernet::default().tag(0x88a8, 5).vlan(6).mpls(&[16, 17]).carry(&packet());
+        let frame = Ethernet::default()
+            .tag(0x88a8, 5)
+            .vlan(6)
+            .mpls(&[16, 17])
+            .carry(&packet());
         #[rustfmt::skip]
         let link = [
             2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1, 0x88, 0xa8, 0, 5, 0x81, 0, 0, 6, 0x88, 0x47,
@@ -424,9 +497,13 @@ mod tests {
     #[test]
     fn finds_the_packet_behind_whatever_stands_in_front_of_it() {
         let plain = Ethernet::default;
-        for link in
-            [plain(), plain().vlan(1).vlan(2), plain().mpls(&[1, 2]), plain().vlan(3).mpls(&[4]), plain().pppoe(5)]
-        {
+        for link in [
+            plain(),
+            plain().vlan(1).vlan(2),
+            plain().mpls(&[1, 2]),
+            plain().vlan(3).mpls(&[4]),
+            plain().pppoe(5),
+        ] {
             assert_eq!(ip_offset(&link.carry(&packet())), Some(link.octets()));
         }
         assert_eq!(ip_offset(&plain().carry_as(0x0806, &[0; 28])), None);
@@ -435,7 +512,11 @@ mod tests {
 
     #[test]
     fn pads_to_the_shortest_frame() {
-        let short = udp("10.0.0.1:1".parse().unwrap(), "10.0.0.2:2".parse().unwrap(), &[]);
+        let short = udp(
+            "10.0.0.1:1".parse().unwrap(),
+            "10.0.0.2:2".parse().unwrap(),
+            &[],
+        );
         assert_eq!(Ethernet::default().carry(&short).len(), FRAME_OCTETS_MIN);
     }
 
@@ -460,7 +541,10 @@ mod tests {
         };
         let big = bytes(ByteOrder::Big, Resolution::Nano);
         assert_eq!(big[..8], [0xa1, 0xb2, 0x3c, 0x4d, 0, 2, 0, 4]);
-        assert_eq!(big[24..], [0, 0, 0, 1, 0, 0, 0x13, 0x88, 0, 0, 0, 1, 0, 0, 0, 1, 9]);
+        assert_eq!(
+            big[24..],
+            [0, 0, 0, 1, 0, 0, 0x13, 0x88, 0, 0, 0, 1, 0, 0, 0, 1, 9]
+        );
         let little = bytes(ByteOrder::Little, Resolution::Micro);
         assert_eq!(little[..8], [0xd4, 0xc3, 0xb2, 0xa1, 2, 0, 4, 0]);
         assert_eq!(little[24..32], [1, 0, 0, 0, 5, 0, 0, 0]);

@@ -28,17 +28,20 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     /// Send packets of a pattern and print as JSON what was sent
-    #[command(long_about = "Send packets of a pattern and print as JSON what was handed to the interface's driver, \
+    #[command(
+        long_about = "Send packets of a pattern and print as JSON what was handed to the interface's driver, \
                             exactly. A frame that the driver refuses, since the far end's ring is full, is among them: \
                             `driver` tells how many were, where the driver counts them.\n\n\
                             All packets are written by an XDP program into live frames of BPF_PROG_TEST_RUN: needs Linux \
-                            5.18 and root, and one core at any rate.")]
+                            5.18 and root, and one core at any rate."
+    )]
     Send(Options),
     /// Send known frames through a packet socket, on any driver, and print as JSON what was sent
     SendPlain(plain::Options),
     /// Write a large capture file from a seed and print as JSON what is in it
     Capture(Capture),
-    /// Collect NetFlow v1, v5 and v7 until SIGINT or SIGTERM and print as JSON what came, and what was wrong with it
+    /// Collect NetFlow v1, v5 and v7 until SIGINT or SIGTERM and print as JSON what came, and what
+    /// was wrong with it
     Collect(Collect),
 }
 
@@ -108,9 +111,19 @@ fn send_plain(options: &plain::Options) -> Result<()> {
 }
 
 fn capture(options: &Capture) -> Result<()> {
-    let Capture { kind, packets, flows, seed, file } = options;
+    let Capture {
+        kind,
+        packets,
+        flows,
+        seed,
+        file,
+    } = options;
     let usual = Recipe::of(*kind, *seed);
-    let recipe = Recipe { packets: packets.unwrap_or(usual.packets), flows: flows.unwrap_or(usual.flows), ..usual };
+    let recipe = Recipe {
+        packets: packets.unwrap_or(usual.packets),
+        flows: flows.unwrap_or(usual.flows),
+        ..usual
+    };
     let written = || recipe.write(BufWriter::with_capacity(WRITE_OCTETS, File::create(file)?));
     let truth = written().with_context(|| format!("writing {}", file.display()))?;
     println!("{}", serde_json::to_string(&truth)?);

@@ -1,8 +1,9 @@
 //! Network namespaces of a test's own, and veth pairs in them.
 //!
-//! A [`Namespace`] is deleted with everything in it when it is dropped, also by a panic. Its name holds the process id and
-//! a number, so that tests may run side by side, and whoever makes one first deletes those of processes that are no more.
-//! Needs to be root and the programs `ip` and `ethtool`.
+//! A [`Namespace`] is deleted with everything in it when it is dropped, also by a panic. Its name
+//! holds the process id and a number, so that tests may run side by side, and whoever makes one
+//! first deletes those of processes that are no more. Needs to be root and the programs `ip` and
+//! `ethtool`.
 
 use std::fs::{self, File};
 use std::path::Path;
@@ -21,7 +22,8 @@ const PREFIX: &str = "xdplab-";
 /// Where `ip netns` keeps namespaces as files.
 const FOLDER: &str = "/run/netns";
 
-/// A network namespace with its loopback up and IPv6 off, so that nothing is in it but the traffic that a test sends.
+/// A network namespace with its loopback up and IPv6 off, so that nothing is in it but the traffic
+/// that a test sends.
 #[derive(Debug)]
 pub struct Namespace {
     name: String,
@@ -39,7 +41,10 @@ pub struct VethOptions {
 impl Default for VethOptions {
     /// One queue, 1500 octets.
     fn default() -> Self {
-        Self { queues: 1, mtu: 1500 }
+        Self {
+            queues: 1,
+            mtu: 1500,
+        }
     }
 }
 
@@ -53,10 +58,15 @@ impl Namespace {
         static MADE: AtomicU32 = AtomicU32::new(0);
         static SWEPT: Once = Once::new();
         SWEPT.call_once(delete_those_of_dead_processes);
-        let name = format!("{PREFIX}{}-{}", std::process::id(), MADE.fetch_add(1, Ordering::Relaxed));
+        let name = format!(
+            "{PREFIX}{}-{}",
+            std::process::id(),
+            MADE.fetch_add(1, Ordering::Relaxed)
+        );
         output(Command::new("ip").args(["netns", "add", &name]))?;
         let namespace = Self { name };
-        // Else the kernel sends router solicitations and the like of its own accord whenever a link comes up.
+        // Else the kernel sends router solicitations and the like of its own accord whenever a link
+        // comes up.
         namespace.run(|| {
             for interfaces in ["all", "default"] {
                 let key = format!("/proc/sys/net/ipv6/conf/{interfaces}/disable_ipv6");
@@ -99,11 +109,16 @@ impl Namespace {
     ///
     /// When it does not succeed; the error holds what it said.
     pub fn ip(&self, arguments: &[&str]) -> Result<String> {
-        output(Command::new("ip").args(["-netns", &self.name]).args(arguments))
+        output(
+            Command::new("ip")
+                .args(["-netns", &self.name])
+                .args(arguments),
+        )
     }
 
-    /// Runs `work` on a thread that has entered the namespace, and returns what it returns. Sockets opened and threads
-    /// and processes started there stay in the namespace. The thread's capabilities and files are the caller's.
+    /// Runs `work` on a thread that has entered the namespace, and returns what it returns. Sockets
+    /// opened and threads and processes started there stay in the namespace. The thread's
+    /// capabilities and files are the caller's.
     ///
     /// # Errors
     ///
@@ -120,14 +135,24 @@ impl Namespace {
                 setns(&namespace, CloneFlags::CLONE_NEWNET)?;
                 Ok(work())
             };
-            let thread = thread::Builder::new().name("lab-namespace".to_owned()).spawn_scoped(scope, inside)?;
-            let entered: nix::Result<T> = thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-            entered.map_err(|error| anyhow!("entering namespace {}: {error} (needs to be root)", self.name))
+            let thread = thread::Builder::new()
+                .name("lab-namespace".to_owned())
+                .spawn_scoped(scope, inside)?;
+            let entered: nix::Result<T> = thread
+                .join()
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            entered.map_err(|error| {
+                anyhow!(
+                    "entering namespace {}: {error} (needs to be root)",
+                    self.name
+                )
+            })
         })
     }
 
-    /// Makes a veth pair with both ends up in this namespace, ready for XDP-transmitted frames in either direction:
-    /// generic receive offload on, offloads that would change or delay frames off.
+    /// Makes a veth pair with both ends up in this namespace, ready for XDP-transmitted frames in
+    /// either direction: generic receive offload on, offloads that would change or delay frames
+    /// off.
     ///
     /// # Errors
     ///
@@ -136,14 +161,20 @@ impl Namespace {
         let queues = options.queues.to_string();
         let mtu = options.mtu.to_string();
         let end = ["mtu", &mtu, "numrxqueues", &queues, "numtxqueues", &queues];
-        let link =
-            [&["link", "add", "name", one], &end[..], &["type", "veth", "peer", "name", other], &end[..]].concat();
+        let link = [
+            &["link", "add", "name", one],
+            &end[..],
+            &["type", "veth", "peer", "name", other],
+            &end[..],
+        ]
+        .concat();
         self.ip(&link)?;
         for interface in [one, other] {
             self.prepare(interface, options.queues)?;
         }
-        // Only now: an interface learns whether its far end takes XDP frames when it comes up itself, and GRO that is
-        // switched on at a far end which is down does not tell it (Linux, drivers/net/veth.c, veth_set_xdp_features).
+        // Only now: an interface learns whether its far end takes XDP frames when it comes up
+        // itself, and GRO that is switched on at a far end which is down does not tell it (Linux,
+        // drivers/net/veth.c, veth_set_xdp_features).
         for interface in [one, other] {
             self.ip(&["link", "set", "dev", interface, "up"])?;
         }
@@ -167,12 +198,18 @@ impl Namespace {
     ///
     /// When `ip` does not succeed; the error holds what it said.
     pub fn address(&self, interface: &str, prefix: &str) -> Result<()> {
-        self.ip(&["address", "add", prefix, "dev", interface]).map(drop)
+        self.ip(&["address", "add", prefix, "dev", interface])
+            .map(drop)
     }
 
     fn prepare(&self, interface: &str, queues: u32) -> Result<()> {
-        let off = ["rx", "off", "tx", "off", "tso", "off", "gso", "off", "rxvlan", "off", "txvlan", "off"];
-        self.output("ethtool", &[&["-K", interface, "gro", "on"], &off[..]].concat())?;
+        let off = [
+            "rx", "off", "tx", "off", "tso", "off", "gso", "off", "rxvlan", "off", "txvlan", "off",
+        ];
+        self.output(
+            "ethtool",
+            &[&["-K", interface, "gro", "on"], &off[..]].concat(),
+        )?;
         if queues > 1 {
             // veth has its queues from the start but uses one until it is told otherwise.
             let queues = queues.to_string();
@@ -194,11 +231,16 @@ fn delete(name: &str) -> Result<()> {
     output(Command::new("ip").args(["netns", "delete", name])).map(drop)
 }
 
-/// Deletes what killed runs have left. Another process may do the same at the same time, so failures do not matter.
+/// Deletes what killed runs have left. Another process may do the same at the same time, so
+/// failures do not matter.
 fn delete_those_of_dead_processes() {
-    let Ok(folder) = fs::read_dir(FOLDER) else { return };
+    let Ok(folder) = fs::read_dir(FOLDER) else {
+        return;
+    };
     let names = folder.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
-    for name in names.filter(|name| owner(name).is_some_and(|id| !Path::new(&format!("/proc/{id}")).exists())) {
+    for name in names
+        .filter(|name| owner(name).is_some_and(|id| !Path::new(&format!("/proc/{id}")).exists()))
+    {
         let _ = delete(&name);
     }
 }

@@ -1,8 +1,9 @@
-//! Known frames through a packet socket: slow beside [`send`](crate::send), but on every driver that Linux has, since all
-//! that it asks of one is to transmit.
+//! Known frames through a packet socket: slow beside [`send`](crate::send), but on every driver
+//! that Linux has, since all that it asks of one is to transmit.
 //!
-//! Packets belong to [`Options::flows`] flows, each in turn, and a flow's number decides what its frames look like: short or
-//! long, tagged or not. So any run of a few flows has all four shapes in it, and the counts of its [`Report`] are exact.
+//! Packets belong to [`Options::flows`] flows, each in turn, and a flow's number decides what its
+//! frames look like: short or long, tagged or not. So any run of a few flows has all four shapes in
+//! it, and the counts of its [`Report`] are exact.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::AsRawFd;
@@ -39,7 +40,8 @@ pub struct Options {
     /// Packets to send, exactly
     #[arg(short = 'n', long, value_name = "N", default_value_t = 1_000)]
     pub packets: u64,
-    /// Flows, each in turn. Of four, one has frames of 60 octets, one long ones, and two the same with a VLAN tag on top
+    /// Flows, each in turn. Of four, one has frames of 60 octets, one long ones, and two the same
+    /// with a VLAN tag on top
     #[arg(short, long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..))]
     pub flows: u16,
     /// Octets of a long frame, with its Ethernet header, without tag and frame check sequence
@@ -75,7 +77,9 @@ pub struct Report {
 /// When the interface does not exist, is down, or takes no frames of this length.
 pub fn send(options: &Options, stop: &Arc<AtomicBool>) -> Result<Report> {
     let socket = open(&options.interface)?;
-    let frames: Vec<_> = (0..options.flows).map(|flow| frame(options, flow)).collect();
+    let frames: Vec<_> = (0..options.flows)
+        .map(|flow| frame(options, flow))
+        .collect();
     let start = clock_gettime(ClockId::CLOCK_MONOTONIC)?;
     let mut report = Report::default();
     for (frame, packet_octets) in frames.iter().cycle() {
@@ -83,7 +87,8 @@ pub fn send(options: &Options, stop: &Arc<AtomicBool>) -> Result<Report> {
             break;
         }
         if report.packets.is_multiple_of(BATCH) {
-            let due = Duration::from_nanos(report.packets.saturating_mul(1_000_000_000) / options.rate);
+            let due =
+                Duration::from_nanos(report.packets.saturating_mul(1_000_000_000) / options.rate);
             let passed = Duration::from(clock_gettime(ClockId::CLOCK_MONOTONIC)? - start);
             thread::sleep(due.saturating_sub(passed));
         }
@@ -91,8 +96,13 @@ pub fn send(options: &Options, stop: &Arc<AtomicBool>) -> Result<Report> {
             report.stopped = true;
             break;
         }
-        send_one(&socket, frame)
-            .with_context(|| format!("sending a frame of {} octets on {}", frame.len(), options.interface))?;
+        send_one(&socket, frame).with_context(|| {
+            format!(
+                "sending a frame of {} octets on {}",
+                frame.len(),
+                options.interface
+            )
+        })?;
         report.packets += 1;
         report.octets += packet_octets;
         report.frame_octets += frame.len() as u64;
@@ -104,8 +114,16 @@ pub fn send(options: &Options, stop: &Arc<AtomicBool>) -> Result<Report> {
 /// The frame of a flow, and the octets of the packet in it.
 fn frame(options: &Options, flow: u16) -> (Vec<u8>, u64) {
     let is_long = flow % 2 == 1;
-    let ethernet = if flow % 4 < 2 { Ethernet::default() } else { Ethernet::default().vlan(options.vlan) };
-    let octets = if is_long { usize::from(options.long) } else { FRAME_OCTETS_MIN };
+    let ethernet = if flow % 4 < 2 {
+        Ethernet::default()
+    } else {
+        Ethernet::default().vlan(options.vlan)
+    };
+    let octets = if is_long {
+        usize::from(options.long)
+    } else {
+        FRAME_OCTETS_MIN
+    };
     let payload = vec![0; octets.saturating_sub(ETHERNET_OCTETS + HEADERS_OCTETS)];
     let [high, low] = flow.to_be_bytes();
     let source = SocketAddr::from((Ipv4Addr::new(10, 1, high, low), 1024 + flow % 1024));
@@ -131,14 +149,16 @@ fn open(interface: &str) -> Result<Socket> {
         sll_addr: [0; 8],
     };
     let link_octets = libc::socklen_t::try_from(size_of_val(&link))?;
-    // SAFETY: the kernel reads as many octets of the address as it is said to have, and it has them.
+    // SAFETY: the kernel reads as many octets of the address as it is said to have, and it has
+    // them.
     let bound = unsafe { libc::bind(socket.as_raw_fd(), (&raw const link).cast(), link_octets) };
     Errno::result(bound).with_context(|| format!("binding to {interface}"))?;
     bypass_queueing(&socket).context("going past the queueing discipline")?;
     Ok(socket)
 }
 
-/// Lets frames go to the driver itself, which says of each whether it took it; a queueing discipline may drop one unsaid.
+/// Lets frames go to the driver itself, which says of each whether it took it; a queueing
+/// discipline may drop one unsaid.
 fn bypass_queueing(socket: &Socket) -> Result<()> {
     let on: libc::c_int = 1;
     let on_octets = libc::socklen_t::try_from(size_of_val(&on))?;
@@ -174,9 +194,18 @@ mod tests {
 
     #[test]
     fn four_flows_have_all_four_shapes() {
-        let options = Options { interface: String::new(), packets: 4, flows: 4, long: 1_514, vlan: 100, rate: 1 };
-        let shapes: Vec<_> =
-            (0..4).map(|flow| frame(&options, flow)).map(|(frame, octets)| (frame.len(), octets)).collect();
+        let options = Options {
+            interface: String::new(),
+            packets: 4,
+            flows: 4,
+            long: 1_514,
+            vlan: 100,
+            rate: 1,
+        };
+        let shapes: Vec<_> = (0..4)
+            .map(|flow| frame(&options, flow))
+            .map(|(frame, octets)| (frame.len(), octets))
+            .collect();
         assert_eq!(shapes, [(60, 46), (1_514, 1_500), (64, 46), (1_518, 1_500)]);
     }
 }

@@ -13,7 +13,17 @@ fn its_truth_is_what_is_found_in_it() {
     for kind in ["realistic", "worst"] {
         let file = NamedTempFile::new().unwrap();
         let written = Command::new(env!("CARGO_BIN_EXE_xdprobe-lab"))
-            .args(["capture", "--kind", kind, "--packets", "30000", "--flows", "4001", "--seed", "7"])
+            .args([
+                "capture",
+                "--kind",
+                kind,
+                "--packets",
+                "30000",
+                "--flows",
+                "4001",
+                "--seed",
+                "7",
+            ])
             .arg(file.path())
             .output()
             .unwrap();
@@ -30,7 +40,13 @@ fn its_truth_is_what_is_found_in_it() {
             ..Seen::default()
         };
         assert_eq!(seen, wanted, "{truth}");
-        assert_eq!((&truth["packets"], &truth["flows"]), (&30_000.into(), &4_001.into()));
-        assert_eq!(truth["file_octets"], std::fs::metadata(file.path()).unwrap().len());
+        assert_eq!(
+            (&truth["packets"], &truth["flows"]),
+            (&30_000.into(), &4_001.into())
+        );
+        assert_eq!(
+            truth["file_octets"],
+            std::fs::metadata(file.path()).unwrap().len()
+        );
     }
 }

@@ -37,11 +37,18 @@ fn those_of_dead_processes_are_deleted() {
     if !are_met(&TOOLS) {
         return;
     }
-    // The process above ran out: its id names nobody. `are_met` has swept in this process already, so another one does.
+    // The process above ran out: its id names nobody. `are_met` has swept in this process already,
+    // so another one does.
     let mut dead = Command::new("true").spawn().unwrap();
     dead.wait().unwrap();
     let stale = format!("xdplab-{}-0", dead.id());
-    assert!(Command::new("ip").args(["netns", "add", &stale]).status().unwrap().success());
+    assert!(
+        Command::new("ip")
+            .args(["netns", "add", &stale])
+            .status()
+            .unwrap()
+            .success()
+    );
     let test = "each_has_a_name_of_its_own_and_is_deleted_with_its_owner";
     let swept = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", test])
@@ -58,14 +65,32 @@ fn veth_pairs_have_their_queues_and_their_mtu() {
         return;
     }
     let namespace = Namespace::new().unwrap();
-    namespace.veth("one", "other", VethOptions { queues: 2, mtu: 9000 }).unwrap();
+    namespace
+        .veth(
+            "one",
+            "other",
+            VethOptions {
+                queues: 2,
+                mtu: 9000,
+            },
+        )
+        .unwrap();
     let features = namespace.output("ethtool", &["-k", "other"]).unwrap();
-    assert!(features.contains("generic-receive-offload: on"), "{features}");
+    assert!(
+        features.contains("generic-receive-offload: on"),
+        "{features}"
+    );
     let channels = namespace.output("ethtool", &["-l", "other"]).unwrap();
     let current = channels.split_once("Current").unwrap().1;
-    assert!(current.contains("RX:\t\t2") && current.contains("TX:\t\t2"), "{channels}");
+    assert!(
+        current.contains("RX:\t\t2") && current.contains("TX:\t\t2"),
+        "{channels}"
+    );
     assert_eq!(namespace.run(|| mtu("other").unwrap()).unwrap(), 9000);
-    assert!(mtu("other").is_err(), "the interface must not be in the test's own namespace");
+    assert!(
+        mtu("other").is_err(),
+        "the interface must not be in the test's own namespace"
+    );
 }
 
 #[test]
@@ -78,8 +103,16 @@ fn interfaces_can_be_handed_to_another_namespace() {
     here.hand_over("far", &there).unwrap();
     here.address("near", "10.1.0.1/24").unwrap();
     there.address("far", "10.1.0.2/24").unwrap();
-    let collector = there.run(|| Collector::bind("10.1.0.2:0".parse().unwrap(), Keep::Counts).unwrap()).unwrap();
-    here.run(|| UdpSocket::bind("10.1.0.1:0").unwrap().send_to(&[5; 3], collector.address()).unwrap()).unwrap();
+    let collector = there
+        .run(|| Collector::bind("10.1.0.2:0".parse().unwrap(), Keep::Counts).unwrap())
+        .unwrap();
+    here.run(|| {
+        UdpSocket::bind("10.1.0.1:0")
+            .unwrap()
+            .send_to(&[5; 3], collector.address())
+            .unwrap()
+    })
+    .unwrap();
     for _ in 0..50 {
         std::thread::sleep(std::time::Duration::from_millis(10));
     }

@@ -22,7 +22,9 @@ impl FromStr for Destination {
 
     fn from_str(text: &str) -> Result<Self, String> {
         match text.strip_prefix("file:") {
-            Some("") => Err("'file:' names no file: wanted file:PATH, as in file:flows.ft".to_owned()),
+            Some("") => {
+                Err("'file:' names no file: wanted file:PATH, as in file:flows.ft".to_owned())
+            }
             Some(path) => Ok(Self::File(path.into())),
             None => text.parse().map(Self::Collector),
         }
@@ -58,8 +60,14 @@ impl FlowFile {
             Version::V5 => ExportVersion::V5,
             Version::V7 => ExportVersion::V7,
         };
-        let options = WriterOptions { version, ..WriterOptions::plain_v5(0) };
-        Ok(Self { writer: Some(FlowFileWriter::create(path, &options)?), last_s: None })
+        let options = WriterOptions {
+            version,
+            ..WriterOptions::plain_v5(0)
+        };
+        Ok(Self {
+            writer: Some(FlowFileWriter::create(path, &options)?),
+            last_s: None,
+        })
     }
 }
 
@@ -68,10 +76,16 @@ const UNIX_S: std::ops::Range<usize> = 8..12;
 
 impl Transport for FlowFile {
     fn send(&mut self, datagrams: &[IoSlice<'_>]) -> io::Result<usize> {
-        let writer = self.writer.as_mut().ok_or_else(|| io::Error::other("the file is finished"))?;
+        let writer = self
+            .writer
+            .as_mut()
+            .ok_or_else(|| io::Error::other("the file is finished"))?;
         let mut written = 0;
         for datagram in datagrams {
-            let seconds = datagram.get(UNIX_S).and_then(|octets| octets.try_into().ok()).map_or(0, u32::from_be_bytes);
+            let seconds = datagram
+                .get(UNIX_S)
+                .and_then(|octets| octets.try_into().ok())
+                .map_or(0, u32::from_be_bytes);
             if self.last_s.replace(seconds).is_none() {
                 writer.set_capture_start(seconds);
             }
@@ -103,8 +117,19 @@ mod tests {
 
     #[test]
     fn names_files_and_collectors() {
-        assert_eq!("file:/tmp/x.ft".parse(), Ok(Destination::File("/tmp/x.ft".into())));
-        assert!(matches!("192.0.2.9:2055".parse(), Ok(Destination::Collector(_))));
-        assert!("file:".parse::<Destination>().unwrap_err().contains("wanted file:PATH"));
+        assert_eq!(
+            "file:/tmp/x.ft".parse(),
+            Ok(Destination::File("/tmp/x.ft".into()))
+        );
+        assert!(matches!(
+            "192.0.2.9:2055".parse(),
+            Ok(Destination::Collector(_))
+        ));
+        assert!(
+            "file:"
+                .parse::<Destination>()
+                .unwrap_err()
+                .contains("wanted file:PATH")
+        );
     }
 }

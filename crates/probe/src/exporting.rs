@@ -29,9 +29,11 @@ pub struct ExportingCounters {
     pub taken: Tally,
     /// What became of them.
     pub exporter: ExporterCounters,
-    /// When the oldest record came that waits for its datagram to fill or to leave, in ms of uptime; `u64::MAX` if none does.
+    /// When the oldest record came that waits for its datagram to fill or to leave, in ms of
+    /// uptime; `u64::MAX` if none does.
     pub gathered_since_ms: u64,
-    /// Up to when records have been taken as they were handed over, in ms of uptime: what is under way is younger.
+    /// Up to when records have been taken as they were handed over, in ms of uptime: what is under
+    /// way is younger.
     pub caught_up_ms: u64,
     /// 1 once it has ended.
     pub ended: u64,
@@ -50,8 +52,16 @@ pub struct ExporterBoard {
 impl ExporterBoard {
     /// A board for an exporter and its collectors.
     pub fn new(exporter: &Exporter) -> Self {
-        let collectors = exporter.collectors().iter().map(|to| (to.name().to_owned(), Published::default())).collect();
-        Self { distribution: exporter.distribution(), counters: Published::default(), collectors }
+        let collectors = exporter
+            .collectors()
+            .iter()
+            .map(|to| (to.name().to_owned(), Published::default()))
+            .collect();
+        Self {
+            distribution: exporter.distribution(),
+            counters: Published::default(),
+            collectors,
+        }
     }
 }
 
@@ -74,10 +84,18 @@ impl ExporterThread {
         clock: LiveClock,
         board: Arc<ExporterBoard>,
     ) -> Self {
-        Self { exporter, inbox, resolutions, clock, counters: ExportingCounters::default(), board }
+        Self {
+            exporter,
+            inbox,
+            resolutions,
+            clock,
+            counters: ExportingCounters::default(),
+            board,
+        }
     }
 
-    /// Exports what arrives until all workers are gone, and returns whether all that it sent is complete.
+    /// Exports what arrives until all workers are gone, and returns whether all that it sent is
+    /// complete.
     pub fn run(mut self, records_clock: ExportClock) -> io::Result<()> {
         let now = match records_clock {
             ExportClock::Live => self.run_live(),
@@ -107,14 +125,22 @@ impl ExporterThread {
         }
     }
 
-    /// Nothing is there to be pushed: sends all that may leave, and waits for a batch, or until something falls due.
+    /// Nothing is there to be pushed: sends all that may leave, and waits for a batch, or until
+    /// something falls due.
     fn send_all_and_wait(&mut self) -> Result<Batch, RecvTimeoutError> {
         let now = self.begin_turn();
         let send_due_ms = self.exporter.send(true, now);
         self.publish(now.uptime_ms);
-        let due_ms = [send_due_ms, self.exporter.flush_due_ms()].into_iter().flatten().min();
-        let wait_ms = due_ms.map_or(IDLE_MS, |due_ms| due_ms.saturating_sub(now.uptime_ms)).min(IDLE_MS);
-        self.inbox.batches().recv_timeout(Duration::from_millis(wait_ms))
+        let due_ms = [send_due_ms, self.exporter.flush_due_ms()]
+            .into_iter()
+            .flatten()
+            .min();
+        let wait_ms = due_ms
+            .map_or(IDLE_MS, |due_ms| due_ms.saturating_sub(now.uptime_ms))
+            .min(IDLE_MS);
+        self.inbox
+            .batches()
+            .recv_timeout(Duration::from_millis(wait_ms))
     }
 
     fn run_capture(&mut self) -> Moment {
@@ -134,7 +160,10 @@ impl ExporterThread {
             // Its worker waits for room rather than lose a record: so does what is behind it.
             while self.exporter.room() < batch.records.len() && self.send_or_wait(now) {}
         }
-        batch.records.iter().for_each(|record| self.counters.taken.add_record(record));
+        batch
+            .records
+            .iter()
+            .for_each(|record| self.counters.taken.add_record(record));
         self.exporter.push(&batch.records, now);
         let handed_over_ms = batch.moment.uptime_ms;
         self.inbox.give_back(batch);
@@ -167,7 +196,9 @@ impl ExporterThread {
         let due_ms = self.exporter.send(true, now);
         if let Some(due_ms) = due_ms {
             self.publish(self.counters.caught_up_ms);
-            sleep(Duration::from_millis(due_ms.saturating_sub(now_ms).min(IDLE_MS)));
+            sleep(Duration::from_millis(
+                due_ms.saturating_sub(now_ms).min(IDLE_MS),
+            ));
         }
         due_ms.is_some()
     }
@@ -177,7 +208,9 @@ impl ExporterThread {
         self.counters.gathered_since_ms = self.exporter.oldest_ms().unwrap_or(u64::MAX);
         self.counters.caught_up_ms = self.counters.caught_up_ms.max(caught_up_ms);
         self.board.counters.publish(&self.counters);
-        for ((_, published), collector) in self.board.collectors.iter().zip(self.exporter.collectors()) {
+        for ((_, published), collector) in
+            self.board.collectors.iter().zip(self.exporter.collectors())
+        {
             published.publish(&collector.counters());
         }
     }

@@ -1,8 +1,10 @@
-//! Step 5 of a packet's way: expired records go to the exporter in batches, and the emptied batches come back.
+//! Step 5 of a packet's way: expired records go to the exporter in batches, and the emptied batches
+//! come back.
 //!
-//! All batches are made at the start and go round, so nothing is allocated later and what is under way is bounded. A worker
-//! that finds no empty batch on a live interface drops the record and counts it with its packets: back-pressure never reaches
-//! a network card. A capture file can wait, and does.
+//! All batches are made at the start and go round, so nothing is allocated later and what is under
+//! way is bounded. A worker that finds no empty batch on a live interface drops the record and
+//! counts it with its packets: back-pressure never reaches a network card. A capture file can wait,
+//! and does.
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use xdprobe_export::{Moment, Tally};
@@ -14,7 +16,8 @@ const BATCH_RECORDS: usize = 256;
 const BATCHES: usize = 256;
 /// The most records of one worker that are on their way between it and the exporter.
 pub const UNDER_WAY_MAX: u64 = (BATCHES * BATCH_RECORDS) as u64;
-/// How long a worker keeps a batch that is not full, by the clock of its records, in ms: the first turn after that hands it over.
+/// How long a worker keeps a batch that is not full, by the clock of its records, in ms: the first
+/// turn after that hands it over.
 const KEPT_MS: u64 = 20;
 
 /// Records on their way to the exporter.
@@ -62,11 +65,17 @@ pub struct Inbox {
 /// The channels between `workers` workers and the exporter.
 pub fn channels(workers: usize, patience: Patience) -> (Vec<Outbox>, Inbox) {
     let (full, inbox) = bounded(workers * BATCHES);
-    let (outboxes, empty) = (0..workers).map(|worker| outbox(worker, patience, full.clone())).unzip();
+    let (outboxes, empty) = (0..workers)
+        .map(|worker| outbox(worker, patience, full.clone()))
+        .unzip();
     (outboxes, Inbox { full: inbox, empty })
 }
 
-fn outbox(worker: usize, patience: Patience, full: Sender<Batch>) -> (Outbox, Sender<Vec<FlowRecord>>) {
+fn outbox(
+    worker: usize,
+    patience: Patience,
+    full: Sender<Batch>,
+) -> (Outbox, Sender<Vec<FlowRecord>>) {
     let (give_back, empty) = bounded(BATCHES);
     for _ in 1..BATCHES {
         // There is room for all of them, and the receiver is right here.
@@ -74,12 +83,26 @@ fn outbox(worker: usize, patience: Patience, full: Sender<Batch>) -> (Outbox, Se
     }
     let batch = Vec::with_capacity(BATCH_RECORDS);
     let (now, pushed, dropped) = (Moment::default(), Tally::default(), Tally::default());
-    (Outbox { full, empty, worker, patience, batch, now, oldest_ms: 0, pushed, dropped }, give_back)
+    (
+        Outbox {
+            full,
+            empty,
+            worker,
+            patience,
+            batch,
+            now,
+            oldest_ms: 0,
+            pushed,
+            dropped,
+        },
+        give_back,
+    )
 }
 
 impl Outbox {
-    /// Tells the time: what is pushed from here on is handed over at `now` or later. What has waited long enough for more is
-    /// handed over first, at the time that it still was: the clock of a capture may leap by hours.
+    /// Tells the time: what is pushed from here on is handed over at `now` or later. What has
+    /// waited long enough for more is handed over first, at the time that it still was: the clock
+    /// of a capture may leap by hours.
     pub fn begin_turn(&mut self, now: Moment) {
         if !self.batch.is_empty() && now.uptime_ms.saturating_sub(self.oldest_ms) >= KEPT_MS {
             self.hand_over();
@@ -93,20 +116,34 @@ impl Outbox {
             return;
         }
         let patient = self.patience == Patience::Wait;
-        let batch = Batch { records: std::mem::take(&mut self.batch), moment: self.now, patient, worker: self.worker };
-        // There is room for as many batches as there are; only an exporter that died leaves them untaken.
+        let batch = Batch {
+            records: std::mem::take(&mut self.batch),
+            moment: self.now,
+            patient,
+            worker: self.worker,
+        };
+        // There is room for as many batches as there are; only an exporter that died leaves them
+        // untaken.
         let refused = match self.patience {
             Patience::Wait => self.full.send(batch).err().map(|error| error.0),
-            Patience::Drop => self.full.try_send(batch).err().map(crossbeam_channel::TrySendError::into_inner),
+            Patience::Drop => self
+                .full
+                .try_send(batch)
+                .err()
+                .map(crossbeam_channel::TrySendError::into_inner),
         };
         if let Some(mut batch) = refused {
-            batch.records.iter().for_each(|record| self.dropped.add_record(record));
+            batch
+                .records
+                .iter()
+                .for_each(|record| self.dropped.add_record(record));
             batch.records.clear();
             self.batch = batch.records;
         }
     }
 
-    /// From here on waits for empty batches: nobody is kept waiting any more by a worker that stops.
+    /// From here on waits for empty batches: nobody is kept waiting any more by a worker that
+    /// stops.
     pub fn wait_from_now_on(&mut self) {
         self.patience = Patience::Wait;
     }
@@ -153,14 +190,19 @@ impl RecordSink for Outbox {
 }
 
 impl Inbox {
-    /// Where the batches arrive, in the order in which they were handed over; closed once all workers are gone.
+    /// Where the batches arrive, in the order in which they were handed over; closed once all
+    /// workers are gone.
     pub fn batches(&self) -> &Receiver<Batch> {
         &self.full
     }
 
     /// Sends a batch back to its worker, emptied.
     pub fn give_back(&self, batch: Batch) {
-        let Batch { mut records, worker, .. } = batch;
+        let Batch {
+            mut records,
+            worker,
+            ..
+        } = batch;
         records.clear();
         // A worker that has ended wants none back.
         let _ = self.empty[worker].try_send(records);
@@ -183,11 +225,22 @@ mod tests {
             tos: 0,
             input: 0,
         };
-        FlowRecord { key, packets, octets: packets * 40, first_ms: 0, last_ms: 0, tcp_flags: 0, end: EndReason::Idle }
+        FlowRecord {
+            key,
+            packets,
+            octets: packets * 40,
+            first_ms: 0,
+            last_ms: 0,
+            tcp_flags: 0,
+            end: EndReason::Idle,
+        }
     }
 
     fn moment(uptime_ms: u64) -> Moment {
-        Moment { uptime_ms, unix_ns: 0 }
+        Moment {
+            uptime_ms,
+            unix_ns: 0,
+        }
     }
 
     #[test]
@@ -232,7 +285,13 @@ mod tests {
             outbox.push(record(3));
         }
         assert_eq!(outbox.dropped().records, 7);
-        assert_eq!((outbox.dropped().volume.packets, outbox.dropped().volume.octets), (21, 840));
+        assert_eq!(
+            (
+                outbox.dropped().volume.packets,
+                outbox.dropped().volume.octets
+            ),
+            (21, 840)
+        );
         let batch = inbox.batches().try_recv().unwrap();
         inbox.give_back(batch);
         outbox.push(record(1));
@@ -243,14 +302,16 @@ mod tests {
     fn a_capture_file_waits_for_the_exporter() {
         let (mut outboxes, inbox) = channels(1, Patience::Wait);
         let mut outbox = outboxes.remove(0);
-        let exporter = std::thread::Builder::new().name("exporter".to_owned()).spawn(move || {
-            let mut records = 0;
-            while let Ok(batch) = inbox.batches().recv() {
-                records += batch.records.len();
-                inbox.give_back(batch);
-            }
-            records
-        });
+        let exporter = std::thread::Builder::new()
+            .name("exporter".to_owned())
+            .spawn(move || {
+                let mut records = 0;
+                while let Ok(batch) = inbox.batches().recv() {
+                    records += batch.records.len();
+                    inbox.give_back(batch);
+                }
+                records
+            });
         let records = 3 * BATCHES * BATCH_RECORDS;
         for _ in 0..records {
             outbox.push(record(1));

@@ -1,7 +1,8 @@
 //! The ledger: what was offered, and where every packet of it is.
 //!
-//! Each side of each identity is counted in another place (the XDP program, the socket, the worker, the cache, the exporter),
-//! so that the sum is a check and not a definition. `balanced` says whether all of them hold.
+//! Each side of each identity is counted in another place (the XDP program, the socket, the worker,
+//! the cache, the exporter), so that the sum is a check and not a definition. `balanced` says
+//! whether all of them hold.
 
 use crate::exporting::ExportingCounters;
 use crate::snapshot::{InterfaceSnapshot, Snapshot, WorkerSnapshot};
@@ -35,8 +36,8 @@ pub struct Ledger {
     observed: PacketsAndOctets,
     /// Flows created, and expired by reason.
     flows: Flows,
-    /// Records that were sent and not refused. Where all collectors get all, this is what became of them at the one that got
-    /// most; each has an account of its own below.
+    /// Records that were sent and not refused. Where all collectors get all, this is what became of
+    /// them at the one that got most; each has an account of its own below.
     exported: Records,
     /// Records that were not.
     lost: Lost,
@@ -101,7 +102,8 @@ struct CollectorEntry {
     datagrams: u64,
     /// UDP payload.
     octets: u64,
-    /// Records that it did not get, by reason; those that were refused are among the sent ones as well.
+    /// Records that it did not get, by reason; those that were refused are among the sent ones as
+    /// well.
     lost: BTreeMap<&'static str, u64>,
     refusals: u64,
     /// Datagrams that did not leave.
@@ -118,48 +120,83 @@ struct CollectorEntry {
 impl Ledger {
     /// Draws up the ledger of what was counted at one moment.
     ///
-    /// Once everything is at rest each identity holds exactly. Before that it holds to within what is under way between two
-    /// counts, which is bounded by the memory that it lies in: frames of a queue, batches of a worker. See [`Balance`].
+    /// Once everything is at rest each identity holds exactly. Before that it holds to within what
+    /// is under way between two counts, which is bounded by the memory that it lies in: frames of a
+    /// queue, batches of a worker. See [`Balance`].
     pub fn draw_up(snapshot: &Snapshot) -> Self {
         let mut sum = Sums::default();
-        snapshot.workers.iter().for_each(|worker| sum.add(&worker.counters));
+        snapshot
+            .workers
+            .iter()
+            .for_each(|worker| sum.add(&worker.counters));
         let mut dropped = sum.source.dropped;
         for InterfaceSnapshot { counters, .. } in &snapshot.interfaces {
             dropped += counters.dropped();
-            counters.queues.iter().for_each(|queue| dropped += queue.dropped());
+            counters
+                .queues
+                .iter()
+                .for_each(|queue| dropped += queue.dropped());
         }
         let in_xdp = |on: &InterfaceSnapshot| on.counters.sampled_out;
-        let sampled_out = sum.source.sampled_out + snapshot.interfaces.iter().map(in_xdp).sum::<u64>();
+        let sampled_out =
+            sum.source.sampled_out + snapshot.interfaces.iter().map(in_xdp).sum::<u64>();
         // Files and libpcap have no count of their own of what there was.
         let no_program = |worker: &&WorkerSnapshot| worker.queue.is_none();
         let offered_to = |worker: &WorkerSnapshot| {
             let source = worker.counters.source;
             source.taken() + source.dropped.total()
         };
-        let offered = snapshot.interfaces.iter().map(|on| on.counters.offered()).sum::<u64>()
-            + snapshot.workers.iter().filter(no_program).map(offered_to).sum::<u64>();
+        let offered = snapshot
+            .interfaces
+            .iter()
+            .map(|on| on.counters.offered())
+            .sum::<u64>()
+            + snapshot
+                .workers
+                .iter()
+                .filter(no_program)
+                .map(offered_to)
+                .sum::<u64>();
         let exporter = snapshot.exporting.exporter;
         let (exported, lost) = (exporter.exported, exporter.lost_total() + sum.dropped);
-        let reasons = LossReason::NAMES.into_iter().zip(exporter.lost.map(|lost| lost.records));
+        let reasons = LossReason::NAMES
+            .into_iter()
+            .zip(exporter.lost.map(|lost| lost.records));
         Self {
             offered: Packets { packets: offered },
-            received: PacketsAndOctets { packets: sum.source.received, octets: sum.source.received_octets },
-            sampled_out: Packets { packets: sampled_out },
-            filtered: Packets { packets: sum.source.filtered },
+            received: PacketsAndOctets {
+                packets: sum.source.received,
+                octets: sum.source.received_octets,
+            },
+            sampled_out: Packets {
+                packets: sampled_out,
+            },
+            filtered: Packets {
+                packets: sum.source.filtered,
+            },
             dropped: dropped.by_place().into_iter().collect(),
-            undecoded: DecodeError::REASONS.into_iter().zip(sum.undecoded).collect(),
+            undecoded: DecodeError::REASONS
+                .into_iter()
+                .zip(sum.undecoded)
+                .collect(),
             excluded: sum.excluded.into(),
             observed: sum.cache.observed.into(),
             flows: Flows {
                 created: sum.cache.created,
-                expired: EndReason::ALL.into_iter().map(EndReason::name).zip(sum.cache.expired).collect(),
+                expired: EndReason::ALL
+                    .into_iter()
+                    .map(EndReason::name)
+                    .zip(sum.cache.expired)
+                    .collect(),
             },
             exported: exported.into(),
             lost: Lost {
                 records: lost.records,
                 packets: lost.volume.packets,
                 octets: lost.volume.octets,
-                reasons: reasons.chain([("hand_over", sum.dropped.records)]).collect(),
+                reasons: reasons
+                    .chain([("hand_over", sum.dropped.records)])
+                    .collect(),
             },
             resident: Resident {
                 flows: sum.resident_flows,
@@ -167,7 +204,11 @@ impl Ledger {
                 octets: sum.resident.octets,
             },
             distribution: snapshot.distribution.name(),
-            collectors: snapshot.collectors.iter().map(CollectorEntry::from).collect(),
+            collectors: snapshot
+                .collectors
+                .iter()
+                .map(CollectorEntry::from)
+                .collect(),
             balanced: Balance::of(snapshot).holds(),
         }
     }
@@ -186,40 +227,81 @@ struct Balance<'a> {
 
 impl<'a> Balance<'a> {
     fn of(snapshot: &'a Snapshot) -> Self {
-        Self { snapshot, at_rest: snapshot.is_at_rest() }
+        Self {
+            snapshot,
+            at_rest: snapshot.is_at_rest(),
+        }
     }
 
     fn holds(&self) -> bool {
-        self.snapshot.interfaces.iter().all(|interface| self.is_received(interface))
-            && self.snapshot.workers.iter().all(|worker| is_observed_and_expired(&worker.counters))
+        self.snapshot
+            .interfaces
+            .iter()
+            .all(|interface| self.is_received(interface))
+            && self
+                .snapshot
+                .workers
+                .iter()
+                .all(|worker| is_observed_and_expired(&worker.counters))
             && self.is_taken()
             && self.is_exported()
             && self.is_distributed()
     }
 
-    /// What was handed to sockets was taken from them, refused by them, or lies in one of their frames.
+    /// What was handed to sockets was taken from them, refused by them, or lies in one of their
+    /// frames.
     fn is_received(&self, interface: &InterfaceSnapshot) -> bool {
-        let InterfaceSnapshot { name, redirected_before, counters, .. } = interface;
-        let workers = self.snapshot.workers.iter().filter(|worker| worker.interface == *name);
+        let InterfaceSnapshot {
+            name,
+            redirected_before,
+            counters,
+            ..
+        } = interface;
+        let workers = self
+            .snapshot
+            .workers
+            .iter()
+            .filter(|worker| worker.interface == *name);
         let taken: u64 = workers.map(|worker| worker.counters.source.taken()).sum();
-        let refused: u64 = counters.queues.iter().map(|queue| queue.losses.ring_full + queue.losses.no_frame).sum();
+        let refused: u64 = counters
+            .queues
+            .iter()
+            .map(|queue| queue.losses.ring_full + queue.losses.no_frame)
+            .sum();
         // Frames that were shown are given back before they are published as received.
-        let under_way_max = |queue: &QueueCounters| u64::from(queue.report.frame_count) + BURST_MAX as u64;
+        let under_way_max =
+            |queue: &QueueCounters| u64::from(queue.report.frame_count) + BURST_MAX as u64;
         let under_way_max = counters.queues.iter().map(under_way_max).sum();
         let redirected = |count: u64| count.saturating_sub(counters.offered_again);
-        self.is_between(redirected(*redirected_before), taken + refused, redirected(counters.redirected), under_way_max)
+        self.is_between(
+            redirected(*redirected_before),
+            taken + refused,
+            redirected(counters.redirected),
+            under_way_max,
+        )
     }
 
     /// What caches let go was dropped at hand-over, taken by the exporter, or is under way to it.
     fn is_taken(&self) -> bool {
-        let Snapshot { workers, exporting, taken_after, .. } = self.snapshot;
+        let Snapshot {
+            workers,
+            exporting,
+            taken_after,
+            ..
+        } = self.snapshot;
         let mut sum = Sums::default();
         workers.iter().for_each(|worker| sum.add(&worker.counters));
         let taken_before = exporting.taken;
         let handed_over = sum.expired.records - sum.dropped.records;
         let volume = sum.expired.volume - sum.dropped.volume;
         // Here the later count is the one that was read twice.
-        (taken_before.records..=taken_after.records + if self.at_rest { 0 } else { self.snapshot.under_way_max() })
+        (taken_before.records
+            ..=taken_after.records
+                + if self.at_rest {
+                    0
+                } else {
+                    self.snapshot.under_way_max()
+                })
             .contains(&handed_over)
             && taken_before.volume.packets <= volume.packets
             && (!self.at_rest || volume == taken_after.volume)
@@ -227,7 +309,9 @@ impl<'a> Balance<'a> {
 
     /// What the exporter took it sent or lost, or it waits for its datagram to fill.
     fn is_exported(&self) -> bool {
-        let ExportingCounters { taken, exporter, .. } = self.snapshot.exporting;
+        let ExportingCounters {
+            taken, exporter, ..
+        } = self.snapshot.exporting;
         let done = exporter.exported + exporter.lost_total();
         let waits = done.records <= taken.records && done.volume.packets <= taken.volume.packets;
         waits && (!self.at_rest || (done.volume == taken.volume && done.records == taken.records))
@@ -235,27 +319,45 @@ impl<'a> Balance<'a> {
 
     /// Where every collector is to get all, each was sent or not sent all that the exporter took.
     fn is_distributed(&self) -> bool {
-        let Snapshot { exporting: ExportingCounters { taken, .. }, collectors, .. } = self.snapshot;
+        let Snapshot {
+            exporting: ExportingCounters { taken, .. },
+            collectors,
+            ..
+        } = self.snapshot;
         let has_its_share = |counters: &CollectorCounters| {
             let done = counters.exported + counters.lost_total();
             counters.waiting == 0 && (done.records, done.volume) == (taken.records, taken.volume)
         };
         let copies = self.snapshot.distribution == Distribution::Copy;
-        !self.at_rest || !copies || collectors.iter().all(|(_, counters)| has_its_share(counters))
+        !self.at_rest
+            || !copies
+            || collectors
+                .iter()
+                .all(|(_, counters)| has_its_share(counters))
     }
 
-    /// Whether a count that is reached later is neither above what came in by now, nor so far below what had come in before
-    /// that more would have to be under way than can be.
+    /// Whether a count that is reached later is neither above what came in by now, nor so far below
+    /// what had come in before that more would have to be under way than can be.
     fn is_between(&self, before: u64, later: u64, now: u64, under_way_max: u64) -> bool {
         let under_way_max = if self.at_rest { 0 } else { under_way_max };
         (before.saturating_sub(under_way_max)..=now).contains(&later)
     }
 }
 
-/// A worker publishes between two turns, so these hold exactly: what was received was observed, not decoded or our own export; each flow that was
-/// created was expired or is resident; each record that was expired went the way of all records.
+/// A worker publishes between two turns, so these hold exactly: what was received was observed, not
+/// decoded or our own export; each flow that was created was expired or is resident; each record
+/// that was expired went the way of all records.
 fn is_observed_and_expired(worker: &WorkerCounters) -> bool {
-    let WorkerCounters { source, undecoded, excluded, cache, resident_flows, resident, expired, .. } = worker;
+    let WorkerCounters {
+        source,
+        undecoded,
+        excluded,
+        cache,
+        resident_flows,
+        resident,
+        expired,
+        ..
+    } = worker;
     source.received == undecoded.iter().sum::<u64>() + excluded.packets + cache.observed.packets
         && cache.created == cache.expired_total() + resident_flows
         && cache.expired_total() == expired.records
@@ -293,19 +395,33 @@ impl Sums {
 }
 
 fn add_each(sums: &mut [u64], counts: &[u64]) {
-    sums.iter_mut().zip(counts).for_each(|(sum, count)| *sum += count);
+    sums.iter_mut()
+        .zip(counts)
+        .for_each(|(sum, count)| *sum += count);
 }
 
 impl From<Volume> for PacketsAndOctets {
     fn from(volume: Volume) -> Self {
-        Self { packets: volume.packets, octets: volume.octets }
+        Self {
+            packets: volume.packets,
+            octets: volume.octets,
+        }
     }
 }
 
 impl From<Tally> for Records {
     fn from(tally: Tally) -> Self {
-        let Tally { records, datagrams, volume: Volume { packets, octets } } = tally;
-        Self { records, packets, octets, datagrams }
+        let Tally {
+            records,
+            datagrams,
+            volume: Volume { packets, octets },
+        } = tally;
+        Self {
+            records,
+            packets,
+            octets,
+            datagrams,
+        }
     }
 }
 
@@ -318,9 +434,15 @@ impl From<&(String, CollectorCounters)> for CollectorEntry {
             packets: counters.sent.volume.packets,
             datagrams: counters.sent.datagrams,
             octets: counters.octets,
-            lost: LossReason::NAMES.into_iter().zip(counters.lost.map(|lost| lost.records)).collect(),
+            lost: LossReason::NAMES
+                .into_iter()
+                .zip(counters.lost.map(|lost| lost.records))
+                .collect(),
             refusals: counters.refusals,
-            send_errors: SendErrorKind::NAMES.into_iter().zip(counters.errors).collect(),
+            send_errors: SendErrorKind::NAMES
+                .into_iter()
+                .zip(counters.errors)
+                .collect(),
             delayed_records: counters.delayed_records,
             delayed_ms: counters.delayed_ms,
             waiting: counters.waiting,
@@ -331,11 +453,15 @@ impl From<&(String, CollectorCounters)> for CollectorEntry {
 }
 
 impl fmt::Display for Ledger {
-    /// The ledger as a person reads it: top to bottom the way of a packet, losses by name, nothing that is 0 but the totals.
+    /// The ledger as a person reads it: top to bottom the way of a packet, losses by name, nothing
+    /// that is 0 but the totals.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         line(f, "offered", self.offered.packets, "packets")?;
         reasons(f, "dropped", &self.dropped)?;
-        for (name, Packets { packets }) in [("sampled out", self.sampled_out), ("filtered", self.filtered)] {
+        for (name, Packets { packets }) in [
+            ("sampled out", self.sampled_out),
+            ("filtered", self.filtered),
+        ] {
             if packets > 0 {
                 line(f, name, packets, "packets")?;
             }
@@ -345,30 +471,65 @@ impl fmt::Display for Ledger {
         if self.excluded.packets > 0 {
             line(f, "  excluded", self.excluded.packets, "of our own export")?;
         }
-        line(f, "observed", self.observed.packets, &format!("packets, {} octets", self.observed.octets))?;
+        line(
+            f,
+            "observed",
+            self.observed.packets,
+            &format!("packets, {} octets", self.observed.octets),
+        )?;
         line(f, "flows created", self.flows.created, "")?;
         reasons(f, "expired", &self.flows.expired)?;
-        let Records { records, packets, octets, datagrams } = self.exported;
-        let volume = format!("records in {datagrams} datagrams, {packets} packets, {octets} octets");
+        let Records {
+            records,
+            packets,
+            octets,
+            datagrams,
+        } = self.exported;
+        let volume =
+            format!("records in {datagrams} datagrams, {packets} packets, {octets} octets");
         line(f, "exported", records, &volume)?;
-        let volume = format!("records, {} packets, {} octets", self.lost.packets, self.lost.octets);
+        let volume = format!(
+            "records, {} packets, {} octets",
+            self.lost.packets, self.lost.octets
+        );
         line(f, "lost", self.lost.records, &volume)?;
         reasons(f, "lost at", &self.lost.reasons)?;
-        line(f, "resident", self.resident.flows, &format!("flows, {} packets", self.resident.packets))?;
+        line(
+            f,
+            "resident",
+            self.resident.flows,
+            &format!("flows, {} packets", self.resident.packets),
+        )?;
         for collector in &self.collectors {
             let refused = match collector.refusals {
                 0 => String::new(),
                 times => format!(", refused {times} times"),
             };
-            let sent = format!("records in {} datagrams to {}{refused}", collector.datagrams, collector.collector);
+            let sent = format!(
+                "records in {} datagrams to {}{refused}",
+                collector.datagrams, collector.collector
+            );
             line(f, "sent", collector.records, &sent)?;
             if collector.delayed_records > 0 {
-                line(f, "  delayed", collector.delayed_records, "records by its pace")?;
+                line(
+                    f,
+                    "  delayed",
+                    collector.delayed_records,
+                    "records by its pace",
+                )?;
             }
             reasons(f, "lost to it", &collector.lost)?;
             reasons(f, "not sent", &collector.send_errors)?;
         }
-        write!(f, "ledger {}", if self.balanced { "balanced" } else { "OUT OF BALANCE" })
+        write!(
+            f,
+            "ledger {}",
+            if self.balanced {
+                "balanced"
+            } else {
+                "OUT OF BALANCE"
+            }
+        )
     }
 }
 
@@ -376,7 +537,11 @@ fn line(f: &mut fmt::Formatter<'_>, name: &str, count: u64, unit: &str) -> fmt::
     writeln!(f, "{}", format!("{name:<14} {count:>12} {unit}").trim_end())
 }
 
-fn reasons(f: &mut fmt::Formatter<'_>, name: &str, counts: &BTreeMap<&'static str, u64>) -> fmt::Result {
+fn reasons(
+    f: &mut fmt::Formatter<'_>,
+    name: &str,
+    counts: &BTreeMap<&'static str, u64>,
+) -> fmt::Result {
     for (reason, &count) in counts.iter().filter(|&(_, &count)| count > 0) {
         line(f, &format!("  {name}"), count, reason)?;
     }
@@ -393,19 +558,39 @@ mod tests {
 
     /// Ten frames, two of them undecoded; two records, both dropped at hand-over: at rest.
     fn snapshot() -> Snapshot {
-        let observed = Volume { packets: 8, octets: 800 };
-        let dropped = Tally { records: 2, datagrams: 0, volume: observed };
+        let observed = Volume {
+            packets: 8,
+            octets: 800,
+        };
+        let dropped = Tally {
+            records: 2,
+            datagrams: 0,
+            volume: observed,
+        };
         let counters = WorkerCounters {
-            source: SourceCounters { received: 10, received_octets: 1000, ..SourceCounters::default() },
+            source: SourceCounters {
+                received: 10,
+                received_octets: 1000,
+                ..SourceCounters::default()
+            },
             undecoded: [2, 0, 0, 0, 0, 0, 0, 0, 0],
-            cache: CacheCounters { observed, created: 2, expired: [2, 0, 0, 0, 0, 0] },
+            cache: CacheCounters {
+                observed,
+                created: 2,
+                expired: [2, 0, 0, 0, 0, 0],
+            },
             expired: dropped,
             dropped,
             phase: Phase::Ended as u64,
             ..WorkerCounters::default()
         };
         let (interface, queue) = ("tap0".to_owned(), Some(0));
-        let worker = WorkerSnapshot { interface, queue, counters, ..WorkerSnapshot::default() };
+        let worker = WorkerSnapshot {
+            interface,
+            queue,
+            counters,
+            ..WorkerSnapshot::default()
+        };
         let on = InterfaceSnapshot {
             name: "tap0".to_owned(),
             redirected_before: 10,
@@ -418,8 +603,16 @@ mod tests {
             },
             ..InterfaceSnapshot::default()
         };
-        let exporting = ExportingCounters { ended: 1, ..ExportingCounters::default() };
-        Snapshot { workers: vec![worker], interfaces: vec![on], exporting, ..Snapshot::default() }
+        let exporting = ExportingCounters {
+            ended: 1,
+            ..ExportingCounters::default()
+        };
+        Snapshot {
+            workers: vec![worker],
+            interfaces: vec![on],
+            exporting,
+            ..Snapshot::default()
+        }
     }
 
     fn balanced(change: impl FnOnce(&mut Snapshot)) -> bool {
@@ -437,7 +630,14 @@ mod tests {
             frame_count: 64,
             frame_octets: 2048,
         };
-        QueueCounters { queue: 0, report, losses: Losses { ring_full, no_frame: 0 } }
+        QueueCounters {
+            queue: 0,
+            report,
+            losses: Losses {
+                ring_full,
+                no_frame: 0,
+            },
+        }
     }
 
     fn worker(snapshot: &mut Snapshot) -> &mut WorkerCounters {
@@ -447,13 +647,34 @@ mod tests {
     #[test]
     fn balances_only_while_each_identity_holds() {
         assert!(balanced(|_| {}));
-        assert!(!balanced(|it| worker(it).source.filtered = 1), "more frames were taken than were redirected");
-        assert!(!balanced(|it| worker(it).undecoded[1] = 1), "a frame was counted twice");
-        assert!(!balanced(|it| worker(it).excluded.packets = 1), "our own export was metered");
-        assert!(!balanced(|it| worker(it).dropped.volume.octets = 799), "octets of lost records are missing");
-        assert!(!balanced(|it| worker(it).dropped.records = 1), "a record is neither exported nor lost");
-        assert!(!balanced(|it| worker(it).cache.created = 3), "a flow is gone without a record");
-        assert!(!balanced(|it| worker(it).resident.packets = 1), "a packet is resident in no flow");
+        assert!(
+            !balanced(|it| worker(it).source.filtered = 1),
+            "more frames were taken than were redirected"
+        );
+        assert!(
+            !balanced(|it| worker(it).undecoded[1] = 1),
+            "a frame was counted twice"
+        );
+        assert!(
+            !balanced(|it| worker(it).excluded.packets = 1),
+            "our own export was metered"
+        );
+        assert!(
+            !balanced(|it| worker(it).dropped.volume.octets = 799),
+            "octets of lost records are missing"
+        );
+        assert!(
+            !balanced(|it| worker(it).dropped.records = 1),
+            "a record is neither exported nor lost"
+        );
+        assert!(
+            !balanced(|it| worker(it).cache.created = 3),
+            "a flow is gone without a record"
+        );
+        assert!(
+            !balanced(|it| worker(it).resident.packets = 1),
+            "a packet is resident in no flow"
+        );
         assert!(
             !balanced(|it| it.exporting.exporter.exported.records = 1),
             "a record was sent that nobody handed over"
@@ -471,21 +692,48 @@ mod tests {
 
     #[test]
     fn balances_only_while_each_copy_is_accounted_for() {
-        let sent = Tally { records: 2, datagrams: 1, volume: Volume { packets: 8, octets: 800 } };
+        let sent = Tally {
+            records: 2,
+            datagrams: 1,
+            volume: Volume {
+                packets: 8,
+                octets: 800,
+            },
+        };
         let balanced_with = |distribution, exported: Tally, waiting| {
             balanced(|it| {
                 worker(it).dropped = Tally::default();
-                (it.exporting.taken, it.taken_after, it.exporting.exporter.exported) = (sent, sent, sent);
-                let full = CollectorCounters { exported: sent, ..CollectorCounters::default() };
-                let other = CollectorCounters { exported, waiting, ..CollectorCounters::default() };
+                (
+                    it.exporting.taken,
+                    it.taken_after,
+                    it.exporting.exporter.exported,
+                ) = (sent, sent, sent);
+                let full = CollectorCounters {
+                    exported: sent,
+                    ..CollectorCounters::default()
+                };
+                let other = CollectorCounters {
+                    exported,
+                    waiting,
+                    ..CollectorCounters::default()
+                };
                 it.collectors = vec![("one".to_owned(), full), ("other".to_owned(), other)];
                 it.distribution = distribution;
             })
         };
         assert!(balanced_with(Distribution::Copy, sent, 0));
-        assert!(!balanced_with(Distribution::Copy, Tally { records: 1, ..sent }, 0), "a copy is in no count");
-        assert!(!balanced_with(Distribution::Copy, sent, 1), "a record is left waiting");
-        assert!(balanced_with(Distribution::Balance, Tally::default(), 0), "none was meant for the other");
+        assert!(
+            !balanced_with(Distribution::Copy, Tally { records: 1, ..sent }, 0),
+            "a copy is in no count"
+        );
+        assert!(
+            !balanced_with(Distribution::Copy, sent, 1),
+            "a record is left waiting"
+        );
+        assert!(
+            balanced_with(Distribution::Balance, Tally::default(), 0),
+            "none was meant for the other"
+        );
     }
 
     #[test]
@@ -504,15 +752,27 @@ mod tests {
             })
         };
         assert!(with_missing(128, UNDER_WAY_MAX));
-        assert!(!with_missing(129, UNDER_WAY_MAX), "more frames than the queue has");
-        assert!(!with_missing(128, UNDER_WAY_MAX + 1), "more records than the worker has places for");
+        assert!(
+            !with_missing(129, UNDER_WAY_MAX),
+            "more frames than the queue has"
+        );
+        assert!(
+            !with_missing(128, UNDER_WAY_MAX + 1),
+            "more records than the worker has places for"
+        );
     }
 
     #[test]
     fn the_text_names_losses_and_leaves_out_what_is_zero() {
         let text = Ledger::draw_up(&snapshot()).to_string();
-        assert!(text.contains("undecoded               2 truncated"), "{text}");
-        assert!(text.contains("lost at                 2 hand_over"), "{text}");
+        assert!(
+            text.contains("undecoded               2 truncated"),
+            "{text}"
+        );
+        assert!(
+            text.contains("lost at                 2 hand_over"),
+            "{text}"
+        );
         assert!(!text.contains("ipv6"), "{text}");
         assert!(text.ends_with("ledger balanced"), "{text}");
     }

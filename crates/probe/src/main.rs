@@ -1,6 +1,7 @@
 //! `xdprobe`: a NetFlow probe for line-rate taps, its collector and its printer, one program.
 //!
-//! Each subcommand is one module below [`command`]: what the user wrote (clap), then what is valid, then the work.
+//! Each subcommand is one module below [`command`]: what the user wrote (clap), then what is valid,
+//! then the work.
 #![forbid(unsafe_code)]
 
 mod clock;
@@ -28,7 +29,8 @@ use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
-/// A NetFlow probe for line-rate taps: packets on an interface become NetFlow v5 records, and every packet is accounted for.
+/// A NetFlow probe for line-rate taps: packets on an interface become NetFlow v5 records, and every
+/// packet is accounted for.
 #[derive(Debug, Parser)]
 #[command(name = "xdprobe", version)]
 struct Arguments {
@@ -74,15 +76,23 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("xdprobe: {error:#}");
-            ExitCode::from(if error.is::<command::UsageError>() { 2 } else { 1 })
+            ExitCode::from(if error.is::<command::UsageError>() {
+                2
+            } else {
+                1
+            })
         }
     }
 }
 
 /// Logs what xdprobe's own crates say; libraries stay silent.
 fn log_to_stderr(level: LevelFilter) {
-    let lines = tracing_subscriber::fmt::layer().with_writer(stderr).with_ansi(stderr().is_terminal());
+    let lines = tracing_subscriber::fmt::layer()
+        .with_writer(stderr)
+        .with_ansi(stderr().is_terminal());
     let lines = lines.without_time().with_target(false);
     let ours = Targets::new().with_target("xdprobe", level);
-    tracing_subscriber::registry().with(lines.with_filter(ours)).init();
+    tracing_subscriber::registry()
+        .with(lines.with_filter(ours))
+        .init();
 }

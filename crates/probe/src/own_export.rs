@@ -1,8 +1,9 @@
 //! The probe's own datagrams, which it never meters: it would feed itself.
 //!
-//! Whoever connects a socket to a collector says so here; workers look once a turn whether anybody has, which is one load of
-//! a number that hardly ever changes. They tell the datagrams by both addresses and both ports, after decoding has stepped
-//! over whatever tags a mirrored link put in front of them.
+//! Whoever connects a socket to a collector says so here; workers look once a turn whether anybody
+//! has, which is one load of a number that hardly ever changes. They tell the datagrams by both
+//! addresses and both ports, after decoding has stepped over whatever tags a mirrored link put in
+//! front of them.
 
 use std::net::{SocketAddr, SocketAddrV4};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -40,9 +41,14 @@ struct Datagrams {
 const PROTOCOL_UDP: u8 = 17;
 
 impl OwnExport {
-    /// From here on the `nth` collector is sent to from `local` to `peer`. Over IPv6 nothing is metered in any case.
+    /// From here on the `nth` collector is sent to from `local` to `peer`. Over IPv6 nothing is
+    /// metered in any case.
     pub fn connected(&self, nth: usize, local: SocketAddr, peer: SocketAddr) {
-        let mut addresses = self.0.addresses.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut addresses = self
+            .0
+            .addresses
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         addresses.retain(|(other, _)| *other != nth);
         addresses.extend(Datagrams::between(local, peer).map(|datagrams| (nth, datagrams)));
         self.0.generation.fetch_add(1, Ordering::Release);
@@ -50,7 +56,10 @@ impl OwnExport {
 
     /// A worker's view.
     pub fn datagrams(&self) -> OwnDatagrams {
-        let mut datagrams = OwnDatagrams { export: self.clone(), ..OwnDatagrams::default() };
+        let mut datagrams = OwnDatagrams {
+            export: self.clone(),
+            ..OwnDatagrams::default()
+        };
         datagrams.begin_turn();
         datagrams
     }
@@ -74,21 +83,30 @@ impl OwnDatagrams {
 
     #[cold]
     fn read(&mut self, generation: u64) {
-        let addresses = self.export.0.addresses.lock().unwrap_or_else(PoisonError::into_inner);
+        let addresses = self
+            .export
+            .0
+            .addresses
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         self.known.clear();
-        self.known.extend(addresses.iter().map(|(_, datagrams)| *datagrams));
+        self.known
+            .extend(addresses.iter().map(|(_, datagrams)| *datagrams));
         self.generation = generation;
     }
 }
 
 impl Datagrams {
     fn between(local: SocketAddr, peer: SocketAddr) -> Option<Self> {
-        let (SocketAddr::V4(local), SocketAddr::V4(peer)) = (local, peer) else { return None };
+        let (SocketAddr::V4(local), SocketAddr::V4(peer)) = (local, peer) else {
+            return None;
+        };
         Some(Self { local, peer })
     }
 
-    /// Whether a UDP packet of this key is one of these. The collector's port comes first: few others have it, and the key was
-    /// written field by field a moment ago, so that reading it as a whole would have to wait for that.
+    /// Whether a UDP packet of this key is one of these. The collector's port comes first: few
+    /// others have it, and the key was written field by field a moment ago, so that reading it as a
+    /// whole would have to wait for that.
     #[inline]
     fn hold(&self, key: &FlowKey) -> bool {
         self.peer.port() == key.destination_port
@@ -117,13 +135,30 @@ mod tests {
     #[test]
     fn datagrams_are_told_by_addresses_and_ports_whatever_their_class_and_wherever_they_are_seen() {
         let export = OwnExport::default();
-        export.connected(0, "192.0.2.1:4000".parse().unwrap(), "192.0.2.9:2055".parse().unwrap());
+        export.connected(
+            0,
+            "192.0.2.1:4000".parse().unwrap(),
+            "192.0.2.9:2055".parse().unwrap(),
+        );
         let own = export.datagrams();
         assert!(own.hold(&key(0, 0)) && own.hold(&key(0xb8, 7)));
-        assert!(!own.hold(&FlowKey { source_port: 4001, ..key(0, 0) }));
-        assert!(!own.hold(&FlowKey { destination_port: 2056, ..key(0, 0) }));
-        assert!(!own.hold(&FlowKey { protocol: 6, ..key(0, 0) }));
-        let answer = FlowKey { source: key(0, 0).destination, destination: key(0, 0).source, ..key(0, 0) };
+        assert!(!own.hold(&FlowKey {
+            source_port: 4001,
+            ..key(0, 0)
+        }));
+        assert!(!own.hold(&FlowKey {
+            destination_port: 2056,
+            ..key(0, 0)
+        }));
+        assert!(!own.hold(&FlowKey {
+            protocol: 6,
+            ..key(0, 0)
+        }));
+        let answer = FlowKey {
+            source: key(0, 0).destination,
+            destination: key(0, 0).source,
+            ..key(0, 0)
+        };
         assert!(!own.hold(&answer));
     }
 
@@ -131,12 +166,24 @@ mod tests {
     fn a_socket_that_was_connected_anew_takes_the_place_of_the_old_one_at_the_next_turn() {
         let export = OwnExport::default();
         let mut own = export.datagrams();
-        export.connected(0, "192.0.2.1:4000".parse().unwrap(), "192.0.2.9:2055".parse().unwrap());
-        export.connected(1, "[::1]:4000".parse().unwrap(), "[::1]:2055".parse().unwrap());
+        export.connected(
+            0,
+            "192.0.2.1:4000".parse().unwrap(),
+            "192.0.2.9:2055".parse().unwrap(),
+        );
+        export.connected(
+            1,
+            "[::1]:4000".parse().unwrap(),
+            "[::1]:2055".parse().unwrap(),
+        );
         assert!(!own.hold(&key(0, 0)));
         own.begin_turn();
         assert!(own.hold(&key(0, 0)));
-        export.connected(0, "192.0.2.1:4001".parse().unwrap(), "192.0.2.8:2055".parse().unwrap());
+        export.connected(
+            0,
+            "192.0.2.1:4001".parse().unwrap(),
+            "192.0.2.8:2055".parse().unwrap(),
+        );
         own.begin_turn();
         assert_eq!((own.hold(&key(0, 0)), own.known.len()), (false, 1));
     }

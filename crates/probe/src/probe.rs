@@ -1,9 +1,9 @@
 //! The probe as a whole: workers, exporter and the thread that watches over both.
 //!
-//! Start: collectors are resolved and channels made; the exporter starts; each interface gets its XDP program; each worker
-//! makes its cache and opens its source on its own pinned thread. Stop (a signal, or all workers ended): no frame is
-//! redirected any more, workers read what their rings hold and drain their caches, the exporter sends the rest, and the ledger
-//! is drawn up.
+//! Start: collectors are resolved and channels made; the exporter starts; each interface gets its
+//! XDP program; each worker makes its cache and opens its source on its own pinned thread. Stop (a
+//! signal, or all workers ended): no frame is redirected any more, workers read what their rings
+//! hold and drain their caches, the exporter sends the rest, and the ledger is drawn up.
 
 use crate::clock::{CaptureClock, Clock, LiveClock};
 use crate::command::UsageError;
@@ -31,9 +31,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 use xdprobe_capture::xdp::{XdpConfig, XdpInterface};
-use xdprobe_capture::{CaptureError, CaptureFile, Filter, Interface, LiveCapture, Sampling, Source};
+use xdprobe_capture::{
+    CaptureError, CaptureFile, Filter, Interface, LiveCapture, Sampling, Source,
+};
 use xdprobe_export::{
-    Collector, CollectorAddress, CollectorConfig, Distribution, Exporter, SocketOptions, UdpTransport,
+    Collector, CollectorAddress, CollectorConfig, Distribution, Exporter, SocketOptions,
+    UdpTransport,
 };
 use xdprobe_flow::{Backing, CacheConfig, FlowCache, Timeouts};
 
@@ -126,13 +129,26 @@ pub struct Outcome {
 /// Runs the probe until its sources end or somebody stops it.
 pub fn run(plan: Plan) -> anyhow::Result<Outcome> {
     let asked = ask_on_signals()?;
-    let metrics = plan.metrics.as_ref().map(metrics::Address::listen).transpose()?;
+    let metrics = plan
+        .metrics
+        .as_ref()
+        .map(metrics::Address::listen)
+        .transpose()?;
     let live = !matches!(plan.captures[..], [CapturePlan::File { .. }]);
     let clock = LiveClock::start();
-    let export_clock = if live { ExportClock::Live } else { ExportClock::Capture };
+    let export_clock = if live {
+        ExportClock::Live
+    } else {
+        ExportClock::Capture
+    };
     let patience = if live { Patience::Drop } else { Patience::Wait };
-    let Connected { collectors, named, own } = Connected::new(&plan.export)?;
-    let exporter = Exporter::new(plan.export.distribution, collectors).with_details(plan.tables.details());
+    let Connected {
+        collectors,
+        named,
+        own,
+    } = Connected::new(&plan.export)?;
+    let exporter =
+        Exporter::new(plan.export.distribution, collectors).with_details(plan.tables.details());
     let (resolutions, _resolving) = resolve(named, &plan.export, &own)?;
 
     let worker_count = plan.captures.iter().map(CapturePlan::worker_count).sum();
@@ -142,9 +158,16 @@ pub fn run(plan: Plan) -> anyhow::Result<Outcome> {
     let mut crew = Crew::new(&plan, clock, outboxes, own, Arc::clone(&board));
     let exporter = ExporterThread::new(exporter, inbox, resolutions, clock, board);
     let exporter = spawn("exporter", move || exporter.run(export_clock))?;
-    let started = plan.captures.into_iter().try_for_each(|capture| crew.add(capture)).and_then(|()| crew.await_start());
-    let started = started
-        .and_then(|()| metrics.map(|listener| metrics::Server::start(listener, crew.counted.clone())).transpose());
+    let started = plan
+        .captures
+        .into_iter()
+        .try_for_each(|capture| crew.add(capture))
+        .and_then(|()| crew.await_start());
+    let started = started.and_then(|()| {
+        metrics
+            .map(|listener| metrics::Server::start(listener, crew.counted.clone()))
+            .transpose()
+    });
     let metrics = match started {
         Ok(server) => server,
         Err(error) => {
@@ -154,14 +177,22 @@ pub fn run(plan: Plan) -> anyhow::Result<Outcome> {
     };
     plan.tables.warn_of_unused_rules();
     if live {
-        tracing::info!("receiving on {worker_count} queues; SIGINT or SIGTERM exports what is resident and ends");
+        tracing::info!(
+            "receiving on {worker_count} queues; SIGINT or SIGTERM exports what is resident and ends"
+        );
     }
     let (worked, counted) = crew.watch(&asked)?;
-    let finished = exporter.join().map_err(|_| anyhow!("the exporter died; its records are lost"))?;
+    let finished = exporter
+        .join()
+        .map_err(|_| anyhow!("the exporter died; its records are lost"))?;
     drop(metrics);
     let ledger = Ledger::draw_up(&counted.snapshot());
     let error = worked.err().map(anyhow::Error::from);
-    let error = error.or_else(|| finished.err().map(|error| anyhow!("the records' file is incomplete: {error}")));
+    let error = error.or_else(|| {
+        finished
+            .err()
+            .map(|error| anyhow!("the records' file is incomplete: {error}"))
+    });
     Ok(Outcome { ledger, error })
 }
 
@@ -179,14 +210,20 @@ fn ask_on_signals() -> anyhow::Result<Receiver<()>> {
     let asked_before = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM] {
         // In this order: a first signal finds the flag unset, and then sets it.
-        signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&asked_before))
-            .and_then(|_| signal_hook::flag::register(signal, Arc::clone(&asked_before)))
-            .context("signals cannot be caught")?;
+        signal_hook::flag::register_conditional_shutdown(
+            signal,
+            128 + signal,
+            Arc::clone(&asked_before),
+        )
+        .and_then(|_| signal_hook::flag::register(signal, Arc::clone(&asked_before)))
+        .context("signals cannot be caught")?;
     }
     let mut signals = Signals::new([SIGINT, SIGTERM]).context("signals cannot be caught")?;
     let (ask, asked) = bounded(1);
     // Nobody waits for its end, and nobody listens any more once all sources have ended.
-    spawn("signals", move || signals.forever().take(1).try_for_each(|_| ask.send(())))?;
+    spawn("signals", move || {
+        signals.forever().take(1).try_for_each(|_| ask.send(()))
+    })?;
     Ok(asked)
 }
 
@@ -200,7 +237,11 @@ struct Connected {
 
 impl Connected {
     fn new(plan: &ExportPlan) -> anyhow::Result<Self> {
-        let mut connected = Self { collectors: Vec::new(), named: Vec::new(), own: OwnExport::default() };
+        let mut connected = Self {
+            collectors: Vec::new(),
+            named: Vec::new(),
+            own: OwnExport::default(),
+        };
         for (nth, destination) in plan.destinations.iter().enumerate() {
             let collector = match destination {
                 Destination::Collector(name) => connected.connect(nth, name, plan)?,
@@ -215,20 +256,34 @@ impl Connected {
         Ok(connected)
     }
 
-    fn connect(&mut self, nth: usize, name: &CollectorAddress, plan: &ExportPlan) -> anyhow::Result<Collector> {
-        let addresses = name.resolve().with_context(|| format!("collector {name} cannot be resolved"))?;
+    fn connect(
+        &mut self,
+        nth: usize,
+        name: &CollectorAddress,
+        plan: &ExportPlan,
+    ) -> anyhow::Result<Collector> {
+        let addresses = name
+            .resolve()
+            .with_context(|| format!("collector {name} cannot be resolved"))?;
         let transport = UdpTransport::connect(addresses[0], &plan.sockets)
             .with_context(|| format!("no way to collector {name}"))?;
         self.own.connected(nth, transport.local(), transport.peer());
         if !name.is_an_address() {
-            self.named.push(NamedCollector { nth, name: name.clone(), address: addresses[0], failing: false });
+            self.named.push(NamedCollector {
+                nth,
+                name: name.clone(),
+                address: addresses[0],
+                failing: false,
+            });
         }
-        Collector::new(name.to_string(), transport, plan.collector)
-            .map_err(|error| UsageError(format!("no way to collector {name}: {error}; see --mtu")).into())
+        Collector::new(name.to_string(), transport, plan.collector).map_err(|error| {
+            UsageError(format!("no way to collector {name}: {error}; see --mtu")).into()
+        })
     }
 }
 
-/// Starts to resolve names again and again, if there are any; returns where the news come from, and what keeps it going.
+/// Starts to resolve names again and again, if there are any; returns where the news come from, and
+/// what keeps it going.
 fn resolve(
     named: Vec<NamedCollector>,
     plan: &ExportPlan,
@@ -237,7 +292,12 @@ fn resolve(
     let (stop, stopped) = bounded(1);
     let (news, resolutions) = bounded(named.len().max(1));
     if !named.is_empty() {
-        let resolver = Resolver { collectors: named, sockets: plan.sockets.clone(), own: own.clone(), news };
+        let resolver = Resolver {
+            collectors: named,
+            sockets: plan.sockets.clone(),
+            own: own.clone(),
+            news,
+        };
         let interval = plan.resolve_interval;
         // Nobody waits for its end: it may be waiting for an answer that never comes.
         spawn("resolver", move || resolver.run(interval, &stopped))?;
@@ -254,8 +314,8 @@ struct Crew {
     tables: Arc<Tables>,
     own: OwnExport,
     clock: LiveClock,
-    /// Tells the workers to stop. Not the flag of the signals: a worker that stopped before its frames did would leave those
-    /// in its ring that are redirected in between.
+    /// Tells the workers to stop. Not the flag of the signals: a worker that stopped before its
+    /// frames did would leave those in its ring that are redirected in between.
     stop: Arc<AtomicBool>,
     outboxes: std::vec::IntoIter<Outbox>,
     cores: CoreList,
@@ -270,16 +330,30 @@ struct Crew {
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(20);
 
 impl Crew {
-    fn new(plan: &Plan, clock: LiveClock, outboxes: Vec<Outbox>, own: OwnExport, exporter: Arc<ExporterBoard>) -> Self {
+    fn new(
+        plan: &Plan,
+        clock: LiveClock,
+        outboxes: Vec<Outbox>,
+        own: OwnExport,
+        exporter: Arc<ExporterBoard>,
+    ) -> Self {
         let live = !matches!(plan.captures[..], [CapturePlan::File { .. }]);
         let starts = bounded(outboxes.len().max(1));
         let cache = CacheConfig {
             flows_max: plan.flows_per_queue,
             timeouts: plan.timeouts,
-            // A file is cut into the same records each time, whatever the hash; the order in which they leave must not
-            // change either.
-            seed: if live { RandomState::new().build_hasher().finish() } else { 0 },
-            backing: if live { Backing::Prefaulted } else { Backing::OnDemand },
+            // A file is cut into the same records each time, whatever the hash; the order in which
+            // they leave must not change either.
+            seed: if live {
+                RandomState::new().build_hasher().finish()
+            } else {
+                0
+            },
+            backing: if live {
+                Backing::Prefaulted
+            } else {
+                Backing::OnDemand
+            },
         };
         Self {
             cache,
@@ -290,7 +364,12 @@ impl Crew {
             stop: Arc::default(),
             cores: CoreList::new(plan),
             outboxes: outboxes.into_iter(),
-            counted: Counted { clock, workers: Vec::new(), interfaces: Vec::new(), exporter },
+            counted: Counted {
+                clock,
+                workers: Vec::new(),
+                interfaces: Vec::new(),
+                exporter,
+            },
             threads: Vec::new(),
             starts,
             progress: None,
@@ -300,20 +379,41 @@ impl Crew {
     /// Starts the workers of one interface or file.
     fn add(&mut self, capture: CapturePlan) -> anyhow::Result<()> {
         match capture {
-            CapturePlan::File { path, filter, sampling } => {
+            CapturePlan::File {
+                path,
+                filter,
+                sampling,
+            } => {
                 let file = CaptureFile::open(&path, filter.as_ref())?.sampled(sampling);
                 self.progress = Progress::of_file(&path, file.progress());
                 let points = self.tables.points_on("file", self.input.unwrap_or(0))?;
-                self.spawn("file", None, None, CaptureClock::default(), points, move || Ok(file))
+                self.spawn(
+                    "file",
+                    None,
+                    None,
+                    CaptureClock::default(),
+                    points,
+                    move || Ok(file),
+                )
             }
-            CapturePlan::Pcap { interface, filter, sampling } => {
+            CapturePlan::Pcap {
+                interface,
+                filter,
+                sampling,
+            } => {
                 let points = self.points_on(&interface)?;
                 let core = self.cores.next_if_chosen();
                 let opened = LiveCapture::open(&interface.name, filter.as_ref(), sampling)?;
                 tracing::info!("{}: captured through libpcap", interface.name);
-                self.spawn(&interface.name, None, core, self.clock, points, move || Ok(opened))
+                self.spawn(&interface.name, None, core, self.clock, points, move || {
+                    Ok(opened)
+                })
             }
-            CapturePlan::Xdp { interface, config, queues } => {
+            CapturePlan::Xdp {
+                interface,
+                config,
+                queues,
+            } => {
                 let points = self.points_on(&interface)?;
                 let on = Arc::new(XdpInterface::attach(interface, config)?);
                 tracing::info!("{on}");
@@ -321,17 +421,25 @@ impl Crew {
                 queues.into_iter().try_for_each(|queue| {
                     let (on, interface) = (Arc::clone(&on), on.interface().name.clone());
                     let (core, points) = (self.cores.next(), Arc::clone(&points));
-                    self.spawn(&interface.clone(), Some(queue), core, self.clock, points, move || {
-                        let opened = on.open_queue(queue)?;
-                        tracing::info!("{interface}/{queue}: {}", opened.report());
-                        Ok(opened)
-                    })
+                    self.spawn(
+                        &interface.clone(),
+                        Some(queue),
+                        core,
+                        self.clock,
+                        points,
+                        move || {
+                            let opened = on.open_queue(queue)?;
+                            tracing::info!("{interface}/{queue}: {}", opened.report());
+                            Ok(opened)
+                        },
+                    )
                 })
             }
         }
     }
 
-    /// Starts one worker; it opens its source on its own thread, once it is pinned and has its cache.
+    /// Starts one worker; it opens its source on its own thread, once it is pinned and has its
+    /// cache.
     fn spawn<S: Source + 'static, C: Clock + 'static>(
         &mut self,
         interface: &str,
@@ -341,11 +449,21 @@ impl Crew {
         points: PointTable,
         open: impl FnOnce() -> Result<S, CaptureError> + Send + 'static,
     ) -> anyhow::Result<()> {
-        let outbox = self.outboxes.next().ok_or_else(|| anyhow!("more workers than were planned"))?;
+        let outbox = self
+            .outboxes
+            .next()
+            .ok_or_else(|| anyhow!("more workers than were planned"))?;
         let (cache, stop, started) = (self.cache, Arc::clone(&self.stop), self.starts.0.clone());
-        let label = queue.map_or_else(|| interface.to_owned(), |queue| format!("{interface}/{queue}"));
+        let label = queue.map_or_else(
+            || interface.to_owned(),
+            |queue| format!("{interface}/{queue}"),
+        );
         // What a file holds was captured elsewhere, or at another time.
-        let own = if C::DRIVEN_BY_FRAMES { OwnDatagrams::default() } else { self.own.datagrams() };
+        let own = if C::DRIVEN_BY_FRAMES {
+            OwnDatagrams::default()
+        } else {
+            self.own.datagrams()
+        };
         let point = ObservationPoint { points, own };
         let published = Arc::new(Published::default());
         self.counted.workers.push(CountedWorker {
@@ -356,15 +474,24 @@ impl Crew {
         });
         self.threads.push(spawn(&label.clone(), move || {
             let ready = pin(&label, core).and_then(|()| {
-                let cache = FlowCache::new(&cache)
-                    .with_context(|| format!("no memory for {} flows; lower --flows-per-queue", cache.flows_max))?;
-                tracing::debug!("{label}: {} places for flows on {}", cache.capacity(), cache.page_size());
+                let cache = FlowCache::new(&cache).with_context(|| {
+                    format!(
+                        "no memory for {} flows; lower --flows-per-queue",
+                        cache.flows_max
+                    )
+                })?;
+                tracing::debug!(
+                    "{label}: {} places for flows on {}",
+                    cache.capacity(),
+                    cache.page_size()
+                );
                 Ok((open()?, cache))
             });
             match ready {
                 Ok((source, cache)) => {
                     let _ = started.send(Ok(()));
-                    let worked = Worker::new(source, clock, cache, outbox, point, published, stop).run();
+                    let worked =
+                        Worker::new(source, clock, cache, outbox, point, published, stop).run();
                     if let (Err(error), false) = (&worked, C::DRIVEN_BY_FRAMES) {
                         tracing::error!("{label}: {error}");
                     }
@@ -393,13 +520,17 @@ impl Crew {
         }
     }
 
-    /// Waits for the end, of the sources or by the operator's wish, and returns whether a source failed, and where all was
-    /// counted: the interfaces' programs are detached once the ledger has been drawn up.
+    /// Waits for the end, of the sources or by the operator's wish, and returns whether a source
+    /// failed, and where all was counted: the interfaces' programs are detached once the ledger has
+    /// been drawn up.
     fn watch(self, asked: &Receiver<()>) -> anyhow::Result<(Result<(), CaptureError>, Counted)> {
         drop(self.outboxes);
         let (started, ended) = self.starts;
         drop(started);
-        let due = self.progress.as_ref().map_or_else(never, |_| tick(PROGRESS_INTERVAL));
+        let due = self
+            .progress
+            .as_ref()
+            .map_or_else(never, |_| tick(PROGRESS_INTERVAL));
         loop {
             select! {
                 recv(asked) -> _ => break,
@@ -409,12 +540,18 @@ impl Crew {
             }
         }
         drop(self.progress);
-        // From here on the host gets its frames again; what was redirected by now is read to its end.
-        self.counted.interfaces.iter().for_each(|on| on.stop_redirecting());
+        // From here on the host gets its frames again; what was redirected by now is read to its
+        // end.
+        self.counted
+            .interfaces
+            .iter()
+            .for_each(|on| on.stop_redirecting());
         self.stop.store(true, Ordering::Relaxed);
         let ended = self.threads.into_iter().map(|thread| {
             let name = thread.thread().name().unwrap_or("a worker").to_owned();
-            thread.join().map_err(|_| anyhow!("{name} died, and what it had counted with it; please report this"))
+            thread.join().map_err(|_| {
+                anyhow!("{name} died, and what it had counted with it; please report this")
+            })
         });
         let ended: Vec<_> = ended.collect::<anyhow::Result<_>>()?;
         Ok((ended.into_iter().collect(), self.counted))
@@ -448,21 +585,41 @@ impl CoreList {
             .filter(|capture| matches!(capture, CapturePlan::Xdp { .. }))
             .map(CapturePlan::worker_count)
             .sum();
-        let there = || core_affinity::get_core_ids().unwrap_or_default().into_iter().map(|core| core.id).collect();
-        let cores = plan.cores.as_ref().map_or_else(there, |Cores(cores)| cores.clone());
+        let there = || {
+            core_affinity::get_core_ids()
+                .unwrap_or_default()
+                .into_iter()
+                .map(|core| core.id)
+                .collect()
+        };
+        let cores = plan
+            .cores
+            .as_ref()
+            .map_or_else(there, |Cores(cores)| cores.clone());
         if pinned > cores.len() {
-            tracing::warn!("{pinned} queues share {} cores: some workers wait for others", cores.len());
+            tracing::warn!(
+                "{pinned} queues share {} cores: some workers wait for others",
+                cores.len()
+            );
         }
-        Self { cores, chosen: plan.cores.is_some(), used: 0 }
+        Self {
+            cores,
+            chosen: plan.cores.is_some(),
+            used: 0,
+        }
     }
 
     fn next(&mut self) -> Option<usize> {
-        let core = self.cores.get(self.used.checked_rem(self.cores.len())?).copied();
+        let core = self
+            .cores
+            .get(self.used.checked_rem(self.cores.len())?)
+            .copied();
         self.used += 1;
         core
     }
 
-    /// The next core, if an operator named cores: a worker that only looks on is not pinned otherwise.
+    /// The next core, if an operator named cores: a worker that only looks on is not pinned
+    /// otherwise.
     fn next_if_chosen(&mut self) -> Option<usize> {
         if self.chosen { self.next() } else { None }
     }
@@ -473,10 +630,22 @@ fn pin(worker: &str, core: Option<usize>) -> anyhow::Result<()> {
     if core_affinity::set_for_current(core_affinity::CoreId { id }) {
         return Ok(());
     }
-    let there: Vec<_> = core_affinity::get_core_ids().unwrap_or_default().into_iter().map(|core| core.id).collect();
-    Err(anyhow!("{worker} cannot be pinned to core {id}: wanted one of {there:?} (--cores)"))
+    let there: Vec<_> = core_affinity::get_core_ids()
+        .unwrap_or_default()
+        .into_iter()
+        .map(|core| core.id)
+        .collect();
+    Err(anyhow!(
+        "{worker} cannot be pinned to core {id}: wanted one of {there:?} (--cores)"
+    ))
 }
 
-fn spawn<T: Send + 'static>(name: &str, work: impl FnOnce() -> T + Send + 'static) -> anyhow::Result<JoinHandle<T>> {
-    thread::Builder::new().name(name.to_owned()).spawn(work).with_context(|| format!("no thread for {name}"))
+fn spawn<T: Send + 'static>(
+    name: &str,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> anyhow::Result<JoinHandle<T>> {
+    thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(work)
+        .with_context(|| format!("no thread for {name}"))
 }

@@ -15,7 +15,8 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// A bar for the file at `path`, of which `read_octets` says how much is read; none where nobody looks on.
+    /// A bar for the file at `path`, of which `read_octets` says how much is read; none where
+    /// nobody looks on.
     pub fn of_file(path: &Path, read_octets: Arc<AtomicU64>) -> Option<Self> {
         let octets = fs::metadata(path).ok()?.len();
         if !stderr().is_terminal() {
@@ -23,7 +24,9 @@ impl Progress {
         }
         let bar = ProgressBar::with_draw_target(Some(octets), ProgressDrawTarget::hidden());
         let style = "{wide_bar} {bytes}/{total_bytes} at {bytes_per_sec}, {eta} to go";
-        bar.set_style(ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar()));
+        bar.set_style(
+            ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar()),
+        );
         Some(Self { bar, read_octets })
     }
 
@@ -33,7 +36,8 @@ impl Progress {
         if self.bar.is_hidden() && self.bar.elapsed() > QUIET {
             self.bar.set_draw_target(ProgressDrawTarget::stderr());
         }
-        self.bar.set_position(self.read_octets.load(Ordering::Relaxed));
+        self.bar
+            .set_position(self.read_octets.load(Ordering::Relaxed));
     }
 }
 

@@ -1,9 +1,10 @@
-//! Counters that their owner publishes now and then, and anybody reads without costing the owner anything.
+//! Counters that their owner publishes now and then, and anybody reads without costing the owner
+//! anything.
 //!
-//! The owner counts in plain integers of its own. Publishing copies them into a block of atomic words with relaxed stores
-//! between two steps of a sequence number, which is odd meanwhile; a reader that saw it odd, or another one afterwards, reads
-//! again (a seqlock). So what is read is what the owner had at one moment, and sums that hold for the owner hold for the
-//! reader.
+//! The owner counts in plain integers of its own. Publishing copies them into a block of atomic
+//! words with relaxed stores between two steps of a sequence number, which is odd meanwhile; a
+//! reader that saw it odd, or another one afterwards, reads again (a seqlock). So what is read is
+//! what the owner had at one moment, and sums that hold for the owner hold for the reader.
 
 use std::marker::PhantomData;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
@@ -23,24 +24,42 @@ const WORD_OCTETS: usize = size_of::<u64>();
 impl<T> Default for Published<T> {
     /// A block of zeros.
     fn default() -> Self {
-        const { assert!(size_of::<T>().is_multiple_of(WORD_OCTETS), "counters are 64-bit integers") };
-        let words = (0..size_of::<T>() / WORD_OCTETS).map(|_| AtomicU64::new(0)).collect();
-        Self { sequence: AtomicU64::new(0), words, counters: PhantomData }
+        const {
+            assert!(
+                size_of::<T>().is_multiple_of(WORD_OCTETS),
+                "counters are 64-bit integers"
+            )
+        };
+        let words = (0..size_of::<T>() / WORD_OCTETS)
+            .map(|_| AtomicU64::new(0))
+            .collect();
+        Self {
+            sequence: AtomicU64::new(0),
+            words,
+            counters: PhantomData,
+        }
     }
 }
 
 impl<T: FromBytes + Immutable + IntoBytes> Published<T> {
-    /// Shows `counters` to whoever reads from now on. For the one owner: two that publish at the same time mix their counts.
+    /// Shows `counters` to whoever reads from now on. For the one owner: two that publish at the
+    /// same time mix their counts.
     #[inline]
     pub fn publish(&self, counters: &T) {
         let sequence = self.sequence.load(Ordering::Relaxed);
-        self.sequence.store(sequence.wrapping_add(1), Ordering::Relaxed);
+        self.sequence
+            .store(sequence.wrapping_add(1), Ordering::Relaxed);
         // The odd number is seen before any of the words, and all of them before the even one.
         fence(Ordering::Release);
-        for (word, octets) in self.words.iter().zip(counters.as_bytes().as_chunks::<WORD_OCTETS>().0) {
+        for (word, octets) in self
+            .words
+            .iter()
+            .zip(counters.as_bytes().as_chunks::<WORD_OCTETS>().0)
+        {
             word.store(u64::from_ne_bytes(*octets), Ordering::Relaxed);
         }
-        self.sequence.store(sequence.wrapping_add(2), Ordering::Release);
+        self.sequence
+            .store(sequence.wrapping_add(2), Ordering::Release);
     }
 
     /// What the owner published last, as a whole.
@@ -48,7 +67,11 @@ impl<T: FromBytes + Immutable + IntoBytes> Published<T> {
         let mut counters = T::new_zeroed();
         loop {
             let before = self.sequence.load(Ordering::Acquire);
-            for (word, octets) in self.words.iter().zip(counters.as_mut_bytes().as_chunks_mut::<WORD_OCTETS>().0) {
+            for (word, octets) in self
+                .words
+                .iter()
+                .zip(counters.as_mut_bytes().as_chunks_mut::<WORD_OCTETS>().0)
+            {
                 *octets = word.load(Ordering::Relaxed).to_ne_bytes();
             }
             fence(Ordering::Acquire);

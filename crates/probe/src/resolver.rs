@@ -1,7 +1,9 @@
-//! Collectors' names, resolved again and again on a thread of its own, since a resolver may take its time.
+//! Collectors' names, resolved again and again on a thread of its own, since a resolver may take
+//! its time.
 //!
-//! While a name's address is among those that it has, nothing changes, in whatever order they come. When it is not, a new
-//! socket is connected here and goes to the exporter; when the name has no address at all, the old one stays in force.
+//! While a name's address is among those that it has, nothing changes, in whatever order they come.
+//! When it is not, a new socket is connected here and goes to the exporter; when the name has no
+//! address at all, the old one stays in force.
 
 use crate::own_export::OwnExport;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
@@ -43,12 +45,20 @@ pub struct Resolution {
 }
 
 impl Resolver {
-    /// Resolves all names every `interval`, until `stop` is closed or nobody takes the news any more.
+    /// Resolves all names every `interval`, until `stop` is closed or nobody takes the news any
+    /// more.
     pub fn run(mut self, interval: Duration, stop: &Receiver<()>) {
         while stop.recv_timeout(interval) == Err(RecvTimeoutError::Timeout) {
             for collector in &mut self.collectors {
                 let way = collector.resolve(&self.sockets, &self.own);
-                if self.news.send(Resolution { nth: collector.nth, way }).is_err() {
+                if self
+                    .news
+                    .send(Resolution {
+                        nth: collector.nth,
+                        way,
+                    })
+                    .is_err()
+                {
                     return;
                 }
             }
@@ -57,7 +67,11 @@ impl Resolver {
 }
 
 impl NamedCollector {
-    fn resolve(&mut self, sockets: &SocketOptions, own: &OwnExport) -> io::Result<Option<UdpTransport>> {
+    fn resolve(
+        &mut self,
+        sockets: &SocketOptions,
+        own: &OwnExport,
+    ) -> io::Result<Option<UdpTransport>> {
         let way = self.way(sockets);
         let Self { name, address, .. } = self;
         match &way {
@@ -67,7 +81,9 @@ impl NamedCollector {
             }
             Ok(None) if self.failing => tracing::info!("collector {name} has an address again"),
             Err(error) if !self.failing => {
-                tracing::warn!("collector {name} cannot be resolved ({error}); its records still go to {address}");
+                tracing::warn!(
+                    "collector {name} cannot be resolved ({error}); its records still go to {address}"
+                );
             }
             Ok(None) | Err(_) => {}
         }
@@ -95,12 +111,23 @@ mod tests {
     fn resolve_once(name: &str, address: &str) -> Resolution {
         let (news, arrivals) = bounded(1);
         let (stop, stopped) = bounded(1);
-        let collector =
-            NamedCollector { nth: 3, name: name.parse().unwrap(), address: address.parse().unwrap(), failing: false };
+        let collector = NamedCollector {
+            nth: 3,
+            name: name.parse().unwrap(),
+            address: address.parse().unwrap(),
+            failing: false,
+        };
         let own = OwnExport::default();
-        let resolver = Resolver { collectors: vec![collector], sockets: SocketOptions::default(), own, news };
+        let resolver = Resolver {
+            collectors: vec![collector],
+            sockets: SocketOptions::default(),
+            own,
+            news,
+        };
         let thread = std::thread::Builder::new().name("resolver".to_owned());
-        let thread = thread.spawn(move || resolver.run(Duration::from_millis(1), &stopped)).unwrap();
+        let thread = thread
+            .spawn(move || resolver.run(Duration::from_millis(1), &stopped))
+            .unwrap();
         let resolution = arrivals.recv().unwrap();
         drop((stop, arrivals));
         thread.join().unwrap();
@@ -109,8 +136,19 @@ mod tests {
 
     #[test]
     fn an_address_that_the_name_still_has_is_kept_and_any_other_is_left() {
-        assert!(resolve_once("127.0.0.1:2055", "127.0.0.1:2055").way.unwrap().is_none());
+        assert!(
+            resolve_once("127.0.0.1:2055", "127.0.0.1:2055")
+                .way
+                .unwrap()
+                .is_none()
+        );
         let moved = resolve_once("127.0.0.1:2055", "127.0.0.2:2055");
-        assert_eq!((moved.nth, moved.way.unwrap().unwrap().peer().to_string().as_str()), (3, "127.0.0.1:2055"));
+        assert_eq!(
+            (
+                moved.nth,
+                moved.way.unwrap().unwrap().peer().to_string().as_str()
+            ),
+            (3, "127.0.0.1:2055")
+        );
     }
 }

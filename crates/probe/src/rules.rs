@@ -1,4 +1,5 @@
-//! Rules that tell input and output interface: a TOML file of `[[rule]]`, the first that fits a packet decides.
+//! Rules that tell input and output interface: a TOML file of `[[rule]]`, the first that fits a
+//! packet decides.
 
 use ipnet::Ipv4Net;
 use macaddr::MacAddr6;
@@ -48,37 +49,70 @@ impl Rules {
     ///
     /// # Errors
     ///
-    /// What is wrong with it, and in which line. The last line has to end as the others do: a file that was cut off inside a
-    /// line is refused.
+    /// What is wrong with it, and in which line. The last line has to end as the others do: a file
+    /// that was cut off inside a line is refused.
     pub fn read(file: &str) -> Result<Self, TableError> {
         if !file.is_empty() && !file.ends_with('\n') {
-            return Err(wrong(file, file.len(), "ends without a line end: the file is cut off here".to_owned()));
+            return Err(wrong(
+                file,
+                file.len(),
+                "ends without a line end: the file is cut off here".to_owned(),
+            ));
         }
         let read: RulesFile = toml::from_str(file).map_err(|error| {
             let at = error.span().map_or(0, |span| span.start);
-            wrong(file, at, error.message().lines().collect::<Vec<_>>().join("; "))
+            wrong(
+                file,
+                at,
+                error.message().lines().collect::<Vec<_>>().join("; "),
+            )
         })?;
         if read.rule.is_empty() {
-            return Err(wrong(file, 0, "no rule in this file, wanted at least one [[rule]]".to_owned()));
+            return Err(wrong(
+                file,
+                0,
+                "no rule in this file, wanted at least one [[rule]]".to_owned(),
+            ));
         }
-        read.rule.iter().map(|entry| Rule::read(entry, file)).collect::<Result<_, _>>().map(Self)
+        read.rule
+            .iter()
+            .map(|entry| Rule::read(entry, file))
+            .collect::<Result<_, _>>()
+            .map(Self)
     }
 
-    /// The points of the packets of one interface, whose own ifIndex is `input`; none if there are more pairs of interfaces
-    /// than can be told apart.
+    /// The points of the packets of one interface, whose own ifIndex is `input`; none if there are
+    /// more pairs of interfaces than can be told apart.
     pub fn on(&self, interface: &str, input: u16, points: &mut Points) -> Option<PointRules> {
         let otherwise = points.number_of(Interfaces { input, output: 0 })?;
-        let here = self.0.iter().filter(|rule| rule.interface.as_deref().is_none_or(|name| name == interface));
-        let rules = here.map(|rule| {
-            let interfaces = Interfaces { input: rule.input.unwrap_or(input), output: rule.output.unwrap_or(0) };
-            Some(PointRule { point: points.number_of(interfaces)?, ..rule.shown })
+        let here = self.0.iter().filter(|rule| {
+            rule.interface
+                .as_deref()
+                .is_none_or(|name| name == interface)
         });
-        Some(PointRules::new(rules.collect::<Option<Vec<_>>>()?, otherwise))
+        let rules = here.map(|rule| {
+            let interfaces = Interfaces {
+                input: rule.input.unwrap_or(input),
+                output: rule.output.unwrap_or(0),
+            };
+            Some(PointRule {
+                point: points.number_of(interfaces)?,
+                ..rule.shown
+            })
+        });
+        Some(PointRules::new(
+            rules.collect::<Option<Vec<_>>>()?,
+            otherwise,
+        ))
     }
 
-    /// The rules that name an interface which is none of those that are `captured`: the line of each, and the name.
+    /// The rules that name an interface which is none of those that are `captured`: the line of
+    /// each, and the name.
     pub fn of_others<'a>(&'a self, captured: &'a [&str]) -> impl Iterator<Item = (u64, &'a str)> {
-        let named = self.0.iter().filter_map(|rule| Some((rule.line, rule.interface.as_deref()?)));
+        let named = self
+            .0
+            .iter()
+            .filter_map(|rule| Some((rule.line, rule.interface.as_deref()?)));
         named.filter(|(_, name)| !captured.contains(name))
     }
 
@@ -93,17 +127,34 @@ impl Rule {
         let at = entry.span().start;
         let entry = entry.get_ref();
         if entry.input.is_none() && entry.output.is_none() {
-            return Err(wrong(file, at, "a rule that says nothing: wanted input, output or both".to_owned()));
+            return Err(wrong(
+                file,
+                at,
+                "a rule that says nothing: wanted input, output or both".to_owned(),
+            ));
         }
         let shown = PointRule {
-            vlan: number(entry.vlan.as_ref(), "vlan", 4_094, "as IEEE 802.1Q has them", file)?,
+            vlan: number(
+                entry.vlan.as_ref(),
+                "vlan",
+                4_094,
+                "as IEEE 802.1Q has them",
+                file,
+            )?,
             source_mac: mac(entry.source_mac.as_ref(), file)?,
             destination_mac: mac(entry.destination_mac.as_ref(), file)?,
             source: network(entry.source.as_ref(), file)?,
             point: 0,
         };
-        let index =
-            |value, name| number(value, name, u16::MAX, "which is all that NetFlow v5 can carry of an ifIndex", file);
+        let index = |value, name| {
+            number(
+                value,
+                name,
+                u16::MAX,
+                "which is all that NetFlow v5 can carry of an ifIndex",
+                file,
+            )
+        };
         Ok(Self {
             line: line_of(file, at),
             interface: entry.interface.clone(),
@@ -122,8 +173,16 @@ fn number(
     file: &str,
 ) -> Result<Option<u16>, TableError> {
     let Some(value) = value else { return Ok(None) };
-    let number = u16::try_from(*value.get_ref()).ok().filter(|number| *number <= max);
-    let wanted = || wrong(file, value.span().start, format!("{name} {}, wanted 0 to {max}, {why}", value.get_ref()));
+    let number = u16::try_from(*value.get_ref())
+        .ok()
+        .filter(|number| *number <= max);
+    let wanted = || {
+        wrong(
+            file,
+            value.span().start,
+            format!("{name} {}, wanted 0 to {max}, {why}", value.get_ref()),
+        )
+    };
     number.map(Some).ok_or_else(wanted)
 }
 
@@ -136,10 +195,17 @@ fn mac(value: Option<&Spanned<String>>, file: &str) -> Result<Option<[u8; 6]>, T
         );
         wrong(file, value.span().start, what)
     };
-    value.get_ref().parse().map(|address: MacAddr6| Some(address.into_array())).map_err(wanted)
+    value
+        .get_ref()
+        .parse()
+        .map(|address: MacAddr6| Some(address.into_array()))
+        .map_err(wanted)
 }
 
-fn network(value: Option<&Spanned<String>>, file: &str) -> Result<Option<(std::net::Ipv4Addr, u8)>, TableError> {
+fn network(
+    value: Option<&Spanned<String>>,
+    file: &str,
+) -> Result<Option<(std::net::Ipv4Addr, u8)>, TableError> {
     let Some(value) = value else { return Ok(None) };
     let net: Option<Ipv4Net> = value.get_ref().parse().ok();
     let net = net.filter(|net| net.addr() == net.network()).ok_or_else(|| {
@@ -154,12 +220,20 @@ fn network(value: Option<&Spanned<String>>, file: &str) -> Result<Option<(std::n
 
 /// What is wrong at an octet of the file.
 fn wrong(file: &str, at: usize, what: String) -> TableError {
-    TableError { line: line_of(file, at), what }
+    TableError {
+        line: line_of(file, at),
+        what,
+    }
 }
 
 /// The line, counted from 1, that an octet of the file is in.
 fn line_of(file: &str, at: usize) -> u64 {
-    file.as_bytes().iter().take(at).filter(|&&octet| octet == b'\n').count() as u64 + 1
+    file.as_bytes()
+        .iter()
+        .take(at)
+        .filter(|&&octet| octet == b'\n')
+        .count() as u64
+        + 1
 }
 
 #[cfg(test)]
@@ -180,20 +254,31 @@ mod tests {
         );
         let (rules, mut points) = (rules.unwrap(), Points::default());
         assert_eq!(rules.len(), 3);
-        let (tap0, tap1) = (rules.on("tap0", 5, &mut points).unwrap(), rules.on("tap1", 6, &mut points).unwrap());
-        let frame =
-            |source: [u8; 6], destination: [u8; 6]| [&destination[..], &source, &[0x81, 0, 0, 7, 8, 0]].concat();
+        let (tap0, tap1) = (
+            rules.on("tap0", 5, &mut points).unwrap(),
+            rules.on("tap1", 6, &mut points).unwrap(),
+        );
+        let frame = |source: [u8; 6], destination: [u8; 6]| {
+            [&destination[..], &source, &[0x81, 0, 0, 7, 8, 0]].concat()
+        };
         let told = |on: &PointRules, frame: &[u8], source: Ipv4Addr| {
-            let Interfaces { input, output } = points.interfaces_of(on.point_of(frame, Link::Ethernet, source));
+            let Interfaces { input, output } =
+                points.interfaces_of(on.point_of(frame, Link::Ethernet, source));
             (input, output)
         };
         let (there, back) = (frame(A, B), frame(B, A));
         assert_eq!(
-            (told(&tap0, &there, Ipv4Addr::LOCALHOST), told(&tap0, &back, Ipv4Addr::LOCALHOST)),
+            (
+                told(&tap0, &there, Ipv4Addr::LOCALHOST),
+                told(&tap0, &back, Ipv4Addr::LOCALHOST)
+            ),
             ((1, 2), (2, 1))
         );
         assert_eq!(
-            (told(&tap1, &there, Ipv4Addr::LOCALHOST), told(&tap1, &back, Ipv4Addr::LOCALHOST)),
+            (
+                told(&tap1, &there, Ipv4Addr::LOCALHOST),
+                told(&tap1, &back, Ipv4Addr::LOCALHOST)
+            ),
             ((6, 0), (2, 1))
         );
         assert_eq!(told(&tap1, &there, Ipv4Addr::new(10, 1, 1, 1)), (6, 9));
@@ -205,7 +290,10 @@ mod tests {
             "[[rule]]\ninput = 1\n\n[[rule]]\ninterface = 'tap0'\ninput = 2\n\n[[rule]]\ninput = 3\ninterface = 'tap1'\n",
         );
         let rules = rules.unwrap();
-        assert_eq!(rules.of_others(&["tap0"]).collect::<Vec<_>>(), [(8, "tap1")]);
+        assert_eq!(
+            rules.of_others(&["tap0"]).collect::<Vec<_>>(),
+            [(8, "tap1")]
+        );
         assert_eq!(rules.of_others(&["tap0", "tap1"]).count(), 0);
     }
 
@@ -216,19 +304,40 @@ mod tests {
             ("# nothing\n", "1: no rule"),
             ("[[rule]]\ninput = 1", "2: ends without a line end"),
             ("[[rule]]\nvlan = 1\n", "1: a rule that says nothing"),
-            ("[[rule]]\ninput = 1\n\n[[rule]]\ninput = 70000\n", "5: input 70000, wanted 0 to 65535, which is all"),
-            ("[[rule]]\ninput = 1\nvlan = 4095\n", "3: vlan 4095, wanted 0 to 4094"),
+            (
+                "[[rule]]\ninput = 1\n\n[[rule]]\ninput = 70000\n",
+                "5: input 70000, wanted 0 to 65535, which is all",
+            ),
+            (
+                "[[rule]]\ninput = 1\nvlan = 4095\n",
+                "3: vlan 4095, wanted 0 to 4094",
+            ),
             ("[[rule]]\ninput = -1\n", "2: input -1, wanted"),
-            ("[[rule]]\nsource_mac = '02:00'\ninput = 1\n", "2: '02:00' is no address of a network card"),
-            ("[[rule]]\ninput = 1\nsource = '10.0.0.1/8'\n", "3: '10.0.0.1/8' is no IPv4 network"),
-            ("[[rule]]\ninput = 1\nsource = '2001:db8::/32'\n", "3: '2001:db8::/32' is no IPv4 network"),
-            ("[[rule]]\ninput = 1\nvlans = 7\n", "3: unknown field `vlans`"),
+            (
+                "[[rule]]\nsource_mac = '02:00'\ninput = 1\n",
+                "2: '02:00' is no address of a network card",
+            ),
+            (
+                "[[rule]]\ninput = 1\nsource = '10.0.0.1/8'\n",
+                "3: '10.0.0.1/8' is no IPv4 network",
+            ),
+            (
+                "[[rule]]\ninput = 1\nsource = '2001:db8::/32'\n",
+                "3: '2001:db8::/32' is no IPv4 network",
+            ),
+            (
+                "[[rule]]\ninput = 1\nvlans = 7\n",
+                "3: unknown field `vlans`",
+            ),
             ("[[rule]]\ninput = 'eth0'\n", "2: invalid type: string"),
             ("[[rule]]\ninput 1\n", "2: "),
             ("[[rules]]\ninput = 1\n", "1: unknown field `rules`"),
         ] {
             let error = Rules::read(file).unwrap_err().to_string();
-            assert!(error.starts_with(wanted) && error.lines().count() == 1, "{file:?}: {error}");
+            assert!(
+                error.starts_with(wanted) && error.lines().count() == 1,
+                "{file:?}: {error}"
+            );
         }
     }
 }

@@ -1,8 +1,9 @@
 //! What all parts of the probe have counted, read at one moment without asking any of them.
 //!
-//! Workers and the exporter publish their counters; drivers, sockets and the XDP program have theirs in the kernel. A snapshot
-//! reads them against the way of a packet, sinks first: what was counted late on the way was counted early on it as well by the
-//! time that is read. Counts at which the way of a packet begins or parts are read once more before all others, so that the
+//! Workers and the exporter publish their counters; drivers, sockets and the XDP program have
+//! theirs in the kernel. A snapshot reads them against the way of a packet, sinks first: what was
+//! counted late on the way was counted early on it as well by the time that is read. Counts at
+//! which the way of a packet begins or parts are read once more before all others, so that the
 //! ledger can say how far two counts may be apart, whatever the time between the two readings.
 
 use crate::clock::{Clock, LiveClock};
@@ -91,28 +92,57 @@ impl Counted {
         { self.clock }.read().uptime_ms
     }
 
-    /// Reads all counters: some system calls for each queue, so at most once a second while frames come.
+    /// Reads all counters: some system calls for each queue, so at most once a second while frames
+    /// come.
     pub fn snapshot(&self) -> Snapshot {
-        let redirected_before: Vec<_> = self.interfaces.iter().map(|on| on.counters().redirected).collect();
+        let redirected_before: Vec<_> = self
+            .interfaces
+            .iter()
+            .map(|on| on.counters().redirected)
+            .collect();
         let collectors = self.exporter.collectors.iter();
-        let collectors = collectors.map(|(name, published)| (name.clone(), published.read())).collect();
+        let collectors = collectors
+            .map(|(name, published)| (name.clone(), published.read()))
+            .collect();
         let exporting = self.exporter.counters.read();
         let workers = self.workers.iter().map(CountedWorker::snapshot).collect();
         let taken_after = self.exporter.counters.read().taken;
-        let interfaces = self.interfaces.iter().zip(redirected_before).map(|(on, redirected_before)| {
-            let (name, counters) = (on.interface().name.clone(), on.counters());
-            InterfaceSnapshot { name, redirected_before, counters, named_drops: on.named_drops() }
-        });
+        let interfaces =
+            self.interfaces
+                .iter()
+                .zip(redirected_before)
+                .map(|(on, redirected_before)| {
+                    let (name, counters) = (on.interface().name.clone(), on.counters());
+                    InterfaceSnapshot {
+                        name,
+                        redirected_before,
+                        counters,
+                        named_drops: on.named_drops(),
+                    }
+                });
         let interfaces = interfaces.collect();
         let uptime_ms = self.uptime_ms();
         let distribution = self.exporter.distribution;
-        Snapshot { uptime_ms, workers, interfaces, exporting, taken_after, distribution, collectors }
+        Snapshot {
+            uptime_ms,
+            workers,
+            interfaces,
+            exporting,
+            taken_after,
+            distribution,
+            collectors,
+        }
     }
 }
 
 impl CountedWorker {
     fn snapshot(&self) -> WorkerSnapshot {
-        let Self { interface, queue, flows_max, published } = self;
+        let Self {
+            interface,
+            queue,
+            flows_max,
+            published,
+        } = self;
         WorkerSnapshot {
             interface: interface.clone(),
             queue: *queue,
@@ -125,15 +155,27 @@ impl CountedWorker {
 impl Snapshot {
     /// Whether nothing is under way any more: every worker has ended, and the exporter after them.
     pub fn is_at_rest(&self) -> bool {
-        self.exporting.ended == 1 && self.workers.iter().all(|worker| worker.counters.phase() == Phase::Ended)
+        self.exporting.ended == 1
+            && self
+                .workers
+                .iter()
+                .all(|worker| worker.counters.phase() == Phase::Ended)
     }
 
-    /// Age of the oldest record that was let go and is neither exported nor lost, in ms; an upper bound where it is under way to the exporter.
+    /// Age of the oldest record that was let go and is neither exported nor lost, in ms; an upper
+    /// bound where it is under way to the exporter.
     pub fn oldest_in_flight_ms(&self) -> u64 {
-        let kept = self.workers.iter().map(|worker| &worker.counters).filter(|counters| counters.kept > 0);
+        let kept = self
+            .workers
+            .iter()
+            .map(|worker| &worker.counters)
+            .filter(|counters| counters.kept > 0);
         let kept_since_ms = kept.map(|counters| counters.kept_since_ms);
         let under_way_since_ms = (self.under_way() > 0).then_some(self.exporting.caught_up_ms);
-        let since_ms = kept_since_ms.chain(under_way_since_ms).chain([self.exporting.gathered_since_ms]).min();
+        let since_ms = kept_since_ms
+            .chain(under_way_since_ms)
+            .chain([self.exporting.gathered_since_ms])
+            .min();
         since_ms.map_or(0, |since_ms| self.uptime_ms.saturating_sub(since_ms))
     }
 
@@ -141,11 +183,15 @@ impl Snapshot {
     pub fn in_flight(&self) -> Tally {
         let mut in_flight = Tally::default();
         let done = self.exporting.exporter.exported + self.exporting.exporter.lost_total();
-        for WorkerCounters { expired, dropped, .. } in self.workers.iter().map(|worker| &worker.counters) {
+        for WorkerCounters {
+            expired, dropped, ..
+        } in self.workers.iter().map(|worker| &worker.counters)
+        {
             in_flight.records += expired.records - dropped.records;
             in_flight.volume += expired.volume - dropped.volume;
         }
-        // The exporter was read before the workers, so it cannot have done more than they had handed over.
+        // The exporter was read before the workers, so it cannot have done more than they had
+        // handed over.
         in_flight.records = in_flight.records.saturating_sub(done.records);
         in_flight.volume = in_flight.volume - done.volume;
         in_flight
@@ -154,9 +200,16 @@ impl Snapshot {
     /// Records that were handed over and that the exporter has not taken yet.
     pub fn under_way(&self) -> u64 {
         let handed_over = |counters: &WorkerCounters| {
-            counters.expired.records.saturating_sub(counters.dropped.records + counters.kept)
+            counters
+                .expired
+                .records
+                .saturating_sub(counters.dropped.records + counters.kept)
         };
-        let handed_over: u64 = self.workers.iter().map(|worker| handed_over(&worker.counters)).sum();
+        let handed_over: u64 = self
+            .workers
+            .iter()
+            .map(|worker| handed_over(&worker.counters))
+            .sum();
         handed_over.saturating_sub(self.taken_after.records)
     }
 
@@ -165,19 +218,31 @@ impl Snapshot {
         UNDER_WAY_MAX * self.workers.len() as u64
     }
 
-    /// Why the probe is not ready, if it is not: each queue that does not receive, and that no collector takes records.
+    /// Why the probe is not ready, if it is not: each queue that does not receive, and that no
+    /// collector takes records.
     pub fn not_ready(&self) -> Vec<String> {
-        let down = self.workers.iter().filter_map(|WorkerSnapshot { interface, queue, counters, .. }| {
-            let queue = queue.map(|queue| format!("/{queue}")).unwrap_or_default();
-            let what = match counters.phase() {
-                Phase::Running => return None,
-                Phase::Opening => "has not begun to receive",
-                Phase::Down => "link is down",
-                Phase::Ended => "receives no more",
-            };
-            Some(format!("{interface}{queue}: {what}"))
-        });
-        let refused = self.collectors.iter().all(|(_, counters)| counters.state() == CollectorState::Refusing);
-        down.chain(refused.then(|| "every collector refuses".to_owned())).collect()
+        let down = self.workers.iter().filter_map(
+            |WorkerSnapshot {
+                 interface,
+                 queue,
+                 counters,
+                 ..
+             }| {
+                let queue = queue.map(|queue| format!("/{queue}")).unwrap_or_default();
+                let what = match counters.phase() {
+                    Phase::Running => return None,
+                    Phase::Opening => "has not begun to receive",
+                    Phase::Down => "link is down",
+                    Phase::Ended => "receives no more",
+                };
+                Some(format!("{interface}{queue}: {what}"))
+            },
+        );
+        let refused = self
+            .collectors
+            .iter()
+            .all(|(_, counters)| counters.state() == CollectorState::Refusing);
+        down.chain(refused.then(|| "every collector refuses".to_owned()))
+            .collect()
     }
 }

@@ -1,8 +1,9 @@
-//! Tables that an operator gives and may change while the probe runs: rules for interfaces, and routes.
+//! Tables that an operator gives and may change while the probe runs: rules for interfaces, and
+//! routes.
 //!
-//! Both are read at the start and again on SIGHUP, by a thread of their own. What was read is put in the old one's place at
-//! once: a worker sees it with its next turn, the exporter with its next batch, and neither waits. A file that is bad leaves the
-//! old table in force.
+//! Both are read at the start and again on SIGHUP, by a thread of their own. What was read is put
+//! in the old one's place at once: a worker sees it with its next turn, the exporter with its next
+//! batch, and neither waits. A file that is bad leaves the old table in force.
 
 use crate::rules::Rules;
 use anyhow::{Context, anyhow};
@@ -57,7 +58,11 @@ impl Tables {
     ///
     /// The first thing that is wrong with one of them, with its name and line.
     pub fn read(files: TableFiles) -> anyhow::Result<Self> {
-        let tables = Self { files, details: Arc::default(), metering: Mutex::default() };
+        let tables = Self {
+            files,
+            details: Arc::default(),
+            metering: Mutex::default(),
+        };
         tables.read_rules()?;
         tables.read_prefixes()?;
         Ok(tables)
@@ -71,22 +76,42 @@ impl Tables {
     /// What the workers of an interface go by, whose own ifIndex is `input`.
     pub fn points_on(&self, name: &str, input: u16) -> anyhow::Result<PointTable> {
         let mut metering = self.metering.lock().unwrap_or_else(PoisonError::into_inner);
-        let Metering { rules, points, interfaces } = &mut *metering;
-        let on = rules.on(name, input, points).ok_or_else(|| anyhow!(TOO_MANY_PAIRS))?;
+        let Metering {
+            rules,
+            points,
+            interfaces,
+        } = &mut *metering;
+        let on = rules
+            .on(name, input, points)
+            .ok_or_else(|| anyhow!(TOO_MANY_PAIRS))?;
         self.details.points.store(Arc::new(points.clone()));
         let points = Arc::new(ArcSwap::from_pointee(on));
-        interfaces.push(InterfacePoints { name: name.to_owned(), input, points: Arc::clone(&points) });
+        interfaces.push(InterfacePoints {
+            name: name.to_owned(),
+            input,
+            points: Arc::clone(&points),
+        });
         Ok(points)
     }
 
-    /// Warns of each rule that names an interface without [points](Self::points_on): no packet will ever fit it.
+    /// Warns of each rule that names an interface without [points](Self::points_on): no packet will
+    /// ever fit it.
     pub fn warn_of_unused_rules(&self) {
-        let Some(path) = &self.files.rules else { return };
+        let Some(path) = &self.files.rules else {
+            return;
+        };
         let metering = self.metering.lock().unwrap_or_else(PoisonError::into_inner);
-        let captured: Vec<_> = metering.interfaces.iter().map(|at| at.name.as_str()).collect();
+        let captured: Vec<_> = metering
+            .interfaces
+            .iter()
+            .map(|at| at.name.as_str())
+            .collect();
         for (line, name) in metering.rules.of_others(&captured) {
             let captured = captured.join(", ");
-            tracing::warn!("{}:{line}: this rule is of {name}, which is not captured ({captured})", path.display());
+            tracing::warn!(
+                "{}:{line}: this rule is of {name}, which is not captured ({captured})",
+                path.display()
+            );
         }
     }
 
@@ -101,8 +126,11 @@ impl Tables {
     }
 
     fn read_rules(&self) -> anyhow::Result<()> {
-        let Some(path) = &self.files.rules else { return Ok(()) };
-        let file = fs::read_to_string(path).with_context(|| format!("{} cannot be read", path.display()))?;
+        let Some(path) = &self.files.rules else {
+            return Ok(());
+        };
+        let file = fs::read_to_string(path)
+            .with_context(|| format!("{} cannot be read", path.display()))?;
         let rules = Rules::read(&file).map_err(|error| in_file(path, &error))?;
         let mut metering = self.metering.lock().unwrap_or_else(PoisonError::into_inner);
         let mut points = metering.points.clone();
@@ -120,20 +148,27 @@ impl Tables {
     }
 
     fn read_prefixes(&self) -> anyhow::Result<()> {
-        let Some(path) = &self.files.prefixes else { return Ok(()) };
+        let Some(path) = &self.files.prefixes else {
+            return Ok(());
+        };
         let file = fs::read(path).with_context(|| format!("{} cannot be read", path.display()))?;
         let routes = RouteTable::read(&file).map_err(|error| in_file(path, &error))?;
         let skipped = match routes.skipped_count() {
             0 => String::new(),
             count => format!(", {count} of IPv6 skipped"),
         };
-        tracing::info!("{}: {} prefixes in force{skipped}", path.display(), routes.len());
+        tracing::info!(
+            "{}: {} prefixes in force{skipped}",
+            path.display(),
+            routes.len()
+        );
         retire(self.details.routes.swap(Arc::new(routes)));
         Ok(())
     }
 }
 
-const TOO_MANY_PAIRS: &str = "more than 4096 pairs of input and output since the start; restart the probe";
+const TOO_MANY_PAIRS: &str =
+    "more than 4096 pairs of input and output since the start; restart the probe";
 
 fn in_file(path: &Path, error: &TableError) -> anyhow::Error {
     anyhow!("{}:{error}", path.display())
@@ -167,8 +202,14 @@ impl Reloader {
         let mut signals = Signals::new([SIGHUP]).context("SIGHUP cannot be caught")?;
         let (handle, tables) = (signals.handle(), Arc::clone(tables));
         let reload = move || signals.forever().for_each(|_| tables.reload());
-        let thread = thread::Builder::new().name("reload".to_owned()).spawn(reload).context("no thread for reload")?;
-        Ok(Some(Self { signals: handle, thread: Some(thread) }))
+        let thread = thread::Builder::new()
+            .name("reload".to_owned())
+            .spawn(reload)
+            .context("no thread for reload")?;
+        Ok(Some(Self {
+            signals: handle,
+            thread: Some(thread),
+        }))
     }
 }
 
@@ -188,8 +229,10 @@ mod tests {
     #[test]
     fn the_examples_in_configs_are_tables() {
         let configs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs");
-        let files =
-            TableFiles { rules: Some(configs.join("rules.toml")), prefixes: Some(configs.join("prefixes.csv")) };
+        let files = TableFiles {
+            rules: Some(configs.join("rules.toml")),
+            prefixes: Some(configs.join("prefixes.csv")),
+        };
         let tables = Tables::read(files).unwrap();
         assert_eq!(tables.details().routes.load().len(), 4);
         let points = tables.points_on("tap0", 5).unwrap();
@@ -204,6 +247,9 @@ mod tests {
         // One whose ifIndex is among the numbers that are given out has one of those.
         let high = tables.points_on("tap1", 0xf123).unwrap();
         assert_eq!(*high.load_full(), PointRules::new([], 0xf000));
-        assert_eq!(tables.details().points.load().interfaces_of(0xf000).input, 0xf123);
+        assert_eq!(
+            tables.details().points.load().interfaces_of(0xf000).input,
+            0xf123
+        );
     }
 }

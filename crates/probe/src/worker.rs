@@ -12,11 +12,15 @@ use std::time::Duration;
 use xdprobe_capture::{CaptureError, Frame, Received, Source, SourceCounters};
 use xdprobe_export::{Moment, Tally};
 use xdprobe_flow::{
-    Arrival, BURST_MAX, CacheCounters, DecodeError, FlowCache, HAND_ROUND_MS, Link, PointRules, Volume, decode,
+    Arrival, BURST_MAX, CacheCounters, DecodeError, FlowCache, HAND_ROUND_MS, Link, PointRules,
+    Volume, decode,
 };
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-const _: () = assert!(xdprobe_capture::BURST_MAX <= BURST_MAX, "a burst of frames fits one of packets");
+const _: () = assert!(
+    xdprobe_capture::BURST_MAX <= BURST_MAX,
+    "a burst of frames fits one of packets"
+);
 
 /// A worker owns everything that it touches: its source, its cache, its counters.
 pub struct Worker<S, C> {
@@ -107,7 +111,10 @@ impl WorkerCounters {
     /// How far it has come.
     pub fn phase(&self) -> Phase {
         let phases = [Phase::Opening, Phase::Running, Phase::Down];
-        phases.into_iter().find(|&phase| phase as u64 == self.phase).unwrap_or(Phase::Ended)
+        phases
+            .into_iter()
+            .find(|&phase| phase as u64 == self.phase)
+            .unwrap_or(Phase::Ended)
     }
 }
 
@@ -124,21 +131,23 @@ pub enum Phase {
     Ended,
 }
 
-/// Sets that the clock hand passes in one turn: a few hundred ns, and some 150 us if all their 3 250 flows are due. A live worker
-/// that owes more comes back for it before it sleeps.
+/// Sets that the clock hand passes in one turn: a few hundred ns, and some 150 us if all their 3
+/// 250 flows are due. A live worker that owes more comes back for it before it sleeps.
 const EXPIRE_SETS_MAX: usize = 250;
 /// The longest that a worker sleeps: the hand then has a tenth of its round to go.
 const WAIT_MAX: Duration = Duration::from_millis(50);
-/// How often counters are published while frames keep coming, in ms: each time is some tens of ns. A worker that has nothing
-/// to do publishes before it sleeps.
+/// How often counters are published while frames keep coming, in ms: each time is some tens of ns.
+/// A worker that has nothing to do publishes before it sleeps.
 const PUBLISH_MS: u64 = 1;
 /// How often the system is asked what was lost, in ms.
 const LOOK_MS: u64 = 1_000;
-/// What a ring or buffer holds when the probe is stopped is still read, but no longer than this, in ms.
+/// What a ring or buffer holds when the probe is stopped is still read, but no longer than this, in
+/// ms.
 const STOPPING_MS_MAX: u64 = 200;
 
 impl<S: Source, C: Clock> Worker<S, C> {
-    /// A worker that meters what `source` gives into `cache` until `stop` is set, and publishes what it counts.
+    /// A worker that meters what `source` gives into `cache` until `stop` is set, and publishes
+    /// what it counts.
     pub fn new(
         source: S,
         clock: C,
@@ -174,12 +183,16 @@ impl<S: Source, C: Clock> Worker<S, C> {
     ///
     /// # Errors
     ///
-    /// Why it ended, where that was no end of the file and no wish of the operator's. All is exported then too.
+    /// Why it ended, where that was no end of the file and no wish of the operator's. All is
+    /// exported then too.
     pub fn run(mut self) -> Result<(), CaptureError> {
         let worked = self.work();
         self.drain();
         self.source.look_for_losses();
-        self.published.publish(&WorkerCounters { resident: self.cache.resident(), ..self.counters(Phase::Ended) });
+        self.published.publish(&WorkerCounters {
+            resident: self.cache.resident(),
+            ..self.counters(Phase::Ended)
+        });
         worked
     }
 
@@ -204,19 +217,31 @@ impl<S: Source, C: Clock> Worker<S, C> {
         }
     }
 
-    /// One turn: receive a burst, decode it, observe its packets, expire a bounded share of the cache, hand over. Reads the
-    /// clock once; allocates nothing, waits for nothing, logs nothing.
+    /// One turn: receive a burst, decode it, observe its packets, expire a bounded share of the
+    /// cache, hand over. Reads the clock once; allocates nothing, waits for nothing, logs nothing.
     fn turn(&mut self) -> Result<Turn, CaptureError> {
         let before = self.clock.read();
         self.own.begin_turn();
-        let Self { source, clock, arrivals, undecoded, excluded, points, own, .. } = self;
+        let Self {
+            source,
+            clock,
+            arrivals,
+            undecoded,
+            excluded,
+            points,
+            own,
+            ..
+        } = self;
         let points = points.load();
         let received = source.receive(&mut |frame: Frame<'_>| {
             let at_ms = clock.uptime_of(&frame);
             let link = Link::from_number(frame.link);
             match decode(frame.octets, frame.wire_octets, link) {
                 Ok(packet) if own.hold(&packet.key) => {
-                    *excluded += Volume { packets: 1, octets: u64::from(packet.octets) };
+                    *excluded += Volume {
+                        packets: 1,
+                        octets: u64::from(packet.octets),
+                    };
                 }
                 Ok(mut packet) => {
                     packet.key.input = points.point_of(frame.octets, link, packet.key.source);
@@ -227,31 +252,54 @@ impl<S: Source, C: Clock> Worker<S, C> {
         });
         if C::DRIVEN_BY_FRAMES && matches!(received, Ok(Received::Nothing)) {
             // A pipe that is slow does not change how its packets are cut into turns.
-            return Ok(Turn { received: Received::Nothing, expired_all: true, now_ms: before.uptime_ms });
+            return Ok(Turn {
+                received: Received::Nothing,
+                expired_all: true,
+                now_ms: before.uptime_ms,
+            });
         }
-        let now = if C::DRIVEN_BY_FRAMES { self.let_time_pass() } else { before };
+        let now = if C::DRIVEN_BY_FRAMES {
+            self.let_time_pass()
+        } else {
+            before
+        };
         self.metered = now;
         // What waited while the reader slept came before that which fell due meanwhile.
-        let passed_ms = self.arrivals.last().map_or(now.uptime_ms, |latest| latest.at_ms);
+        let passed_ms = self
+            .arrivals
+            .last()
+            .map_or(now.uptime_ms, |latest| latest.at_ms);
         self.outbox.begin_turn(now);
         self.cache.observe(&mut self.arrivals, &mut self.outbox);
         self.arrivals.clear();
-        // In a file the clock waits for whoever expires; on a live interface the next burst does not.
-        let sets_max = if C::DRIVEN_BY_FRAMES { usize::MAX } else { EXPIRE_SETS_MAX };
+        // In a file the clock waits for whoever expires; on a live interface the next burst does
+        // not.
+        let sets_max = if C::DRIVEN_BY_FRAMES {
+            usize::MAX
+        } else {
+            EXPIRE_SETS_MAX
+        };
         let expired_all = self.cache.expire(passed_ms, sets_max, &mut self.outbox);
-        Ok(Turn { received: received?, expired_all, now_ms: now.uptime_ms })
+        Ok(Turn {
+            received: received?,
+            expired_all,
+            now_ms: now.uptime_ms,
+        })
     }
 
     /// Publishes what this turn counted, or lets the next one do that as well.
     fn tell(&mut self, turn: &Turn) {
-        let Turn { received, now_ms, .. } = *turn;
+        let Turn {
+            received, now_ms, ..
+        } = *turn;
         match received {
             Received::Frames => self.turns.busy += 1,
             Received::Nothing | Received::End => self.turns.idle += 1,
         }
         let (taken_before, turned_before_ms) = (self.taken, self.turned_ms);
         (self.taken, self.turned_ms) = (self.source.counters().taken(), now_ms);
-        self.turns.full += u64::from(self.taken - taken_before == xdprobe_capture::BURST_MAX as u64);
+        self.turns.full +=
+            u64::from(self.taken - taken_before == xdprobe_capture::BURST_MAX as u64);
         if self.source.is_down() {
             self.down_ms += now_ms - turned_before_ms;
         }
@@ -262,7 +310,11 @@ impl<S: Source, C: Clock> Worker<S, C> {
             self.look_due_ms = now_ms + LOOK_MS;
             self.source.look_for_losses();
         }
-        let phase = if self.source.is_down() { Phase::Down } else { Phase::Running };
+        let phase = if self.source.is_down() {
+            Phase::Down
+        } else {
+            Phase::Running
+        };
         self.publish_due_ms = now_ms + PUBLISH_MS;
         self.published.publish(&self.counters(phase));
     }
@@ -288,11 +340,14 @@ impl<S: Source, C: Clock> Worker<S, C> {
         }
     }
 
-    /// In a capture file minutes may pass between two packets: what falls due in them is expired then, and not when the next
-    /// packet comes. Returns the moment of the last packet.
+    /// In a capture file minutes may pass between two packets: what falls due in them is expired
+    /// then, and not when the next packet comes. Returns the moment of the last packet.
     fn let_time_pass(&mut self) -> Moment {
         let (before, now) = (self.metered, self.clock.read());
-        let until_ms = self.arrivals.first().map_or(now.uptime_ms, |first| first.at_ms);
+        let until_ms = self
+            .arrivals
+            .first()
+            .map_or(now.uptime_ms, |first| first.at_ms);
         let mut passed_ms = before.uptime_ms;
         while until_ms - passed_ms > HAND_ROUND_MS
             && let Some(due_ms) = self.cache.earliest_due_ms()
@@ -308,7 +363,8 @@ impl<S: Source, C: Clock> Worker<S, C> {
         now
     }
 
-    /// Exports every resident flow; first, what arrived of a burst that a slow pipe never completed joins its flows.
+    /// Exports every resident flow; first, what arrived of a burst that a slow pipe never completed
+    /// joins its flows.
     fn drain(&mut self) {
         let now = self.clock.read();
         self.outbox.begin_turn(now);
@@ -353,7 +409,12 @@ mod tests {
                 self.next = (self.next + 1) % self.frames.len();
                 self.counters.received += 1;
                 let wire_octets = u32::try_from(octets.len()).unwrap_or(0);
-                each(Frame { octets, wire_octets, link: 1, captured: CaptureTime::OfTheTurn });
+                each(Frame {
+                    octets,
+                    wire_octets,
+                    link: 1,
+                    captured: CaptureTime::OfTheTurn,
+                });
             }
             Ok(Received::Frames)
         }
@@ -373,7 +434,10 @@ mod tests {
 
         fn read(&mut self) -> Moment {
             self.0 += 1;
-            Moment { uptime_ms: self.0, unix_ns: self.0 * 1_000_000 }
+            Moment {
+                uptime_ms: self.0,
+                unix_ns: self.0 * 1_000_000,
+            }
         }
 
         fn uptime_of(&mut self, _frame: &Frame<'_>) -> u64 {
@@ -381,7 +445,8 @@ mod tests {
         }
     }
 
-    /// Known flows, new flows, flows that are cut and flows that make room, fragments, and frames that are not IPv4.
+    /// Known flows, new flows, flows that are cut and flows that make room, fragments, and frames
+    /// that are not IPv4.
     fn traffic() -> Vec<Vec<u8>> {
         let ethernet = Ethernet::new([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]);
         let to = SocketAddr::from(([10, 0, 0, 2], 9));
@@ -391,7 +456,11 @@ mod tests {
             let packet = udp(from, to, &[0; 100]);
             frames.push(ethernet.carry(&packet));
             if flow % 50 == 0 {
-                frames.extend(fragments(&packet, 64).iter().map(|piece| ethernet.carry(piece)));
+                frames.extend(
+                    fragments(&packet, 64)
+                        .iter()
+                        .map(|piece| ethernet.carry(piece)),
+                );
                 frames.push(ethernet.carry_as(0x0806, &[0; 28]));
             }
         }
@@ -400,14 +469,33 @@ mod tests {
 
     #[test]
     fn a_turn_allocates_nothing() {
-        let timeouts = Timeouts { idle_ms: 200, active_ms: 400, ..Timeouts::default() };
-        let config = CacheConfig { flows_max: 2_000, timeouts, seed: 1, backing: Backing::OnDemand };
+        let timeouts = Timeouts {
+            idle_ms: 200,
+            active_ms: 400,
+            ..Timeouts::default()
+        };
+        let config = CacheConfig {
+            flows_max: 2_000,
+            timeouts,
+            seed: 1,
+            backing: Backing::OnDemand,
+        };
         let cache = FlowCache::new(&config).unwrap();
         let (mut outboxes, inbox) = channels(1, Patience::Drop);
-        let source = Memory { frames: traffic(), next: 0, counters: SourceCounters::default() };
-        let (published, stop) = (Arc::new(Published::default()), Arc::new(AtomicBool::new(false)));
+        let source = Memory {
+            frames: traffic(),
+            next: 0,
+            counters: SourceCounters::default(),
+        };
+        let (published, stop) = (
+            Arc::new(Published::default()),
+            Arc::new(AtomicBool::new(false)),
+        );
         let outbox = outboxes.pop().unwrap();
-        let point = ObservationPoint { points: PointTable::default(), own: OwnDatagrams::default() };
+        let point = ObservationPoint {
+            points: PointTable::default(),
+            own: OwnDatagrams::default(),
+        };
         let mut worker = Worker::new(source, Ticks(0), cache, outbox, point, published, stop);
         let mut records = 0;
         for _ in 0..2_000 {
@@ -424,9 +512,15 @@ mod tests {
         let counters = worker.counters(Phase::Running);
         let expired = &counters.cache.expired;
         assert!(counters.cache.created > 10_000 && counters.undecoded.iter().sum::<u64>() > 1_000);
-        for reason in [xdprobe_flow::EndReason::Active, xdprobe_flow::EndReason::LackOfResources] {
+        for reason in [
+            xdprobe_flow::EndReason::Active,
+            xdprobe_flow::EndReason::LackOfResources,
+        ] {
             assert!(expired[reason as usize] > 100, "{expired:?}");
         }
-        assert_eq!((records + counters.kept, counters.dropped), (counters.cache.expired_total(), Tally::default()));
+        assert_eq!(
+            (records + counters.kept, counters.dropped),
+            (counters.cache.expired_total(), Tally::default())
+        );
     }
 }

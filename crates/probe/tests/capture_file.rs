@@ -1,9 +1,12 @@
-//! `xdprobe run -r`: the packets' own clock, the same datagrams every time, and what happens to damaged files.
+//! `xdprobe run -r`: the packets' own clock, the same datagrams every time, and what happens to
+//! damaged files.
 #![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
 mod harness;
 
-use harness::{assert_balanced, assert_received, count, folder_named_by, run_and_collect, run_over, xdprobe};
+use harness::{
+    assert_balanced, assert_received, count, folder_named_by, run_and_collect, run_over, xdprobe,
+};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::fs;
@@ -15,7 +18,9 @@ use std::time::Duration;
 use tempfile::TempDir;
 use xdprobe_export::v5;
 use xdprobe_lab::collector::{Collector, Keep, Violation};
-use xdprobe_lab::frames::{ByteOrder, Ethernet, PcapWriter, Resolution, flags, fragments, icmp, tcp, udp};
+use xdprobe_lab::frames::{
+    ByteOrder, Ethernet, PcapWriter, Resolution, flags, fragments, icmp, tcp, udp,
+};
 
 /// Where nobody listens.
 const NOWHERE: &str = "127.0.0.1:9";
@@ -35,7 +40,11 @@ fn capture(folder: &TempDir, frames: &[(u64, Vec<u8>)]) -> PathBuf {
     let path = folder.path().join("capture.pcap");
     let mut file = PcapWriter::new(Vec::new(), ByteOrder::Little, Resolution::Micro).unwrap();
     for (at_ms, frame) in frames {
-        file.frame(Duration::from_secs(EPOCH_S) + Duration::from_millis(*at_ms), frame).unwrap();
+        file.frame(
+            Duration::from_secs(EPOCH_S) + Duration::from_millis(*at_ms),
+            frame,
+        )
+        .unwrap();
     }
     fs::write(&path, file.finish().unwrap()).unwrap();
     path
@@ -44,19 +53,30 @@ fn capture(folder: &TempDir, frames: &[(u64, Vec<u8>)]) -> PathBuf {
 /// A thousand packets of a hundred flows over ten minutes, with pauses in which flows fall due.
 fn ten_minutes() -> Vec<(u64, Vec<u8>)> {
     let frame = |n: u64| {
-        let (host_number, port) = (u8::try_from(n % 10).unwrap(), u16::try_from(1000 + n % 100).unwrap());
+        let (host_number, port) = (
+            u8::try_from(n % 10).unwrap(),
+            u16::try_from(1000 + n % 100).unwrap(),
+        );
         ethernet().carry(&udp(host(host_number, port), host(200, 53), &[0; 32]))
     };
-    (0..1000).map(|n| (n * 97 + (n / 200) * 100_000, frame(n))).collect()
+    (0..1000)
+        .map(|n| (n * 97 + (n / 200) * 100_000, frame(n)))
+        .collect()
 }
 
 /// What arrives at a socket until nothing has for a while.
 fn datagrams_of(file: &Path, arguments: &[&str]) -> Vec<Vec<u8>> {
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-    socket.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+    socket
+        .set_read_timeout(Some(Duration::from_millis(200)))
+        .unwrap();
     let address = socket.local_addr().unwrap().to_string();
     let (ledger, output) = run_over(file, &[arguments, &[address.as_str()]].concat());
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     assert_balanced(&ledger);
     let mut datagrams = Vec::new();
     let mut datagram = [0; 2000];
@@ -83,7 +103,11 @@ fn a_slow_pipe_gives_the_datagrams_of_the_file() {
     let from_file = datagrams_of(&file, &[]);
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     let address = socket.local_addr().unwrap().to_string();
-    let mut probe = xdprobe(&["run", "-r", "-", &address]).stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+    let mut probe = xdprobe(&["run", "-r", "-", &address])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
     let mut pipe = probe.stdin.take().unwrap();
     for piece in fs::read(&file).unwrap().chunks(7_001) {
         pipe.write_all(piece).unwrap();
@@ -103,15 +127,28 @@ fn a_pipe_that_is_interrupted_in_the_middle_of_a_burst_is_accounted_up_to_there(
     let folder = TempDir::new().unwrap();
     let file = capture(&folder, &ten_minutes());
     let collector = Collector::start(Keep::Counts).unwrap();
-    let line = ["run", "-r", "-", "--report", "json", &collector.address().to_string()];
-    let mut probe = xdprobe(&line).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let line = [
+        "run",
+        "-r",
+        "-",
+        "--report",
+        "json",
+        &collector.address().to_string(),
+    ];
+    let mut probe = xdprobe(&line)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
     let mut pipe = probe.stdin.take().unwrap();
     // A header, three records of 74 octets in a pcap record each, and a part of the fourth.
     let octets = fs::read(&file).unwrap();
     let record = 16 + ten_minutes()[0].1.len();
     pipe.write_all(&octets[..24 + 3 * record + 20]).unwrap();
     harness::pause(500);
-    let interrupted = std::process::Command::new("kill").args(["-s", "INT", &probe.id().to_string()]).status();
+    let interrupted = std::process::Command::new("kill")
+        .args(["-s", "INT", &probe.id().to_string()])
+        .status();
     assert!(interrupted.unwrap().success());
     let output = probe.wait_with_output().unwrap();
     assert!(output.status.success());
@@ -126,32 +163,71 @@ fn records_are_timed_by_the_packets_and_sent_when_they_fell_due() {
     let folder = TempDir::new().unwrap();
     let packet = |port| ethernet().carry(&udp(host(1, port), host(2, 53), &[0; 10]));
     // A flow of two packets, then silence for an hour, then another.
-    let file = capture(&folder, &[(0, packet(1000)), (2_500, packet(1000)), (3_600_000, packet(1001))]);
+    let file = capture(
+        &folder,
+        &[
+            (0, packet(1000)),
+            (2_500, packet(1000)),
+            (3_600_000, packet(1001)),
+        ],
+    );
     let datagrams = datagrams_of(&file, &["--idle-timeout", "15s"]);
     assert_eq!(datagrams.len(), 2);
     let (header, records) = v5::decode(&datagrams[0]).unwrap();
-    assert_eq!((records[0].first_ms.get(), records[0].last_ms.get()), (0, 2_500));
+    assert_eq!(
+        (records[0].first_ms.get(), records[0].last_ms.get()),
+        (0, 2_500)
+    );
     // Due at 17.5 s, noticed within a second, sent after the flush delay of half a second.
     let uptime_ms = header.sys_uptime_ms.get();
-    assert!((17_500..=19_000).contains(&uptime_ms), "sent at {uptime_ms} ms");
-    let unix_ms = u64::from(header.unix_s.get()) * 1_000 + u64::from(header.unix_ns.get()) / 1_000_000;
+    assert!(
+        (17_500..=19_000).contains(&uptime_ms),
+        "sent at {uptime_ms} ms"
+    );
+    let unix_ms =
+        u64::from(header.unix_s.get()) * 1_000 + u64::from(header.unix_ns.get()) / 1_000_000;
     assert_eq!(unix_ms - u64::from(uptime_ms), EPOCH_S * 1_000);
-    assert_eq!(v5::decode(&datagrams[1]).unwrap().1[0].first_ms.get(), 3_600_000);
+    assert_eq!(
+        v5::decode(&datagrams[1]).unwrap().1[0].first_ms.get(),
+        3_600_000
+    );
 }
 
 #[test]
 fn records_that_were_let_go_before_the_clock_leaps_are_not_stamped_after_it() {
     let folder = TempDir::new().unwrap();
     let packet = |port| ethernet().carry(&udp(host(1, port), host(2, 53), &[0; 10]));
-    // More flows than the cache holds, within 10 ms; an hour later, another, and soon after it the last.
+    // More flows than the cache holds, within 10 ms; an hour later, another, and soon after it the
+    // last.
     let frames = (0..100).map(|n| (u64::from(n) / 10, packet(1000 + n)));
-    let file = capture(&folder, &frames.chain([(3_600_000, packet(1)), (3_600_001, packet(2))]).collect::<Vec<_>>());
+    let file = capture(
+        &folder,
+        &frames
+            .chain([(3_600_000, packet(1)), (3_600_001, packet(2))])
+            .collect::<Vec<_>>(),
+    );
     // The longest idle timeout, so that nothing falls due in between.
-    let arguments = ["--flows-per-queue", "1", "--idle-timeout", "1h", "--active-timeout", "2h"];
+    let arguments = [
+        "--flows-per-queue",
+        "1",
+        "--idle-timeout",
+        "1h",
+        "--active-timeout",
+        "2h",
+    ];
     let datagrams = datagrams_of(&file, &arguments);
-    let sent: Vec<_> = datagrams.iter().map(|datagram| v5::decode(datagram).unwrap().0.sys_uptime_ms.get()).collect();
+    let sent: Vec<_> = datagrams
+        .iter()
+        .map(|datagram| v5::decode(datagram).unwrap().0.sys_uptime_ms.get())
+        .collect();
     // At once, a second later where their datagram was not full, and at the end.
-    assert!(sent.len() > 2 && sent[..sent.len() - 1].iter().all(|&uptime_ms| uptime_ms <= 1_010), "{sent:?}");
+    assert!(
+        sent.len() > 2
+            && sent[..sent.len() - 1]
+                .iter()
+                .all(|&uptime_ms| uptime_ms <= 1_010),
+        "{sent:?}"
+    );
     assert_eq!(sent.last(), Some(&3_600_001));
 }
 
@@ -160,18 +236,30 @@ fn flows_that_began_together_are_cut_apart_where_lifetimes_are_spread() {
     let folder = TempDir::new().unwrap();
     let packet = |port| ethernet().carry(&udp(host(1, port), host(2, 53), &[0; 10]));
     // A hundred flows that begin at once and have a packet each second.
-    let frames: Vec<_> = (0..=41).flat_map(|s| (1000..1100).map(move |port| (s * 1000, packet(port)))).collect();
+    let frames: Vec<_> = (0..=41)
+        .flat_map(|s| (1000..1100).map(move |port| (s * 1000, packet(port))))
+        .collect();
     let file = capture(&folder, &frames);
     let firsts_after_the_cut = |arguments: &[&str]| {
         let datagrams = datagrams_of(&file, &[&["--active-timeout", "40s"], arguments].concat());
-        let records = datagrams.iter().flat_map(|datagram| v5::decode(datagram).unwrap().1.to_vec());
-        let firsts: BTreeSet<_> =
-            records.map(|record| record.first_ms.get()).filter(|&first_ms| first_ms > 0).collect();
+        let records = datagrams
+            .iter()
+            .flat_map(|datagram| v5::decode(datagram).unwrap().1.to_vec());
+        let firsts: BTreeSet<_> = records
+            .map(|record| record.first_ms.get())
+            .filter(|&first_ms| first_ms > 0)
+            .collect();
         firsts
     };
     assert_eq!(firsts_after_the_cut(&[]), BTreeSet::from([40_000]));
     let spread = firsts_after_the_cut(&["--lifetime-spread", "20s"]);
-    assert!(spread.len() > 15 && spread.iter().all(|first_ms| (20_000..=40_000).contains(first_ms)), "{spread:?}");
+    assert!(
+        spread.len() > 15
+            && spread
+                .iter()
+                .all(|first_ms| (20_000..=40_000).contains(first_ms)),
+        "{spread:?}"
+    );
 }
 
 #[test]
@@ -203,7 +291,10 @@ fn tcp_conversations_are_two_flows_and_end_with_their_linger() {
 fn fragments_belong_to_the_flow_of_their_first() {
     let folder = TempDir::new().unwrap();
     let pieces = fragments(&udp(host(1, 1000), host(2, 53), &[0; 3000]), 1000);
-    let frames: Vec<_> = pieces.iter().map(|piece| (0, ethernet().vlan(7).carry(piece))).collect();
+    let frames: Vec<_> = pieces
+        .iter()
+        .map(|piece| (0, ethernet().vlan(7).carry(piece)))
+        .collect();
     let records = datagrams_of(&capture(&folder, &frames), &[]);
     let records = v5::decode(&records[0]).unwrap().1;
     assert_eq!(records.len(), 1);
@@ -218,29 +309,66 @@ fn fragments_belong_to_the_flow_of_their_first() {
 #[test]
 fn only_what_the_filter_wants_is_metered() {
     let folder = TempDir::new().unwrap();
-    let ping = icmp(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), IpAddr::V4(Ipv4Addr::new(192, 0, 2, 2)), 8, 0, &[0; 56]);
-    let file =
-        capture(&folder, &[(0, ethernet().carry(&ping)), (1, ethernet().carry(&udp(host(1, 1), host(2, 2), &[])))]);
+    let ping = icmp(
+        IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)),
+        IpAddr::V4(Ipv4Addr::new(192, 0, 2, 2)),
+        8,
+        0,
+        &[0; 56],
+    );
+    let file = capture(
+        &folder,
+        &[
+            (0, ethernet().carry(&ping)),
+            (1, ethernet().carry(&udp(host(1, 1), host(2, 2), &[]))),
+        ],
+    );
     let (ledger, _) = run_over(&file, &["-f", "icmp"]);
     assert_balanced(&ledger);
-    assert_eq!((count(&ledger, "filtered.packets"), count(&ledger, "exported.octets")), (1, 84));
+    assert_eq!(
+        (
+            count(&ledger, "filtered.packets"),
+            count(&ledger, "exported.octets")
+        ),
+        (1, 84)
+    );
 }
 
 #[test]
 fn a_sampled_file_gives_the_same_datagrams_each_time_and_counts_what_it_left_out() {
     let folder = TempDir::new().unwrap();
     let file = capture(&folder, &ten_minutes());
-    let (by_count, by_chance) = (["--sampling", "1:10", "--sampling-mode", "deterministic"], ["--sampling", "1:10"]);
+    let (by_count, by_chance) = (
+        ["--sampling", "1:10", "--sampling-mode", "deterministic"],
+        ["--sampling", "1:10"],
+    );
     for (arguments, mode) in [(&by_count[..], 1), (&by_chance, 2)] {
         let datagrams = datagrams_of(&file, arguments);
         assert_eq!(datagrams_of(&file, arguments), datagrams);
-        let sampling = datagrams.iter().map(|datagram| v5::decode(datagram).unwrap().0.sampling.get());
-        assert_eq!(sampling.collect::<BTreeSet<_>>(), BTreeSet::from([mode << 14 | 10]));
+        let sampling = datagrams
+            .iter()
+            .map(|datagram| v5::decode(datagram).unwrap().0.sampling.get());
+        assert_eq!(
+            sampling.collect::<BTreeSet<_>>(),
+            BTreeSet::from([mode << 14 | 10])
+        );
     }
     let (ledger, _) = run_over(&file, &by_count);
     assert_balanced(&ledger);
-    assert_eq!((count(&ledger, "offered.packets"), count(&ledger, "exported.packets")), (1000, 100));
-    assert_eq!((count(&ledger, "sampled_out.packets"), count(&ledger, "exported.octets")), (900, 100 * 60));
+    assert_eq!(
+        (
+            count(&ledger, "offered.packets"),
+            count(&ledger, "exported.packets")
+        ),
+        (1000, 100)
+    );
+    assert_eq!(
+        (
+            count(&ledger, "sampled_out.packets"),
+            count(&ledger, "exported.octets")
+        ),
+        (900, 100 * 60)
+    );
 }
 
 #[test]
@@ -253,7 +381,10 @@ fn a_truncated_file_is_accounted_up_to_the_damage() {
     assert_eq!(output.status.code(), Some(1));
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(said.lines().count(), 1, "{said}");
-    assert!(said.contains("capture.pcap: damaged at octet") && said.contains("ends inside a record"), "{said}");
+    assert!(
+        said.contains("capture.pcap: damaged at octet") && said.contains("ends inside a record"),
+        "{said}"
+    );
     assert_balanced(&ledger);
     assert_eq!(count(&ledger, "exported.packets"), 999);
 }
@@ -264,15 +395,31 @@ fn records_of_any_version_go_straight_into_a_flow_tools_file() {
     let file = capture(&folder, &ten_minutes());
     let totals = ["5", "1", "7"].map(|version| {
         let flows = folder.path().join(format!("flows-{version}.ft"));
-        let (ledger, output) = run_over(&file, &["--netflow", version, &format!("file:{}", flows.display())]);
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let (ledger, output) = run_over(
+            &file,
+            &["--netflow", version, &format!("file:{}", flows.display())],
+        );
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
         assert_balanced(&ledger);
         let printed = xdprobe(&["print", "--json"]).arg(&flows).output().unwrap();
-        let records: Vec<Value> =
-            String::from_utf8(printed.stdout).unwrap().lines().map(|line| line.parse().unwrap()).collect();
-        let total = |name| records.iter().map(|record| count(record, name)).sum::<u64>();
+        let records: Vec<Value> = String::from_utf8(printed.stdout)
+            .unwrap()
+            .lines()
+            .map(|line| line.parse().unwrap())
+            .collect();
+        let total = |name| {
+            records
+                .iter()
+                .map(|record| count(record, name))
+                .sum::<u64>()
+        };
         let totals = (records.len() as u64, total("packets"), total("octets"));
-        let exported = ["records", "packets", "octets"].map(|name| count(&ledger, &format!("exported.{name}")));
+        let exported = ["records", "packets", "octets"]
+            .map(|name| count(&ledger, &format!("exported.{name}")));
         assert_eq!(totals, exported.into(), "version {version}");
         totals
     });
@@ -281,7 +428,9 @@ fn records_of_any_version_go_straight_into_a_flow_tools_file() {
     assert_eq!(totals, [(records, 1000, 1000 * 60); 3]);
     let (_, refused) = run_over(&file, &["file:/nowhere/at/all.ft"]);
     assert_eq!(refused.status.code(), Some(1));
-    assert!(String::from_utf8_lossy(&refused.stderr).contains("/nowhere/at/all.ft cannot be written"));
+    assert!(
+        String::from_utf8_lossy(&refused.stderr).contains("/nowhere/at/all.ft cannot be written")
+    );
 }
 
 #[test]
@@ -292,13 +441,23 @@ fn what_is_no_capture_is_told_in_one_line() {
     let (_, output) = run_over(&path, &[]);
     assert_eq!(output.status.code(), Some(1));
     let said = String::from_utf8_lossy(&output.stderr);
-    assert!(said.contains("wanted a capture file (pcap or pcapng)") && said.lines().count() == 1, "{said}");
+    assert!(
+        said.contains("wanted a capture file (pcap or pcapng)") && said.lines().count() == 1,
+        "{said}"
+    );
 }
 
 #[test]
 fn a_bad_command_line_is_code_2() {
-    for line in [&["run", "-i", "lo"][..], &["run", "-i", "lo", "-f", "udprot", NOWHERE]] {
-        assert_eq!(xdprobe(line).output().unwrap().status.code(), Some(2), "{line:?}");
+    for line in [
+        &["run", "-i", "lo"][..],
+        &["run", "-i", "lo", "-f", "udprot", NOWHERE],
+    ] {
+        assert_eq!(
+            xdprobe(line).output().unwrap().status.code(),
+            Some(2),
+            "{line:?}"
+        );
     }
 }
 
@@ -309,28 +468,57 @@ fn totals_are_exact_however_small_the_cache() {
     let (ledger, _) = run_over(&file, &["--flows-per-queue", "1"]);
     assert_balanced(&ledger);
     assert!(count(&ledger, "flows.expired.lack_of_resources") > 0);
-    assert_eq!((count(&ledger, "exported.packets"), count(&ledger, "exported.octets")), (1000, 1000 * 60));
+    assert_eq!(
+        (
+            count(&ledger, "exported.packets"),
+            count(&ledger, "exported.octets")
+        ),
+        (1000, 1000 * 60)
+    );
 }
 
-/// Real captures, where the machine has them: exported packets and octets equal the truth beside them.
+/// Real captures, where the machine has them: exported packets and octets equal the truth beside
+/// them.
 #[test]
 fn real_captures_are_accounted_truly() {
-    let Some(folder) = folder_named_by("XDPROBE_PCAPS") else { return };
+    let Some(folder) = folder_named_by("XDPROBE_PCAPS") else {
+        return;
+    };
     let truth = fs::read_to_string(folder.join("truth.tsv")).unwrap();
     let mut rows = truth.lines().map(|row| row.split('\t').collect::<Vec<_>>());
     let names = rows.next().unwrap();
     let column = |name: &str| names.iter().position(|&other| other == name).unwrap();
-    let (file, packets, octets) = (column("file"), column("ipv4_packets"), column("ipv4_octets"));
+    let (file, packets, octets) = (
+        column("file"),
+        column("ipv4_packets"),
+        column("ipv4_octets"),
+    );
     let mut checked = 0;
     for row in rows {
         let (ledger, output, mut received) = run_and_collect(&folder.join(row[file]), &[]);
-        assert!(output.status.success(), "{}: {}", row[file], String::from_utf8_lossy(&output.stderr));
+        assert!(
+            output.status.success(),
+            "{}: {}",
+            row[file],
+            String::from_utf8_lossy(&output.stderr)
+        );
         assert_balanced(&ledger);
-        // The times of some leap by years to and fro, and over more than 24.8 days the order of 32-bit uptimes tells nothing.
-        received.violations.retain(|violation| !matches!(violation, Violation::UptimeWentBack { .. }));
+        // The times of some leap by years to and fro, and over more than 24.8 days the order of
+        // 32-bit uptimes tells nothing.
+        received
+            .violations
+            .retain(|violation| !matches!(violation, Violation::UptimeWentBack { .. }));
         assert_received(&received, &ledger);
-        let found = (count(&ledger, "exported.packets"), count(&ledger, "exported.octets"));
-        assert_eq!(found, (row[packets].parse().unwrap(), row[octets].parse().unwrap()), "{}", row[file]);
+        let found = (
+            count(&ledger, "exported.packets"),
+            count(&ledger, "exported.octets"),
+        );
+        assert_eq!(
+            found,
+            (row[packets].parse().unwrap(), row[octets].parse().unwrap()),
+            "{}",
+            row[file]
+        );
         checked += 1;
     }
     assert!(checked > 0);

@@ -15,25 +15,46 @@ use xdprobe_lab::requirements::are_met;
 use xdprobe_lab::send::Options;
 
 /// Options that let a flow go soon after its last packet, and its record soon after that.
-const SOON: [&str; 8] =
-    ["-i", "tap0", "--flows-per-queue", "10000", "--idle-timeout", "300ms", "--flush-delay", "50ms"];
+const SOON: [&str; 8] = [
+    "-i",
+    "tap0",
+    "--flows-per-queue",
+    "10000",
+    "--idle-timeout",
+    "300ms",
+    "--flush-delay",
+    "50ms",
+];
 
 fn collector_at(namespace: &Namespace, address: &str) -> Collector {
     let address: SocketAddr = address.parse().unwrap();
-    namespace.run(|| Collector::bind(address, Keep::Counts).unwrap()).unwrap()
+    namespace
+        .run(|| Collector::bind(address, Keep::Counts).unwrap())
+        .unwrap()
 }
 
 /// Sends some flows of their own and waits until their records have left.
 fn some_flows(wire: &Namespace, seed: u64) -> u64 {
-    let sent = send(wire, &Options { flows: 300, seed, ..traffic(3_000) });
+    let sent = send(
+        wire,
+        &Options {
+            flows: 300,
+            seed,
+            ..traffic(3_000)
+        },
+    );
     pause(2_000);
     sent.packets
 }
 
-/// What the ledger says of the `nth` collector, and the records that it was sent and did not refuse.
+/// What the ledger says of the `nth` collector, and the records that it was sent and did not
+/// refuse.
 fn entry(ledger: &Value, nth: usize) -> (&Value, u64) {
     let entry = &ledger["collectors"][nth];
-    (entry, count(entry, "records") - count(entry, "lost.refused"))
+    (
+        entry,
+        count(entry, "records") - count(entry, "lost.refused"),
+    )
 }
 
 fn records(received: &[&Received]) -> u64 {
@@ -48,7 +69,8 @@ fn a_collector_that_is_killed_or_unreachable_costs_the_others_nothing_in_any_dis
     }
     for distribution in ["copy", "balance", "failover"] {
         let wire = wire(VethOptions::default());
-        wire.ip(&["address", "add", "10.99.0.3/32", "dev", "lo"]).unwrap();
+        wire.ip(&["address", "add", "10.99.0.3/32", "dev", "lo"])
+            .unwrap();
         let killed = collector_at(&wire, "127.0.0.1:5001");
         let unreachable = collector_at(&wire, "10.99.0.3:5002");
         let survivor = collector_at(&wire, "127.0.0.1:5003");
@@ -59,30 +81,60 @@ fn a_collector_that_is_killed_or_unreachable_costs_the_others_nothing_in_any_dis
         let before = killed.stop().unwrap();
         packets += some_flows(&wire, 2);
         let after = collector_at(&wire, "127.0.0.1:5001");
-        wire.ip(&["address", "delete", "10.99.0.3/32", "dev", "lo"]).unwrap();
-        wire.ip(&["route", "add", "unreachable", "10.99.0.3"]).unwrap();
+        wire.ip(&["address", "delete", "10.99.0.3/32", "dev", "lo"])
+            .unwrap();
+        wire.ip(&["route", "add", "unreachable", "10.99.0.3"])
+            .unwrap();
         packets += some_flows(&wire, 3);
         packets += some_flows(&wire, 4);
         let ledger = probe.stop();
         assert_balanced(&ledger);
         assert_eq!(count(&ledger, "observed.packets"), packets);
-        let (after, unreachable, survivor) =
-            (after.stop().unwrap(), unreachable.stop().unwrap(), survivor.stop().unwrap());
-        let got = [records(&[&before, &after]), records(&[&unreachable]), records(&[&survivor])];
-        assert_eq!(got, [0, 1, 2].map(|nth| entry(&ledger, nth).1), "{distribution}: {ledger:#}");
+        let (after, unreachable, survivor) = (
+            after.stop().unwrap(),
+            unreachable.stop().unwrap(),
+            survivor.stop().unwrap(),
+        );
+        let got = [
+            records(&[&before, &after]),
+            records(&[&unreachable]),
+            records(&[&survivor]),
+        ];
+        assert_eq!(
+            got,
+            [0, 1, 2].map(|nth| entry(&ledger, nth).1),
+            "{distribution}: {ledger:#}"
+        );
         let exported = count(&ledger, "exported.records");
         if distribution == "copy" {
             assert_eq!((survivor.packets, survivor.records), (packets, exported));
         } else {
-            assert_eq!(got.iter().sum::<u64>(), exported, "{distribution}: {ledger:#}");
+            assert_eq!(
+                got.iter().sum::<u64>(),
+                exported,
+                "{distribution}: {ledger:#}"
+            );
         }
-        assert_eq!(count(&ledger, "lost.records") + exported, count(&ledger, "flows.created"));
-        assert!(count(entry(&ledger, 0).0, "lost.refused") > 0, "{distribution}: {ledger:#}");
+        assert_eq!(
+            count(&ledger, "lost.records") + exported,
+            count(&ledger, "flows.created")
+        );
+        assert!(
+            count(entry(&ledger, 0).0, "lost.refused") > 0,
+            "{distribution}: {ledger:#}"
+        );
         assert_eq!(entry(&ledger, 2).0["lost"]["send"], 0);
         match distribution {
-            // Only what was under way when each of two collectors went is lost, and a trial now and then.
-            "failover" => assert!(exported >= 1_000 && after.records > 0 && survivor.records > 0, "{ledger:#}"),
-            _ => assert!(count(entry(&ledger, 1).0, "lost.send") > 0, "{distribution}: {ledger:#}"),
+            // Only what was under way when each of two collectors went is lost, and a trial now and
+            // then.
+            "failover" => assert!(
+                exported >= 1_000 && after.records > 0 && survivor.records > 0,
+                "{ledger:#}"
+            ),
+            _ => assert!(
+                count(entry(&ledger, 1).0, "lost.send") > 0,
+                "{distribution}: {ledger:#}"
+            ),
         }
     }
 }
@@ -93,9 +145,22 @@ fn the_probes_own_datagrams_are_not_metered_behind_tags_either() {
         return;
     }
     let wire = wire(VethOptions::default());
-    let (from, to): (SocketAddr, SocketAddr) = ("10.1.0.1:4000".parse().unwrap(), "10.1.0.9:2055".parse().unwrap());
+    let (from, to): (SocketAddr, SocketAddr) = (
+        "10.1.0.1:4000".parse().unwrap(),
+        "10.1.0.9:2055".parse().unwrap(),
+    );
     wire.address("tx0", "10.1.0.1/24").unwrap();
-    let neighbour = ["neigh", "add", "10.1.0.9", "lladdr", "02:00:00:00:00:09", "dev", "tx0", "nud", "permanent"];
+    let neighbour = [
+        "neigh",
+        "add",
+        "10.1.0.9",
+        "lladdr",
+        "02:00:00:00:00:09",
+        "dev",
+        "tx0",
+        "nud",
+        "permanent",
+    ];
     wire.ip(&neighbour).unwrap();
     // The wire to the collector is the one that is tapped.
     let how = ["--source", "10.1.0.1:4000", "10.1.0.9:2055"];
@@ -105,21 +170,34 @@ fn the_probes_own_datagrams_are_not_metered_behind_tags_either() {
     let on_the_wire = || Ethernet::new([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 9]);
     let frames = [
         on_the_wire().vlan(7).carry(&udp(from, to, &[0; 72])),
-        on_the_wire().tag(0x88a8, 7).vlan(8).carry(&udp(from, to, &[0; 72])),
+        on_the_wire()
+            .tag(0x88a8, 7)
+            .vlan(8)
+            .carry(&udp(from, to, &[0; 72])),
         on_the_wire().vlan(7).carry(&udp(other, to, &[0; 72])),
     ];
     let inject = || {
         let mut interface = pcap::Capture::from_device("tx0").unwrap().open().unwrap();
-        frames.iter().for_each(|frame| interface.sendpacket(&frame[..]).unwrap());
+        frames
+            .iter()
+            .for_each(|frame| interface.sendpacket(&frame[..]).unwrap());
     };
     wire.run(inject).unwrap();
     pause(2_000);
     let ledger = probe.stop();
     assert_balanced(&ledger);
-    assert_eq!(count(&ledger, "observed.packets"), packets + 1, "{ledger:#}");
+    assert_eq!(
+        count(&ledger, "observed.packets"),
+        packets + 1,
+        "{ledger:#}"
+    );
     let datagrams = count(entry(&ledger, 0).0, "datagrams");
     assert!(datagrams > 2);
-    assert_eq!(count(&ledger, "excluded.packets"), datagrams + 2, "{ledger:#}");
+    assert_eq!(
+        count(&ledger, "excluded.packets"),
+        datagrams + 2,
+        "{ledger:#}"
+    );
 }
 
 #[test]
@@ -143,12 +221,18 @@ fn a_name_that_moves_takes_the_records_with_it_and_one_that_is_gone_does_not() {
     let hosts = Hosts(PathBuf::from("/etc/netns").join(wire.name()));
     fs::create_dir_all(&hosts.0).unwrap();
     hosts.write("127.0.0.1 collector.test\n");
-    let (first, second) = (collector_at(&wire, "127.0.0.1:5001"), collector_at(&wire, "127.0.0.2:5001"));
+    let (first, second) = (
+        collector_at(&wire, "127.0.0.1:5001"),
+        collector_at(&wire, "127.0.0.2:5001"),
+    );
     let name = ["--resolve-interval", "200ms", "collector.test:5001"];
     let probe = Probe::start_alone(&wire, &[&SOON[..], &name].concat());
     let mut packets = some_flows(&wire, 1);
     hosts.write("127.0.0.2 collector.test\n");
-    while !probe.said().contains("collector collector.test:5001 is now at 127.0.0.2:5001") {
+    while !probe
+        .said()
+        .contains("collector collector.test:5001 is now at 127.0.0.2:5001")
+    {
         pause(50);
     }
     // The exporter looks at least once a second.
@@ -162,7 +246,10 @@ fn a_name_that_moves_takes_the_records_with_it_and_one_that_is_gone_does_not() {
     let ledger = probe.stop();
     assert_balanced(&ledger);
     let (first, second) = (first.stop().unwrap(), second.stop().unwrap());
-    assert_eq!(records(&[&first, &second]), count(&ledger, "exported.records"));
+    assert_eq!(
+        records(&[&first, &second]),
+        count(&ledger, "exported.records")
+    );
     assert_eq!(first.packets + second.packets, packets);
     assert_eq!(first.packets * 2, second.packets);
     let (collector, _) = entry(&ledger, 0);
@@ -179,30 +266,58 @@ fn a_narrow_path_is_found_and_nothing_is_fragmented() {
     let (router, far) = (Namespace::new().unwrap(), Namespace::new().unwrap());
     wire.veth("exp0", "exp1", VethOptions::default()).unwrap();
     wire.hand_over("exp1", &router).unwrap();
-    router.veth("far0", "far1", VethOptions { mtu: 600, ..VethOptions::default() }).unwrap();
+    router
+        .veth(
+            "far0",
+            "far1",
+            VethOptions {
+                mtu: 600,
+                ..VethOptions::default()
+            },
+        )
+        .unwrap();
     router.hand_over("far1", &far).unwrap();
     wire.address("exp0", "10.5.0.1/24").unwrap();
     router.address("exp1", "10.5.0.2/24").unwrap();
     router.address("far0", "10.6.0.2/24").unwrap();
     far.address("far1", "10.6.0.1/24").unwrap();
-    wire.ip(&["route", "add", "10.6.0.0/24", "via", "10.5.0.2"]).unwrap();
-    far.ip(&["route", "add", "10.5.0.0/24", "via", "10.6.0.2"]).unwrap();
-    router.run(|| fs::write("/proc/sys/net/ipv4/ip_forward", "1").unwrap()).unwrap();
+    wire.ip(&["route", "add", "10.6.0.0/24", "via", "10.5.0.2"])
+        .unwrap();
+    far.ip(&["route", "add", "10.5.0.0/24", "via", "10.6.0.2"])
+        .unwrap();
+    router
+        .run(|| fs::write("/proc/sys/net/ipv4/ip_forward", "1").unwrap())
+        .unwrap();
     let collector = collector_at(&far, "10.6.0.1:5001");
     let probe = Probe::start_alone(&wire, &[&SOON[..], &["10.6.0.1:5001"]].concat());
     some_flows(&wire, 1);
-    let sent = send(&wire, &Options { flows: 300, seed: 2, ..traffic(3_000) });
+    let sent = send(
+        &wire,
+        &Options {
+            flows: 300,
+            seed: 2,
+            ..traffic(3_000)
+        },
+    );
     pause(2_000);
     let ledger = probe.stop();
     assert_balanced(&ledger);
     let received = collector.stop().unwrap();
-    // The router's answer to the first datagrams says how narrow the path is: 11 records in 600 octets.
+    // The router's answer to the first datagrams says how narrow the path is: 11 records in 600
+    // octets.
     assert_eq!(received.datagram_octets_max, 24 + 11 * 48, "{ledger:#}");
-    assert_eq!(received.records, count(&ledger, "exported.records"), "{ledger:#}");
+    assert_eq!(
+        received.records,
+        count(&ledger, "exported.records"),
+        "{ledger:#}"
+    );
     assert!(received.packets >= sent.packets, "{received}");
     received.assert_sound();
     let statistics = wire.output("cat", &["/proc/net/snmp"]).unwrap();
-    let mut rows = statistics.lines().filter(|row| row.starts_with("Ip:")).map(str::split_whitespace);
+    let mut rows = statistics
+        .lines()
+        .filter(|row| row.starts_with("Ip:"))
+        .map(str::split_whitespace);
     let (mut names, mut counts) = (rows.next().unwrap(), rows.next().unwrap());
     let place = names.position(|name| name == "FragCreates").unwrap();
     assert_eq!(counts.nth(place), Some("0"), "{statistics}");
@@ -214,18 +329,36 @@ fn over_ipv6_a_full_datagram_has_one_record_less() {
         return;
     }
     let wire = wire(VethOptions::default());
-    wire.run(|| fs::write("/proc/sys/net/ipv6/conf/lo/disable_ipv6", "0").unwrap()).unwrap();
-    wire.ip(&["link", "set", "dev", "lo", "mtu", "1500"]).unwrap();
-    for (version, wanted) in [("5", 24 + 29 * 48), ("1", 16 + 24 * 48), ("7", 24 + 27 * 52)] {
+    wire.run(|| fs::write("/proc/sys/net/ipv6/conf/lo/disable_ipv6", "0").unwrap())
+        .unwrap();
+    wire.ip(&["link", "set", "dev", "lo", "mtu", "1500"])
+        .unwrap();
+    for (version, wanted) in [
+        ("5", 24 + 29 * 48),
+        ("1", 16 + 24 * 48),
+        ("7", 24 + 27 * 52),
+    ] {
         let collector = collector_at(&wire, "[::1]:5001");
-        let how = ["--netflow", version, "--dscp", "46", "--ttl", "3", "[::1]:5001"];
+        let how = [
+            "--netflow",
+            version,
+            "--dscp",
+            "46",
+            "--ttl",
+            "3",
+            "[::1]:5001",
+        ];
         let probe = Probe::start_alone(&wire, &[&SOON[..], &how].concat());
         let packets = some_flows(&wire, 1);
         let ledger = probe.stop();
         assert_balanced(&ledger);
         let received = collector.stop().unwrap();
         received.assert_sound();
-        assert_eq!((received.packets, received.datagram_octets_max), (packets, wanted), "version {version}");
+        assert_eq!(
+            (received.packets, received.datagram_octets_max),
+            (packets, wanted),
+            "version {version}"
+        );
     }
 }
 
@@ -236,16 +369,39 @@ fn a_pace_delays_what_fits_its_queue_and_a_probe_that_stops_sends_it_all() {
     }
     let wire = wire(VethOptions::default());
     let pace = ["--records-per-second", "1000", "--paced-records", "1000"];
-    let probe = Probe::start(&wire, &[&["-i", "tap0", "--flows-per-queue", "10000"], &pace[..]].concat());
-    let sent = send(&wire, &Options { flows: 2_500, ..traffic(5_000) });
+    let probe = Probe::start(
+        &wire,
+        &[&["-i", "tap0", "--flows-per-queue", "10000"], &pace[..]].concat(),
+    );
+    let sent = send(
+        &wire,
+        &Options {
+            flows: 2_500,
+            ..traffic(5_000)
+        },
+    );
     let ledger = probe.stop();
     assert_balanced(&ledger);
-    assert_eq!(count(&ledger, "exported.packets"), sent.packets, "{ledger:#}");
-    assert!(count(entry(&ledger, 0).0, "delayed_records") > 1_000, "{ledger:#}");
-    // On a link that goes on, what does not fit is refused, counted, and seen as a gap in the sequence.
+    assert_eq!(
+        count(&ledger, "exported.packets"),
+        sent.packets,
+        "{ledger:#}"
+    );
+    assert!(
+        count(entry(&ledger, 0).0, "delayed_records") > 1_000,
+        "{ledger:#}"
+    );
+    // On a link that goes on, what does not fit is refused, counted, and seen as a gap in the
+    // sequence.
     let collector = collector_at(&wire, "127.0.0.1:5001");
     let probe = Probe::start_alone(&wire, &[&SOON[..], &pace, &["127.0.0.1:5001"]].concat());
-    send(&wire, &Options { flows: 5_000, ..traffic(5_000) });
+    send(
+        &wire,
+        &Options {
+            flows: 5_000,
+            ..traffic(5_000)
+        },
+    );
     pause(2_000);
     let ledger = probe.stop();
     assert_balanced(&ledger);
@@ -261,13 +417,31 @@ fn refuses_collectors_that_cannot_be_sent_to_with_what_was_found_and_wanted() {
     fs::write(&file, []).unwrap();
     let file = file.to_str().unwrap();
     for (arguments, code, wanted) in [
-        (&["nosuch.invalid:2055"][..], 1, "collector nosuch.invalid:2055 cannot be resolved"),
+        (
+            &["nosuch.invalid:2055"][..],
+            1,
+            "collector nosuch.invalid:2055 cannot be resolved",
+        ),
         (&["127.0.0.1:0"], 2, "wanted HOST:PORT"),
-        (&["--mtu", "99", "127.0.0.1:2055"], 2, "carries 71 octets of payload in one piece"),
-        (&["--source", "192.0.2.77", "127.0.0.1:2055"], 1, "source 192.0.2.77:0: Cannot assign"),
-        (&["--bind-device", "nowhere9", "127.0.0.1:2055"], 1, "device nowhere9: No such device"),
+        (
+            &["--mtu", "99", "127.0.0.1:2055"],
+            2,
+            "carries 71 octets of payload in one piece",
+        ),
+        (
+            &["--source", "192.0.2.77", "127.0.0.1:2055"],
+            1,
+            "source 192.0.2.77:0: Cannot assign",
+        ),
+        (
+            &["--bind-device", "nowhere9", "127.0.0.1:2055"],
+            1,
+            "device nowhere9: No such device",
+        ),
     ] {
-        let output = xdprobe(&[&["run", "-r", file][..], arguments].concat()).output().unwrap();
+        let output = xdprobe(&[&["run", "-r", file][..], arguments].concat())
+            .output()
+            .unwrap();
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(said.contains(wanted), "{arguments:?}: {said}");
         assert_eq!(output.status.code(), Some(code), "{arguments:?}: {said}");

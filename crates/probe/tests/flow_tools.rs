@@ -1,9 +1,12 @@
 //! The program against flow-tools' own files and outputs, and against files that these tests make.
 //!
-//! The samples are files that the real flow-capture wrote (`NAME.ft`) and what the real flow-print and flow-export printed for
-//! them (`NAME.f3.txt`, `NAME.default.txt`, `NAME.csv`). They are not part of the project: `XDPROBE_FLOWTOOLS` names
-//! their folder.
-#![expect(clippy::unwrap_used, reason = "a test that finds something else than it needs shall panic")]
+//! The samples are files that the real flow-capture wrote (`NAME.ft`) and what the real flow-print
+//! and flow-export printed for them (`NAME.f3.txt`, `NAME.default.txt`, `NAME.csv`). They are not
+//! part of the project: `XDPROBE_FLOWTOOLS` names their folder.
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that finds something else than it needs shall panic"
+)]
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -31,23 +34,33 @@ fn run(arguments: &[&str]) -> Output {
 fn samples() -> Option<PathBuf> {
     let folder = std::env::var_os("XDPROBE_FLOWTOOLS").map(PathBuf::from);
     if folder.is_none() {
-        let place = if std::env::var_os("CI").is_some() { "IN CI: " } else { "" };
+        let place = if std::env::var_os("CI").is_some() {
+            "IN CI: "
+        } else {
+            ""
+        };
         // Past the test harness, which keeps what a test prints to itself.
         let advice = "nothing was compared with the real flow-tools: XDPROBE_FLOWTOOLS names no folder of samples";
-        std::io::stderr().write_all(format!("\nSKIPPED, {place}{advice}\n").as_bytes()).unwrap();
+        std::io::stderr()
+            .write_all(format!("\nSKIPPED, {place}{advice}\n").as_bytes())
+            .unwrap();
     }
     folder
 }
 
 fn sample_files(folder: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
-    let files: Vec<PathBuf> =
-        entries.filter(|path| path.extension().is_some_and(|extension| extension == "ft")).collect();
+    let entries = fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
+    let files: Vec<PathBuf> = entries
+        .filter(|path| path.extension().is_some_and(|extension| extension == "ft"))
+        .collect();
     assert!(!files.is_empty(), "no .ft file in {}", folder.display());
     files
 }
 
-/// Everything that the real tools printed for `file`, with the options that make `xdprobe print` print the same.
+/// Everything that the real tools printed for `file`, with the options that make `xdprobe print`
+/// print the same.
 fn printed_by_the_real_tools(file: &Path) -> Vec<(Vec<&'static str>, PathBuf)> {
     let outputs = [
         (vec!["-f0"], "f0.txt"),
@@ -84,7 +97,11 @@ fn prints_the_samples_as_the_real_flow_print_did() {
                 }
                 let output = command.output().unwrap();
                 let wanted_text = fs::read(&wanted).unwrap();
-                assert!(output.stdout == wanted_text, "{options:?} differs from {}", wanted.display());
+                assert!(
+                    output.stdout == wanted_text,
+                    "{options:?} differs from {}",
+                    wanted.display()
+                );
                 // flow-print printed nothing where the version has not the format's fields.
                 assert_eq!(
                     output.status.code(),
@@ -107,19 +124,40 @@ fn writes_the_records_of_the_samples_as_the_real_flow_capture_did() {
     for file in sample_files(&folder) {
         let sample = fs::read(&file).unwrap();
         let (order, start) = match sample[2] {
-            1 => ("little", u32::from_le_bytes(sample[4..8].try_into().unwrap())),
+            1 => (
+                "little",
+                u32::from_le_bytes(sample[4..8].try_into().unwrap()),
+            ),
             _ => ("big", u32::from_be_bytes(sample[4..8].try_into().unwrap())),
         };
-        let cat = xdprobe().args(["cat", "-b", order, "-o"]).arg(&again).arg(&file).output().unwrap();
-        assert_eq!(cat.status.code(), Some(0), "{}", String::from_utf8_lossy(&cat.stderr));
+        let cat = xdprobe()
+            .args(["cat", "-b", order, "-o"])
+            .arg(&again)
+            .arg(&file)
+            .output()
+            .unwrap();
+        assert_eq!(
+            cat.status.code(),
+            Some(0),
+            "{}",
+            String::from_utf8_lossy(&cat.stderr)
+        );
         let is_plain = sample.len() > 10_000;
         if is_plain {
             let records = &sample[start as usize..];
             let written = fs::read(&again).unwrap();
             assert!(written.ends_with(records), "{}", file.display());
         }
-        let csv = xdprobe().args(["print", "--csv"]).arg(&again).output().unwrap();
-        assert!(csv.stdout == fs::read(file.with_extension("csv")).unwrap(), "{}", file.display());
+        let csv = xdprobe()
+            .args(["print", "--csv"])
+            .arg(&again)
+            .output()
+            .unwrap();
+        assert!(
+            csv.stdout == fs::read(file.with_extension("csv")).unwrap(),
+            "{}",
+            file.display()
+        );
     }
 }
 
@@ -128,7 +166,10 @@ fn formats_that_do_not_exist_are_a_wrong_command_line() {
     let output = run(&["print", "-f", "8", "/dev/null"]);
     assert_eq!(output.status.code(), Some(2));
     let error = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(error, "xdprobe: no such format, 8: wanted 0 to 7 for records of versions 1, 5 and 7\n");
+    assert_eq!(
+        error,
+        "xdprobe: no such format, 8: wanted 0 to 7 for records of versions 1, 5 and 7\n"
+    );
 }
 
 #[test]
@@ -138,8 +179,14 @@ fn what_is_no_flow_file_is_named_on_one_line() {
     let error = String::from_utf8(output.stderr).unwrap();
     let lines: Vec<&str> = error.lines().collect();
     assert_eq!(lines.len(), 2, "{error}");
-    assert_eq!(lines[0], "xdprobe: /dev/null: not a flow-tools file: it starts with nothing, wanted cf 10");
-    assert!(lines[1].starts_with("xdprobe: /etc/passwd: not a flow-tools file: it starts with "), "{error}");
+    assert_eq!(
+        lines[0],
+        "xdprobe: /dev/null: not a flow-tools file: it starts with nothing, wanted cf 10"
+    );
+    assert!(
+        lines[1].starts_with("xdprobe: /etc/passwd: not a flow-tools file: it starts with "),
+        "{error}"
+    );
 }
 
 #[test]
@@ -151,11 +198,21 @@ fn print_and_cat_end_quietly_when_nobody_reads() {
     writer.finish(0).unwrap();
     for arguments in [&["print"][..], &["print", "--json"], &["cat"]] {
         let mut command = xdprobe();
-        command.args(arguments).arg(&path).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+            .args(arguments)
+            .arg(&path)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         drop(child.stdout.take());
         let output = child.wait_with_output().unwrap();
-        assert_eq!((output.status.code(), String::from_utf8(output.stderr).unwrap()), (Some(0), String::new()));
+        assert_eq!(
+            (
+                output.status.code(),
+                String::from_utf8(output.stderr).unwrap()
+            ),
+            (Some(0), String::new())
+        );
     }
 }
 
@@ -169,7 +226,10 @@ fn print_shows_records_as_they_arrive() {
         .unwrap();
     let mut errors = BufReader::new(child.stderr.take().unwrap()).lines();
     let told = errors.next().unwrap().unwrap();
-    let address = told.strip_prefix("xdprobe: listening on UDP ").unwrap().to_owned();
+    let address = told
+        .strip_prefix("xdprobe: listening on UDP ")
+        .unwrap()
+        .to_owned();
     let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
     sender.send_to(b"no datagram", &address).unwrap();
     sender.send_to(&v5_datagram(0, 1), &address).unwrap();
@@ -177,19 +237,31 @@ fn print_shows_records_as_they_arrive() {
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     assert!(lines.next().unwrap().unwrap().starts_with("srcIP "));
     assert!(
-        lines.next().unwrap().unwrap().starts_with("10.0.0.0         192.0.2.1        17    1024     53       64   ")
+        lines
+            .next()
+            .unwrap()
+            .unwrap()
+            .starts_with("10.0.0.0         192.0.2.1        17    1024     53       64   ")
     );
     signal(&child, Signal::SIGINT);
     assert_eq!(child.wait().unwrap().code(), Some(0));
     let errors: Vec<String> = errors.map(Result::unwrap).collect();
     assert_eq!(errors.len(), 2, "{errors:?}");
-    assert!(errors[0].starts_with("xdprobe: from 127.0.0.1: datagram of 11 octets is shorter"), "{errors:?}");
+    assert!(
+        errors[0].starts_with("xdprobe: from 127.0.0.1: datagram of 11 octets is shorter"),
+        "{errors:?}"
+    );
     assert_eq!(errors[1], "xdprobe: 1 records printed, 1 datagrams refused");
 }
 
-/// A version 5 datagram whose sequence is `sequence`, of `count` flows whose source addresses count on from the sequence.
+/// A version 5 datagram whose sequence is `sequence`, of `count` flows whose source addresses count
+/// on from the sequence.
 fn v5_datagram(sequence: u32, count: u32) -> Vec<u8> {
-    let header = v5::Header { flow_sequence: sequence.into(), unix_s: 1_000_000_000.into(), ..v5::Header::default() };
+    let header = v5::Header {
+        flow_sequence: sequence.into(),
+        unix_s: 1_000_000_000.into(),
+        ..v5::Header::default()
+    };
     let flow = |number: u32| v5::Record {
         source: (0x0a00_0000 + number).to_be_bytes(),
         destination: [192, 0, 2, 1],
@@ -220,8 +292,13 @@ struct Collector {
 
 impl Collector {
     fn start(directory: &Path, options: &[&str]) -> Self {
-        // The port is free now, and nobody else asks for it in the moment until the collector has it.
-        let port = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        // The port is free now, and nobody else asks for it in the moment until the collector has
+        // it.
+        let port = UdpSocket::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap()
+            .port();
         let mut child = xdprobe()
             .arg("collect")
             .args(options)
@@ -234,24 +311,39 @@ impl Collector {
         let mut errors = BufReader::new(child.stderr.take().unwrap());
         loop {
             let mut line = String::new();
-            assert!(errors.read_line(&mut line).unwrap() > 0, "the collector ended before it listened");
+            assert!(
+                errors.read_line(&mut line).unwrap() > 0,
+                "the collector ended before it listened"
+            );
             if line.contains("listening on UDP") {
                 break;
             }
         }
         child.stderr = Some(errors.into_inner());
-        Self { child, address: format!("127.0.0.1:{port}"), directory: directory.to_owned() }
+        Self {
+            child,
+            address: format!("127.0.0.1:{port}"),
+            directory: directory.to_owned(),
+        }
     }
 
     fn send(&self, octets: &[u8]) {
-        UdpSocket::bind("127.0.0.1:0").unwrap().send_to(octets, &self.address).unwrap();
+        UdpSocket::bind("127.0.0.1:0")
+            .unwrap()
+            .send_to(octets, &self.address)
+            .unwrap();
     }
 
     /// Ends it as an operator does, and returns the line with the totals.
     fn stop(mut self) -> String {
         signal(&self.child, Signal::SIGTERM);
         let mut errors = String::new();
-        self.child.stderr.take().unwrap().read_to_string(&mut errors).unwrap();
+        self.child
+            .stderr
+            .take()
+            .unwrap()
+            .read_to_string(&mut errors)
+            .unwrap();
         assert_eq!(self.child.wait().unwrap().code(), Some(0), "{errors}");
         errors
             .lines()
@@ -289,7 +381,10 @@ impl Collector {
             }
             sleep(Duration::from_millis(50));
         }
-        panic!("{count} files were wanted, found {:?}", files_below(&self.directory));
+        panic!(
+            "{count} files were wanted, found {:?}",
+            files_below(&self.directory)
+        );
     }
 }
 
@@ -312,14 +407,32 @@ fn files_below(directory: &Path) -> Vec<String> {
     names
 }
 
-/// The source addresses of all records in and below `directory`, as the numbers that `v5_datagram` made them from.
+/// The source addresses of all records in and below `directory`, as the numbers that `v5_datagram`
+/// made them from.
 fn numbers_stored(directory: &Path) -> Vec<u32> {
-    let output = xdprobe().args(["print", "--json"]).arg(directory).output().unwrap();
-    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    let output = xdprobe()
+        .args(["print", "--json"])
+        .arg(directory)
+        .output()
+        .unwrap();
+    assert_eq!(
+        output.status.code(),
+        Some(0),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     let text = String::from_utf8(output.stdout).unwrap();
     let record = |line: &str| serde_json::from_str::<serde_json::Value>(line).unwrap();
-    let source = |line| record(line)["source"].as_str().unwrap().parse::<std::net::Ipv4Addr>().unwrap();
-    text.lines().map(|line| u32::from(source(line)) - 0x0a00_0000).collect()
+    let source = |line| {
+        record(line)["source"]
+            .as_str()
+            .unwrap()
+            .parse::<std::net::Ipv4Addr>()
+            .unwrap()
+    };
+    text.lines()
+        .map(|line| u32::from(source(line)) - 0x0a00_0000)
+        .collect()
 }
 
 #[test]
@@ -328,11 +441,24 @@ fn collects_cats_and_prints() {
     let pid_file = directory.path().join("pid");
     let store = directory.path().join("store");
     fs::create_dir(&store).unwrap();
-    let mut collector =
-        Collector::start(&store, &["-D", "-N", "1", "-p", pid_file.to_str().unwrap(), "-C", "a comment"]);
+    let mut collector = Collector::start(
+        &store,
+        &[
+            "-D",
+            "-N",
+            "1",
+            "-p",
+            pid_file.to_str().unwrap(),
+            "-C",
+            "a comment",
+        ],
+    );
     let port = collector.address.rsplit(':').next().unwrap();
     let pid_file = directory.path().join(format!("pid.{port}"));
-    assert_eq!(fs::read_to_string(&pid_file).unwrap(), format!("{}\n", collector.child.id()));
+    assert_eq!(
+        fs::read_to_string(&pid_file).unwrap(),
+        format!("{}\n", collector.child.id())
+    );
 
     collector.send(&v5_datagram(0, 30));
     collector.send(b"\0\x05\0\x01");
@@ -344,20 +470,40 @@ fn collects_cats_and_prints() {
     collector.send(&v5_datagram(40, 2));
     let totals = collector.stop();
     assert!(
-        totals.contains("received_records=32 stored_records=32 failed_records=0 files=2 lost_records=10"),
+        totals.contains(
+            "received_records=32 stored_records=32 failed_records=0 files=2 lost_records=10"
+        ),
         "{totals}"
     );
     assert!(totals.contains("refused_short=1"), "{totals}");
     assert!(!pid_file.exists());
 
     let files = files_below(&store);
-    assert!(files.iter().all(|name| name.starts_with("ft-v05.") && name.ends_with("+0000")), "{files:?}");
-    assert_eq!(numbers_stored(&store), (0..30).chain(40..42).collect::<Vec<_>>());
+    assert!(
+        files
+            .iter()
+            .all(|name| name.starts_with("ft-v05.") && name.ends_with("+0000")),
+        "{files:?}"
+    );
+    assert_eq!(
+        numbers_stored(&store),
+        (0..30).chain(40..42).collect::<Vec<_>>()
+    );
 
     let joined = directory.path().join("joined");
-    let cat = xdprobe().arg("cat").arg(&store).args(["-z", "9", "-b", "big", "-o"]).arg(&joined).output().unwrap();
+    let cat = xdprobe()
+        .arg("cat")
+        .arg(&store)
+        .args(["-z", "9", "-b", "big", "-o"])
+        .arg(&joined)
+        .output()
+        .unwrap();
     assert_eq!((cat.status.code(), cat.stderr), (Some(0), vec![]));
-    let printed = xdprobe().args(["print", "-p", "-f6"]).arg(&joined).output().unwrap();
+    let printed = xdprobe()
+        .args(["print", "-p", "-f6"])
+        .arg(&joined)
+        .output()
+        .unwrap();
     let text = String::from_utf8(printed.stdout).unwrap();
     for line in [
         "# compress:             on",
@@ -365,12 +511,27 @@ fn collects_cats_and_prints() {
         "# lost flows:           10",
         "# capture flows:        32",
     ] {
-        assert!(text.contains(&format!("{line}\n")), "{line} is not in {text}");
+        assert!(
+            text.contains(&format!("{line}\n")),
+            "{line} is not in {text}"
+        );
     }
-    let mut cat = xdprobe().arg("cat").arg(&store).stdout(Stdio::piped()).spawn().unwrap();
-    let from_pipe = xdprobe().arg("print").stdin(cat.stdout.take().unwrap()).output().unwrap();
+    let mut cat = xdprobe()
+        .arg("cat")
+        .arg(&store)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let from_pipe = xdprobe()
+        .arg("print")
+        .stdin(cat.stdout.take().unwrap())
+        .output()
+        .unwrap();
     assert_eq!(cat.wait().unwrap().code(), Some(0));
-    assert_eq!(String::from_utf8(from_pipe.stdout).unwrap().lines().count(), 33);
+    assert_eq!(
+        String::from_utf8(from_pipe.stdout).unwrap().lines().count(),
+        33
+    );
 }
 
 #[test]
@@ -382,24 +543,40 @@ fn what_a_killed_collector_synced_is_there_and_the_next_start_goes_on() {
         let collector = Collector::start(directory.path(), &["-N", "0", "-z", level]);
         let first = sent;
         send_bursts(&collector, &mut sent, 20);
-        // What is older than the sync of each second and the writer's quarter of a second must survive.
+        // What is older than the sync of each second and the writer's quarter of a second must
+        // survive.
         let safe = sent;
         send_bursts(&collector, &mut sent, 150 + round * 7 % 50);
         collector.kill();
 
-        let unfinished = xdprobe().args(["print", "-f6"]).arg(directory.path()).output().unwrap();
-        assert_eq!(unfinished.status.code(), Some(0), "{}", String::from_utf8_lossy(&unfinished.stderr));
+        let unfinished = xdprobe()
+            .args(["print", "-f6"])
+            .arg(directory.path())
+            .output()
+            .unwrap();
+        assert_eq!(
+            unfinished.status.code(),
+            Some(0),
+            "{}",
+            String::from_utf8_lossy(&unfinished.stderr)
+        );
         Collector::start(directory.path(), &["-N", "0"]).stop();
         let mut stored = numbers_stored(directory.path());
         stored.sort_unstable();
         let twice = stored.windows(2).filter(|pair| pair[0] == pair[1]).count();
-        let gone = (first..safe).filter(|number| stored.binary_search(number).is_err()).count();
+        let gone = (first..safe)
+            .filter(|number| stored.binary_search(number).is_err())
+            .count();
         assert_eq!(
             (twice, gone),
             (0, 0),
             "records that are there twice, and synced ones that are gone, in round {round}"
         );
-        assert!(files_below(directory.path()).iter().all(|name| name.starts_with("ft-v05.")));
+        assert!(
+            files_below(directory.path())
+                .iter()
+                .all(|name| name.starts_with("ft-v05."))
+        );
         // The rounds before this one have been looked at.
         for name in files_below(directory.path()) {
             fs::remove_file(directory.path().join(name)).unwrap();
@@ -409,7 +586,10 @@ fn what_a_killed_collector_synced_is_there_and_the_next_start_goes_on() {
 
 /// More than the usual few on demand.
 fn kill_rounds() -> u32 {
-    std::env::var("XDPROBE_KILL_ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(2)
+    std::env::var("XDPROBE_KILL_ROUNDS")
+        .ok()
+        .and_then(|rounds| rounds.parse().ok())
+        .unwrap_or(2)
 }
 
 /// Sends a burst of 150 records every 10 ms.
@@ -417,7 +597,9 @@ fn send_bursts(collector: &Collector, sent: &mut u32, bursts: u32) {
     let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
     for _ in 0..bursts {
         for _ in 0..5 {
-            sender.send_to(&v5_datagram(*sent, 30), &collector.address).unwrap();
+            sender
+                .send_to(&v5_datagram(*sent, 30), &collector.address)
+                .unwrap();
             *sent += 30;
         }
         sleep(Duration::from_millis(10));
@@ -428,14 +610,23 @@ fn send_bursts(collector: &Collector, sent: &mut u32, bursts: u32) {
 fn wrong_command_lines_of_the_collector_are_told() {
     let wrong = |arguments: &[&str]| {
         let output = xdprobe().arg("collect").args(arguments).output().unwrap();
-        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+        (
+            output.status.code(),
+            String::from_utf8(output.stderr).unwrap(),
+        )
     };
     let (code, error) = wrong(&["-w", "/tmp", "4444"]);
     assert_eq!(code, Some(2));
     assert!(error.contains("wanted LOCAL/REMOTE/PORT"), "{error}");
     assert_eq!(wrong(&["-w", "/tmp", "-n", "1440", "0/0/4444"]).0, Some(2));
     let (code, error) = wrong(&["-w", "/no/such", "127.0.0.1/0/4444"]);
-    assert_eq!((code, &*error), (Some(1), "xdprobe: /no/such is no folder: create it, or name another with -w\n"));
+    assert_eq!(
+        (code, &*error),
+        (
+            Some(1),
+            "xdprobe: /no/such is no folder: create it, or name another with -w\n"
+        )
+    );
 }
 
 #[test]
@@ -445,14 +636,19 @@ fn what_comes_before_damage_is_printed() {
     collector.send(&v5_datagram(0, 30));
     collector.wait_for_files(1);
     collector.stop();
-    let file = directory.path().join(files_below(directory.path()).remove(0));
+    let file = directory
+        .path()
+        .join(files_below(directory.path()).remove(0));
     let octets = fs::read(&file).unwrap();
     let start = octets.len() - 30 * 64;
     let cut = directory.path().join("cut");
     fs::write(&cut, &octets[..start + 10 * 64 + 5]).unwrap();
     let output = xdprobe().args(["print", "-f6"]).arg(&cut).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
-    assert_eq!(String::from_utf8(output.stdout).unwrap().lines().count(), 11);
+    assert_eq!(
+        String::from_utf8(output.stdout).unwrap().lines().count(),
+        11
+    );
     let error = format!(
         "xdprobe: {}: the file ends at offset {}, inside record 11 (5 of 64 octets), after 10 whole records\n",
         cut.display(),

@@ -18,10 +18,17 @@ use xdprobe_lab::requirements::are_met;
 use xdprobe_lab::send::{Options, Pattern, Sender};
 
 const NOWHERE: &str = "127.0.0.1:9";
-const TWO_QUEUES: VethOptions = VethOptions { queues: 2, mtu: 1500 };
+const TWO_QUEUES: VethOptions = VethOptions {
+    queues: 2,
+    mtu: 1500,
+};
 
 fn line<'a>(arguments: &[&'a str]) -> Vec<&'a str> {
-    [&["-i", "tap0", "--flows-per-queue", "10000", "--metrics", "0"], arguments].concat()
+    [
+        &["-i", "tap0", "--flows-per-queue", "10000", "--metrics", "0"],
+        arguments,
+    ]
+    .concat()
 }
 
 /// Names of metrics with kind and labels.
@@ -31,12 +38,20 @@ type Metrics = BTreeMap<String, (String, BTreeSet<String>)>;
 fn documented() -> Metrics {
     let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/METRICS.md");
     let text = fs::read_to_string(page).unwrap();
-    let rows = text.lines().filter(|line| line.starts_with("| `xdprobe_") || line.starts_with("| `process_"));
+    let rows = text
+        .lines()
+        .filter(|line| line.starts_with("| `xdprobe_") || line.starts_with("| `process_"));
     let columns = rows.map(|row| row.split('|').map(str::trim).collect::<Vec<_>>());
     let metrics: Vec<_> = columns
         .map(|columns| {
-            let labels = columns[3].split(',').map(|label| label.trim().to_owned()).filter(|label| !label.is_empty());
-            (columns[1].trim_matches('`').to_owned(), (columns[2].to_owned(), labels.collect()))
+            let labels = columns[3]
+                .split(',')
+                .map(|label| label.trim().to_owned())
+                .filter(|label| !label.is_empty());
+            (
+                columns[1].trim_matches('`').to_owned(),
+                (columns[2].to_owned(), labels.collect()),
+            )
         })
         .collect();
     let count = metrics.len();
@@ -66,9 +81,14 @@ fn what_is_served_is_what_the_ledger_says() {
         return;
     }
     let wire = wire(TWO_QUEUES);
-    let probe = Probe::start(&wire, &line(&["--idle-timeout", "1s", "--flush-delay", "100ms", NOWHERE]));
+    let probe = Probe::start(
+        &wire,
+        &line(&["--idle-timeout", "1s", "--flush-delay", "100ms", NOWHERE]),
+    );
     let sent = send(&wire, &traffic(20_000));
-    let page = Page::await_on(&wire, &probe, |page| page.sum("xdprobe_exported_packets_total") >= sent.packets);
+    let page = Page::await_on(&wire, &probe, |page| {
+        page.sum("xdprobe_exported_packets_total") >= sent.packets
+    });
     assert_eq!(page.sum("xdprobe_ledger_balanced"), 1);
     for (metric, wanted) in [
         ("offered_packets_total", sent.packets),
@@ -86,8 +106,14 @@ fn what_is_served_is_what_the_ledger_says() {
         assert_eq!(page.sum(&format!("xdprobe_{metric}")), wanted, "{metric}");
     }
     let ledger = probe.stop();
-    assert_eq!(count(&ledger, "flows.created"), page.sum("xdprobe_flows_created_total"));
-    assert_eq!(count(&ledger, "exported.records"), page.sum("xdprobe_exported_records_total"));
+    assert_eq!(
+        count(&ledger, "flows.created"),
+        page.sum("xdprobe_flows_created_total")
+    );
+    assert_eq!(
+        count(&ledger, "exported.records"),
+        page.sum("xdprobe_exported_records_total")
+    );
 }
 
 #[test]
@@ -106,9 +132,21 @@ fn the_drivers_own_drop_counters_are_shown_by_name_and_in_no_sum() {
     // veth counts what the socket refused among its own drops, and the ledger at the socket alone.
     let own = &["interface=\"tap0\"", "counter=\"rx_queue_0_drops\""];
     let shown = page.sum_of("xdprobe_driver_drops_total", own);
-    assert_eq!((shown, driver()["rx_queue_0_drops"] - before["rx_queue_0_drops"]), (sent.packets - 1024, shown));
-    assert_eq!(page.sum_of("xdprobe_dropped_packets_total", &["reason=\"driver\""]), 0);
-    assert_eq!(page.sum("xdprobe_dropped_packets_total"), sent.packets - 1024);
+    assert_eq!(
+        (
+            shown,
+            driver()["rx_queue_0_drops"] - before["rx_queue_0_drops"]
+        ),
+        (sent.packets - 1024, shown)
+    );
+    assert_eq!(
+        page.sum_of("xdprobe_dropped_packets_total", &["reason=\"driver\""]),
+        0
+    );
+    assert_eq!(
+        page.sum("xdprobe_dropped_packets_total"),
+        sent.packets - 1024
+    );
     assert_balanced(&probe.stop());
 }
 
@@ -118,9 +156,17 @@ fn the_ledger_balances_at_any_moment_under_load_and_exactly_once_traffic_stops()
         return;
     }
     let wire = wire(TWO_QUEUES);
-    let probe = Probe::start(&wire, &line(&["--idle-timeout", "1s", "--flush-delay", "100ms"]));
+    let probe = Probe::start(
+        &wire,
+        &line(&["--idle-timeout", "1s", "--flush-delay", "100ms"]),
+    );
     // Every packet a new flow, from a cache that is soon full: all counts move at once.
-    let load = Options { pattern: Pattern::Syn, packets: 3_000_000, rate: Some(500_000), ..traffic(0) };
+    let load = Options {
+        pattern: Pattern::Syn,
+        packets: 3_000_000,
+        rate: Some(500_000),
+        ..traffic(0)
+    };
     let sender = wire.run(|| Sender::start(&load).unwrap()).unwrap();
     let mut pages = Vec::new();
     while sender.sent().unwrap() < load.packets {
@@ -129,35 +175,77 @@ fn the_ledger_balances_at_any_moment_under_load_and_exactly_once_traffic_stops()
     }
     let sent = sender.wait().unwrap();
     let sum = |page: &Page, metric: &str| page.sum(&format!("xdprobe_{metric}"));
-    assert!(pages.iter().any(|page| sum(page, "received_packets_total") > 0), "traffic was over before a look");
-    let taken = |page: &Page| sum(page, "received_packets_total") + sum(page, "dropped_packets_total");
+    assert!(
+        pages
+            .iter()
+            .any(|page| sum(page, "received_packets_total") > 0),
+        "traffic was over before a look"
+    );
+    let taken =
+        |page: &Page| sum(page, "received_packets_total") + sum(page, "dropped_packets_total");
     let observed = |page: &Page| {
-        let parts = ["resident_packets", "exported_packets_total", "lost_packets_total", "in_flight_packets"];
+        let parts = [
+            "resident_packets",
+            "exported_packets_total",
+            "lost_packets_total",
+            "in_flight_packets",
+        ];
         parts.iter().map(|part| sum(page, part)).sum::<u64>()
     };
     for page in &pages {
         assert_eq!(sum(page, "ledger_balanced"), 1, "{}", page.text());
-        assert!(sum(page, "offered_packets_total") >= taken(page), "{}", page.text());
-        assert_eq!(sum(page, "observed_packets_total"), observed(page), "{}", page.text());
+        assert!(
+            sum(page, "offered_packets_total") >= taken(page),
+            "{}",
+            page.text()
+        );
+        assert_eq!(
+            sum(page, "observed_packets_total"),
+            observed(page),
+            "{}",
+            page.text()
+        );
         let undecoded = sum(page, "undecoded_packets_total");
-        assert_eq!(sum(page, "received_packets_total"), undecoded + sum(page, "observed_packets_total"));
+        assert_eq!(
+            sum(page, "received_packets_total"),
+            undecoded + sum(page, "observed_packets_total")
+        );
         let expired = sum(page, "flows_expired_total");
-        assert_eq!(sum(page, "flows_created_total"), expired + sum(page, "cache_flows"));
+        assert_eq!(
+            sum(page, "flows_created_total"),
+            expired + sum(page, "cache_flows")
+        );
     }
     for pair in pages.windows(2) {
-        for metric in ["offered_packets_total", "received_packets_total", "exported_records_total"] {
-            assert!(sum(&pair[0], metric) <= sum(&pair[1], metric), "{metric} went back");
+        for metric in [
+            "offered_packets_total",
+            "received_packets_total",
+            "exported_records_total",
+        ] {
+            assert!(
+                sum(&pair[0], metric) <= sum(&pair[1], metric),
+                "{metric} went back"
+            );
         }
     }
     let page = Page::await_on(&wire, &probe, |page| {
         sum(page, "offered_packets_total") == sent.packets
             && sum(page, "cache_flows") + sum(page, "in_flight_records") == 0
     });
-    assert_eq!((taken(&page), sum(&page, "ledger_balanced")), (sent.packets, 1));
+    assert_eq!(
+        (taken(&page), sum(&page, "ledger_balanced")),
+        (sent.packets, 1)
+    );
     assert_eq!(sum(&page, "observed_packets_total"), observed(&page));
     let ledger = probe.stop();
-    assert_eq!(count(&ledger, "exported.packets"), sum(&page, "exported_packets_total"));
-    assert_eq!(count(&ledger, "lost.packets"), sum(&page, "lost_packets_total"));
+    assert_eq!(
+        count(&ledger, "exported.packets"),
+        sum(&page, "exported_packets_total")
+    );
+    assert_eq!(
+        count(&ledger, "lost.packets"),
+        sum(&page, "lost_packets_total")
+    );
 }
 
 #[test]
@@ -166,18 +254,32 @@ fn a_hostile_client_costs_no_packet_and_no_scrape() {
         return;
     }
     let wire = wire(VethOptions::default());
-    let probe = Probe::start(&wire, &["-i", "tap0", "--flows-per-queue", "10000", "--metrics", "0"]);
-    let sender = wire.run(|| Sender::start(&traffic(300_000)).unwrap()).unwrap();
+    let probe = Probe::start(
+        &wire,
+        &["-i", "tap0", "--flows-per-queue", "10000", "--metrics", "0"],
+    );
+    let sender = wire
+        .run(|| Sender::start(&traffic(300_000)).unwrap())
+        .unwrap();
     let address = probe.metrics();
     let connect = || TcpStream::connect(address).unwrap();
     let abuse = || {
         // More than there are places for, the last 200 after the others were closed for them.
         let silent: Vec<_> = (0..400).map(|_| connect()).collect();
-        // Either is answered or cut off; whatever the system says of what was still being sent is as well.
+        // Either is answered or cut off; whatever the system says of what was still being sent is
+        // as well.
         let mut long = connect();
-        let _ = long.write_all(&[b"GET /metrics HTTP/1.1\r\nLong: ".to_vec(), vec![b'x'; 1 << 20]].concat());
+        let _ = long.write_all(
+            &[
+                b"GET /metrics HTTP/1.1\r\nLong: ".to_vec(),
+                vec![b'x'; 1 << 20],
+            ]
+            .concat(),
+        );
         let mut noise = connect();
-        let octets: Vec<u8> = (0..100_000u32).map(|n| n.wrapping_mul(2_654_435_761).to_be_bytes()[0]).collect();
+        let octets: Vec<u8> = (0..100_000u32)
+            .map(|n| n.wrapping_mul(2_654_435_761).to_be_bytes()[0])
+            .collect();
         let _ = noise.write_all(&octets);
         (silent, long, noise)
     };
@@ -187,17 +289,26 @@ fn a_hostile_client_costs_no_packet_and_no_scrape() {
     }
     let (_, mut long, mut noise) = held;
     for stream in [&mut long, &mut noise] {
-        stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        stream
+            .set_read_timeout(Some(Duration::from_secs(60)))
+            .unwrap();
         let mut answer = Vec::new();
         let ended = stream.read_to_end(&mut answer);
         let answer = String::from_utf8_lossy(&answer).into_owned();
         let timed_out = ended.is_err_and(|error| error.kind() == ErrorKind::WouldBlock);
-        assert!(!timed_out && (answer.is_empty() || answer.starts_with("HTTP/1.1 4")), "{answer}");
+        assert!(
+            !timed_out && (answer.is_empty() || answer.starts_with("HTTP/1.1 4")),
+            "{answer}"
+        );
     }
     let sent = sender.wait().unwrap();
     let ledger = probe.stop();
     assert_balanced(&ledger);
-    assert_eq!(count(&ledger, "exported.packets"), sent.packets, "{ledger:#}");
+    assert_eq!(
+        count(&ledger, "exported.packets"),
+        sent.packets,
+        "{ledger:#}"
+    );
 }
 
 #[test]
@@ -208,7 +319,10 @@ fn what_nobody_asked_for_is_answered_in_plain_words() {
     let wire = wire(VethOptions::default());
     let probe = Probe::start(&wire, &line(&[]));
     let (status, said) = get(&wire, probe.metrics(), "/");
-    assert_eq!((status, said.as_str()), (404, "wanted /metrics, /healthz or /readyz\n"));
+    assert_eq!(
+        (status, said.as_str()),
+        (404, "wanted /metrics, /healthz or /readyz\n")
+    );
     probe.stop();
 }
 
@@ -221,7 +335,14 @@ fn metrics_are_served_on_a_unix_socket_that_goes_with_the_probe() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("metrics");
     let address = format!("unix:{}", path.display());
-    let serve = ["-i", "tap0", "--flows-per-queue", "10000", "--metrics", &address];
+    let serve = [
+        "-i",
+        "tap0",
+        "--flows-per-queue",
+        "10000",
+        "--metrics",
+        &address,
+    ];
     // A crash leaves the socket behind, and the next probe takes its place.
     Probe::start(&wire, &serve).kill();
     assert!(path.exists());
@@ -230,7 +351,10 @@ fn metrics_are_served_on_a_unix_socket_that_goes_with_the_probe() {
     stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
-    assert!(answer.starts_with("HTTP/1.0 200") && answer.contains("xdprobe_ledger_balanced 1"), "{answer}");
+    assert!(
+        answer.starts_with("HTTP/1.0 200") && answer.contains("xdprobe_ledger_balanced 1"),
+        "{answer}"
+    );
     probe.stop();
     assert!(!path.exists());
 }
@@ -240,7 +364,9 @@ fn an_address_that_cannot_be_served_on_is_refused_in_one_line() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let in_use = taken.local_addr().unwrap().to_string();
     let refused = |address: &str, code, wanted: &str| {
-        let output = harness::xdprobe(&["run", "-r", "/dev/null", "--metrics", address, NOWHERE]).output().unwrap();
+        let output = harness::xdprobe(&["run", "-r", "/dev/null", "--metrics", address, NOWHERE])
+            .output()
+            .unwrap();
         let said = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(code), "{said}");
         assert!(said.contains(wanted), "{said}");
@@ -249,10 +375,20 @@ fn an_address_that_cannot_be_served_on_is_refused_in_one_line() {
     refused(
         &in_use,
         1,
-        &format!("metrics cannot be served on {in_use}; choose another --metrics: Address already in use"),
+        &format!(
+            "metrics cannot be served on {in_use}; choose another --metrics: Address already in use"
+        ),
     );
-    refused("unix:/proc/metrics", 1, "metrics cannot be served on unix:/proc/metrics");
-    refused("somewhere", 2, "wanted ADDR:PORT, [V6]:PORT, PORT (on 127.0.0.1) or unix:PATH");
+    refused(
+        "unix:/proc/metrics",
+        1,
+        "metrics cannot be served on unix:/proc/metrics",
+    );
+    refused(
+        "somewhere",
+        2,
+        "wanted ADDR:PORT, [V6]:PORT, PORT (on 127.0.0.1) or unix:PATH",
+    );
 }
 
 #[test]
@@ -263,9 +399,17 @@ fn libpcap_is_on_the_page_too() {
     let wire = wire(VethOptions::default());
     let probe = Probe::start(&wire, &line(&["--capture", "pcap", "-f", "udp"]));
     let sent = send(&wire, &traffic(5_000));
-    let page = Page::await_on(&wire, &probe, |page| page.sum("xdprobe_received_packets_total") == sent.packets);
-    assert_eq!(page.sum_of("xdprobe_offered_packets_total", &["interface=\"tap0\""]), sent.packets);
-    assert_eq!(page.sum_of("xdprobe_dropped_packets_total", &["reason=\"kernel\""]), 0);
+    let page = Page::await_on(&wire, &probe, |page| {
+        page.sum("xdprobe_received_packets_total") == sent.packets
+    });
+    assert_eq!(
+        page.sum_of("xdprobe_offered_packets_total", &["interface=\"tap0\""]),
+        sent.packets
+    );
+    assert_eq!(
+        page.sum_of("xdprobe_dropped_packets_total", &["reason=\"kernel\""]),
+        0
+    );
     assert_eq!(page.sum("xdprobe_ledger_balanced"), 1);
     assert!(!page.text().contains("queue="), "{}", page.text());
     probe.stop();

@@ -1,4 +1,5 @@
-//! `--rules` and `--prefixes`: what records say of interfaces, AS, masks and next hop, and files that change or are bad.
+//! `--rules` and `--prefixes`: what records say of interfaces, AS, masks and next hop, and files
+//! that change or are bad.
 #![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
 mod harness;
@@ -28,15 +29,20 @@ fn write(folder: &TempDir, name: &str, content: &str) -> PathBuf {
 
 /// A conversation over a tap that sees both directions, and a packet of another VLAN.
 fn conversation(folder: &TempDir) -> PathBuf {
-    let (client, server): (SocketAddr, SocketAddr) =
-        ("192.0.2.1:1000".parse().unwrap(), "198.51.100.200:53".parse().unwrap());
+    let (client, server): (SocketAddr, SocketAddr) = (
+        "192.0.2.1:1000".parse().unwrap(),
+        "198.51.100.200:53".parse().unwrap(),
+    );
     let (there, back) = (udp(client, server, &[0; 10]), udp(server, client, &[0; 10]));
     let mut file = PcapWriter::new(Vec::new(), ByteOrder::Little, Resolution::Micro).unwrap();
     // Who sends comes first.
-    for frame in
-        [Ethernet::new(A, B).carry(&there), Ethernet::new(B, A).carry(&back), Ethernet::new(A, B).vlan(9).carry(&there)]
-    {
-        file.frame(Duration::from_secs(1_700_000_000), &frame).unwrap();
+    for frame in [
+        Ethernet::new(A, B).carry(&there),
+        Ethernet::new(B, A).carry(&back),
+        Ethernet::new(A, B).vlan(9).carry(&there),
+    ] {
+        file.frame(Duration::from_secs(1_700_000_000), &frame)
+            .unwrap();
     }
     let path = folder.path().join("conversation.pcap");
     fs::write(&path, file.finish().unwrap()).unwrap();
@@ -50,8 +56,15 @@ const PREFIXES: &str = "prefix,as,nexthop\n192.0.2.0/24,64496,203.0.113.1\n198.5
 
 fn records_of(file: &Path, arguments: &[&str]) -> Vec<Record> {
     let collector = Collector::start(Keep::Records).unwrap();
-    let (ledger, output) = run_over(file, &[arguments, &[&collector.address().to_string()]].concat());
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let (ledger, output) = run_over(
+        file,
+        &[arguments, &[&collector.address().to_string()]].concat(),
+    );
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     assert_balanced(&ledger);
     collector.stop().unwrap().list
 }
@@ -59,17 +72,37 @@ fn records_of(file: &Path, arguments: &[&str]) -> Vec<Record> {
 #[test]
 fn each_direction_of_a_link_has_its_own_interfaces_and_each_address_its_route() {
     let folder = TempDir::new().unwrap();
-    let (rules, prefixes) = (write(&folder, "rules.toml", RULES), write(&folder, "prefixes.csv", PREFIXES));
-    let tables = ["--rules", rules.to_str().unwrap(), "--prefixes", prefixes.to_str().unwrap()];
+    let (rules, prefixes) = (
+        write(&folder, "rules.toml", RULES),
+        write(&folder, "prefixes.csv", PREFIXES),
+    );
+    let tables = [
+        "--rules",
+        rules.to_str().unwrap(),
+        "--prefixes",
+        prefixes.to_str().unwrap(),
+    ];
     let records = records_of(&conversation(&folder), &tables);
-    let told: BTreeSet<_> = records.iter().map(|record| (record.input.get(), record.output.get())).collect();
-    assert_eq!((told, records.len()), (BTreeSet::from([(1, 2), (2, 1), (9, 0)]), 3));
+    let told: BTreeSet<_> = records
+        .iter()
+        .map(|record| (record.input.get(), record.output.get()))
+        .collect();
+    assert_eq!(
+        (told, records.len()),
+        (BTreeSet::from([(1, 2), (2, 1), (9, 0)]), 3)
+    );
     for record in &records {
-        let (from, to) =
-            ((record.source_as.get(), record.source_mask), (record.destination_as.get(), record.destination_mask));
+        let (from, to) = (
+            (record.source_as.get(), record.source_mask),
+            (record.destination_as.get(), record.destination_mask),
+        );
         let there = ((64_496, 24), (23_456, 25), [203, 0, 113, 3]);
         let back = ((23_456, 25), (64_496, 24), [203, 0, 113, 1]);
-        let wanted = if record.source == [192, 0, 2, 1] { there } else { back };
+        let wanted = if record.source == [192, 0, 2, 1] {
+            there
+        } else {
+            back
+        };
         assert_eq!((from, to, record.next_hop), wanted);
     }
 }
@@ -77,13 +110,33 @@ fn each_direction_of_a_link_has_its_own_interfaces_and_each_address_its_route() 
 #[test]
 fn each_version_says_what_it_has_room_for() {
     let folder = TempDir::new().unwrap();
-    let (rules, prefixes) = (write(&folder, "rules.toml", RULES), write(&folder, "prefixes.csv", PREFIXES));
-    let tables = ["--rules", rules.to_str().unwrap(), "--prefixes", prefixes.to_str().unwrap(), "--netflow"];
+    let (rules, prefixes) = (
+        write(&folder, "rules.toml", RULES),
+        write(&folder, "prefixes.csv", PREFIXES),
+    );
+    let tables = [
+        "--rules",
+        rules.to_str().unwrap(),
+        "--prefixes",
+        prefixes.to_str().unwrap(),
+        "--netflow",
+    ];
     for (version, r#as, mask) in [("1", 0, 0), ("5", 64_496, 24), ("7", 64_496, 24)] {
         let records = records_of(&conversation(&folder), &[&tables[..], &[version]].concat());
-        let there = records.iter().find(|record| record.input.get() == 1).unwrap();
-        assert_eq!((there.output.get(), there.next_hop), (2, [203, 0, 113, 3]), "version {version}");
-        assert_eq!((there.source_as.get(), there.source_mask), (r#as, mask), "version {version}");
+        let there = records
+            .iter()
+            .find(|record| record.input.get() == 1)
+            .unwrap();
+        assert_eq!(
+            (there.output.get(), there.next_hop),
+            (2, [203, 0, 113, 3]),
+            "version {version}"
+        );
+        assert_eq!(
+            (there.source_as.get(), there.source_mask),
+            (r#as, mask),
+            "version {version}"
+        );
     }
 }
 
@@ -93,7 +146,10 @@ fn without_tables_records_say_what_was_metered_and_nothing_else() {
     let records = records_of(&conversation(&folder), &["--input", "7"]);
     assert_eq!(records.len(), 2, "no rule, so VLANs are not told apart");
     for record in &records {
-        assert_eq!((record.input.get(), record.output.get(), record.next_hop), (7, 0, [0; 4]));
+        assert_eq!(
+            (record.input.get(), record.output.get(), record.next_hop),
+            (7, 0, [0; 4])
+        );
         assert_eq!((record.source_as.get(), record.destination_mask), (0, 0));
     }
 }
@@ -103,20 +159,43 @@ fn a_bad_table_is_refused_at_the_start_with_its_line() {
     let folder = TempDir::new().unwrap();
     let file = conversation(&folder);
     for (option, content, wanted) in [
-        ("--rules", "[[rule]]\ninput = 70000\n", "table:2: input 70000, wanted 0 to 65535"),
-        ("--rules", "[[rule]]\ninput = 7", "table:2: ends without a line end"),
-        ("--prefixes", "prefix,as,nexthop\n10.0.0.0/8,1,\n10.1.0.0/16,", "table:3: ends without a line end"),
-        ("--prefixes", "prefix,as,nexthop\n10.0.0.0/8,1,\n10.1.0.0/99,1,\n", "table:3: '10.1.0.0/99' is no prefix"),
+        (
+            "--rules",
+            "[[rule]]\ninput = 70000\n",
+            "table:2: input 70000, wanted 0 to 65535",
+        ),
+        (
+            "--rules",
+            "[[rule]]\ninput = 7",
+            "table:2: ends without a line end",
+        ),
+        (
+            "--prefixes",
+            "prefix,as,nexthop\n10.0.0.0/8,1,\n10.1.0.0/16,",
+            "table:3: ends without a line end",
+        ),
+        (
+            "--prefixes",
+            "prefix,as,nexthop\n10.0.0.0/8,1,\n10.1.0.0/99,1,\n",
+            "table:3: '10.1.0.0/99' is no prefix",
+        ),
     ] {
         let table = write(&folder, "table", content);
         let (_, output) = run_over(&file, &[option, table.to_str().unwrap()]);
         let said = String::from_utf8_lossy(&output.stderr);
-        assert_eq!((output.status.code(), said.lines().count()), (Some(2), 1), "{said}");
+        assert_eq!(
+            (output.status.code(), said.lines().count()),
+            (Some(2), 1),
+            "{said}"
+        );
         assert!(said.contains(wanted), "{said}");
     }
     let (_, output) = run_over(&file, &["--prefixes", "/nowhere/prefixes.csv"]);
     let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.code() == Some(2) && said.contains("/nowhere/prefixes.csv cannot be read"), "{said}");
+    assert!(
+        output.status.code() == Some(2) && said.contains("/nowhere/prefixes.csv cannot be read"),
+        "{said}"
+    );
 }
 
 #[test]
@@ -127,11 +206,21 @@ fn a_rule_of_an_interface_that_nobody_captures_is_warned_of_with_its_line() {
         "rules.toml",
         "[[rule]]\ninterface = 'file'\ninput = 1\n\n[[rule]]\ninterface = 'tap7'\ninput = 2\n",
     );
-    let (ledger, output) = run_over(&conversation(&folder), &["--rules", rules.to_str().unwrap()]);
+    let (ledger, output) = run_over(
+        &conversation(&folder),
+        &["--rules", rules.to_str().unwrap()],
+    );
     assert_balanced(&ledger);
     let said = String::from_utf8_lossy(&output.stderr);
-    assert!(said.contains("rules.toml:5: this rule is of tap7, which is not captured (file)"), "{said}");
-    assert_eq!((output.status.code(), said.matches("not captured").count()), (Some(0), 1), "{said}");
+    assert!(
+        said.contains("rules.toml:5: this rule is of tap7, which is not captured (file)"),
+        "{said}"
+    );
+    assert_eq!(
+        (output.status.code(), said.matches("not captured").count()),
+        (Some(0), 1),
+        "{said}"
+    );
 }
 
 #[test]
@@ -144,17 +233,37 @@ fn tables_are_read_again_without_a_gap_and_bad_ones_change_nothing() {
     let prefixes = |number: u16| format!("prefix,as,nexthop\n0.0.0.0/0,{number},\n");
     let rules_path = write(&folder, "rules.toml", &rule(2));
     let prefixes_path = write(&folder, "prefixes.csv", &prefixes(10));
-    let collector = wire.run(|| Collector::start(Keep::Records).unwrap()).unwrap();
+    let collector = wire
+        .run(|| Collector::start(Keep::Records).unwrap())
+        .unwrap();
     let mut probe = Probe::start(
         &wire,
         &[
-            &["-i", "tap0", "--flows-per-queue", "10000", "--ring", "16384", "--idle-timeout", "1s"][..],
-            &["--rules", rules_path.to_str().unwrap(), "--prefixes", prefixes_path.to_str().unwrap()],
+            &[
+                "-i",
+                "tap0",
+                "--flows-per-queue",
+                "10000",
+                "--ring",
+                "16384",
+                "--idle-timeout",
+                "1s",
+            ][..],
+            &[
+                "--rules",
+                rules_path.to_str().unwrap(),
+                "--prefixes",
+                prefixes_path.to_str().unwrap(),
+            ],
             &[&collector.address().to_string()],
         ]
         .concat(),
     );
-    let tagged = Options { vlan: vec![100], flows: 50, ..traffic(5_000) };
+    let tagged = Options {
+        vlan: vec![100],
+        flows: 50,
+        ..traffic(5_000)
+    };
     let mut reload = |word: &str, times: usize| {
         probe.signal("HUP");
         while probe.said().matches(word).count() < times {
@@ -171,20 +280,37 @@ fn tables_are_read_again_without_a_gap_and_bad_ones_change_nothing() {
     write(&folder, "prefixes.csv", &prefixes(20));
     reload("prefixes in force", 2);
     sent += send(&wire, &tagged).packets;
-    write(&folder, "rules.toml", "[[rule]]\nvlan = 100\ninput = 1\noutput = 400000\n");
+    write(
+        &folder,
+        "rules.toml",
+        "[[rule]]\nvlan = 100\ninput = 1\noutput = 400000\n",
+    );
     write(&folder, "prefixes.csv", "prefix,as,nexthop\n0.0.0.0/0,3");
     reload("stays in force", 2);
     sent += send(&wire, &tagged).packets;
     let said = probe.said();
-    assert!(said.contains("rules.toml:4: output 400000, wanted 0 to 65535"), "{said}");
-    assert!(said.contains("prefixes.csv:2: ends without a line end"), "{said}");
+    assert!(
+        said.contains("rules.toml:4: output 400000, wanted 0 to 65535"),
+        "{said}"
+    );
+    assert!(
+        said.contains("prefixes.csv:2: ends without a line end"),
+        "{said}"
+    );
     let ledger = probe.stop();
     assert_balanced(&ledger);
     assert_eq!((sent, count(&ledger, "exported.packets")), (15_000, 15_000));
     let mut packets = std::collections::BTreeMap::new();
     for record in collector.stop().unwrap().list {
-        let told = (record.input.get(), record.output.get(), record.source_as.get());
+        let told = (
+            record.input.get(),
+            record.output.get(),
+            record.source_as.get(),
+        );
         *packets.entry(told).or_insert(0) += record.packets.get();
     }
-    assert_eq!(packets.into_iter().collect::<Vec<_>>(), [((1, 2, 10), 5_000), ((1, 3, 20), 10_000)]);
+    assert_eq!(
+        packets.into_iter().collect::<Vec<_>>(),
+        [((1, 2, 10), 5_000), ((1, 3, 20), 10_000)]
+    );
 }

@@ -1,7 +1,9 @@
-//! The thread that reads a capture file: large pieces, one read() after the other, and where the frames stand in them.
+//! The thread that reads a capture file: large pieces, one read() after the other, and where the
+//! frames stand in them.
 //!
-//! All pieces are made at the start and go round between it and whoever receives. A record that the end of a piece cuts is moved
-//! to the front of the next; nothing else is copied. A pipe that has little gives a piece with little in it, at once.
+//! All pieces are made at the start and go round between it and whoever receives. A record that the
+//! end of a piece cuts is moved to the front of the next; nothing else is copied. A pipe that has
+//! little gives a piece with little in it, at once.
 
 use super::section::Section;
 use crate::{CaptureError, CaptureTime, Frame};
@@ -11,12 +13,14 @@ use std::io::{self, ErrorKind, Read};
 use std::thread;
 use std::time::Duration;
 
-/// Octets of a piece, where no record is longer: what comes out of read() is still in the processor's cache when it is decoded.
+/// Octets of a piece, where no record is longer: what comes out of read() is still in the
+/// processor's cache when it is decoded.
 pub(super) const PIECE_OCTETS: usize = 512 << 10;
-/// Pieces that go round: one is read into, one is shown, and between them nobody waits for each other's hiccups.
+/// Pieces that go round: one is read into, one is shown, and between them nobody waits for each
+/// other's hiccups.
 const PIECES: usize = 4;
-/// No capture length or block is longer in a sound file (libpcap's MAXIMUM_SNAPLEN for all but a few link types is 256 KiB,
-/// and 128 MiB for those).
+/// No capture length or block is longer in a sound file (libpcap's MAXIMUM_SNAPLEN for all but a
+/// few link types is 256 KiB, and 128 MiB for those).
 const BLOCK_OCTETS_MAX: usize = 128 << 20;
 
 /// A piece of the file, and the frames in it.
@@ -44,7 +48,10 @@ pub(super) struct Place {
 
 impl Place {
     /// Where `frame` stands among `octets`.
-    #[expect(clippy::cast_possible_truncation, reason = "a piece grows to 256 MiB at the most")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "a piece grows to 256 MiB at the most"
+    )]
     fn of(frame: &Frame<'_>, octets: &[u8]) -> Self {
         Self {
             captured_ns: match frame.captured {
@@ -62,15 +69,31 @@ impl Place {
 impl Piece {
     /// The file's first piece: its head, of whose octets `whole` are known already.
     pub fn of_head(head: Vec<u8>, whole: usize) -> Self {
-        Self { read: head.len(), octets: head, whole, ..Self::default() }
+        Self {
+            read: head.len(),
+            octets: head,
+            whole,
+            ..Self::default()
+        }
     }
 
     /// The frame at one of its places.
     #[inline]
     pub fn frame(&self, place: &Place) -> Frame<'_> {
-        let Place { captured_ns, at, octets, wire_octets, link } = *place;
+        let Place {
+            captured_ns,
+            at,
+            octets,
+            wire_octets,
+            link,
+        } = *place;
         let octets = &self.octets[at as usize..][..octets as usize];
-        Frame { octets, wire_octets, link, captured: CaptureTime::Wall(captured_ns) }
+        Frame {
+            octets,
+            wire_octets,
+            link,
+            captured: CaptureTime::Wall(captured_ns),
+        }
     }
 
     /// Where in the file its last whole record ends.
@@ -127,16 +150,29 @@ impl Readings {
         first: Piece,
         piece_octets: usize,
     ) -> io::Result<Self> {
-        // Room for each piece and for the end: the reader waits for pieces to come back and for nothing else.
+        // Room for each piece and for the end: the reader waits for pieces to come back and for
+        // nothing else.
         let (tell, readings) = bounded(PIECES + 1);
         let (used, come_back) = bounded(PIECES);
         for _ in 1..PIECES {
             // There is room, and the receiver is right here.
-            let _ = used.send(Piece { octets: vec![0; piece_octets], ..Piece::default() });
+            let _ = used.send(Piece {
+                octets: vec![0; piece_octets],
+                ..Piece::default()
+            });
         }
-        let reader = Reader { name: name.to_owned(), file, section, piece_octets, tell, come_back };
+        let reader = Reader {
+            name: name.to_owned(),
+            file,
+            section,
+            piece_octets,
+            tell,
+            come_back,
+        };
         // Nobody waits for its end: it may be waiting for a pipe that stays silent.
-        thread::Builder::new().name("reader".to_owned()).spawn(move || reader.run(first))?;
+        thread::Builder::new()
+            .name("reader".to_owned())
+            .spawn(move || reader.run(first))?;
         Ok(Self { readings, used })
     }
 
@@ -169,21 +205,27 @@ struct Reader<R> {
 
 impl<R: Read> Reader<R> {
     fn run(mut self, mut piece: Piece) {
-        piece.octets.resize(self.piece_octets.max(piece.octets.len()), 0);
+        piece
+            .octets
+            .resize(self.piece_octets.max(piece.octets.len()), 0);
         let end = self.read(&mut piece);
-        // What comes before the end, or the damage; and then this. Somebody who wants no more of the file does not listen.
+        // What comes before the end, or the damage; and then this. Somebody who wants no more of
+        // the file does not listen.
         if !piece.places.is_empty() {
             let _ = self.tell.send(Reading::Piece(piece));
         }
         let _ = self.tell.send(Reading::End(end));
     }
 
-    /// Reads to the end, or as long as somebody takes what is read; leaves what is not told yet in `piece`.
+    /// Reads to the end, or as long as somebody takes what is read; leaves what is not told yet in
+    /// `piece`.
     fn read(&mut self, piece: &mut Piece) -> Result<(), CaptureError> {
         loop {
             self.find(piece)?;
             if !piece.places.is_empty() {
-                let Ok(mut next) = self.come_back.recv() else { return Ok(()) };
+                let Ok(mut next) = self.come_back.recv() else {
+                    return Ok(());
+                };
                 next.continue_behind(piece, self.piece_octets);
                 let found = std::mem::replace(piece, next);
                 if self.tell.send(Reading::Piece(found)).is_err() {
@@ -198,10 +240,19 @@ impl<R: Read> Reader<R> {
 
     /// Finds the frames in what has been read.
     fn find(&mut self, piece: &mut Piece) -> Result<(), CaptureError> {
-        let Piece { places, octets, read, whole, .. } = piece;
+        let Piece {
+            places,
+            octets,
+            read,
+            whole,
+            ..
+        } = piece;
         let damage = loop {
             let file = &octets[*whole..*read];
-            match self.section.next(file, &mut |frame| places.push(Place::of(&frame, octets))) {
+            match self
+                .section
+                .next(file, &mut |frame| places.push(Place::of(&frame, octets)))
+            {
                 Ok(Some(record_octets)) => *whole += record_octets,
                 Ok(None) => return Ok(()),
                 Err(what) => break what,
@@ -210,10 +261,14 @@ impl<R: Read> Reader<R> {
         Err(self.damaged(piece, damage))
     }
 
-    /// Reads more of the file, as much as there is room for and there is for now; says whether there was any.
+    /// Reads more of the file, as much as there is room for and there is for now; says whether
+    /// there was any.
     fn read_more(&mut self, piece: &mut Piece) -> Result<bool, CaptureError> {
         let Some(room) = piece.room() else {
-            return Err(self.damaged(piece, format!("a block longer than {} MiB", BLOCK_OCTETS_MAX >> 20)));
+            return Err(self.damaged(
+                piece,
+                format!("a block longer than {} MiB", BLOCK_OCTETS_MAX >> 20),
+            ));
         };
         let read = loop {
             match self.file.read(room) {
@@ -233,6 +288,10 @@ impl<R: Read> Reader<R> {
     }
 
     fn damaged(&self, piece: &Piece, what: impl Into<String>) -> CaptureError {
-        CaptureError::Damaged { name: self.name.clone(), offset: piece.end_offset(), what: what.into() }
+        CaptureError::Damaged {
+            name: self.name.clone(),
+            offset: piece.end_offset(),
+            what: what.into(),
+        }
     }
 }

@@ -1,14 +1,16 @@
-//! What the records and blocks of a capture file say: how the next ones are read, and the frames that they hold.
+//! What the records and blocks of a capture file say: how the next ones are read, and the frames
+//! that they hold.
 
 use crate::{CaptureTime, Frame};
 use pcap_parser::nom::{Err as Unparsed, IResult, Offset};
 use pcap_parser::{
-    Block, InterfaceDescriptionBlock, LegacyPcapBlock, PcapError, PcapHeader, UnknownBlock, parse_block_be,
-    parse_block_le, parse_pcap_frame, parse_pcap_frame_be, parse_pcap_frame_modified, parse_pcap_header,
-    parse_sectionheaderblock,
+    Block, InterfaceDescriptionBlock, LegacyPcapBlock, PcapError, PcapHeader, UnknownBlock,
+    parse_block_be, parse_block_le, parse_pcap_frame, parse_pcap_frame_be,
+    parse_pcap_frame_modified, parse_pcap_header, parse_sectionheaderblock,
 };
 
-/// What the file so far says about what is to come: a pcap header, or the interfaces of a pcapng section.
+/// What the file so far says about what is to come: a pcap header, or the interfaces of a pcapng
+/// section.
 pub(super) struct Section {
     format: Format,
     interfaces: Vec<FileInterface>,
@@ -30,7 +32,8 @@ type ParseRecord = fn(&[u8]) -> IResult<&[u8], LegacyPcapBlock<'_>, PcapError<&[
 const SNAP_OCTETS_MAX: u32 = 256 << 10;
 
 impl Section {
-    /// What a file's head says, and how many octets of it that took; `None` if it is not that of a capture.
+    /// What a file's head says, and how many octets of it that took; `None` if it is not that of a
+    /// capture.
     pub fn begin(head: &[u8]) -> Option<(Self, usize)> {
         if parse_sectionheaderblock(head).is_ok() {
             // The block tells its byte order again when it is read as the first of the file.
@@ -41,7 +44,11 @@ impl Section {
     }
 
     fn of_pcap(header: &PcapHeader) -> Self {
-        let per_second = if header.is_nanosecond_precision() { 1_000_000_000 } else { 1_000_000 };
+        let per_second = if header.is_nanosecond_precision() {
+            1_000_000_000
+        } else {
+            1_000_000
+        };
         Self {
             format: Format::Pcap(match (header.is_modified_format(), header.is_bigendian()) {
                 (true, _) => parse_pcap_frame_modified,
@@ -51,7 +58,10 @@ impl Section {
             interfaces: vec![FileInterface {
                 link: link_number(header.network.0),
                 snap_octets: header.snaplen,
-                units: TimeUnits { per_second, offset_s: 0 },
+                units: TimeUnits {
+                    per_second,
+                    offset_s: 0,
+                },
             }],
             snap_octets_max: header.snaplen.max(SNAP_OCTETS_MAX),
             last_ns: 0,
@@ -59,18 +69,28 @@ impl Section {
     }
 
     fn of_pcapng(big_endian: bool) -> Self {
-        Self { format: Format::Pcapng { big_endian }, interfaces: Vec::new(), snap_octets_max: 0, last_ns: 0 }
+        Self {
+            format: Format::Pcapng { big_endian },
+            interfaces: Vec::new(),
+            snap_octets_max: 0,
+            last_ns: 0,
+        }
     }
 
-    /// The octets of the record or block that `file` begins with, none if it is not all there; shows the frame in it to `each`,
-    /// if it holds one.
+    /// The octets of the record or block that `file` begins with, none if it is not all there;
+    /// shows the frame in it to `each`, if it holds one.
     ///
     /// # Errors
     ///
     /// What is wrong with it.
     #[inline]
-    pub fn next<'a>(&mut self, file: &'a [u8], each: &mut impl FnMut(Frame<'a>)) -> Result<Option<usize>, String> {
-        // Nothing is returned and copied on the way: a copy of fields that were just written one by one waits for all of them.
+    pub fn next<'a>(
+        &mut self,
+        file: &'a [u8],
+        each: &mut impl FnMut(Frame<'a>),
+    ) -> Result<Option<usize>, String> {
+        // Nothing is returned and copied on the way: a copy of fields that were just written one by
+        // one waits for all of them.
         let unparsed = match self.format {
             Format::Pcap(parse) => match parse(file) {
                 Ok((rest, ref record)) => {
@@ -94,9 +114,16 @@ impl Section {
     }
 
     #[inline]
-    fn show_record<'a>(&self, record: &LegacyPcapBlock<'a>, each: &mut impl FnMut(Frame<'a>)) -> Result<(), String> {
+    fn show_record<'a>(
+        &self,
+        record: &LegacyPcapBlock<'a>,
+        each: &mut impl FnMut(Frame<'a>),
+    ) -> Result<(), String> {
         if record.caplen > self.snap_octets_max {
-            return Err(format!("a record of {} octets, at most {} allowed", record.caplen, self.snap_octets_max));
+            return Err(format!(
+                "a record of {} octets, at most {} allowed",
+                record.caplen, self.snap_octets_max
+            ));
         }
         let interface = self.interface(0)?;
         let captured_ns = interface.units.of_record(record.ts_sec, record.ts_usec);
@@ -112,21 +139,35 @@ impl Section {
     ) -> Result<(), String> {
         let (interface, units, octets, wire_octets) = match block {
             Block::SectionHeader(header) => {
-                *self = Self { last_ns: self.last_ns, ..Self::of_pcapng(header.big_endian()) };
+                *self = Self {
+                    last_ns: self.last_ns,
+                    ..Self::of_pcapng(header.big_endian())
+                };
                 return Ok(());
             }
             Block::InterfaceDescription(description) => {
-                self.interfaces.push(FileInterface::described_by(description)?);
+                self.interfaces
+                    .push(FileInterface::described_by(description)?);
                 return Ok(());
             }
             Block::EnhancedPacket(packet) => {
                 let units = u64::from(packet.ts_high) << 32 | u64::from(packet.ts_low);
                 let captured = usize::try_from(packet.caplen).unwrap_or(usize::MAX);
-                (packet.if_id, Some(units), &packet.data[..packet.data.len().min(captured)], packet.origlen)
+                (
+                    packet.if_id,
+                    Some(units),
+                    &packet.data[..packet.data.len().min(captured)],
+                    packet.origlen,
+                )
             }
             Block::SimplePacket(packet) => (0, None, packet.data, packet.origlen),
             Block::Unknown(block) => match ObsoletePacket::in_block(block, big_endian) {
-                Some(packet) => (packet.interface, Some(packet.units), packet.octets, packet.wire_octets),
+                Some(packet) => (
+                    packet.interface,
+                    Some(packet.units),
+                    packet.octets,
+                    packet.wire_octets,
+                ),
                 None => return Ok(()),
             },
             _ => return Ok(()),
@@ -134,25 +175,42 @@ impl Section {
         let interface = self.interface(interface)?;
         let captured_ns = units.map_or(self.last_ns, |units| interface.units.of_count(units));
         self.last_ns = captured_ns;
-        // A simple packet has no captured length: it is as long as on the wire, or cut at the interface's snap length.
+        // A simple packet has no captured length: it is as long as on the wire, or cut at the
+        // interface's snap length.
         let captured = match interface.snap_octets {
             0 => wire_octets,
             snap_octets => wire_octets.min(snap_octets),
         };
         let simple = matches!(block, Block::SimplePacket(_));
-        let kept = if simple { usize::try_from(captured).unwrap_or(usize::MAX) } else { octets.len() };
+        let kept = if simple {
+            usize::try_from(captured).unwrap_or(usize::MAX)
+        } else {
+            octets.len()
+        };
         each(interface.frame(&octets[..octets.len().min(kept)], wire_octets, captured_ns));
         Ok(())
     }
 
     fn interface(&self, id: u32) -> Result<FileInterface, String> {
-        let found = usize::try_from(id).ok().and_then(|id| self.interfaces.get(id)).copied();
-        found.ok_or_else(|| format!("a packet of interface {id}, but {} are described", self.interfaces.len()))
+        let found = usize::try_from(id)
+            .ok()
+            .and_then(|id| self.interfaces.get(id))
+            .copied();
+        found.ok_or_else(|| {
+            format!(
+                "a packet of interface {id}, but {} are described",
+                self.interfaces.len()
+            )
+        })
     }
 }
 
 fn parse_block(file: &[u8], big_endian: bool) -> IResult<&[u8], Block<'_>, PcapError<&[u8]>> {
-    if big_endian { parse_block_be(file) } else { parse_block_le(file) }
+    if big_endian {
+        parse_block_be(file)
+    } else {
+        parse_block_le(file)
+    }
 }
 
 /// An interface that frames were captured on.
@@ -165,19 +223,32 @@ struct FileInterface {
 
 impl FileInterface {
     fn described_by(description: &InterfaceDescriptionBlock<'_>) -> Result<Self, String> {
-        let per_second = units_per_second(description.if_tsresol)
-            .ok_or_else(|| format!("a time resolution of {:#04x}, finer than can be", description.if_tsresol))?;
+        let per_second = units_per_second(description.if_tsresol).ok_or_else(|| {
+            format!(
+                "a time resolution of {:#04x}, finer than can be",
+                description.if_tsresol
+            )
+        })?;
         Ok(Self {
             link: link_number(description.linktype.0),
             snap_octets: description.snaplen,
-            units: TimeUnits { per_second, offset_s: description.if_tsoffset },
+            units: TimeUnits {
+                per_second,
+                offset_s: description.if_tsoffset,
+            },
         })
     }
 
     fn frame(self, octets: &[u8], wire_octets: u32, captured_ns: u64) -> Frame<'_> {
-        // Some writers left the length on the wire smaller than what they captured; what is there was on the wire.
+        // Some writers left the length on the wire smaller than what they captured; what is there
+        // was on the wire.
         let wire_octets = wire_octets.max(u32::try_from(octets.len()).unwrap_or(u32::MAX));
-        Frame { octets, wire_octets, link: self.link, captured: CaptureTime::Wall(captured_ns) }
+        Frame {
+            octets,
+            wire_octets,
+            link: self.link,
+            captured: CaptureTime::Wall(captured_ns),
+        }
     }
 }
 
@@ -191,7 +262,8 @@ struct TimeUnits {
 const NS_PER_S: u64 = 1_000_000_000;
 
 impl TimeUnits {
-    /// A pcap record's seconds and fraction, in ns since 1970. Fractions beyond a second occur, and carry.
+    /// A pcap record's seconds and fraction, in ns since 1970. Fractions beyond a second occur, and
+    /// carry.
     fn of_record(self, s: u32, fraction: u32) -> u64 {
         u64::from(s) * NS_PER_S + u64::from(fraction) * (NS_PER_S / self.per_second)
     }
@@ -200,7 +272,9 @@ impl TimeUnits {
     fn of_count(self, units: u64) -> u64 {
         let ns = u128::from(units) * u128::from(NS_PER_S) / u128::from(self.per_second);
         let offset_ns = i128::from(self.offset_s) * i128::from(NS_PER_S);
-        let moved_ns = i128::try_from(ns).unwrap_or(i128::MAX).saturating_add(offset_ns);
+        let moved_ns = i128::try_from(ns)
+            .unwrap_or(i128::MAX)
+            .saturating_add(offset_ns);
         u64::try_from(moved_ns.max(0)).unwrap_or(u64::MAX)
     }
 }
@@ -208,10 +282,15 @@ impl TimeUnits {
 /// pcapng's if_tsresol: a negative power of 10, or of 2 where the top bit is set.
 fn units_per_second(resolution: u8) -> Option<u64> {
     let exponent = u32::from(resolution & 0x7f);
-    if resolution & 0x80 == 0 { 10u64.checked_pow(exponent) } else { 1u64.checked_shl(exponent) }
+    if resolution & 0x80 == 0 {
+        10u64.checked_pow(exponent)
+    } else {
+        1u64.checked_shl(exponent)
+    }
 }
 
-/// The LINKTYPE number in the low half of the field; the high half may say how long a frame check sequence is.
+/// The LINKTYPE number in the low half of the field; the high half may say how long a frame check
+/// sequence is.
 fn link_number(field: i32) -> u16 {
     let [.., high, low] = field.to_be_bytes();
     u16::from_be_bytes([high, low])
@@ -229,15 +308,31 @@ impl<'a> ObsoletePacket<'a> {
     const BLOCK_TYPE: u32 = 2;
 
     fn in_block(block: &UnknownBlock<'a>, big_endian: bool) -> Option<Self> {
-        let block_type = if big_endian { block.block_type.swap_bytes() } else { block.block_type };
+        let block_type = if big_endian {
+            block.block_type.swap_bytes()
+        } else {
+            block.block_type
+        };
         if block.block_type != Self::BLOCK_TYPE && block_type != Self::BLOCK_TYPE {
             return None;
         }
         let (fields, octets) = block.data.split_first_chunk::<20>()?;
         let half = |at: usize| [fields[at], fields[at + 1]];
         let word = |at: usize| [fields[at], fields[at + 1], fields[at + 2], fields[at + 3]];
-        let half = |at| if big_endian { u16::from_be_bytes(half(at)) } else { u16::from_le_bytes(half(at)) };
-        let word = |at| if big_endian { u32::from_be_bytes(word(at)) } else { u32::from_le_bytes(word(at)) };
+        let half = |at| {
+            if big_endian {
+                u16::from_be_bytes(half(at))
+            } else {
+                u16::from_le_bytes(half(at))
+            }
+        };
+        let word = |at| {
+            if big_endian {
+                u32::from_be_bytes(word(at))
+            } else {
+                u32::from_le_bytes(word(at))
+            }
+        };
         let captured = usize::try_from(word(12)).ok()?;
         Some(Self {
             interface: u32::from(half(0)),

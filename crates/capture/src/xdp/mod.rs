@@ -1,10 +1,11 @@
 //! AF_XDP: frames are taken from a card's queue before the host's stack sees them.
 //!
-//! [`XdpInterface`] is what an interface has once: the program that redirects, attached as a BPF link that the kernel undoes
-//! when this process ends, however it ends; the map from queues to sockets; promiscuous mode. [`XdpQueue`] is what each queue
-//! has: a socket with its rings and frames, opened on the thread that will read it. Order of the start: attach with an empty
-//! map (frames pass to the host), open and fill each queue, and put its socket into the map last, so that no frame is taken
-//! that nobody could read.
+//! [`XdpInterface`] is what an interface has once: the program that redirects, attached as a BPF
+//! link that the kernel undoes when this process ends, however it ends; the map from queues to
+//! sockets; promiscuous mode. [`XdpQueue`] is what each queue has: a socket with its rings and
+//! frames, opened on the thread that will read it. Order of the start: attach with an empty map
+//! (frames pass to the host), open and fill each queue, and put its socket into the map last, so
+//! that no frame is taken that nobody could read.
 
 mod queue;
 mod rest;
@@ -45,7 +46,8 @@ pub enum Mode {
 pub struct XdpConfig {
     /// Which ways are tried.
     pub mode: Mode,
-    /// Entries of each queue's receive ring, a power of two. It has twice as many frames, and a fill ring of four times.
+    /// Entries of each queue's receive ring, a power of two. It has twice as many frames, and a
+    /// fill ring of four times.
     pub ring_entries: u32,
     /// Never sleep: the reader drives the card itself.
     pub busy_poll: bool,
@@ -77,7 +79,8 @@ pub struct XdpInterface {
     driver_drops: AtomicU64,
     named_drops: NamedDrops,
     tunables: Vec<(&'static str, u64)>,
-    // Dropped in this order: the program is detached, then promiscuous mode is left, then the maps go.
+    // Dropped in this order: the program is detached, then promiscuous mode is left, then the maps
+    // go.
     _link: FdLink,
     _promiscuous: OwnedFd,
     _program: Ebpf,
@@ -95,7 +98,8 @@ struct Opened {
 pub struct InterfaceCounters {
     /// Handed to a socket.
     pub redirected: u64,
-    /// Of these, frames that are counted once more since their driver offered them again after the socket had refused them.
+    /// Of these, frames that are counted once more since their driver offered them again after the
+    /// socket had refused them.
     pub offered_again: u64,
     /// Passed on to the host: their queue had no socket.
     pub no_socket: u64,
@@ -128,20 +132,33 @@ impl InterfaceCounters {
     /// The losses that belong to no queue of ours.
     #[must_use]
     pub fn dropped(&self) -> Dropped {
-        Dropped { driver: self.driver, no_socket: self.no_socket, ..Dropped::default() }
+        Dropped {
+            driver: self.driver,
+            no_socket: self.no_socket,
+            ..Dropped::default()
+        }
     }
 
-    /// Adds a queue whose socket refused so many, and takes out of the other counts what the socket has counted too.
+    /// Adds a queue whose socket refused so many, and takes out of the other counts what the socket
+    /// has counted too.
     fn add(&mut self, queue: u32, report: QueueReport, mut losses: Losses) {
         match report.refused {
             Refused::Dropped => {}
-            Refused::CountedAgain => self.driver = self.driver.saturating_sub(losses.ring_full + losses.no_frame),
+            Refused::CountedAgain => {
+                self.driver = self
+                    .driver
+                    .saturating_sub(losses.ring_full + losses.no_frame)
+            }
             Refused::OfferedAgain => {
                 // A full ring has delayed these frames and not lost them.
                 self.offered_again += std::mem::take(&mut losses.ring_full);
             }
         }
-        self.queues.push(QueueCounters { queue, report, losses });
+        self.queues.push(QueueCounters {
+            queue,
+            report,
+            losses,
+        });
     }
 }
 
@@ -149,7 +166,11 @@ impl QueueCounters {
     /// The losses of this queue.
     #[must_use]
     pub fn dropped(&self) -> Dropped {
-        Dropped { ring_full: self.losses.ring_full, no_frame: self.losses.no_frame, ..Dropped::default() }
+        Dropped {
+            ring_full: self.losses.ring_full,
+            no_frame: self.losses.no_frame,
+            ..Dropped::default()
+        }
     }
 }
 
@@ -157,10 +178,12 @@ impl QueueCounters {
 #[repr(C, align(8))]
 struct Aligned<T: ?Sized>(T);
 
-static OBJECT: &Aligned<[u8]> = &Aligned(*include_bytes!(concat!(env!("OUT_DIR"), "/redirect.bpf.o")));
+static OBJECT: &Aligned<[u8]> =
+    &Aligned(*include_bytes!(concat!(env!("OUT_DIR"), "/redirect.bpf.o")));
 
-/// The largest MTU whose frames fit one buffer in every driver, with its own needs around them: the smallest limit is that of
-/// drivers with 4 KiB pages, 256 octets of headroom and 320 of shared info. Above it the frags program is used.
+/// The largest MTU whose frames fit one buffer in every driver, with its own needs around them: the
+/// smallest limit is that of drivers with 4 KiB pages, 256 octets of headroom and 320 of shared
+/// info. Above it the frags program is used.
 const LINEAR_MTU_MAX: u32 = 3_498;
 
 impl XdpInterface {
@@ -170,23 +193,41 @@ impl XdpInterface {
     ///
     /// [`CaptureError::Xdp`] with what failed and what to do about it.
     pub fn attach(interface: Interface, config: XdpConfig) -> Result<Self, CaptureError> {
-        let failed = |what: String| CaptureError::Xdp { interface: interface.name.clone(), what };
+        let failed = |what: String| CaptureError::Xdp {
+            interface: interface.name.clone(),
+            what,
+        };
         let frags = interface.mtu > LINEAR_MTU_MAX || !queue::fits_one_frame(&interface);
         let driver_drops_before = interface.driver_drops();
         let mut program = load(interface.queue_count, config.sampling).map_err(&failed)?;
-        let promiscuous = socket_options::promiscuous(&interface)
-            .map_err(|error| failed(format!("promiscuous mode: {error} (wanted: root, or CAP_NET_RAW)")))?;
+        let promiscuous = socket_options::promiscuous(&interface).map_err(|error| {
+            failed(format!(
+                "promiscuous mode: {error} (wanted: root, or CAP_NET_RAW)"
+            ))
+        })?;
         let xdp: &mut Xdp = program
-            .program_mut(if frags { "redirect_frags" } else { "redirect_linear" })
+            .program_mut(if frags {
+                "redirect_frags"
+            } else {
+                "redirect_linear"
+            })
             .and_then(|xdp| xdp.try_into().ok())
             .ok_or_else(|| failed("its own XDP program is not in this binary".to_owned()))?;
         xdp.load().map_err(|error| failed(in_one_line(&error)))?;
         let (link, in_driver) = attach(xdp, &interface, config.mode).map_err(&failed)?;
         let no_map = || failed("its own XDP program lacks a map".to_owned());
-        let sockets = program.take_map("sockets").and_then(|map| XskMap::try_from(map).ok()).ok_or_else(no_map)?;
-        let counters =
-            program.take_map("counters").and_then(|map| PerCpuArray::try_from(map).ok()).ok_or_else(no_map)?;
-        let (rests, bells) = program.take_map("rests").zip(program.take_map("bells")).ok_or_else(no_map)?;
+        let sockets = program
+            .take_map("sockets")
+            .and_then(|map| XskMap::try_from(map).ok())
+            .ok_or_else(no_map)?;
+        let counters = program
+            .take_map("counters")
+            .and_then(|map| PerCpuArray::try_from(map).ok())
+            .ok_or_else(no_map)?;
+        let (rests, bells) = program
+            .take_map("rests")
+            .zip(program.take_map("bells"))
+            .ok_or_else(no_map)?;
         let rests = Rests::new(rests, bells).map_err(&failed)?;
         let mut this = Self {
             driver_drops_before,
@@ -212,30 +253,56 @@ impl XdpInterface {
         Ok(this)
     }
 
-    /// Opens a queue: frames, socket, rings; its socket goes into the map last. Called on the thread that will read it, so
-    /// that its memory is near that thread's core.
+    /// Opens a queue: frames, socket, rings; its socket goes into the map last. Called on the
+    /// thread that will read it, so that its memory is near that thread's core.
     ///
     /// # Errors
     ///
     /// [`CaptureError::Xdp`] with what failed and what to do about it.
     pub fn open_queue(&self, queue: u32) -> Result<XdpQueue, CaptureError> {
-        let Interface { name, queue_count, .. } = &self.interface;
-        let failed =
-            |what: String| CaptureError::Xdp { interface: name.clone(), what: format!("queue {queue}: {what}") };
+        let Interface {
+            name, queue_count, ..
+        } = &self.interface;
+        let failed = |what: String| CaptureError::Xdp {
+            interface: name.clone(),
+            what: format!("queue {queue}: {what}"),
+        };
         if queue >= *queue_count {
-            return Err(failed(format!("it has {queue_count} queues, 0 to {}", queue_count - 1)));
+            return Err(failed(format!(
+                "it has {queue_count} queues, 0 to {}",
+                queue_count - 1
+            )));
         }
-        let sleeper = self.rests.sleeper(queue, self.config.ring_entries).map_err(&failed)?;
-        let opened = XdpQueue::open(&self.interface, queue, &self.config, self.in_driver, self.frags, sleeper)?;
-        let socket = opened.share_socket().map_err(|error| failed(error.to_string()))?;
-        let entry = Opened { queue, report: opened.report(), socket };
-        self.opened.lock().unwrap_or_else(PoisonError::into_inner).push(entry);
+        let sleeper = self
+            .rests
+            .sleeper(queue, self.config.ring_entries)
+            .map_err(&failed)?;
+        let opened = XdpQueue::open(
+            &self.interface,
+            queue,
+            &self.config,
+            self.in_driver,
+            self.frags,
+            sleeper,
+        )?;
+        let socket = opened
+            .share_socket()
+            .map_err(|error| failed(error.to_string()))?;
+        let entry = Opened {
+            queue,
+            report: opened.report(),
+            socket,
+        };
+        self.opened
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(entry);
         self.set_socket(queue, opened.socket_fd()).map_err(failed)?;
         Ok(opened)
     }
 
-    /// Takes all sockets out of the map: once this returns frames pass to the host, all that were redirected are in the rings,
-    /// and those can be read to their end.
+    /// Takes all sockets out of the map: once this returns frames pass to the host, all that were
+    /// redirected are in the rings, and those can be read to their end.
     pub fn stop_redirecting(&self) {
         let mut sockets = self.sockets.lock().unwrap_or_else(PoisonError::into_inner);
         for queue in 0..sockets.len() {
@@ -245,18 +312,30 @@ impl XdpInterface {
         socket_options::await_drivers();
     }
 
-    /// What was counted on the interface: some system calls for each queue, so at most once a second while it receives.
+    /// What was counted on the interface: some system calls for each queue, so at most once a
+    /// second while it receives.
     ///
-    /// The counts are read against the way of a frame, so that none is in a later count and not yet in an earlier one:
-    /// drivers' own, then sockets', then the program's.
+    /// The counts are read against the way of a frame, so that none is in a later count and not yet
+    /// in an earlier one: drivers' own, then sockets', then the program's.
     #[must_use]
     pub fn counters(&self) -> InterfaceCounters {
-        let driver = self.interface.driver_drops().saturating_sub(self.driver_drops_before);
-        let driver = self.driver_drops.fetch_max(driver, Ordering::Relaxed).max(driver);
+        let driver = self
+            .interface
+            .driver_drops()
+            .saturating_sub(self.driver_drops_before);
+        let driver = self
+            .driver_drops
+            .fetch_max(driver, Ordering::Relaxed)
+            .max(driver);
         let opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
-        let refused = |entry: &Opened| socket_options::losses(entry.socket.as_raw_fd()).unwrap_or_default();
+        let refused =
+            |entry: &Opened| socket_options::losses(entry.socket.as_raw_fd()).unwrap_or_default();
         let losses: Vec<_> = opened.iter().map(refused).collect();
-        let sum = |index| self.counters.get(&index, 0).map_or(0, |values| values.iter().sum());
+        let sum = |index| {
+            self.counters
+                .get(&index, 0)
+                .map_or(0, |values| values.iter().sum())
+        };
         let mut counters = InterfaceCounters {
             redirected: sum(0),
             no_socket: sum(1),
@@ -273,8 +352,9 @@ impl XdpInterface {
         counters
     }
 
-    /// The driver's own counters of received frames lost, by name: for looking at, and in no sum with
-    /// [`counters`](Self::counters). A system call or two, and some drivers ask the card: at most once a second.
+    /// The driver's own counters of received frames lost, by name: for looking at, and in no sum
+    /// with [`counters`](Self::counters). A system call or two, and some drivers ask the card: at
+    /// most once a second.
     #[must_use]
     pub fn named_drops(&self) -> Vec<(String, u64)> {
         self.named_drops.read()
@@ -288,15 +368,21 @@ impl XdpInterface {
 
     fn set_socket(&self, queue: u32, socket: RawFd) -> Result<(), String> {
         let mut sockets = self.sockets.lock().unwrap_or_else(PoisonError::into_inner);
-        sockets.set(queue, socket, 0).map_err(|error| in_one_line(&error))
+        sockets
+            .set(queue, socket, 0)
+            .map_err(|error| in_one_line(&error))
     }
 
-    /// Lets the reader's own polling drive the card (Documentation/networking/napi.rst); undone when this is dropped.
+    /// Lets the reader's own polling drive the card (Documentation/networking/napi.rst); undone
+    /// when this is dropped.
     fn defer_interrupts(&mut self) {
         for (tunable, value) in [("napi_defer_hard_irqs", 2), ("gro_flush_timeout", 200_000)] {
             match self.interface.set_tunable(tunable, value) {
                 Ok(before) => self.tunables.push((tunable, before)),
-                Err(error) => tracing::warn!("{}: cannot set {tunable} to {value}: {error}", self.interface.name),
+                Err(error) => tracing::warn!(
+                    "{}: cannot set {tunable} to {value}: {error}",
+                    self.interface.name
+                ),
             }
         }
     }
@@ -306,7 +392,10 @@ impl Drop for XdpInterface {
     fn drop(&mut self) {
         for (tunable, before) in self.tunables.drain(..) {
             if let Err(error) = self.interface.set_tunable(tunable, before) {
-                tracing::warn!("{}: cannot set {tunable} back to {before}: {error}", self.interface.name);
+                tracing::warn!(
+                    "{}: cannot set {tunable} back to {before}: {error}",
+                    self.interface.name
+                );
             }
         }
     }
@@ -314,10 +403,32 @@ impl Drop for XdpInterface {
 
 impl fmt::Display for XdpInterface {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { interface: Interface { name, mtu, queue_count, .. }, in_driver, frags, .. } = self;
-        let place = if *in_driver { "in the driver (native)" } else { "behind the driver (skb mode)" };
-        let frags = if *frags { ", frames of several buffers" } else { "" };
-        write!(f, "{name}: XDP program {place}, {queue_count} queues, MTU {mtu}{frags}")
+        let Self {
+            interface:
+                Interface {
+                    name,
+                    mtu,
+                    queue_count,
+                    ..
+                },
+            in_driver,
+            frags,
+            ..
+        } = self;
+        let place = if *in_driver {
+            "in the driver (native)"
+        } else {
+            "behind the driver (skb mode)"
+        };
+        let frags = if *frags {
+            ", frames of several buffers"
+        } else {
+            ""
+        };
+        write!(
+            f,
+            "{name}: XDP program {place}, {queue_count} queues, MTU {mtu}{frags}"
+        )
     }
 }
 
@@ -331,10 +442,16 @@ fn load(queue_count: u32, sampling: Sampling) -> Result<Ebpf, String> {
         .override_global("sampling_interval", &interval, true)
         .override_global("sampling_random", &random, true)
         .load(&OBJECT.0);
-    loaded.map_err(|error| format!("{} (wanted: root, or CAP_BPF and CAP_NET_ADMIN)", in_one_line(&error)))
+    loaded.map_err(|error| {
+        format!(
+            "{} (wanted: root, or CAP_BPF and CAP_NET_ADMIN)",
+            in_one_line(&error)
+        )
+    })
 }
 
-/// Attaches in the driver where mode and driver allow it, else behind it where the mode allows that; says which it was.
+/// Attaches in the driver where mode and driver allow it, else behind it where the mode allows
+/// that; says which it was.
 fn attach(xdp: &mut Xdp, interface: &Interface, mode: Mode) -> Result<(FdLink, bool), String> {
     let places: &[(XdpMode, bool)] = match mode {
         Mode::Auto => &[(XdpMode::Driver, true), (XdpMode::Skb, false)],
@@ -347,14 +464,17 @@ fn attach(xdp: &mut Xdp, interface: &Interface, mode: Mode) -> Result<(FdLink, b
             Ok(id) => {
                 let link = xdp.take_link(id).map_err(|error| in_one_line(&error))?;
                 // Netlink was used: nothing would detach such a program after a crash.
-                let link = FdLink::try_from(link)
-                    .map_err(|_| "the kernel has no BPF links for XDP; wanted: Linux 5.9 or newer".to_owned())?;
+                let link = FdLink::try_from(link).map_err(|_| {
+                    "the kernel has no BPF links for XDP; wanted: Linux 5.9 or newer".to_owned()
+                })?;
                 return Ok((link, in_driver));
             }
             Err(error) if is_busy(&error) => {
-                return Err("another XDP program is attached to it already, perhaps another xdprobe; \
+                return Err(
+                    "another XDP program is attached to it already, perhaps another xdprobe; \
                             `ip link show` names it: stop that first"
-                    .to_owned());
+                        .to_owned(),
+                );
             }
             Err(error) => reasons = in_one_line(&error),
         }
@@ -363,7 +483,9 @@ fn attach(xdp: &mut Xdp, interface: &Interface, mode: Mode) -> Result<(FdLink, b
         Mode::ZeroCopy | Mode::Copy => "its driver has no XDP of its own for this: try --mode skb",
         Mode::Auto | Mode::Skb => "try --capture pcap",
     };
-    Err(format!("the XDP program cannot be attached: {reasons}; {remedy}"))
+    Err(format!(
+        "the XDP program cannot be attached: {reasons}; {remedy}"
+    ))
 }
 
 fn is_busy(error: &ProgramError) -> bool {
@@ -385,14 +507,21 @@ fn in_one_line(error: &dyn std::error::Error) -> String {
         }
         cause = error.source();
     }
-    line.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join("; ")
+    line.lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty())
+        .collect::<Vec<_>>()
+        .join("; ")
 }
 
 /// The system's error number behind an error of a library.
 fn errno(error: &(dyn std::error::Error + 'static)) -> Option<i32> {
     let mut cause = Some(error);
     while let Some(error) = cause {
-        if let Some(errno) = error.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error) {
+        if let Some(errno) = error
+            .downcast_ref::<io::Error>()
+            .and_then(io::Error::raw_os_error)
+        {
             return Some(errno);
         }
         cause = error.source();
@@ -415,9 +544,24 @@ mod tests {
                 frame_count: 1,
                 frame_octets: 2048,
             };
-            let mut counters = InterfaceCounters { redirected: 100, driver: 15, ..InterfaceCounters::default() };
-            counters.add(0, report, Losses { ring_full: 10, no_frame: 2 });
-            (counters.offered() - counters.driver, counters.driver, counters.queues[0].dropped().ring_full)
+            let mut counters = InterfaceCounters {
+                redirected: 100,
+                driver: 15,
+                ..InterfaceCounters::default()
+            };
+            counters.add(
+                0,
+                report,
+                Losses {
+                    ring_full: 10,
+                    no_frame: 2,
+                },
+            );
+            (
+                counters.offered() - counters.driver,
+                counters.driver,
+                counters.queues[0].dropped().ring_full,
+            )
         };
         assert_eq!(counted(Refused::Dropped), (100, 15, 10));
         assert_eq!(counted(Refused::CountedAgain), (100, 3, 10));

@@ -1,16 +1,18 @@
 //! One queue: a socket, its rings, and the frames that go round in them.
 //!
-//! A frame is in exactly one place: the fill ring or the card, the receive ring, the burst being shown, or `idle`. What was
-//! shown goes to `idle` and from there back to the fill ring, at once or, where the kernel has not yet taken what it already
-//! used, at the next turn. The fill ring has twice as many entries as there are frames, so that this is rare; since producing
-//! is all or nothing, a frame whose return failed would otherwise be gone for good.
+//! A frame is in exactly one place: the fill ring or the card, the receive ring, the burst being
+//! shown, or `idle`. What was shown goes to `idle` and from there back to the fill ring, at once
+//! or, where the kernel has not yet taken what it already used, at the next turn. The fill ring has
+//! twice as many entries as there are frames, so that this is rare; since producing is all or
+//! nothing, a frame whose return failed would otherwise be gone for good.
 
 use super::rest::{Sleeper, Slept};
 use super::{Mode, XdpConfig, errno, in_one_line, socket_options};
 use crate::filter::Matcher;
 use crate::interface::Refused;
 use crate::{
-    BURST_MAX, CaptureError, Filter, Frame, Interface, PREFETCH_AHEAD, Received, Source, SourceCounters, prefetch,
+    BURST_MAX, CaptureError, Filter, Frame, Interface, PREFETCH_AHEAD, Received, Source,
+    SourceCounters, prefetch,
 };
 use std::fmt;
 use std::io;
@@ -41,7 +43,8 @@ pub struct XdpQueue {
 }
 
 struct Rings {
-    // The kernel's socket goes when the last of its four queues is dropped, so the unused two are kept beside the others.
+    // The kernel's socket goes when the last of its four queues is dropped, so the unused two are
+    // kept beside the others.
     rx: RxQueue,
     fill: FillQueue,
     _unused: (TxQueue, CompQueue),
@@ -81,12 +84,21 @@ impl fmt::Display for QueueReport {
             (false, true) => "copy (native)",
             (false, false) => "copy (skb)",
         };
-        let pages = if self.huge_pages { "reserved huge pages" } else { "4 KiB pages" };
-        write!(f, "{mode}, {} frames of {} octets on {pages}", self.frame_count, self.frame_octets)
+        let pages = if self.huge_pages {
+            "reserved huge pages"
+        } else {
+            "4 KiB pages"
+        };
+        write!(
+            f,
+            "{mode}, {} frames of {} octets on {pages}",
+            self.frame_count, self.frame_octets
+        )
     }
 }
 
-/// How often and how far apart binding is tried while the queue is still being released: 36 ms was the longest ever seen.
+/// How often and how far apart binding is tried while the queue is still being released: 36 ms was
+/// the longest ever seen.
 const BUSY_RETRIES: u32 = 100;
 const BUSY_PAUSE: Duration = Duration::from_millis(5);
 
@@ -105,13 +117,25 @@ impl XdpQueue {
         };
         let frame_count = NonZeroU32::new(config.ring_entries.saturating_mul(2))
             .ok_or_else(|| failed("a ring of 0 entries".to_owned()))?;
-        let layout = Layout { frame_count, frame_octets: frame_octets(interface), config, frags };
+        let layout = Layout {
+            frame_count,
+            frame_octets: frame_octets(interface),
+            config,
+            frags,
+        };
         let bound = bind(interface, queue, &layout, in_driver).map_err(&failed)?;
         let fd = bound.rings.rx.fd().as_raw_fd();
-        let zero_copy = socket_options::is_zero_copy(fd)
-            .map_err(|error| failed(format!("the kernel does not say whether it copies: {error}")))?;
+        let zero_copy = socket_options::is_zero_copy(fd).map_err(|error| {
+            failed(format!(
+                "the kernel does not say whether it copies: {error}"
+            ))
+        })?;
         if config.mode == Mode::Auto && in_driver && !zero_copy {
-            let frames = if frags { " for frames of several buffers" } else { "" };
+            let frames = if frags {
+                " for frames of several buffers"
+            } else {
+                ""
+            };
             tracing::info!(
                 "{} queue {queue}: no zero-copy{frames} with this driver and kernel, so each frame is copied once",
                 interface.name
@@ -146,7 +170,10 @@ impl XdpQueue {
         };
         opened.fill();
         if !opened.idle.is_empty() {
-            return Err(failed(format!("{} frames do not fit the fill ring", opened.idle.len())));
+            return Err(failed(format!(
+                "{} frames do not fit the fill ring",
+                opened.idle.len()
+            )));
         }
         // Some drivers (mlx5) only look at the fill ring once they are asked to.
         opened.kick();
@@ -173,7 +200,8 @@ impl XdpQueue {
     /// Gives the idle frames back to the kernel, or keeps them until next time.
     #[inline]
     fn fill(&mut self) {
-        // SAFETY: the descriptors were given out by this UMEM, are in no ring, and are not used after being produced.
+        // SAFETY: the descriptors were given out by this UMEM, are in no ring, and are not used
+        // after being produced.
         let produced = unsafe { self.rings.fill.produce(&self.idle) };
         debug_assert!(produced == 0 || produced == self.idle.len());
         if produced > 0 {
@@ -183,12 +211,13 @@ impl XdpQueue {
 
     /// Wakes the driver and learns whether the device is still there and up.
     fn kick(&mut self) {
-        let state = match socket_options::kick(self.socket_fd()).map_err(|error| error.raw_os_error()) {
-            Err(Some(libc::ENXIO | libc::ENODEV)) => State::Gone,
-            Err(Some(libc::ENETDOWN)) => State::Down,
-            // EAGAIN, EBUSY, EINTR, ENOBUFS: nothing that the next kick would not mend.
-            _ => State::Running,
-        };
+        let state =
+            match socket_options::kick(self.socket_fd()).map_err(|error| error.raw_os_error()) {
+                Err(Some(libc::ENXIO | libc::ENODEV)) => State::Gone,
+                Err(Some(libc::ENETDOWN)) => State::Down,
+                // EAGAIN, EBUSY, EINTR, ENOBUFS: nothing that the next kick would not mend.
+                _ => State::Running,
+            };
         if state != self.state {
             self.enter(state);
         }
@@ -196,9 +225,13 @@ impl XdpQueue {
 
     #[cold]
     fn enter(&mut self, state: State) {
-        let Self { interface, queue, .. } = self;
+        let Self {
+            interface, queue, ..
+        } = self;
         match state {
-            State::Down => tracing::warn!("{interface} queue {queue}: link is down; flows are kept"),
+            State::Down => {
+                tracing::warn!("{interface} queue {queue}: link is down; flows are kept")
+            }
             State::Running => tracing::info!("{interface} queue {queue}: link is up again"),
             State::Gone => tracing::warn!("{interface} queue {queue}: the interface is gone"),
         }
@@ -216,7 +249,11 @@ impl XdpQueue {
 
     /// Shows the frame that `descriptor` completes, if it does complete one.
     #[inline]
-    fn show(&mut self, descriptor: FrameDesc, each: &mut impl FnMut(Frame<'_>)) -> Result<(), CaptureError> {
+    fn show(
+        &mut self,
+        descriptor: FrameDesc,
+        each: &mut impl FnMut(Frame<'_>),
+    ) -> Result<(), CaptureError> {
         let octets = u32::try_from(descriptor.lengths().data()).unwrap_or(u32::MAX);
         let (first, wire_octets) = match self.unfinished.take() {
             None => (descriptor, octets),
@@ -230,13 +267,21 @@ impl XdpQueue {
             self.unfinished = Some((first, wire_octets));
             return Ok(());
         }
-        // SAFETY: the descriptor came from this UMEM's receive ring and has not been given back, so the kernel leaves the frame
-        // alone, and nobody writes to it here.
+        // SAFETY: the descriptor came from this UMEM's receive ring and has not been given back, so
+        // the kernel leaves the frame alone, and nobody writes to it here.
         let data = unsafe { self.rings.umem.data(&first) };
         // AF_XDP sockets are bound to Ethernet devices: LINKTYPE_ETHERNET.
         let octets = data.contents();
-        let frame = Frame { octets, wire_octets, link: 1, captured: self.sleeper.time_of(octets) };
-        let wanted = self.filter.as_mut().map_or(Ok(true), |filter| filter.wants(&frame))?;
+        let frame = Frame {
+            octets,
+            wire_octets,
+            link: 1,
+            captured: self.sleeper.time_of(octets),
+        };
+        let wanted = self
+            .filter
+            .as_mut()
+            .map_or(Ok(true), |filter| filter.wants(&frame))?;
         if wanted {
             self.counters.received += 1;
             self.counters.received_octets += u64::from(wire_octets);
@@ -274,7 +319,11 @@ impl Source for XdpQueue {
         if count == 0 {
             self.sleeper.all_is_taken();
             let gone = self.state == State::Gone;
-            return if gone { Err(CaptureError::Gone(self.interface.clone())) } else { Ok(Received::Nothing) };
+            return if gone {
+                Err(CaptureError::Gone(self.interface.clone()))
+            } else {
+                Ok(Received::Nothing)
+            };
         }
         if self.state == State::Down {
             self.enter(State::Running);
@@ -289,14 +338,20 @@ impl Source for XdpQueue {
         // SAFETY: the socket lives as long as `self`.
         let socket = unsafe { BorrowedFd::borrow_raw(self.socket_fd()) };
         let taken = self.counters.taken();
-        // Neither bell nor socket tells of a link that went down or a device that went away; a kick does.
-        if self.sleeper.sleep(taken - self.taken_before, socket, timeout) == Slept::Through {
+        // Neither bell nor socket tells of a link that went down or a device that went away; a kick
+        // does.
+        if self
+            .sleeper
+            .sleep(taken - self.taken_before, socket, timeout)
+            == Slept::Through
+        {
             self.kick();
         }
         self.taken_before = taken;
     }
 
-    /// What its socket refused is counted by the interface: see [`InterfaceCounters`](super::InterfaceCounters).
+    /// What its socket refused is counted by the interface: see
+    /// [`InterfaceCounters`](super::InterfaceCounters).
     fn counters(&self) -> SourceCounters {
         self.counters
     }
@@ -316,7 +371,11 @@ struct Layout<'a> {
 
 /// Octets of a frame buffer: a page is the most.
 fn frame_octets(interface: &Interface) -> u32 {
-    if fits(interface, FRAME_OCTETS_MIN) { FRAME_OCTETS_MIN } else { FRAME_OCTETS_MAX }
+    if fits(interface, FRAME_OCTETS_MIN) {
+        FRAME_OCTETS_MIN
+    } else {
+        FRAME_OCTETS_MAX
+    }
 }
 
 /// Whether the interface's longest frames fit one buffer.
@@ -342,15 +401,30 @@ struct Bound {
 }
 
 /// Binds a queue in the way that the mode asks for.
-fn bind(interface: &Interface, queue: u32, layout: &Layout<'_>, in_driver: bool) -> Result<Bound, String> {
+fn bind(
+    interface: &Interface,
+    queue: u32,
+    layout: &Layout<'_>,
+    in_driver: bool,
+) -> Result<Bound, String> {
     let way = match layout.config.mode {
         Mode::ZeroCopy => BindFlags::XDP_ZEROCOPY,
-        // With neither flag the kernel tries zero-copy and else copies, without a word: the report says what it did.
+        // With neither flag the kernel tries zero-copy and else copies, without a word: the report
+        // says what it did.
         Mode::Auto if in_driver => BindFlags::empty(),
         Mode::Auto | Mode::Copy | Mode::Skb => BindFlags::XDP_COPY,
     };
-    let frags = if layout.frags { BindFlags::XDP_USE_SG } else { BindFlags::empty() };
-    let error = match bind_when_free(interface, queue, layout, way | frags | BindFlags::XDP_USE_NEED_WAKEUP) {
+    let frags = if layout.frags {
+        BindFlags::XDP_USE_SG
+    } else {
+        BindFlags::empty()
+    };
+    let error = match bind_when_free(
+        interface,
+        queue,
+        layout,
+        way | frags | BindFlags::XDP_USE_NEED_WAKEUP,
+    ) {
         Ok(bound) => return Ok(bound),
         Err(error) => error,
     };
@@ -360,15 +434,25 @@ fn bind(interface: &Interface, queue: u32, layout: &Layout<'_>, in_driver: bool)
              --ring",
             (u64::from(layout.frame_count.get()) * u64::from(layout.frame_octets)) >> 20
         ),
-        (Some(libc::EPERM), _) => "not permitted; wanted: root, or CAP_NET_RAW and CAP_NET_ADMIN".to_owned(),
-        (Some(libc::EBUSY), _) => "another AF_XDP socket is bound to it; stop that program first".to_owned(),
+        (Some(libc::EPERM), _) => {
+            "not permitted; wanted: root, or CAP_NET_RAW and CAP_NET_ADMIN".to_owned()
+        }
+        (Some(libc::EBUSY), _) => {
+            "another AF_XDP socket is bound to it; stop that program first".to_owned()
+        }
         (_, Mode::ZeroCopy) if layout.frags => format!(
             "the driver does not support zero-copy for frames of several buffers, as MTU {} needs them ({}); lower the MTU or \
              try --mode auto",
             interface.mtu, error.what
         ),
-        (_, Mode::ZeroCopy) => format!("the driver does not support zero-copy ({}); try --mode auto", error.what),
-        _ => format!("the socket cannot be bound ({}); `ethtool -l {}` shows its queues", error.what, interface.name),
+        (_, Mode::ZeroCopy) => format!(
+            "the driver does not support zero-copy ({}); try --mode auto",
+            error.what
+        ),
+        _ => format!(
+            "the socket cannot be bound ({}); `ethtool -l {}` shows its queues",
+            error.what, interface.name
+        ),
     })
 }
 
@@ -377,7 +461,8 @@ struct BindError {
     what: String,
 }
 
-/// Binds once the queue is free: the kernel releases the socket of a process that ended only a little later.
+/// Binds once the queue is free: the kernel releases the socket of a process that ended only a
+/// little later.
 fn bind_when_free(
     interface: &Interface,
     queue: u32,
@@ -386,7 +471,10 @@ fn bind_when_free(
 ) -> Result<Bound, BindError> {
     for _ in 0..BUSY_RETRIES {
         match bind_once(interface, queue, layout, flags) {
-            Err(BindError { errno: Some(libc::EBUSY), .. }) => std::thread::sleep(BUSY_PAUSE),
+            Err(BindError {
+                errno: Some(libc::EBUSY),
+                ..
+            }) => std::thread::sleep(BUSY_PAUSE),
             done => return done,
         }
     }
@@ -394,11 +482,22 @@ fn bind_when_free(
 }
 
 /// Makes frames and socket afresh: a UMEM that a failed bind left behind is not used again.
-fn bind_once(interface: &Interface, queue: u32, layout: &Layout<'_>, flags: BindFlags) -> Result<Bound, BindError> {
+fn bind_once(
+    interface: &Interface,
+    queue: u32,
+    layout: &Layout<'_>,
+    flags: BindFlags,
+) -> Result<Bound, BindError> {
     let wrong = |what: String| BindError { errno: None, what };
-    let Layout { frame_count, frame_octets, config, .. } = *layout;
+    let Layout {
+        frame_count,
+        frame_octets,
+        config,
+        ..
+    } = *layout;
     let size = |entries: u32| {
-        QueueSize::new(entries).map_err(|_| wrong(format!("a ring of {entries} entries is not a power of two")))
+        QueueSize::new(entries)
+            .map_err(|_| wrong(format!("a ring of {entries} entries is not a power of two")))
     };
     let umem_config = UmemConfig::builder()
         .frame_size(FrameSize::new(frame_octets).map_err(|error| wrong(error.to_string()))?)
@@ -408,8 +507,11 @@ fn bind_once(interface: &Interface, queue: u32, layout: &Layout<'_>, flags: Bind
     let (umem, frames, huge_pages) = match Umem::new(umem_config, frame_count, true) {
         Ok((umem, frames)) => (umem, frames, true),
         Err(_) => {
-            let (umem, frames) = Umem::new(umem_config, frame_count, false)
-                .map_err(|error| BindError { errno: errno(&error), what: in_one_line(&error) })?;
+            let (umem, frames) =
+                Umem::new(umem_config, frame_count, false).map_err(|error| BindError {
+                    errno: errno(&error),
+                    what: in_one_line(&error),
+                })?;
             (umem, frames, false)
         }
     };
@@ -418,10 +520,26 @@ fn bind_once(interface: &Interface, queue: u32, layout: &Layout<'_>, flags: Bind
         .libxdp_flags(LibxdpFlags::XSK_LIBXDP_FLAGS_INHIBIT_PROG_LOAD)
         .bind_flags(flags)
         .build();
-    let name = interface.name.parse().map_err(|_| wrong(format!("'{}' is no interface name", interface.name)))?;
+    let name = interface
+        .name
+        .parse()
+        .map_err(|_| wrong(format!("'{}' is no interface name", interface.name)))?;
     // SAFETY: the UMEM is new and shared with no other socket, and no program is loaded by libxdp.
-    let (tx, rx, rings) = unsafe { Socket::new(socket_config, &umem, &name, queue) }
-        .map_err(|error| BindError { errno: errno(&error), what: in_one_line(&error) })?;
-    let (fill, completion) = rings.ok_or_else(|| wrong("the kernel gave no fill ring".to_owned()))?;
-    Ok(Bound { rings: Rings { rx, fill, _unused: (tx, completion), umem }, frames, huge_pages })
+    let (tx, rx, rings) =
+        unsafe { Socket::new(socket_config, &umem, &name, queue) }.map_err(|error| BindError {
+            errno: errno(&error),
+            what: in_one_line(&error),
+        })?;
+    let (fill, completion) =
+        rings.ok_or_else(|| wrong("the kernel gave no fill ring".to_owned()))?;
+    Ok(Bound {
+        rings: Rings {
+            rx,
+            fill,
+            _unused: (tx, completion),
+            umem,
+        },
+        frames,
+        huge_pages,
+    })
 }

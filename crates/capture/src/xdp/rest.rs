@@ -1,9 +1,10 @@
 //! How a queue's reader sleeps.
 //!
-//! A socket wakes its reader for every frame, which costs more than the frame. So while many frames come the reader naps, and
-//! looks again; while few come it rests for longer. A rest is known to the XDP program: it stamps each frame with its time,
-//! since nobody looks at the clock meanwhile, and rings the reader's bell when so many have come that the ring could fill. So
-//! no ring overflows because its reader slept, and no time is wrong by the length of a rest.
+//! A socket wakes its reader for every frame, which costs more than the frame. So while many frames
+//! come the reader naps, and looks again; while few come it rests for longer. A rest is known to
+//! the XDP program: it stamps each frame with its time, since nobody looks at the clock meanwhile,
+//! and rings the reader's bell when so many have come that the ring could fill. So no ring
+//! overflows because its reader slept, and no time is wrong by the length of a rest.
 
 use super::in_one_line;
 use crate::{BURST_MAX, CaptureTime, prefetch};
@@ -16,7 +17,8 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-/// While many frames come, the reader looks again after this long: at 60 Mpps the default ring would not be full by then.
+/// While many frames come, the reader looks again after this long: at 60 Mpps the default ring
+/// would not be full by then.
 const NAP: Duration = Duration::from_micros(500);
 /// So many frames in a nap are many: 128 000 a second.
 const MANY: u64 = BURST_MAX as u64;
@@ -32,19 +34,33 @@ pub(super) struct Rests {
 impl Rests {
     /// From the program's maps `rests` and `bells`.
     pub(super) fn new(told: Map, bells: Map) -> Result<Self, String> {
-        let Map::Array(told) = told else { return Err("its map 'rests' is no array".to_owned()) };
+        let Map::Array(told) = told else {
+            return Err("its map 'rests' is no array".to_owned());
+        };
         let bells = ArrayOfMaps::try_from(bells).map_err(|error| in_one_line(&error))?;
-        Ok(Self { told, bells: Mutex::new(bells) })
+        Ok(Self {
+            told,
+            bells: Mutex::new(bells),
+        })
     }
 
     /// How the reader of a queue sleeps whose ring has so many entries.
     pub(super) fn sleeper(&self, queue: u32, ring_entries: u32) -> Result<Sleeper, String> {
         let failed = |error: &MapError| format!("no way to be woken: {}", in_one_line(error));
-        let told = self.told.fd().as_fd().try_clone_to_owned().map_err(|error| error.to_string())?;
+        let told = self
+            .told
+            .fd()
+            .as_fd()
+            .try_clone_to_owned()
+            .map_err(|error| error.to_string())?;
         let told = MapData::from_fd(told).and_then(|told| Array::try_from(Map::Array(told)));
         let bell = aya_obj::Map::new_from_params(BPF_MAP_TYPE_RINGBUF as u32, 0, 0, BELL_OCTETS, 0);
-        let bell = MapData::create(bell, "bell", None).and_then(|bell| RingBuf::try_from(Map::RingBuf(bell)));
-        let (told, bell) = (told.map_err(|error| failed(&error))?, bell.map_err(|error| failed(&error))?);
+        let bell = MapData::create(bell, "bell", None)
+            .and_then(|bell| RingBuf::try_from(Map::RingBuf(bell)));
+        let (told, bell) = (
+            told.map_err(|error| failed(&error))?,
+            bell.map_err(|error| failed(&error))?,
+        );
         let mut bells = self.bells.lock().unwrap_or_else(PoisonError::into_inner);
         bells.set(queue, &bell, 0).map_err(|error| failed(&error))?;
         Ok(Sleeper {
@@ -82,8 +98,8 @@ enum Stamps {
     Unknown,
     /// It does.
     Seen,
-    /// None was found where one should be. The reader then rests only until the next frame, and naps while any come, so that
-    /// the turn's time is right for them.
+    /// None was found where one should be. The reader then rests only until the next frame, and
+    /// naps while any come, so that the turn's time is right for them.
     Missing,
 }
 
@@ -134,7 +150,8 @@ pub(super) enum Slept {
 }
 
 impl Sleeper {
-    /// Sleeps until frames may be waiting on `socket`, at most for `timeout`. `taken` frames were found since the last time.
+    /// Sleeps until frames may be waiting on `socket`, at most for `timeout`. `taken` frames were
+    /// found since the last time.
     pub(super) fn sleep(&mut self, taken: u64, socket: BorrowedFd<'_>, timeout: Duration) -> Slept {
         let many = match self.slept {
             _ if self.stamps == Stamps::Missing => taken > 0,
@@ -142,30 +159,50 @@ impl Sleeper {
             Slept::Rung => true,
             Slept::Through => false,
         };
-        self.slept = if many { nap(timeout) } else { self.rest(socket, timeout) };
+        self.slept = if many {
+            nap(timeout)
+        } else {
+            self.rest(socket, timeout)
+        };
         self.slept
     }
 
     fn rest(&mut self, socket: BorrowedFd<'_>, timeout: Duration) -> Slept {
         let began = clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(Duration::ZERO, Duration::from);
-        self.times = Times::OfTheRest { began_ns: u64::try_from(began.as_nanos()).unwrap_or(u64::MAX), stamped: false };
+        self.times = Times::OfTheRest {
+            began_ns: u64::try_from(began.as_nanos()).unwrap_or(u64::MAX),
+            stamped: false,
+        };
         self.number = self.number.wrapping_add(1);
-        let frames_max = if self.stamps == Stamps::Missing { 1 } else { self.frames_max };
+        let frames_max = if self.stamps == Stamps::Missing {
+            1
+        } else {
+            self.frames_max
+        };
         if self.tell(frames_max).is_err() {
             // Nobody would ring.
             return nap(timeout);
         }
         let timeout = PollTimeout::try_from(timeout).unwrap_or(PollTimeout::MAX);
         // No bell rings for what came before the program knew.
-        let rung = is_readable(socket, PollTimeout::ZERO) || is_readable(self.bell.as_fd(), timeout);
-        // If this fails the next rest tells it anew; until then the program stamps frames for nobody.
+        let rung =
+            is_readable(socket, PollTimeout::ZERO) || is_readable(self.bell.as_fd(), timeout);
+        // If this fails the next rest tells it anew; until then the program stamps frames for
+        // nobody.
         let _ = self.tell(0);
         while self.bell.next().is_some() {}
         if rung { Slept::Rung } else { Slept::Through }
     }
 
     fn tell(&mut self, frames: u32) -> Result<(), MapError> {
-        self.told.set(self.queue, Rest { frames, number: self.number }, 0)
+        self.told.set(
+            self.queue,
+            Rest {
+                frames,
+                number: self.number,
+            },
+            0,
+        )
     }
 
     /// The ring was found empty: what comes from now on comes while the reader is awake.
@@ -194,20 +231,28 @@ impl Sleeper {
     #[inline(never)]
     fn time_in_rest(&mut self, octets: &[u8], began_ns: u64, stamped: bool) -> CaptureTime {
         let stamp = stamp_of(octets);
-        // SAFETY: the kernel leaves 256 octets (XDP_PACKET_HEADROOM) before a frame, in the same UMEM; of these any value is
-        // one, and neither kernel nor card writes them before the frame is given back.
+        // SAFETY: the kernel leaves 256 octets (XDP_PACKET_HEADROOM) before a frame, in the same
+        // UMEM; of these any value is one, and neither kernel nor card writes them before the frame
+        // is given back.
         let stamp = unsafe { stamp.read_unaligned() };
         if stamp.rest == self.number && stamp.monotonic_ns > 0 {
-            self.times = Times::OfTheRest { began_ns, stamped: true };
+            self.times = Times::OfTheRest {
+                began_ns,
+                stamped: true,
+            };
             self.stamps = Stamps::Seen;
             return CaptureTime::Monotonic(stamp.monotonic_ns);
         }
         if self.stamps == Stamps::Unknown {
             self.stamps = Stamps::Missing;
         }
-        // Before the first stamped frame come those that were on their way when the program was told; behind the last, those
-        // that came when it was told again.
-        if self.stamps == Stamps::Seen && !stamped { CaptureTime::Monotonic(began_ns) } else { CaptureTime::OfTheTurn }
+        // Before the first stamped frame come those that were on their way when the program was
+        // told; behind the last, those that came when it was told again.
+        if self.stamps == Stamps::Seen && !stamped {
+            CaptureTime::Monotonic(began_ns)
+        } else {
+            CaptureTime::OfTheTurn
+        }
     }
 }
 

@@ -17,10 +17,22 @@ const SO_BUSY_POLL_BUDGET: libc::c_int = 70;
 pub fn is_zero_copy(socket: RawFd) -> io::Result<bool> {
     let mut options = 0u32;
     let mut octets = libc::socklen_t::try_from(size_of::<u32>()).unwrap_or(4);
-    // SAFETY: the kernel writes at most `octets` to `options`, which is that long, and its length to `octets`.
-    let done =
-        unsafe { libc::getsockopt(socket, libc::SOL_XDP, XDP_OPTIONS, (&raw mut options).cast(), &raw mut octets) };
-    if done == 0 { Ok(options & XDP_OPTIONS_ZEROCOPY != 0) } else { Err(io::Error::last_os_error()) }
+    // SAFETY: the kernel writes at most `octets` to `options`, which is that long, and its length
+    // to `octets`.
+    let done = unsafe {
+        libc::getsockopt(
+            socket,
+            libc::SOL_XDP,
+            XDP_OPTIONS,
+            (&raw mut options).cast(),
+            &raw mut octets,
+        )
+    };
+    if done == 0 {
+        Ok(options & XDP_OPTIONS_ZEROCOPY != 0)
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }
 
 /// What a socket has refused since it was opened, in packets.
@@ -36,18 +48,31 @@ pub struct Losses {
 pub fn losses(socket: RawFd) -> io::Result<Losses> {
     // SAFETY: all fields are integers, for which zero is a value.
     let mut statistics: libc::xdp_statistics = unsafe { std::mem::zeroed() };
-    let mut octets = libc::socklen_t::try_from(size_of_val(&statistics)).map_err(io::Error::other)?;
+    let mut octets =
+        libc::socklen_t::try_from(size_of_val(&statistics)).map_err(io::Error::other)?;
     let into = (&raw mut statistics).cast();
-    // SAFETY: the kernel writes at most `octets` to `statistics`, which is that long, and its length to `octets`.
-    let done = unsafe { libc::getsockopt(socket, libc::SOL_XDP, libc::XDP_STATISTICS, into, &raw mut octets) };
+    // SAFETY: the kernel writes at most `octets` to `statistics`, which is that long, and its
+    // length to `octets`.
+    let done = unsafe {
+        libc::getsockopt(
+            socket,
+            libc::SOL_XDP,
+            libc::XDP_STATISTICS,
+            into,
+            &raw mut octets,
+        )
+    };
     if done != 0 {
         return Err(io::Error::last_os_error());
     }
-    Ok(Losses { ring_full: statistics.rx_ring_full, no_frame: statistics.rx_dropped })
+    Ok(Losses {
+        ring_full: statistics.rx_ring_full,
+        no_frame: statistics.rx_dropped,
+    })
 }
 
-/// Waits until every driver's turn that is under way now has ended. A frame that an XDP program redirects is in the socket's
-/// ring only at the end of its driver's turn.
+/// Waits until every driver's turn that is under way now has ended. A frame that an XDP program
+/// redirects is in the socket's ring only at the end of its driver's turn.
 pub fn await_drivers() {
     /// linux/membarrier.h: a grace period of RCU, which a driver's turn is a reading section of.
     const MEMBARRIER_CMD_GLOBAL: libc::c_int = 1;
@@ -70,13 +95,24 @@ pub fn prefer_busy_poll(socket: RawFd) -> io::Result<()> {
 pub fn kick(socket: RawFd) -> io::Result<()> {
     // SAFETY: a null buffer of length 0 is written to by nobody, and a null address asks for none.
     let done = unsafe {
-        libc::recvfrom(socket, std::ptr::null_mut(), 0, libc::MSG_DONTWAIT, std::ptr::null_mut(), std::ptr::null_mut())
+        libc::recvfrom(
+            socket,
+            std::ptr::null_mut(),
+            0,
+            libc::MSG_DONTWAIT,
+            std::ptr::null_mut(),
+            std::ptr::null_mut(),
+        )
     };
-    if done >= 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    if done >= 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }
 
-/// Puts the interface into promiscuous mode for as long as the returned socket lives: the kernel counts such wishes and
-/// takes this one back with the socket, also after a crash.
+/// Puts the interface into promiscuous mode for as long as the returned socket lives: the kernel
+/// counts such wishes and takes this one back with the socket, also after a crash.
 pub fn promiscuous(interface: &Interface) -> io::Result<OwnedFd> {
     // SAFETY: no pointers are involved. Protocol 0: the socket receives nothing.
     let socket = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
@@ -87,14 +123,36 @@ pub fn promiscuous(interface: &Interface) -> io::Result<OwnedFd> {
     let socket = unsafe { OwnedFd::from_raw_fd(socket) };
     let index = i32::try_from(interface.index).map_err(io::Error::other)?;
     let promiscuous = u16::try_from(libc::PACKET_MR_PROMISC).map_err(io::Error::other)?;
-    let wish = libc::packet_mreq { mr_ifindex: index, mr_type: promiscuous, mr_alen: 0, mr_address: [0; 8] };
-    set(socket.as_raw_fd(), libc::SOL_PACKET, libc::PACKET_ADD_MEMBERSHIP, &wish)?;
+    let wish = libc::packet_mreq {
+        mr_ifindex: index,
+        mr_type: promiscuous,
+        mr_alen: 0,
+        mr_address: [0; 8],
+    };
+    set(
+        socket.as_raw_fd(),
+        libc::SOL_PACKET,
+        libc::PACKET_ADD_MEMBERSHIP,
+        &wish,
+    )?;
     Ok(socket)
 }
 
 fn set<T>(socket: RawFd, level: libc::c_int, option: libc::c_int, value: &T) -> io::Result<()> {
     let octets = libc::socklen_t::try_from(size_of::<T>()).map_err(io::Error::other)?;
     // SAFETY: the kernel reads `octets` octets, exactly the value, which is borrowed for the call.
-    let done = unsafe { libc::setsockopt(socket, level, option, std::ptr::from_ref(value).cast(), octets) };
-    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    let done = unsafe {
+        libc::setsockopt(
+            socket,
+            level,
+            option,
+            std::ptr::from_ref(value).cast(),
+            octets,
+        )
+    };
+    if done == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }

@@ -1,13 +1,26 @@
-//! Comma-separated values with every field of the version, named and ordered as `flow-export -f2` has them.
+//! Comma-separated values with every field of the version, named and ordered as `flow-export -f2`
+//! has them.
 
 use super::line::Line;
 use crate::record::{ExportVersion, StoredRecord};
 
 /// The line that names the columns.
 pub(super) fn heading(version: ExportVersion) -> String {
-    let engine = if version == ExportVersion::V1 { "" } else { ",engine_type,engine_id" };
-    let masks = if version == ExportVersion::V1 { "" } else { ",src_mask,dst_mask,src_as,dst_as" };
-    let router = if version == ExportVersion::V7 { ",router_sc" } else { "" };
+    let engine = if version == ExportVersion::V1 {
+        ""
+    } else {
+        ",engine_type,engine_id"
+    };
+    let masks = if version == ExportVersion::V1 {
+        ""
+    } else {
+        ",src_mask,dst_mask,src_as,dst_as"
+    };
+    let router = if version == ExportVersion::V7 {
+        ",router_sc"
+    } else {
+        ""
+    };
     format!(
         "#:unix_secs,unix_nsecs,sysuptime,exaddr,dpkts,doctets,first,last{engine},srcaddr,dstaddr,nexthop,input,output,\
          srcport,dstport,prot,tos,tcp_flags{masks}{router}\n"

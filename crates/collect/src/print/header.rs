@@ -1,6 +1,8 @@
 //! The header of a file as `flow-print -p` prints it.
 
-use crate::header::{FLAG_COMPRESS, FLAG_DONE, FLAG_PRELOADED, FLAG_STREAMING, FileHeader, STREAM_VERSION};
+use crate::header::{
+    FLAG_COMPRESS, FLAG_DONE, FLAG_PRELOADED, FLAG_STREAMING, FileHeader, STREAM_VERSION,
+};
 use crate::record::ByteOrder;
 use crate::zone::LocalZone;
 use jiff::Timestamp;
@@ -11,21 +13,49 @@ use std::fmt::Display;
 /// Source: flow-tools 0.68, `lib/ftio.c`, `ftio_header_print`.
 #[must_use]
 pub fn header_text(header: &FileHeader, comment: char, zone: &LocalZone) -> String {
-    let mut lines = Lines { comment, text: format!("{comment}\n") };
+    let mut lines = Lines {
+        comment,
+        text: format!("{comment}\n"),
+    };
     let streaming = header.has(FLAG_STREAMING);
     let counts_known = !streaming || header.has(FLAG_PRELOADED);
     let closed = header.has(FLAG_DONE | FLAG_PRELOADED);
-    lines.line("mode:", Some(if streaming { "streaming" } else { "normal" }));
-    lines.line("capture hostname:", header.hostname.as_ref().filter(|_| !streaming));
-    let (start, end) = (header.capture_start_s, header.capture_end_s.filter(|_| closed));
+    lines.line(
+        "mode:",
+        Some(if streaming { "streaming" } else { "normal" }),
+    );
+    lines.line(
+        "capture hostname:",
+        header.hostname.as_ref().filter(|_| !streaming),
+    );
+    let (start, end) = (
+        header.capture_start_s,
+        header.capture_end_s.filter(|_| closed),
+    );
     if counts_known {
         lines.line("capture start:", start.map(|start| calendar(start, zone)));
         lines.line("capture end:", end.map(|end| calendar(end, zone)));
-        let period = start.zip(end).map(|(start, end)| format!("{} seconds", end.wrapping_sub(start)));
+        let period = start
+            .zip(end)
+            .map(|(start, end)| format!("{} seconds", end.wrapping_sub(start)));
         lines.line("capture period:", period);
     }
-    lines.line("compress:", Some(if header.has(FLAG_COMPRESS) { "on" } else { "off" }));
-    lines.line("byte order:", Some(if header.order == ByteOrder::Little { "little" } else { "big" }));
+    lines.line(
+        "compress:",
+        Some(if header.has(FLAG_COMPRESS) {
+            "on"
+        } else {
+            "off"
+        }),
+    );
+    lines.line(
+        "byte order:",
+        Some(if header.order == ByteOrder::Little {
+            "little"
+        } else {
+            "big"
+        }),
+    );
     lines.line("stream version:", Some(STREAM_VERSION));
     lines.line("export version:", Some(header.version.number()));
     if counts_known {
@@ -38,7 +68,9 @@ pub fn header_text(header: &FileHeader, comment: char, zone: &LocalZone) -> Stri
     if counts_known && closed {
         lines.line("capture flows:", header.flows);
     } else if counts_known {
-        lines.text.push_str(&format!("{comment} note, incomplete flow file\n"));
+        lines
+            .text
+            .push_str(&format!("{comment} note, incomplete flow file\n"));
     }
     lines.text.push_str(&format!("{comment}\n"));
     lines.text
@@ -52,7 +84,8 @@ struct Lines {
 impl Lines {
     fn line(&mut self, name: &str, value: Option<impl Display>) {
         if let Some(value) = value {
-            self.text.push_str(&format!("{} {name:<21} {value}\n", self.comment));
+            self.text
+                .push_str(&format!("{} {name:<21} {value}\n", self.comment));
         }
     }
 }
@@ -60,7 +93,9 @@ impl Lines {
 /// As ctime(3) writes it.
 fn calendar(unix_s: u32, zone: &LocalZone) -> String {
     let at = Timestamp::from_second(i64::from(unix_s)).unwrap_or(Timestamp::UNIX_EPOCH);
-    at.to_zoned(zone.zone().clone()).strftime("%a %b %e %H:%M:%S %Y").to_string()
+    at.to_zoned(zone.zone().clone())
+        .strftime("%a %b %e %H:%M:%S %Y")
+        .to_string()
 }
 
 #[cfg(test)]
@@ -97,11 +132,20 @@ mod tests {
              # capture flows:        272\n\
              #\n"
         );
-        let unfinished = FileHeader { flags: FLAG_COMPRESS, ..header.clone() };
+        let unfinished = FileHeader {
+            flags: FLAG_COMPRESS,
+            ..header.clone()
+        };
         let text = header_text(&unfinished, ';', &zone);
         assert!(text.contains("; compress:             on\n"), "{text}");
-        assert!(text.ends_with("; note, incomplete flow file\n;\n"), "{text}");
-        let streaming = FileHeader { flags: FLAG_STREAMING, ..header };
+        assert!(
+            text.ends_with("; note, incomplete flow file\n;\n"),
+            "{text}"
+        );
+        let streaming = FileHeader {
+            flags: FLAG_STREAMING,
+            ..header
+        };
         assert!(!header_text(&streaming, '#', &zone).contains("flows"));
     }
 }

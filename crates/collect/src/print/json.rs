@@ -1,4 +1,5 @@
-//! One JSON object a line: names are ours, times are UTC in RFC 3339, fields that a version has not are left out.
+//! One JSON object a line: names are ours, times are UTC in RFC 3339, fields that a version has not
+//! are left out.
 
 use super::line::Line;
 use crate::record::{ExportVersion, StoredRecord};
@@ -9,7 +10,11 @@ pub(super) fn write(line: &mut Line, version: ExportVersion, record: &StoredReco
     time(line, record.unix_ms_of(record.first_ms));
     line.text(",\"end\":");
     time(line, record.unix_ms_of(record.last_ms));
-    number(line, ",\"duration_ms\":", record.last_ms.wrapping_sub(record.first_ms));
+    number(
+        line,
+        ",\"duration_ms\":",
+        record.last_ms.wrapping_sub(record.first_ms),
+    );
     address(line, ",\"exporter\":", record.exporter);
     address(line, ",\"source\":", record.source);
     address(line, ",\"destination\":", record.destination);

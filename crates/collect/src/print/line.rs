@@ -1,4 +1,5 @@
-//! The text of a line under construction: what `printf` does for flow-print, without parsing a format per record.
+//! The text of a line under construction: what `printf` does for flow-print, without parsing a
+//! format per record.
 //!
 //! Each method is named for its conversion: `left` is `%-Nu`, `right` is `%Nu`, `zeros` is `%N.Nu`.
 
@@ -51,7 +52,8 @@ impl Line {
     pub(super) fn right(&mut self, number: impl itoa::Integer, width: usize) {
         let mut buffer = itoa::Buffer::new();
         let digits = buffer.format(number);
-        self.0.resize(self.0.len() + width.saturating_sub(digits.len()), b' ');
+        self.0
+            .resize(self.0.len() + width.saturating_sub(digits.len()), b' ');
         self.text(digits);
     }
 
@@ -60,20 +62,23 @@ impl Line {
     pub(super) fn zeros(&mut self, number: impl itoa::Integer, width: usize) {
         let mut buffer = itoa::Buffer::new();
         let digits = buffer.format(number);
-        self.0.resize(self.0.len() + width.saturating_sub(digits.len()), b'0');
+        self.0
+            .resize(self.0.len() + width.saturating_sub(digits.len()), b'0');
         self.text(digits);
     }
 
     /// `%02u` of a number below 100, and the text after it.
     #[inline]
     pub(super) fn two(&mut self, number: u8, after: u8) {
-        self.0.extend_from_slice(&[b'0' + number / 10, b'0' + number % 10, after]);
+        self.0
+            .extend_from_slice(&[b'0' + number / 10, b'0' + number % 10, after]);
     }
 
     /// `%2.2x`.
     #[inline]
     pub(super) fn hex2(&mut self, number: u8) {
-        self.0.extend_from_slice(&[HEX[usize::from(number >> 4)], HEX[usize::from(number & 15)]]);
+        self.0
+            .extend_from_slice(&[HEX[usize::from(number >> 4)], HEX[usize::from(number & 15)]]);
     }
 
     /// `%4.4x`.
@@ -121,15 +126,18 @@ impl Line {
         self.number(d);
     }
 
-    /// `%-18.18s` of an address and its prefix length as flow-tools writes them: zero octets at the end of the address are
-    /// left out (`10.1/16`), and a length above 32 is 0.
+    /// `%-18.18s` of an address and its prefix length as flow-tools writes them: zero octets at the
+    /// end of the address are left out (`10.1/16`), and a length above 32 is 0.
     ///
     /// Source: flow-tools 0.68, `lib/fmt.c`, `fmt_ipv4prefix`.
     #[inline]
     pub(super) fn prefix18(&mut self, address: Ipv4Addr, mask: u8) {
         let start = self.0.len();
         let octets = address.octets();
-        let shown = octets.iter().rposition(|octet| *octet != 0).map_or(1, |last| last + 1);
+        let shown = octets
+            .iter()
+            .rposition(|octet| *octet != 0)
+            .map_or(1, |last| last + 1);
         self.number(octets[0]);
         for octet in &octets[1..shown] {
             self.0.push(b'.');

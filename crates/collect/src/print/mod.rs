@@ -1,7 +1,8 @@
-//! Printing records: flow-print's formats to the letter, JSON lines, and the comma-separated values of `flow-export -f2`.
+//! Printing records: flow-print's formats to the letter, JSON lines, and the comma-separated values
+//! of `flow-export -f2`.
 //!
-//! A [`Printer`] writes a format's heading once and then a line or two per record. Layouts are from flow-tools 0.68,
-//! `src/flow-print.c`: each function here is named for its function there.
+//! A [`Printer`] writes a format's heading once and then a line or two per record. Layouts are from
+//! flow-tools 0.68, `src/flow-print.c`: each function here is named for its function there.
 
 mod csv;
 mod header;
@@ -66,7 +67,11 @@ impl Format {
     /// The format in which flow-print prints a version when no other is asked for.
     #[must_use]
     pub fn default_of(version: ExportVersion) -> Self {
-        if version == ExportVersion::V7 { Self::Switched } else { Self::OneLine }
+        if version == ExportVersion::V7 {
+            Self::Switched
+        } else {
+            Self::OneLine
+        }
     }
 
     /// Whether the version has every field that the format prints.
@@ -80,12 +85,21 @@ impl Format {
             Self::Switched => version == ExportVersion::V7,
             _ => true,
         };
-        if carried { Ok(()) } else { Err(MissingField { format: self, version: version.number() }) }
+        if carried {
+            Ok(())
+        } else {
+            Err(MissingField {
+                format: self,
+                version: version.number(),
+            })
+        }
     }
 
     fn heading(self, wide: bool, version: ExportVersion) -> String {
         let heading = match (self, wide) {
-            (Self::Hexadecimal, _) => "Sif  SrcIPaddress     Dif  DstIPaddress      Pr SrcP DstP  Pkts       Octets\n",
+            (Self::Hexadecimal, _) => {
+                "Sif  SrcIPaddress     Dif  DstIPaddress      Pr SrcP DstP  Pkts       Octets\n"
+            }
             (Self::TwoLines, _) => concat!(
                 "Sif  SrcIPaddress     DIf  DstIPaddress      Pr SrcP DstP  Pkts  Octets\n",
                 " StartTime          EndTime             Active   B/Pk Ts Fl\n\n"
@@ -94,7 +108,9 @@ impl Format {
                 "Sif SrcIPaddress     DIf DstIPaddress    Pr SrcP DstP Pkts       Octets\n",
                 " StartTime          EndTime             Active   B/Pk Ts Fl\n\n"
             ),
-            (Self::OneLine, false) => "srcIP            dstIP            prot  srcPort  dstPort  octets      packets\n",
+            (Self::OneLine, false) => {
+                "srcIP            dstIP            prot  srcPort  dstPort  octets      packets\n"
+            }
             (Self::OneLine, true) => {
                 "srcIP            dstIP            prot   srcPort           dstPort           octets      packets\n"
             }
@@ -109,7 +125,9 @@ impl Format {
                 "Start             End               Sif   SrcIPaddress    SrcP  DIf   DstIPaddress    DstP    ",
                 "P Fl Pkts       Octets\n\n"
             ),
-            (Self::Accounting, _) => "   Source           Destination              Packets               Bytes\n",
+            (Self::Accounting, _) => {
+                "   Source           Destination              Packets               Bytes\n"
+            }
             (Self::Switched, _) => concat!(
                 "srcIP               dstIP               router_sc        prot   srcPort         dstPort         ",
                 "octets      packets\n"
@@ -135,9 +153,10 @@ pub struct MissingField {
 
 /// Prints records to `W` in one format.
 ///
-/// Times of flow-print's formats are local. They are reckoned as flow-print reckons them, `unix + (stamp - SysUptime)` without
-/// a wrap of the uptime, so that a stamp from before the exporter's boot comes out up to 49.7 days in the future; JSON has
-/// the protocol's meaning instead, see [`StoredRecord::unix_ms_of`].
+/// Times of flow-print's formats are local. They are reckoned as flow-print reckons them, `unix +
+/// (stamp - SysUptime)` without a wrap of the uptime, so that a stamp from before the exporter's
+/// boot comes out up to 49.7 days in the future; JSON has the protocol's meaning instead, see
+/// [`StoredRecord::unix_ms_of`].
 #[derive(Debug)]
 pub struct Printer<W> {
     format: Format,
@@ -165,7 +184,15 @@ impl<W: Write> Printer<W> {
         format.check(version)?;
         let mut line = Line::with_capacity(BUFFER_OCTETS + 1024);
         line.text(&format.heading(wide, version));
-        Ok(Self { format, wide, version, zone, line, left_out: 0, output })
+        Ok(Self {
+            format,
+            wide,
+            version,
+            zone,
+            line,
+            left_out: 0,
+            output,
+        })
     }
 
     /// The format.
@@ -174,7 +201,8 @@ impl<W: Write> Printer<W> {
         self.format
     }
 
-    /// Records of no packets, which the formats with octets per packet leave out as flow-print does.
+    /// Records of no packets, which the formats with octets per packet leave out as flow-print
+    /// does.
     #[must_use]
     pub fn left_out(&self) -> u64 {
         self.left_out
@@ -199,7 +227,11 @@ impl<W: Write> Printer<W> {
             Format::Json => json::write(&mut self.line, self.version, record),
             Format::Csv => csv::write(&mut self.line, self.version, record),
         }
-        if self.line.len() < BUFFER_OCTETS { Ok(()) } else { self.write_out() }
+        if self.line.len() < BUFFER_OCTETS {
+            Ok(())
+        } else {
+            self.write_out()
+        }
     }
 
     /// Writes out what has gathered, the heading at least.
@@ -254,7 +286,13 @@ impl<W: Write> Printer<W> {
         const SYN: u8 = 2;
         if record.packets == 0 {
             self.left_out += 1;
-        } else if (record.protocol, record.tcp_flags, record.packets, record.octets) == (TCP, SYN, 2, 80) {
+        } else if (
+            record.protocol,
+            record.tcp_flags,
+            record.packets,
+            record.octets,
+        ) == (TCP, SYN, 2, 80)
+        {
             let line = &mut self.line;
             line.hex2_or_more(record.input);
             line.text("  ");
@@ -317,7 +355,11 @@ impl<W: Write> Printer<W> {
 
     fn format4(&mut self, record: &StoredRecord) {
         let line = &mut self.line;
-        let (gap, protocol, number) = if self.wide { ("  ", 7, 18) } else { (" ", 6, 7) };
+        let (gap, protocol, number) = if self.wide {
+            ("  ", 7, 18)
+        } else {
+            (" ", 6, 7)
+        };
         if self.wide {
             line.hex4(record.input);
             line.text(" ");
@@ -411,10 +453,11 @@ impl<W: Write> Printer<W> {
     }
 }
 
-/// Seconds since 1970 and milliseconds of an uptime stamp in flow-print's arithmetic: 32-bit seconds, and no wrap of the uptime.
+/// Seconds since 1970 and milliseconds of an uptime stamp in flow-print's arithmetic: 32-bit
+/// seconds, and no wrap of the uptime.
 ///
-/// Milliseconds are below 1000 unless the datagram's nanoseconds were above 999 999 999. Source: flow-tools 0.68,
-/// `lib/ftio.c`, `ftltime`.
+/// Milliseconds are below 1000 unless the datagram's nanoseconds were above 999 999 999. Source:
+/// flow-tools 0.68, `lib/ftio.c`, `ftltime`.
 #[inline]
 fn flow_tools_time(record: &StoredRecord, stamp_ms: u32) -> (u32, u32) {
     let (boot_s, boot_ms) = (record.sys_uptime_ms / 1000, record.sys_uptime_ms % 1000);
@@ -458,9 +501,21 @@ mod tests {
         }
     }
 
-    fn printed_by(format: Format, wide: bool, version: ExportVersion, record: &StoredRecord) -> String {
+    fn printed_by(
+        format: Format,
+        wide: bool,
+        version: ExportVersion,
+        record: &StoredRecord,
+    ) -> String {
         let mut text = Vec::new();
-        let mut printer = Printer::new(format, wide, version, LocalZone::new(TimeZone::UTC), &mut text).unwrap();
+        let mut printer = Printer::new(
+            format,
+            wide,
+            version,
+            LocalZone::new(TimeZone::UTC),
+            &mut text,
+        )
+        .unwrap();
         printer.print(record).unwrap();
         printer.flush().unwrap();
         String::from_utf8(text).unwrap()
@@ -523,7 +578,12 @@ mod tests {
     fn format_2_prints_scans_only() {
         let heading = Format::SynOnly.heading(false, ExportVersion::V5);
         assert_eq!(printed(Format::SynOnly), heading);
-        let scan = StoredRecord { tcp_flags: 2, octets: 80, input: 0x1ff, ..record() };
+        let scan = StoredRecord {
+            tcp_flags: 2,
+            octets: 80,
+            input: 0x1ff,
+            ..record()
+        };
         assert_eq!(
             printed_by(Format::SynOnly, false, ExportVersion::V5, &scan),
             heading
@@ -534,10 +594,16 @@ mod tests {
 
     #[test]
     fn formats_with_octets_per_packet_leave_out_records_of_no_packets() {
-        let empty = StoredRecord { packets: 0, ..record() };
+        let empty = StoredRecord {
+            packets: 0,
+            ..record()
+        };
         for format in [Format::TwoLines, Format::SynOnly] {
             let heading = format.heading(false, ExportVersion::V5);
-            assert_eq!(printed_by(format, false, ExportVersion::V5, &empty), heading);
+            assert_eq!(
+                printed_by(format, false, ExportVersion::V5, &empty),
+                heading
+            );
         }
     }
 
@@ -555,7 +621,10 @@ mod tests {
         let v1 = printed_by(Format::Json, false, ExportVersion::V1, &record());
         assert!(v1.ends_with("\"tcp_flags\":21}\n"), "{v1}");
         let v7 = printed_by(Format::Json, false, ExportVersion::V7, &record());
-        assert!(v7.ends_with("\"engine_id\":0,\"router\":\"0.0.0.0\"}\n"), "{v7}");
+        assert!(
+            v7.ends_with("\"engine_id\":0,\"router\":\"0.0.0.0\"}\n"),
+            "{v7}"
+        );
     }
 
     #[test]
@@ -571,8 +640,14 @@ mod tests {
 
     #[test]
     fn refuses_formats_whose_fields_a_version_has_not() {
-        let refused = Format::Prefixes.check(ExportVersion::V1).unwrap_err().to_string();
-        assert!(refused.starts_with("Flow record missing required field for format."), "{refused}");
+        let refused = Format::Prefixes
+            .check(ExportVersion::V1)
+            .unwrap_err()
+            .to_string();
+        assert!(
+            refused.starts_with("Flow record missing required field for format."),
+            "{refused}"
+        );
         assert!(Format::Switched.check(ExportVersion::V5).is_err());
         assert!(Format::Switched.check(ExportVersion::V7).is_ok());
     }
@@ -580,7 +655,15 @@ mod tests {
     #[test]
     fn times_borrow_and_carry_across_the_second() {
         let at = |sys_uptime_ms, unix_ns, stamp| {
-            flow_tools_time(&StoredRecord { unix_s: 1000, unix_ns, sys_uptime_ms, ..record() }, stamp)
+            flow_tools_time(
+                &StoredRecord {
+                    unix_s: 1000,
+                    unix_ns,
+                    sys_uptime_ms,
+                    ..record()
+                },
+                stamp,
+            )
         };
         assert_eq!(at(1_500, 200_000_000, 1_500), (1000, 200));
         assert_eq!(at(1_500, 200_000_000, 0), (998, 700));

@@ -25,15 +25,23 @@ pub(super) struct Kept {
 }
 
 impl Kept {
-    /// The flow files in and below `directory`, by flow-capture's rule: names that begin with `ft` or `cf`, and the magic number.
+    /// The flow files in and below `directory`, by flow-capture's rule: names that begin with `ft`
+    /// or `cf`, and the magic number.
     pub(super) fn load(directory: &Path, limits: Limits) -> io::Result<Self> {
-        let mut kept = Self { limits, files: VecDeque::new(), octets: 0 };
+        let mut kept = Self {
+            limits,
+            files: VecDeque::new(),
+            octets: 0,
+        };
         if limits == Limits::default() {
             return Ok(kept);
         }
-        let mut files: Vec<PathBuf> =
-            paths(directory, false)?.into_iter().filter(|path| is_flow_file_name(path) && has_magic(path)).collect();
-        // The name is the time, so that the order of names is that of ages whatever folder a file is in.
+        let mut files: Vec<PathBuf> = paths(directory, false)?
+            .into_iter()
+            .filter(|path| is_flow_file_name(path) && has_magic(path))
+            .collect();
+        // The name is the time, so that the order of names is that of ages whatever folder a file
+        // is in.
         files.sort_by(|a, b| stamp(a).cmp(stamp(b)));
         for path in files {
             let octets = fs::metadata(&path).map_or(0, |metadata| metadata.len());
@@ -50,10 +58,13 @@ impl Kept {
         }
     }
 
-    /// Removes the oldest files until the rest is within the limits, the file in hand with its `current` octets counted.
+    /// Removes the oldest files until the rest is within the limits, the file in hand with its
+    /// `current` octets counted.
     pub(super) fn expire(&mut self, current: u64) {
         while self.is_above(current) {
-            let Some((path, octets)) = self.files.pop_front() else { return };
+            let Some((path, octets)) = self.files.pop_front() else {
+                return;
+            };
             self.octets -= octets;
             match fs::remove_file(&path) {
                 Ok(()) => tracing::info!("expired {}", path.display()),
@@ -63,34 +74,58 @@ impl Kept {
     }
 
     fn is_above(&self, current: u64) -> bool {
-        self.limits.files.is_some_and(|files| self.files.len() > files)
-            || self.limits.octets.is_some_and(|octets| self.octets + current > octets)
+        self.limits
+            .files
+            .is_some_and(|files| self.files.len() > files)
+            || self
+                .limits
+                .octets
+                .is_some_and(|octets| self.octets + current > octets)
     }
 }
 
 /// Files in and below `directory`.
 pub(super) fn paths(directory: &Path, unfinished: bool) -> io::Result<Vec<PathBuf>> {
     let inputs = Input::list(&[directory.to_owned()], unfinished)?;
-    Ok(inputs.into_iter().filter_map(|input| if let Input::File(path) = input { Some(path) } else { None }).collect())
+    Ok(inputs
+        .into_iter()
+        .filter_map(|input| {
+            if let Input::File(path) = input {
+                Some(path)
+            } else {
+                None
+            }
+        })
+        .collect())
 }
 
 fn is_flow_file_name(path: &Path) -> bool {
-    let name = path.file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
+    let name = path
+        .file_name()
+        .map(|name| name.to_string_lossy())
+        .unwrap_or_default();
     ["ft", "cf"].iter().any(|prefix| name.starts_with(prefix))
 }
 
 /// Whether the name is that of a file that was not finished.
 pub(super) fn is_unfinished_name(path: &Path) -> bool {
-    path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(UNFINISHED_PREFIX))
+    path.file_name()
+        .is_some_and(|name| name.to_string_lossy().starts_with(UNFINISHED_PREFIX))
 }
 
 fn has_magic(path: &Path) -> bool {
     let mut octets = [0; MAGIC.len()];
-    File::open(path).and_then(|mut file| file.read_exact(&mut octets)).is_ok() && octets == MAGIC
+    File::open(path)
+        .and_then(|mut file| file.read_exact(&mut octets))
+        .is_ok()
+        && octets == MAGIC
 }
 
 /// The part of `ft-v05.2026-11-22.125448+0000` that is the time.
 fn stamp(path: &Path) -> &str {
-    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let name = path
+        .file_name()
+        .and_then(|name| name.to_str())
+        .unwrap_or_default();
     name.split_once('.').map_or(name, |(_, stamp)| stamp)
 }

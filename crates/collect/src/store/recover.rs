@@ -1,12 +1,16 @@
-//! Completing files that a killed collector, a power cut or a full disk left under their temporary names.
+//! Completing files that a killed collector, a power cut or a full disk left under their temporary
+//! names.
 //!
-//! Every step is one that can itself be cut: a file is completed in place or beside, and only then renamed.
+//! Every step is one that can itself be cut: a file is completed in place or beside, and only then
+//! renamed.
 
 use super::expire::{is_unfinished_name, paths};
 use crate::header::{FLAG_COMPRESS, FLAG_DONE};
 use crate::reader::FlowFileReader;
 use crate::record::RECORD_OCTETS_MAX;
-use crate::writer::{FlowFileWriter, Losses, WriterOptions, complete, lock, modulo_2_32, publish, whole_octets};
+use crate::writer::{
+    FlowFileWriter, Losses, WriterOptions, complete, lock, modulo_2_32, publish, whole_octets,
+};
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -24,14 +28,22 @@ pub struct Recovered {
 
 impl std::fmt::Display for Recovered {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(formatter, "recovered {} with {} records", self.path.display(), self.records)
+        write!(
+            formatter,
+            "recovered {} with {} records",
+            self.path.display(),
+            self.records
+        )
     }
 }
 
 /// Completes every unfinished file in and below `directory` that no process writes.
 pub(super) fn recover(directory: &Path) -> io::Result<Vec<Recovered>> {
     let mut recovered = Vec::new();
-    for path in paths(directory, true)?.into_iter().filter(|path| is_unfinished_name(path)) {
+    for path in paths(directory, true)?
+        .into_iter()
+        .filter(|path| is_unfinished_name(path))
+    {
         match recover_file(&path) {
             Ok(file) => recovered.extend(file),
             Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {}
@@ -41,7 +53,8 @@ pub(super) fn recover(directory: &Path) -> io::Result<Vec<Recovered>> {
     Ok(recovered)
 }
 
-/// Completes one file and gives it its name; `None` if there is nothing in it, and then it is removed.
+/// Completes one file and gives it its name; `None` if there is nothing in it, and then it is
+/// removed.
 pub(super) fn recover_file(temporary: &Path) -> io::Result<Option<Recovered>> {
     let file = lock(OpenOptions::new().read(true).write(true).open(temporary)?)?;
     if file.metadata()?.len() == 0 {
@@ -74,7 +87,12 @@ fn complete_in_place(file: &File, reader: FlowFileReader<File>) -> io::Result<u6
     let end = capture_end(file);
     let start = reader.octets();
     let record = header.version.record_octets() as u64;
-    let whole = without_zeros(file, start, whole_octets(&header, file.metadata()?.len()), record)?;
+    let whole = without_zeros(
+        file,
+        start,
+        whole_octets(&header, file.metadata()?.len()),
+        record,
+    )?;
     let records = (whole - start) / record;
     drop(reader);
     file.set_len(whole)?;
@@ -92,7 +110,11 @@ fn complete_beside(temporary: &Path, mut reader: FlowFileReader<File>) -> io::Re
     let options = WriterOptions {
         version: header.version,
         order: header.order,
-        level: if header.has(FLAG_COMPRESS) { crate::writer::LEVEL_DEFAULT } else { 0 },
+        level: if header.has(FLAG_COMPRESS) {
+            crate::writer::LEVEL_DEFAULT
+        } else {
+            0
+        },
         capture_start_s: header.capture_start_s.unwrap_or(0),
         hostname: header.hostname.clone(),
         comment: header.comment.clone(),
@@ -112,8 +134,8 @@ fn complete_beside(temporary: &Path, mut reader: FlowFileReader<File>) -> io::Re
     writer.finish(end)
 }
 
-/// The length without records of nothing but zeros at the end: a power cut leaves those where the file system knew of the octets
-/// but did not have them yet.
+/// The length without records of nothing but zeros at the end: a power cut leaves those where the
+/// file system knew of the octets but did not have them yet.
 fn without_zeros(file: &File, start: u64, mut end: u64, record: u64) -> io::Result<u64> {
     let mut octets = [0; RECORD_OCTETS_MAX];
     let octets = &mut octets[..usize::try_from(record).unwrap_or(RECORD_OCTETS_MAX)];
@@ -129,16 +151,30 @@ fn without_zeros(file: &File, start: u64, mut end: u64, record: u64) -> io::Resu
 
 /// When the file was last written to.
 fn capture_end(file: &File) -> u32 {
-    let modified = file.metadata().and_then(|metadata| metadata.modified()).unwrap_or(UNIX_EPOCH);
-    modified.duration_since(UNIX_EPOCH).map_or(0, |since| u32::try_from(since.as_secs()).unwrap_or(u32::MAX))
+    let modified = file
+        .metadata()
+        .and_then(|metadata| metadata.modified())
+        .unwrap_or(UNIX_EPOCH);
+    modified.duration_since(UNIX_EPOCH).map_or(0, |since| {
+        u32::try_from(since.as_secs()).unwrap_or(u32::MAX)
+    })
 }
 
 /// `ft-v05.TIME` for `tmp-v05.TIME`, and the name without `tmp-` for others; not one that is taken.
 fn finished_name(temporary: &Path) -> PathBuf {
     let name = temporary.file_name().unwrap_or_default().to_string_lossy();
-    let rest = name.trim_start_matches(crate::input::UNFINISHED_PREFIX).trim_start_matches('-');
-    let finished = if rest.starts_with('v') { format!("ft-{rest}") } else { rest.to_owned() };
+    let rest = name
+        .trim_start_matches(crate::input::UNFINISHED_PREFIX)
+        .trim_start_matches('-');
+    let finished = if rest.starts_with('v') {
+        format!("ft-{rest}")
+    } else {
+        rest.to_owned()
+    };
     let path = temporary.with_file_name(&finished);
     let taken = (1..).map(|number| temporary.with_file_name(format!("{finished}.{number}")));
-    std::iter::once(path).chain(taken).find(|path| !path.exists()).unwrap_or_else(|| temporary.to_owned())
+    std::iter::once(path)
+        .chain(taken)
+        .find(|path| !path.exists())
+        .unwrap_or_else(|| temporary.to_owned())
 }

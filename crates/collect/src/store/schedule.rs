@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 
 const DAY_S: i64 = 86_400;
 
-/// Rotations a day beside the one at midnight, 0 to 1439: each file is of 86400 / (n + 1) seconds, counted from local midnight.
+/// Rotations a day beside the one at midnight, 0 to 1439: each file is of 86400 / (n + 1) seconds,
+/// counted from local midnight.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Rotations(u16);
 
@@ -24,7 +25,9 @@ impl TryFrom<u16> for Rotations {
     fn try_from(rotations: u16) -> Result<Self, String> {
         match rotations {
             0..=1439 => Ok(Self(rotations)),
-            _ => Err(format!("{rotations} rotations a day, wanted 0 to 1439: no more than one a minute")),
+            _ => Err(format!(
+                "{rotations} rotations a day, wanted 0 to 1439: no more than one a minute"
+            )),
         }
     }
 }
@@ -82,23 +85,34 @@ pub(super) struct Schedule {
 
 impl Schedule {
     pub(super) fn new(zone: TimeZone, rotations: Rotations, nesting: Nesting) -> Self {
-        Self { zone, rotations, nesting }
+        Self {
+            zone,
+            rotations,
+            nesting,
+        }
     }
 
-    /// When a file that begins `now` ends: at the next multiple of the interval since local midnight, or at the next midnight.
+    /// When a file that begins `now` ends: at the next multiple of the interval since local
+    /// midnight, or at the next midnight.
     pub(super) fn next_rotation(&self, now: i64) -> i64 {
         let local = self.local(now);
         let parts = i64::from(self.rotations.0) + 1;
         let second = |moment: Zoned| moment.timestamp().as_second();
         let midnight = local.start_of_day().map_or(now, second);
-        let tomorrow = local.checked_add(1.day()).and_then(|next| next.start_of_day()).map_or(now + DAY_S, second);
+        let tomorrow = local
+            .checked_add(1.day())
+            .and_then(|next| next.start_of_day())
+            .map_or(now + DAY_S, second);
         let part = (now - midnight) * parts / DAY_S + 1;
         // Rounded up, so that the next file begins within the next part.
-        let end = midnight + (part * DAY_S).div_euclid(parts) + i64::from((part * DAY_S).rem_euclid(parts) > 0);
+        let end = midnight
+            + (part * DAY_S).div_euclid(parts)
+            + i64::from((part * DAY_S).rem_euclid(parts) > 0);
         end.min(tomorrow)
     }
 
-    /// Names below `directory` for a file that begins `now`, or at the first second after it whose names are not taken.
+    /// Names below `directory` for a file that begins `now`, or at the first second after it whose
+    /// names are not taken.
     pub(super) fn names(&self, directory: &Path, version: ExportVersion, now: i64) -> Names {
         let mut began = now;
         loop {
@@ -113,12 +127,21 @@ impl Schedule {
     fn names_at(&self, directory: &Path, version: ExportVersion, began: i64) -> Names {
         let local = self.local(began);
         let folder = directory.join(local.strftime(self.nesting.folder()).to_string());
-        let name = format!("v{:02}.{}", version.number(), local.strftime("%Y-%m-%d.%H%M%S%z"));
-        Names { temporary: folder.join(format!("tmp-{name}")), finished: folder.join(format!("ft-{name}")) }
+        let name = format!(
+            "v{:02}.{}",
+            version.number(),
+            local.strftime("%Y-%m-%d.%H%M%S%z")
+        );
+        Names {
+            temporary: folder.join(format!("tmp-{name}")),
+            finished: folder.join(format!("ft-{name}")),
+        }
     }
 
     fn local(&self, unix_s: i64) -> Zoned {
-        Timestamp::from_second(unix_s).unwrap_or(Timestamp::UNIX_EPOCH).to_zoned(self.zone.clone())
+        Timestamp::from_second(unix_s)
+            .unwrap_or(Timestamp::UNIX_EPOCH)
+            .to_zoned(self.zone.clone())
     }
 }
 
@@ -133,13 +156,20 @@ mod tests {
 
     fn schedule(rotations: u16, nesting: i8) -> Schedule {
         let zone = TimeZone::posix("CET-1CEST,M3.5.0,M10.5.0/3").unwrap();
-        Schedule::new(zone, rotations.try_into().unwrap(), nesting.try_into().unwrap())
+        Schedule::new(
+            zone,
+            rotations.try_into().unwrap(),
+            nesting.try_into().unwrap(),
+        )
     }
 
     #[test]
     fn rotates_at_parts_of_the_local_day() {
         assert_eq!(schedule(95, 0).next_rotation(NOW), MIDNIGHT + 13 * 3600);
-        assert_eq!(schedule(95, 0).next_rotation(MIDNIGHT + 13 * 3600), MIDNIGHT + 13 * 3600 + 900);
+        assert_eq!(
+            schedule(95, 0).next_rotation(MIDNIGHT + 13 * 3600),
+            MIDNIGHT + 13 * 3600 + 900
+        );
         assert_eq!(schedule(1439, 0).next_rotation(NOW), NOW + 12);
         // Once a day: at midnight in Berlin, an hour before that of UTC.
         assert_eq!(schedule(0, 0).next_rotation(NOW), MIDNIGHT + DAY_S - 3600);
@@ -150,7 +180,10 @@ mod tests {
         // 2026-10-25 in Berlin begins at 22:00 UTC the day before.
         let begin = 1_792_879_200;
         assert_eq!(schedule(0, 0).next_rotation(begin), begin + DAY_S);
-        assert_eq!(schedule(0, 0).next_rotation(begin + DAY_S), begin + DAY_S + 3600);
+        assert_eq!(
+            schedule(0, 0).next_rotation(begin + DAY_S),
+            begin + DAY_S + 3600
+        );
     }
 
     #[test]
@@ -162,9 +195,15 @@ mod tests {
         assert_eq!(path(0), "/none/ft-v05.2026-11-22.135448+0100");
         assert_eq!(path(1), "/none/2026/ft-v05.2026-11-22.135448+0100");
         assert_eq!(path(2), "/none/2026/2026-11/ft-v05.2026-11-22.135448+0100");
-        assert_eq!(path(3), "/none/2026/2026-11/2026-11-22/ft-v05.2026-11-22.135448+0100");
+        assert_eq!(
+            path(3),
+            "/none/2026/2026-11/2026-11-22/ft-v05.2026-11-22.135448+0100"
+        );
         assert_eq!(path(-1), "/none/2026-11-22/ft-v05.2026-11-22.135448+0100");
-        assert_eq!(path(-2), "/none/2026-11/2026-11-22/ft-v05.2026-11-22.135448+0100");
+        assert_eq!(
+            path(-2),
+            "/none/2026-11/2026-11-22/ft-v05.2026-11-22.135448+0100"
+        );
         assert_eq!(path(-3), path(3));
     }
 

@@ -1,8 +1,9 @@
 //! When the flows of each set are due, so that the clock hand looks at no record before its time.
 //!
-//! Times are counted in ticks and rounded up: nothing is early, and nothing late by more than a tick. A flow's is kept modulo 256
-//! in an octet, so it cannot be told apart beyond [`AHEAD_MAX`] ticks; a flow that is due later is looked at then, and again.
-//! A packet moves its flow's time without a word here: a flow that turns out not to be due is noted anew.
+//! Times are counted in ticks and rounded up: nothing is early, and nothing late by more than a
+//! tick. A flow's is kept modulo 256 in an octet, so it cannot be told apart beyond [`AHEAD_MAX`]
+//! ticks; a flow that is due later is looked at then, and again. A packet moves its flow's time
+//! without a word here: a flow that turns out not to be due is noted anew.
 
 use super::set::Ways;
 use crate::memory::{Backing, Table, lanes_up_to};
@@ -15,7 +16,8 @@ const TICK_MS: u64 = 128;
 const AHEAD_MAX: u64 = 127;
 /// Sets of a group.
 const GROUP: usize = 64;
-/// Where the clock goes on by more than this between two looks, in ms, times can no longer be told apart.
+/// Where the clock goes on by more than this between two looks, in ms, times can no longer be told
+/// apart.
 pub(super) const TOLD_APART_MS: u64 = 100 * TICK_MS;
 
 /// Times of flows, by their sets and ways.
@@ -37,7 +39,10 @@ impl Dues {
     /// Of so many sets, none with a flow.
     pub(super) fn new(sets: usize, backing: Backing) -> io::Result<Self> {
         let groups = vec![Group::default(); sets.div_ceil(GROUP)].into();
-        Ok(Self { flows: Table::zeroed(sets, backing)?, groups })
+        Ok(Self {
+            flows: Table::zeroed(sets, backing)?,
+            groups,
+        })
     }
 
     /// Asks for what noting a flow of this set will change.
@@ -88,8 +93,8 @@ impl Dues {
         (set / GROUP + 1) * GROUP
     }
 
-    /// The ways of a set that may hold a flow that is due at `now_ms`, which is at most [`TOLD_APART_MS`] further than when they
-    /// were asked for before.
+    /// The ways of a set that may hold a flow that is due at `now_ms`, which is at most
+    /// [`TOLD_APART_MS`] further than when they were asked for before.
     #[inline]
     pub(super) fn ways_due(&self, set: usize, now_ms: u64) -> Ways {
         Ways::of_mask(lanes_up_to(&self.flows[set], low_octet(now_ms / TICK_MS)))
@@ -102,19 +107,28 @@ impl Dues {
         free.for_each(|way| self.flows[set][way] = later);
     }
 
-    /// Learns when the first flow of a set's group is due, now that those which were due have been looked at.
+    /// Learns when the first flow of a set's group is due, now that those which were due have been
+    /// looked at.
     #[inline]
     pub(super) fn sum_up(&mut self, set: usize, now_ms: u64) {
         let (now, group) = (now_ms / TICK_MS, set / GROUP);
         let flows = &self.flows[group * GROUP..self.flows.len().min((group + 1) * GROUP)];
         let ahead = |lane: &u8| lane.wrapping_sub(low_octet(now)).cast_signed();
-        let first = flows.as_flattened().iter().map(ahead).fold(i8::MAX, i8::min);
+        let first = flows
+            .as_flattened()
+            .iter()
+            .map(ahead)
+            .fold(i8::MAX, i8::min);
         self.groups[group].due = now.saturating_add_signed(first.into());
     }
 
     /// The sets of groups that hold a flow.
     pub(super) fn occupied(&self) -> impl Iterator<Item = usize> {
-        let groups = self.groups.iter().enumerate().filter(|(_, group)| group.flows > 0);
+        let groups = self
+            .groups
+            .iter()
+            .enumerate()
+            .filter(|(_, group)| group.flows > 0);
         groups.flat_map(|(group, _)| group * GROUP..self.flows.len().min((group + 1) * GROUP))
     }
 }
@@ -142,16 +156,25 @@ mod tests {
 
     #[test]
     fn a_flow_is_due_within_a_tick_and_never_early_whatever_its_time() {
-        for due_ms in (0..70_000).step_by(61).chain([u64::from(u32::MAX), 1 << 45]) {
+        for due_ms in (0..70_000)
+            .step_by(61)
+            .chain([u64::from(u32::MAX), 1 << 45])
+        {
             let seen_ms = due_ms.saturating_sub(10_000);
             let mut dues = dues(seen_ms);
             dues.add(70);
             dues.note(70, 3, due_ms, seen_ms);
             for early_ms in (seen_ms..due_ms).step_by(97) {
-                assert_eq!((ways(&dues, 70, early_ms), dues.first_due(64..128, early_ms)), (vec![], None));
+                assert_eq!(
+                    (ways(&dues, 70, early_ms), dues.first_due(64..128, early_ms)),
+                    (vec![], None)
+                );
             }
             let late_ms = due_ms + TICK_MS;
-            assert_eq!((ways(&dues, 70, late_ms), dues.first_due(64..128, late_ms)), (vec![3], Some(64)));
+            assert_eq!(
+                (ways(&dues, 70, late_ms), dues.first_due(64..128, late_ms)),
+                (vec![3], Some(64))
+            );
             assert!(ways(&dues, 70, due_ms + TOLD_APART_MS).contains(&3));
         }
     }
@@ -174,7 +197,10 @@ mod tests {
         dues.note(199, 0, 500, 0);
         dues.add(64);
         dues.note(64, 0, 900, 0);
-        assert_eq!((dues.first_due(0..200, 640), dues.first_due(0..192, 640)), (Some(192), None));
+        assert_eq!(
+            (dues.first_due(0..200, 640), dues.first_due(0..192, 640)),
+            (Some(192), None)
+        );
         assert_eq!(dues.first_due(195..200, 640), Some(195));
         assert!(dues.occupied().eq((64..128).chain(192..200)));
         dues.remove(199);
@@ -190,6 +216,12 @@ mod tests {
         dues.note(65, 0, 5_000, 0);
         dues.note(64, 0, 9_000, 600);
         dues.sum_up(64, 640);
-        assert_eq!((dues.first_due(64..128, 4_900), dues.first_due(64..128, 5_120)), (None, Some(64)));
+        assert_eq!(
+            (
+                dues.first_due(64..128, 4_900),
+                dues.first_due(64..128, 5_120)
+            ),
+            (None, Some(64))
+        );
     }
 }

@@ -12,7 +12,8 @@ pub(super) struct Resident {
     pub(super) key: u128,
     pub(super) first_ms: u64,
     pub(super) last_ms: u64,
-    /// When it has been active for long enough: its share of the spread is known from its key alone, once and for all.
+    /// When it has been active for long enough: its share of the spread is known from its key
+    /// alone, once and for all.
     active_until_ms: u64,
     /// 0 where the place is free: a flow has at least the packet that made it.
     pub(super) packets: u32,
@@ -44,8 +45,9 @@ impl Resident {
         }
     }
 
-    /// Adds the packet if that is all there is to do: there is a flow here, it is the packet's own, the packet neither comes too
-    /// late for it nor overflows its 32-bit counters, and it does not bring the end closer. Returns whether it did: nearly always.
+    /// Adds the packet if that is all there is to do: there is a flow here, it is the packet's own,
+    /// the packet neither comes too late for it nor overflows its 32-bit counters, and it does not
+    /// bring the end closer. Returns whether it did: nearly always.
     #[inline]
     pub(super) fn add(&mut self, key: u128, arrival: &Arrival, timeouts: &Timeouts) -> bool {
         let closes = arrival.packet.tcp_flags & !self.tcp_flags & FIN_OR_RST != 0;
@@ -59,7 +61,10 @@ impl Resident {
         if overflow || self.packets == u32::MAX || self.is_due(arrival.at_ms, timeouts) {
             return false;
         }
-        debug_assert!(arrival.at_ms >= self.last_ms, "packets arrive in the order of their times");
+        debug_assert!(
+            arrival.at_ms >= self.last_ms,
+            "packets arrive in the order of their times"
+        );
         self.packets += 1;
         self.octets = octets;
         self.last_ms = arrival.at_ms;
@@ -67,7 +72,8 @@ impl Resident {
         true
     }
 
-    /// Whether nobody would miss it much if it made room at `now_ms`: one packet only, or none for a while.
+    /// Whether nobody would miss it much if it made room at `now_ms`: one packet only, or none for
+    /// a while.
     #[inline]
     pub(super) fn is_expendable(&self, now_ms: u64) -> bool {
         const A_WHILE_MS: u64 = 1_000;
@@ -98,11 +104,16 @@ impl Resident {
         if !self.is_due(now_ms, timeouts) {
             return None;
         }
-        Some(match (self.quiet_until_ms(timeouts) <= self.active_until_ms, self.is_closing()) {
-            (true, true) => EndReason::EndOfFlow,
-            (true, false) => EndReason::Idle,
-            (false, _) => EndReason::Active,
-        })
+        Some(
+            match (
+                self.quiet_until_ms(timeouts) <= self.active_until_ms,
+                self.is_closing(),
+            ) {
+                (true, true) => EndReason::EndOfFlow,
+                (true, false) => EndReason::Idle,
+                (false, _) => EndReason::Active,
+            },
+        )
     }
 
     /// When it is due if no packet comes.
@@ -114,7 +125,12 @@ impl Resident {
     /// When it has been quiet for long enough.
     #[inline]
     fn quiet_until_ms(&self, timeouts: &Timeouts) -> u64 {
-        self.last_ms + if self.is_closing() { timeouts.linger_ms } else { timeouts.idle_ms }
+        self.last_ms
+            + if self.is_closing() {
+                timeouts.linger_ms
+            } else {
+                timeouts.idle_ms
+            }
     }
 
     /// Whether a FIN or RST was seen.
@@ -138,10 +154,13 @@ impl Resident {
     }
 }
 
-/// A share from 0 to all of `spread_ms` that a key has for good: no seed is in it, so that a flow on two queues and the next
-/// run of a file have the same.
+/// A share from 0 to all of `spread_ms` that a key has for good: no seed is in it, so that a flow
+/// on two queues and the next run of a file have the same.
 #[inline]
-#[expect(clippy::cast_possible_truncation, reason = "both halves of the key are folded into 64 bits")]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "both halves of the key are folded into 64 bits"
+)]
 pub(super) fn share_of(spread_ms: u64, key: u128) -> u64 {
     let folded = (key >> 64) as u64 ^ (key as u64).rotate_left(32);
     // The finisher of MurmurHash3: each bit of the key changes about half of the result's.

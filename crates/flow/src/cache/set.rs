@@ -6,14 +6,15 @@ use zerocopy::{FromZeros, Immutable, IntoBytes, transmute_ref};
 /// Places in a set: 15 tags, a counter and a way are half a cache line.
 pub(super) const WAYS: usize = 15;
 
-/// What is known of one set without looking at its records. That of way `w` in set `s` stands at `residents[s * WAYS + w]`.
+/// What is known of one set without looking at its records. That of way `w` in set `s` stands at
+/// `residents[s * WAYS + w]`.
 #[derive(Clone, Copy, FromZeros, Immutable, IntoBytes)]
 #[repr(C, align(32))]
 pub(super) struct Set {
     /// For each way part of the hash of its resident, or 0 where the place is free.
     pub(super) tags: [u16; WAYS],
-    /// How many residents have this as their first set but stand in their second: only while there are any is that one looked
-    /// at.
+    /// How many residents have this as their first set but stand in their second: only while there
+    /// are any is that one looked at.
     pub(super) overflowed: u8,
     /// The way that made room last.
     evicted: u8,
@@ -28,7 +29,8 @@ impl Set {
         Ways(equal_lanes(transmute_ref!(self), tag) & ((1 << WAYS) - 1))
     }
 
-    /// All ways, beginning behind the one that made room last: in a set that stays full, oldest first.
+    /// All ways, beginning behind the one that made room last: in a set that stays full, oldest
+    /// first.
     #[inline]
     pub(super) fn ways_by_age(&self) -> impl Iterator<Item = usize> + use<> {
         let start = usize::from(self.evicted) + 1;

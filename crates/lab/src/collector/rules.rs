@@ -1,7 +1,9 @@
-//! The rules that a datagram of NetFlow version 1, 5 or 7 keeps beside its length and count, which decoding checks.
+//! The rules that a datagram of NetFlow version 1, 5 or 7 keeps beside its length and count, which
+//! decoding checks.
 //!
-//! [`Datagram`] is one of any version in the terms of version 5; [`Datagram::violations`] names what it breaks by itself, and
-//! [`Engine::violations`] what it breaks beside the datagram before it in its sequence space.
+//! [`Datagram`] is one of any version in the terms of version 5; [`Datagram::violations`] names
+//! what it breaks by itself, and [`Engine::violations`] what it breaks beside the datagram before
+//! it in its sequence space.
 
 use xdprobe_export::v5::{self, Record};
 use xdprobe_export::wire::{self, DatagramError};
@@ -36,7 +38,9 @@ pub enum Violation {
         found_ms: u32,
     },
     /// First <= Last <= SysUptime, in ms and in the order of numbers modulo 2^32.
-    #[error("First {first_ms}, Last {last_ms}, SysUptime {sys_uptime_ms}, wanted them in this order")]
+    #[error(
+        "First {first_ms}, Last {last_ms}, SysUptime {sys_uptime_ms}, wanted them in this order"
+    )]
     Times {
         /// First of the record.
         first_ms: u32,
@@ -53,8 +57,11 @@ pub enum Violation {
         /// Last of the record.
         last_ms: u32,
     },
-    /// A flow has packets, and each has at least the 20 octets of an IPv4 header (RFC 791, section 3.1).
-    #[error("{packets} packets of {octets} octets together, wanted at least one, and 20 octets for each")]
+    /// A flow has packets, and each has at least the 20 octets of an IPv4 header (RFC 791, section
+    /// 3.1).
+    #[error(
+        "{packets} packets of {octets} octets together, wanted at least one, and 20 octets for each"
+    )]
     Volume {
         /// Packets of the record.
         packets: u32,
@@ -62,7 +69,9 @@ pub enum Violation {
         octets: u32,
     },
     /// Only transports that have ports show any; ICMP shows type and code as the destination's.
-    #[error("ports {source_port} and {destination_port} of protocol {protocol}, which has no such port")]
+    #[error(
+        "ports {source_port} and {destination_port} of protocol {protocol}, which has no such port"
+    )]
     Ports {
         /// IP protocol.
         protocol: u8,
@@ -105,21 +114,35 @@ impl Datagram {
     /// What its version, count or length has against it.
     pub fn read(octets: &[u8]) -> Result<Self, DatagramError> {
         match wire::version_of(octets) {
-            Some(v1::VERSION) => v1::decode(octets).map(|(header, records)| Self::from_v1(header, records)),
-            Some(v7::VERSION) => v7::decode(octets).map(|(header, records)| Self::from_v7(header, records)),
+            Some(v1::VERSION) => {
+                v1::decode(octets).map(|(header, records)| Self::from_v1(header, records))
+            }
+            Some(v7::VERSION) => {
+                v7::decode(octets).map(|(header, records)| Self::from_v7(header, records))
+            }
             _ => v5::decode(octets).map(|(header, records)| Self {
                 header: *header,
                 is_numbered: true,
                 header_padding: false,
-                record_paddings: records.iter().filter(|of| of.pad1 != 0 || of.pad2.get() != 0).count(),
+                record_paddings: records
+                    .iter()
+                    .filter(|of| of.pad1 != 0 || of.pad2.get() != 0)
+                    .count(),
                 records: records.to_vec(),
             }),
         }
     }
 
     fn from_v1(header: &v1::Header, records: &[v1::Record]) -> Self {
-        let v1::Header { version, count, sys_uptime_ms, unix_s, unix_ns } = *header;
-        let padded = |of: &&v1::Record| of.pad1.get() != 0 || of.pad2 != [0; 3] || of.reserved.get() != 0;
+        let v1::Header {
+            version,
+            count,
+            sys_uptime_ms,
+            unix_s,
+            unix_ns,
+        } = *header;
+        let padded =
+            |of: &&v1::Record| of.pad1.get() != 0 || of.pad2 != [0; 3] || of.reserved.get() != 0;
         let as_v5 = |of: &v1::Record| Record {
             source: of.source,
             destination: of.destination,
@@ -138,7 +161,14 @@ impl Datagram {
             ..Record::default()
         };
         Self {
-            header: v5::Header { version, count, sys_uptime_ms, unix_s, unix_ns, ..v5::Header::default() },
+            header: v5::Header {
+                version,
+                count,
+                sys_uptime_ms,
+                unix_s,
+                unix_ns,
+                ..v5::Header::default()
+            },
             is_numbered: false,
             header_padding: false,
             record_paddings: records.iter().filter(padded).count(),
@@ -147,7 +177,15 @@ impl Datagram {
     }
 
     fn from_v7(header: &v7::Header, records: &[v7::Record]) -> Self {
-        let v7::Header { version, count, sys_uptime_ms, unix_s, unix_ns, flow_sequence, reserved } = *header;
+        let v7::Header {
+            version,
+            count,
+            sys_uptime_ms,
+            unix_s,
+            unix_ns,
+            flow_sequence,
+            reserved,
+        } = *header;
         let as_v5 = |of: &v7::Record| Record {
             source: of.source,
             destination: of.destination,
@@ -181,7 +219,10 @@ impl Datagram {
             },
             is_numbered: true,
             header_padding: reserved != [0; 4],
-            record_paddings: records.iter().filter(|of| of.flags1 != 0 || of.flags2.get() != 0).count(),
+            record_paddings: records
+                .iter()
+                .filter(|of| of.flags1 != 0 || of.flags2.get() != 0)
+                .count(),
             records: records.iter().map(as_v5).collect(),
         }
     }
@@ -201,10 +242,12 @@ impl Datagram {
         self.header.sampling.get()
     }
 
-    /// The sequence number of its first record and of the record after its last, where the version has such numbers.
+    /// The sequence number of its first record and of the record after its last, where the version
+    /// has such numbers.
     pub fn sequence(&self) -> Option<(u32, u32)> {
         let first = self.header.flow_sequence.get();
-        self.is_numbered.then(|| (first, first.wrapping_add(self.header.count.get().into())))
+        self.is_numbered
+            .then(|| (first, first.wrapping_add(self.header.count.get().into())))
     }
 
     /// Its records.
@@ -222,9 +265,16 @@ impl Datagram {
             (!is_sampling(sampling)).then_some(Violation::Sampling(sampling)),
         ];
         let sys_uptime_ms = self.header.sys_uptime_ms.get();
-        let of_records = self.records.iter().flat_map(move |record| of_record(record, sys_uptime_ms));
+        let of_records = self
+            .records
+            .iter()
+            .flat_map(move |record| of_record(record, sys_uptime_ms));
         let paddings = std::iter::repeat_n(Violation::RecordPadding, self.record_paddings);
-        of_header.into_iter().flatten().chain(of_records).chain(paddings)
+        of_header
+            .into_iter()
+            .flatten()
+            .chain(of_records)
+            .chain(paddings)
     }
 }
 
@@ -240,19 +290,34 @@ pub struct Engine {
 impl Engine {
     /// A sequence space that begins with `datagram`.
     pub fn begin(datagram: &Datagram) -> Self {
-        let v5::Header { sampling, sys_uptime_ms, .. } = datagram.header;
+        let v5::Header {
+            sampling,
+            sys_uptime_ms,
+            ..
+        } = datagram.header;
         let next = datagram.sequence().map(|(_, next)| next);
-        Self { next, sampling: sampling.get(), sys_uptime_ms: sys_uptime_ms.get() }
+        Self {
+            next,
+            sampling: sampling.get(),
+            sys_uptime_ms: sys_uptime_ms.get(),
+        }
     }
 
-    /// What the next datagram breaks beside those before it; its sequence is for the caller to look at.
+    /// What the next datagram breaks beside those before it; its sequence is for the caller to look
+    /// at.
     pub fn violations(&mut self, datagram: &Datagram) -> impl Iterator<Item = Violation> + use<> {
-        let (found, found_ms) = (datagram.header.sampling.get(), datagram.header.sys_uptime_ms.get());
+        let (found, found_ms) = (
+            datagram.header.sampling.get(),
+            datagram.header.sys_uptime_ms.get(),
+        );
         let before_ms = std::mem::replace(&mut self.sys_uptime_ms, found_ms);
         let (wanted, went_back) = (self.sampling, !is_at_most(before_ms, found_ms));
         self.next = datagram.sequence().map(|(_, next)| next);
         let changed = (found != wanted).then_some(Violation::SamplingChanged { wanted, found });
-        let went_back = went_back.then_some(Violation::UptimeWentBack { before_ms, found_ms });
+        let went_back = went_back.then_some(Violation::UptimeWentBack {
+            before_ms,
+            found_ms,
+        });
         changed.into_iter().chain(went_back)
     }
 }
@@ -264,7 +329,13 @@ fn of_record(record: &Record, sys_uptime_ms: u32) -> impl Iterator<Item = Violat
     let (first_ms, last_ms) = (record.first_ms.get(), record.last_ms.get());
     let (packets, octets) = (record.packets.get(), record.octets.get());
     let (source_port, destination_port) = (record.source_port.get(), record.destination_port.get());
-    let Record { protocol, tcp_flags, source_mask, destination_mask, .. } = *record;
+    let Record {
+        protocol,
+        tcp_flags,
+        source_mask,
+        destination_mask,
+        ..
+    } = *record;
     let in_order = is_at_most(first_ms, last_ms) && is_at_most(last_ms, sys_uptime_ms);
     let has_volume = packets > 0 && u64::from(octets) >= IPV4_OCTETS_MIN * u64::from(packets);
     let has_ports = match protocol {
@@ -275,12 +346,25 @@ fn of_record(record: &Record, sys_uptime_ms: u32) -> impl Iterator<Item = Violat
         _ => source_port == 0 && destination_port == 0,
     };
     let violations = [
-        (!in_order).then_some(Violation::Times { first_ms, last_ms, sys_uptime_ms }),
-        (packets == 1 && first_ms != last_ms).then_some(Violation::OnePacketTwoTimes { first_ms, last_ms }),
+        (!in_order).then_some(Violation::Times {
+            first_ms,
+            last_ms,
+            sys_uptime_ms,
+        }),
+        (packets == 1 && first_ms != last_ms)
+            .then_some(Violation::OnePacketTwoTimes { first_ms, last_ms }),
         (!has_volume).then_some(Violation::Volume { packets, octets }),
-        (!has_ports).then_some(Violation::Ports { protocol, source_port, destination_port }),
-        (protocol != TCP && tcp_flags != 0).then_some(Violation::TcpFlags { protocol, tcp_flags }),
-        (source_mask.max(destination_mask) > 32).then_some(Violation::Masks(source_mask, destination_mask)),
+        (!has_ports).then_some(Violation::Ports {
+            protocol,
+            source_port,
+            destination_port,
+        }),
+        (protocol != TCP && tcp_flags != 0).then_some(Violation::TcpFlags {
+            protocol,
+            tcp_flags,
+        }),
+        (source_mask.max(destination_mask) > 32)
+            .then_some(Violation::Masks(source_mask, destination_mask)),
     ];
     violations.into_iter().flatten()
 }
@@ -291,7 +375,8 @@ fn is_sampling(field: u16) -> bool {
     mode == 0 || (mode < 3 && interval > 0)
 }
 
-/// Order of numbers modulo 2^32: the way from one to the other is the shorter one (RFC 1982, section 3.2).
+/// Order of numbers modulo 2^32: the way from one to the other is the shorter one (RFC 1982,
+/// section 3.2).
 fn is_at_most(one: u32, other: u32) -> bool {
     other.wrapping_sub(one) < 1 << 31
 }
@@ -302,7 +387,11 @@ mod tests {
 
     /// A header and a record without a fault.
     fn sound() -> (v5::Header, Record) {
-        let header = v5::Header { sys_uptime_ms: 100.into(), unix_ns: 999_999_999.into(), ..v5::Header::default() };
+        let header = v5::Header {
+            sys_uptime_ms: 100.into(),
+            unix_ns: 999_999_999.into(),
+            ..v5::Header::default()
+        };
         let record = Record {
             packets: 2.into(),
             octets: 40.into(),
@@ -332,30 +421,81 @@ mod tests {
     #[test]
     fn a_sound_datagram_breaks_nothing_even_across_a_wrap() {
         assert_eq!(broken(|_, _| {}), []);
-        assert_eq!(broken(|_, record| (record.protocol, record.source_port) = (1, 0.into())), []);
-        assert_eq!(broken(|header, _| header.sampling = (1 << 14 | 16_383).into()), []);
-        assert_eq!(broken(|header, _| header.sampling = 100.into()), [], "an interval whose mode is not told");
+        assert_eq!(
+            broken(|_, record| (record.protocol, record.source_port) = (1, 0.into())),
+            []
+        );
+        assert_eq!(
+            broken(|header, _| header.sampling = (1 << 14 | 16_383).into()),
+            []
+        );
+        assert_eq!(
+            broken(|header, _| header.sampling = 100.into()),
+            [],
+            "an interval whose mode is not told"
+        );
     }
 
     #[test]
     fn each_rule_is_broken_by_its_own_fault() {
         use Violation::*;
-        assert_eq!(broken(|header, _| header.unix_ns = 1_000_000_000.into()), [Nanoseconds(1_000_000_000)]);
+        assert_eq!(
+            broken(|header, _| header.unix_ns = 1_000_000_000.into()),
+            [Nanoseconds(1_000_000_000)]
+        );
         for field in [3 << 14 | 5, 1 << 14, 2 << 14] {
-            assert_eq!(broken(|header, _| header.sampling = field.into()), [Sampling(field)]);
+            assert_eq!(
+                broken(|header, _| header.sampling = field.into()),
+                [Sampling(field)]
+            );
         }
-        let times = |first_ms, last_ms| Times { first_ms, last_ms, sys_uptime_ms: 100 };
-        assert_eq!(broken(|_, record| record.last_ms = 101.into()), [times(u32::MAX, 101)]);
-        assert_eq!(broken(|_, record| record.first_ms = 101.into()), [times(101, 100)]);
+        let times = |first_ms, last_ms| Times {
+            first_ms,
+            last_ms,
+            sys_uptime_ms: 100,
+        };
+        assert_eq!(
+            broken(|_, record| record.last_ms = 101.into()),
+            [times(u32::MAX, 101)]
+        );
+        assert_eq!(
+            broken(|_, record| record.first_ms = 101.into()),
+            [times(101, 100)]
+        );
         let one_packet = |record: &mut Record| record.packets = 1.into();
-        let wanted = [OnePacketTwoTimes { first_ms: u32::MAX, last_ms: 100 }];
+        let wanted = [OnePacketTwoTimes {
+            first_ms: u32::MAX,
+            last_ms: 100,
+        }];
         assert_eq!(broken(|_, record| one_packet(record)), wanted);
-        assert_eq!(broken(|_, record| record.packets = 0.into()), [Volume { packets: 0, octets: 40 }]);
-        assert_eq!(broken(|_, record| record.octets = 39.into()), [Volume { packets: 2, octets: 39 }]);
-        let ports = |protocol, source_port, destination_port| Ports { protocol, source_port, destination_port };
+        assert_eq!(
+            broken(|_, record| record.packets = 0.into()),
+            [Volume {
+                packets: 0,
+                octets: 40
+            }]
+        );
+        assert_eq!(
+            broken(|_, record| record.octets = 39.into()),
+            [Volume {
+                packets: 2,
+                octets: 39
+            }]
+        );
+        let ports = |protocol, source_port, destination_port| Ports {
+            protocol,
+            source_port,
+            destination_port,
+        };
         assert_eq!(broken(|_, record| record.protocol = 1), [ports(1, 5, 6)]);
         assert_eq!(broken(|_, record| record.protocol = 47), [ports(47, 5, 6)]);
-        assert_eq!(broken(|_, record| record.tcp_flags = 2), [TcpFlags { protocol: 17, tcp_flags: 2 }]);
+        assert_eq!(
+            broken(|_, record| record.tcp_flags = 2),
+            [TcpFlags {
+                protocol: 17,
+                tcp_flags: 2
+            }]
+        );
         assert_eq!(broken(|_, record| record.source_mask = 33), [Masks(33, 0)]);
         assert_eq!(broken(|_, record| record.pad1 = 1), [RecordPadding]);
         assert_eq!(broken(|_, record| record.pad2 = 1.into()), [RecordPadding]);
@@ -365,31 +505,59 @@ mod tests {
     fn sampling_is_constant_and_uptime_goes_on() {
         let mut engine = Engine::begin(&datagram(|_, _| {}));
         let mut beside = |change: fn(&mut v5::Header)| -> Vec<_> {
-            engine.violations(&datagram(|header, _| change(header))).collect()
+            engine
+                .violations(&datagram(|header, _| change(header)))
+                .collect()
         };
         assert_eq!(beside(|header| header.sys_uptime_ms = 101.into()), []);
-        let back = Violation::UptimeWentBack { before_ms: 101, found_ms: 100 };
+        let back = Violation::UptimeWentBack {
+            before_ms: 101,
+            found_ms: 100,
+        };
         assert_eq!(beside(|_| {}), [back]);
-        let changed = Violation::SamplingChanged { wanted: 0, found: 7 };
+        let changed = Violation::SamplingChanged {
+            wanted: 0,
+            found: 7,
+        };
         assert_eq!(beside(|header| header.sampling = 7.into()), [changed]);
     }
 
     #[test]
     fn versions_1_and_7_are_held_to_the_same_rules() {
         let mut octets = [0; 76];
-        let record =
-            v1::Record { protocol: 47, tcp_flags: 1, packets: 1.into(), pad2: [0, 0, 1], ..Default::default() };
+        let record = v1::Record {
+            protocol: 47,
+            tcp_flags: 1,
+            packets: 1.into(),
+            pad2: [0, 0, 1],
+            ..Default::default()
+        };
         let length = v1::encode(&v1::Header::default(), &[record], &mut octets).unwrap();
         let read = Datagram::read(&octets[..length]).unwrap();
         assert_eq!((read.version(), read.sequence()), (1, None));
         assert_eq!(read.violations().count(), 3, "volume, flags, padding");
-        let header = v7::Header { flow_sequence: 7.into(), reserved: [0, 0, 0, 1], ..Default::default() };
-        let record = v7::Record { flags2: 1.into(), packets: 1.into(), octets: 20.into(), ..Default::default() };
+        let header = v7::Header {
+            flow_sequence: 7.into(),
+            reserved: [0, 0, 0, 1],
+            ..Default::default()
+        };
+        let record = v7::Record {
+            flags2: 1.into(),
+            packets: 1.into(),
+            octets: 20.into(),
+            ..Default::default()
+        };
         let length = v7::encode(&header, &[record], &mut octets).unwrap();
         let read = Datagram::read(&octets[..length]).unwrap();
         assert_eq!((read.version(), read.sequence()), (7, Some((7, 8))));
         let found: Vec<_> = read.violations().collect();
         assert_eq!(found, [Violation::HeaderPadding, Violation::RecordPadding]);
-        assert_eq!(Datagram::read(&[0, 9, 0, 1]).err(), Some(DatagramError::Short { found: 4, wanted: 24 }));
+        assert_eq!(
+            Datagram::read(&[0, 9, 0, 1]).err(),
+            Some(DatagramError::Short {
+                found: 4,
+                wanted: 24
+            })
+        );
     }
 }

@@ -1,8 +1,10 @@
-//! A capture file as the XDP program replays it: the head of each frame, and what is in the packets.
+//! A capture file as the XDP program replays it: the head of each frame, and what is in the
+//! packets.
 //!
-//! Frames are kept to 128 octets, which hold the headers of all that a probe decodes, so that millions of them fit in
-//! memory; the rest of a frame is sent as zeros, and checksums over it are as wrong as that makes them. With each loop
-//! all IPv4 addresses grow by 0.1.0.1, and header checksums with them, so that loops are flows of their own.
+//! Frames are kept to 128 octets, which hold the headers of all that a probe decodes, so that
+//! millions of them fit in memory; the rest of a frame is sent as zeros, and checksums over it are
+//! as wrong as that makes them. With each loop all IPv4 addresses grow by 0.1.0.1, and header
+//! checksums with them, so that loops are flows of their own.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -58,26 +60,40 @@ impl Capture {
     ///
     /// When it cannot be read, holds nothing, no Ethernet, or a frame that is too long.
     pub fn read(path: &Path) -> Result<Self> {
-        let mut file = pcap::Capture::from_file(path).with_context(|| format!("reading {}", path.display()))?;
+        let mut file = pcap::Capture::from_file(path)
+            .with_context(|| format!("reading {}", path.display()))?;
         let link = file.get_datalink();
-        ensure!(link == Linktype::ETHERNET, "link type {} in {}, wanted 1 (Ethernet)", link.0, path.display());
+        ensure!(
+            link == Linktype::ETHERNET,
+            "link type {} in {}, wanted 1 (Ethernet)",
+            link.0,
+            path.display()
+        );
         let mut frames = Vec::new();
         loop {
             match file.next_packet() {
                 Ok(packet) => frames.push(
-                    Frame::new(packet.data, packet.header.len as usize)
-                        .with_context(|| format!("frame {} of {}", frames.len() + 1, path.display()))?,
+                    Frame::new(packet.data, packet.header.len as usize).with_context(|| {
+                        format!("frame {} of {}", frames.len() + 1, path.display())
+                    })?,
                 ),
                 Err(pcap::Error::NoMorePackets) => break,
                 Err(error) => {
-                    return Err(error).with_context(|| format!("after frame {} of {}", frames.len(), path.display()));
+                    return Err(error).with_context(|| {
+                        format!("after frame {} of {}", frames.len(), path.display())
+                    });
                 }
             }
         }
         let longest = frames.iter().map(|frame| frame.octets).max();
-        let longest = longest.with_context(|| format!("{} holds no frames, wanted at least one", path.display()))?;
+        let longest = longest
+            .with_context(|| format!("{} holds no frames, wanted at least one", path.display()))?;
         let count = u32::try_from(frames.len())?;
-        Ok(Self { frames, count, frame_octets_max: longest.into() })
+        Ok(Self {
+            frames,
+            count,
+            frame_octets_max: longest.into(),
+        })
     }
 
     /// The frames in order.
@@ -87,7 +103,10 @@ impl Capture {
 
     /// What is in the first `packets` packets.
     pub fn counts(&self, packets: u64) -> Counts {
-        let (loops, rest) = (packets / u64::from(self.count), packets % u64::from(self.count));
+        let (loops, rest) = (
+            packets / u64::from(self.count),
+            packets % u64::from(self.count),
+        );
         let mut counts = Counts::default();
         let mut flows = HashMap::new();
         let mut ipv6_flows = HashMap::new();
@@ -103,8 +122,17 @@ impl Capture {
             } else if let Some(ip) = frame.ipv6_header() {
                 counts.ipv6_packets += times;
                 counts.ipv6_octets += times * (40 + u64::from(word(ip, 4)));
-                let transport = if WITH_PORTS.contains(&ip[6]) { ip.get(40..44).unwrap_or_default() } else { &[] };
-                raise(ipv6_flows.entry((&ip[8..40], ip[6], transport)).or_default(), times);
+                let transport = if WITH_PORTS.contains(&ip[6]) {
+                    ip.get(40..44).unwrap_or_default()
+                } else {
+                    &[]
+                };
+                raise(
+                    ipv6_flows
+                        .entry((&ip[8..40], ip[6], transport))
+                        .or_default(),
+                    times,
+                );
             }
         }
         counts.flows = distinct_shifted(flows);
@@ -124,13 +152,22 @@ impl Frame {
         let kept = data.len().min(HEAD_OCTETS);
         head[..kept].copy_from_slice(&data[..kept]);
         // An IPv4 header that is not all there cannot be shifted, and is none for a probe either.
-        let ipv4 = ip_offset(&head).filter(|at| head[*at] >> 4 == 4 && at + 20 <= kept).unwrap_or(0);
-        Ok(Self { octets, head_octets: octets.min(128), ipv4: u16::try_from(ipv4)?, head })
+        let ipv4 = ip_offset(&head)
+            .filter(|at| head[*at] >> 4 == 4 && at + 20 <= kept)
+            .unwrap_or(0);
+        Ok(Self {
+            octets,
+            head_octets: octets.min(128),
+            ipv4: u16::try_from(ipv4)?,
+            head,
+        })
     }
 
     /// As it stands in the program's map.
     pub fn to_words(&self) -> [u64; FRAME_WORDS] {
-        let numbers = [self.octets, self.head_octets, self.ipv4, 0].map(u16::to_ne_bytes).concat();
+        let numbers = [self.octets, self.head_octets, self.ipv4, 0]
+            .map(u16::to_ne_bytes)
+            .concat();
         let octets = [&numbers[..], &self.head].concat();
         let (words, _) = octets.as_chunks::<8>();
         std::array::from_fn(|at| u64::from_ne_bytes(words[at]))
@@ -151,7 +188,11 @@ fn ipv4_flow(ip: &[u8]) -> (Unshifted, u32) {
     let protocol = ip[9];
     let transport = usize::from(ip[0] & 0xf) * 4;
     let is_later_fragment = word(ip, 6) & 0x1fff != 0;
-    let first_words = if is_later_fragment { None } else { ip.get(transport..transport + 4) };
+    let first_words = if is_later_fragment {
+        None
+    } else {
+        ip.get(transport..transport + 4)
+    };
     let ports = match first_words {
         Some(words) if WITH_PORTS.contains(&protocol) => double_word(words, 0),
         Some(words) if protocol == ICMP => u32::from(word(words, 0)),
@@ -159,13 +200,21 @@ fn ipv4_flow(ip: &[u8]) -> (Unshifted, u32) {
     };
     let (source, destination) = (double_word(ip, 12), double_word(ip, 16));
     let destination_less_source = destination.wrapping_sub(source);
-    (Unshifted { destination_less_source, ports, protocol, tos: ip[1] }, source)
+    (
+        Unshifted {
+            destination_less_source,
+            ports,
+            protocol,
+            tos: ip[1],
+        },
+        source,
+    )
 }
 
 /// Distinct flows when each flow of `flows` is seen in so many loops, from the first on.
 ///
-/// In units of the shift, loops turn a source address into an interval on the circle of 2^32; what is wanted is the length
-/// of the union of such intervals among flows that differ in nothing else.
+/// In units of the shift, loops turn a source address into an interval on the circle of 2^32; what
+/// is wanted is the length of the union of such intervals among flows that differ in nothing else.
 fn distinct_shifted(flows: HashMap<(Unshifted, u32), u64>) -> u64 {
     let mut intervals: HashMap<Unshifted, Vec<(u64, u64)>> = HashMap::new();
     for ((unshifted, source), loops) in flows.into_iter().filter(|(_, loops)| *loops > 0) {
@@ -212,14 +261,22 @@ mod tests {
         let packet = |source: &&str| {
             let source: std::net::Ipv4Addr = source.parse().unwrap();
             let destination = source.to_bits().wrapping_add(1);
-            udp((source, 1).into(), (std::net::Ipv4Addr::from_bits(destination), 2).into(), &[0; 50])
+            udp(
+                (source, 1).into(),
+                (std::net::Ipv4Addr::from_bits(destination), 2).into(),
+                &[0; 50],
+            )
         };
         let frame = |source| {
             let frame = Ethernet::default().carry(&packet(source));
             Frame::new(&frame, frame.len()).unwrap()
         };
         let frames: Vec<Frame> = sources.iter().map(frame).collect();
-        Capture { count: u32::try_from(frames.len()).unwrap(), frames, frame_octets_max: 92 }
+        Capture {
+            count: u32::try_from(frames.len()).unwrap(),
+            frames,
+            frame_octets_max: 92,
+        }
     }
 
     #[test]
@@ -238,6 +295,9 @@ mod tests {
     #[test]
     fn counts_what_a_part_of_a_loop_holds() {
         let counts = capture(&["10.0.0.1", "10.0.0.2"]).counts(3);
-        assert_eq!((counts.ipv4_packets, counts.octets, counts.frame_octets), (3, 3 * 78, 3 * 92));
+        assert_eq!(
+            (counts.ipv4_packets, counts.octets, counts.frame_octets),
+            (3, 3 * 78, 3 * 92)
+        );
     }
 }

@@ -1,12 +1,14 @@
-//! The traffic generator: packets that an XDP program writes into live frames of BPF_PROG_TEST_RUN, from one core, several
-//! times faster than anything that is tested with them takes them in.
+//! The traffic generator: packets that an XDP program writes into live frames of BPF_PROG_TEST_RUN,
+//! from one core, several times faster than anything that is tested with them takes them in.
 //!
-//! [`Options`] say what to send, a pattern or a capture file. A [`Sender`] sends on a thread of its own, and its [`Report`]
-//! is the truth that others' counts are held against: what was handed to the interface's driver, exactly. A frame that
-//! the driver then refuses (the far end's ring is full) is in the report all the same, and in the driver's own counters.
+//! [`Options`] say what to send, a pattern or a capture file. A [`Sender`] sends on a thread of its
+//! own, and its [`Report`] is the truth that others' counts are held against: what was handed to
+//! the interface's driver, exactly. A frame that the driver then refuses (the far end's ring is
+//! full) is in the report all the same, and in the driver's own counters.
 //!
-//! Pacing is done in the program, by dropping frames while they are ahead of the schedule: the core is busy at any rate.
-//! Starting and ending takes some 25 ms, in which the kernel waits for itself; the report's times do not include it.
+//! Pacing is done in the program, by dropping frames while they are ahead of the schedule: the core
+//! is busy at any rate. Starting and ending takes some 25 ms, in which the kernel waits for itself;
+//! the report's times do not include it.
 //!
 //! Source: Linux, *Documentation/bpf/bpf_prog_run.rst*, "Running XDP programs in live frame mode".
 
@@ -43,9 +45,11 @@ use plan::{Plan, TICKS_A_SECOND};
 
 /// The XDP program, compiled by build.rs.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/send.bpf.o"));
-/// Frames of one turn of the kernel's loop: its own default, and enough to make the driver's flush cheap.
+/// Frames of one turn of the kernel's loop: its own default, and enough to make the driver's flush
+/// cheap.
 const BATCH: u32 = 64;
-/// Octets of Ethernet and of one VLAN tag: what the kernel lets a frame be longer than the MTU (is_skb_forwardable).
+/// Octets of Ethernet and of one VLAN tag: what the kernel lets a frame be longer than the MTU
+/// (is_skb_forwardable).
 const OVER_MTU_OCTETS: usize = 14 + 4;
 /// How often a waiting thread looks whether all is sent: the most by which a paced run ends late.
 const LOOK_EVERY: Duration = Duration::from_millis(1);
@@ -64,11 +68,14 @@ pub struct Report {
     pub seconds: f64,
     /// Packets a second.
     pub pps: f64,
-    /// Time of a core that sending took, with the far end's work where the kernel does it on the same core, in seconds.
+    /// Time of a core that sending took, with the far end's work where the kernel does it on the
+    /// same core, in seconds.
     pub cpu_seconds: f64,
-    /// The same as a share of one core from the first packet to the last: near 1 at any rate, since pacing keeps the core busy.
+    /// The same as a share of one core from the first packet to the last: near 1 at any rate, since
+    /// pacing keeps the core busy.
     pub core_share: f64,
-    /// What the driver made of the frames, where it tells (veth does). Others' frames sent meanwhile are among them.
+    /// What the driver made of the frames, where it tells (veth does). Others' frames sent
+    /// meanwhile are among them.
     pub driver: Option<Driver>,
     /// Whether it was stopped before all was sent.
     pub stopped: bool,
@@ -104,7 +111,8 @@ pub struct Driver {
     pub refused: u64,
 }
 
-/// A generator at work on a thread of its own, in the network namespace of the thread that started it.
+/// A generator at work on a thread of its own, in the network namespace of the thread that started
+/// it.
 pub struct Sender {
     state: StateMap,
     packets: u64,
@@ -125,8 +133,8 @@ impl Sender {
     ///
     /// # Errors
     ///
-    /// When the options cannot be followed, the interface does not exist or does not take the frames' length, or the
-    /// kernel refuses the program.
+    /// When the options cannot be followed, the interface does not exist or does not take the
+    /// frames' length, or the kernel refuses the program.
     pub fn start(options: &Options) -> Result<Self> {
         install_wake_signal()?;
         let traffic = Traffic::new(options)?;
@@ -135,9 +143,22 @@ impl Sender {
         let program = load(options, &traffic, packets)?;
         let state = program.state.clone();
         let stop = Arc::new(AtomicBool::new(false));
-        let worker = Worker { options: options.clone(), traffic, packets, program, stop: stop.clone() };
-        let worker = thread::Builder::new().name("lab-send".to_owned()).spawn(move || worker.run())?;
-        Ok(Self { state, packets, stop, worker: Some(worker) })
+        let worker = Worker {
+            options: options.clone(),
+            traffic,
+            packets,
+            program,
+            stop: stop.clone(),
+        };
+        let worker = thread::Builder::new()
+            .name("lab-send".to_owned())
+            .spawn(move || worker.run())?;
+        Ok(Self {
+            state,
+            packets,
+            stop,
+            worker: Some(worker),
+        })
     }
 
     /// Packets handed to the driver so far.
@@ -170,21 +191,30 @@ impl Sender {
     ///
     /// When the sending thread did.
     pub fn wait(mut self) -> Result<Report> {
-        self.join().unwrap_or_else(|| Err(anyhow!("the generator was waited for twice")))
+        self.join()
+            .unwrap_or_else(|| Err(anyhow!("the generator was waited for twice")))
     }
 
-    /// The kernel's loop does not end by itself when all is sent at a rate, but it ends at a signal, so the sending thread
-    /// gets one then: again and again, since one that comes between two calls has no effect.
+    /// The kernel's loop does not end by itself when all is sent at a rate, but it ends at a
+    /// signal, so the sending thread gets one then: again and again, since one that comes between
+    /// two calls has no effect.
     fn join(&mut self) -> Option<Result<Report>> {
         let worker = self.worker.take()?;
         while !worker.is_finished() {
-            if self.stop.load(Ordering::Relaxed) || self.sent().is_ok_and(|sent| sent >= self.packets) {
-                // The thread may have ended since; it is not joined yet, so its id is still its own.
+            if self.stop.load(Ordering::Relaxed)
+                || self.sent().is_ok_and(|sent| sent >= self.packets)
+            {
+                // The thread may have ended since; it is not joined yet, so its id is still its
+                // own.
                 let _ = pthread_kill(worker.as_pthread_t(), WAKE);
             }
             thread::sleep(LOOK_EVERY);
         }
-        Some(worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+        Some(
+            worker
+                .join()
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+        )
     }
 }
 
@@ -264,7 +294,8 @@ impl Worker {
         self.report(&state, driver)
     }
 
-    /// Runs the program until it has sent all. Flat out every frame is sent, so the kernel's loop ends by itself.
+    /// Runs the program until it has sent all. Flat out every frame is sent, so the kernel's loop
+    /// ends by itself.
     fn send_all(&mut self) -> Result<State> {
         let frame = vec![0; self.traffic.frame_octets_max() as usize];
         loop {
@@ -273,7 +304,11 @@ impl Worker {
                 return Ok(before);
             }
             let left = self.packets - before.packets;
-            let repeat = if self.options.rate.is_none() { u32::try_from(left).unwrap_or(u32::MAX) } else { u32::MAX };
+            let repeat = if self.options.rate.is_none() {
+                u32::try_from(left).unwrap_or(u32::MAX)
+            } else {
+                u32::MAX
+            };
             let ended = self.program.run(&frame, repeat)?;
             let after = State::read(&self.program.state)?;
             ensure!(
@@ -288,7 +323,11 @@ impl Worker {
     fn report(&self, state: &State, driver: Option<Driver>) -> Result<Report> {
         let stopped = state.packets < self.packets;
         // Flat out, the program reads the clock at the first packet and the last only.
-        let last_ns = if stopped && self.options.rate.is_none() { now_ns()? } else { state.last_ns };
+        let last_ns = if stopped && self.options.rate.is_none() {
+            now_ns()?
+        } else {
+            state.last_ns
+        };
         let seconds = Duration::from_nanos(last_ns.saturating_sub(state.first_ns)).as_secs_f64();
         let cpu_seconds = thread_cpu_seconds()?;
         Ok(Report {
@@ -296,9 +335,17 @@ impl Worker {
             packets: state.packets,
             counts: self.traffic.counts(state),
             seconds,
-            pps: if seconds > 0.0 { state.packets as f64 / seconds } else { 0.0 },
+            pps: if seconds > 0.0 {
+                state.packets as f64 / seconds
+            } else {
+                0.0
+            },
             cpu_seconds,
-            core_share: if seconds > 0.0 { cpu_seconds / seconds } else { 0.0 },
+            core_share: if seconds > 0.0 {
+                cpu_seconds / seconds
+            } else {
+                0.0
+            },
             driver,
             stopped,
         })
@@ -377,11 +424,19 @@ impl Program {
     fn run(&mut self, frame: &[u8], repeat: u32) -> Result<Ended> {
         let program = xdp(&mut self.ebpf, self.name)?;
         let attrs = TestRunAttrs::new().xdp_live_frames(BATCH);
-        match program.test_run(TestRunOptions { data_in: Some(frame), repeat, attrs, ..TestRunOptions::new() }) {
+        match program.test_run(TestRunOptions {
+            data_in: Some(frame),
+            repeat,
+            attrs,
+            ..TestRunOptions::new()
+        }) {
             Ok(_) => Ok(Ended::AllFrames),
             Err(error) if was_interrupted(&error) => Ok(Ended::Signal),
             Err(error) => Err(error).with_context(|| {
-                format!("sending frames of {} octets by BPF_PROG_TEST_RUN (needs Linux 5.18 and root)", frame.len())
+                format!(
+                    "sending frames of {} octets by BPF_PROG_TEST_RUN (needs Linux 5.18 and root)",
+                    frame.len()
+                )
             }),
         }
     }
@@ -392,7 +447,10 @@ fn was_interrupted(error: &ProgramError) -> bool {
 }
 
 fn xdp<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Xdp> {
-    Ok(ebpf.program_mut(name).with_context(|| format!("the object holds no program `{name}`"))?.try_into()?)
+    Ok(ebpf
+        .program_mut(name)
+        .with_context(|| format!("the object holds no program `{name}`"))?
+        .try_into()?)
 }
 
 fn load(options: &Options, traffic: &Traffic, packets: u64) -> Result<Program> {
@@ -409,13 +467,26 @@ fn load(options: &Options, traffic: &Traffic, packets: u64) -> Result<Program> {
         Traffic::Pattern(plan) => load_pattern(loader, plan)?,
         Traffic::Capture(capture) => load_capture(loader, capture)?,
     };
-    let ifindex = if_nametoindex(options.interface.as_str())
-        .with_context(|| format!("interface {:?}, wanted one of this network namespace", options.interface))?;
+    let ifindex = if_nametoindex(options.interface.as_str()).with_context(|| {
+        format!(
+            "interface {:?}, wanted one of this network namespace",
+            options.interface
+        )
+    })?;
     DevMap::try_from(map(&mut ebpf, "out")?)?.set(0, ifindex, None, 0)?;
-    let state = Array::try_from(ebpf.take_map("state").context("the object holds no map `state`")?)?;
+    let state = Array::try_from(
+        ebpf.take_map("state")
+            .context("the object holds no map `state`")?,
+    )?;
     let name = traffic.program();
-    xdp(&mut ebpf, name)?.load().context("loading the generator's XDP program (needs to be root)")?;
-    Ok(Program { name, ebpf, state: Arc::new(state) })
+    xdp(&mut ebpf, name)?
+        .load()
+        .context("loading the generator's XDP program (needs to be root)")?;
+    Ok(Program {
+        name,
+        ebpf,
+        state: Arc::new(state),
+    })
 }
 
 fn load_pattern<'a>(mut loader: EbpfLoader<'a>, plan: &'a Plan) -> Result<Ebpf> {
@@ -436,7 +507,9 @@ fn load_pattern<'a>(mut loader: EbpfLoader<'a>, plan: &'a Plan) -> Result<Ebpf> 
     }
     loader.override_global("birth_interval", &plan.birth_interval, true);
     loader.override_global("templates", plan.templates.as_slice(), true);
-    let mut ebpf = loader.map_max_entries("steps", plan.step_mask + 1).load(OBJECT)?;
+    let mut ebpf = loader
+        .map_max_entries("steps", plan.step_mask + 1)
+        .load(OBJECT)?;
     let mut steps = Array::<_, u64>::try_from(map(&mut ebpf, "steps")?)?;
     for (at, step) in (0..).zip(&plan.steps) {
         steps.set(at, step.to_bits(), 0)?;
@@ -445,8 +518,10 @@ fn load_pattern<'a>(mut loader: EbpfLoader<'a>, plan: &'a Plan) -> Result<Ebpf> 
 }
 
 fn load_capture<'a>(mut loader: EbpfLoader<'a>, capture: &'a Capture) -> Result<Ebpf> {
-    let mut ebpf =
-        loader.override_global("flows", &capture.count, true).map_max_entries("frames", capture.count).load(OBJECT)?;
+    let mut ebpf = loader
+        .override_global("flows", &capture.count, true)
+        .map_max_entries("frames", capture.count)
+        .load(OBJECT)?;
     let mut frames = Array::<_, [u64; FRAME_WORDS]>::try_from(map(&mut ebpf, "frames")?)?;
     for (at, frame) in (0..).zip(capture.frames()) {
         frames.set(at, frame.to_words(), 0)?;
@@ -455,10 +530,12 @@ fn load_capture<'a>(mut loader: EbpfLoader<'a>, capture: &'a Capture) -> Result<
 }
 
 fn map<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Map> {
-    ebpf.map_mut(name).with_context(|| format!("the object holds no map `{name}`"))
+    ebpf.map_mut(name)
+        .with_context(|| format!("the object holds no map `{name}`"))
 }
 
-/// Frames longer than the interface takes would vanish without a trace: the kernel drops them before the driver counts.
+/// Frames longer than the interface takes would vanish without a trace: the kernel drops them
+/// before the driver counts.
 fn check_fits(interface: &str, frame_octets_max: u32) -> Result<()> {
     let mtu = interface::mtu(interface)?;
     let octets = frame_octets_max as usize;
@@ -475,16 +552,21 @@ fn check_fits(interface: &str, frame_octets_max: u32) -> Result<()> {
 /// The driver's counts of XDP frames, where it has any.
 fn driver(interface: &str) -> Option<Driver> {
     let counters = interface::driver_counters(interface).ok()?;
-    counters.keys().any(|name| name.ends_with("_xdp_xmit")).then(|| Driver {
-        accepted: interface::sum_of(&counters, "tx_queue_", "_xdp_xmit"),
-        refused: interface::sum_of(&counters, "tx_queue_", "_xdp_xmit_errors"),
-    })
+    counters
+        .keys()
+        .any(|name| name.ends_with("_xdp_xmit"))
+        .then(|| Driver {
+            accepted: interface::sum_of(&counters, "tx_queue_", "_xdp_xmit"),
+            refused: interface::sum_of(&counters, "tx_queue_", "_xdp_xmit_errors"),
+        })
 }
 
 fn pin(cpu: usize) -> Result<()> {
     let mut cpus = CpuSet::new();
-    cpus.set(cpu).with_context(|| format!("CPU {cpu}, wanted a number below {}", CpuSet::count()))?;
-    sched_setaffinity(Pid::from_raw(0), &cpus).with_context(|| format!("CPU {cpu}, wanted one that this machine has"))
+    cpus.set(cpu)
+        .with_context(|| format!("CPU {cpu}, wanted a number below {}", CpuSet::count()))?;
+    sched_setaffinity(Pid::from_raw(0), &cpus)
+        .with_context(|| format!("CPU {cpu}, wanted one that this machine has"))
 }
 
 /// CLOCK_MONOTONIC, which is also the clock that the program reads.
@@ -499,13 +581,18 @@ fn thread_cpu_seconds() -> Result<f64> {
     Ok(Duration::from_micros(u64::try_from(micros)?).as_secs_f64())
 }
 
-/// What ends the kernel's loop early. It needs a handler, since a signal that is ignored interrupts nothing.
+/// What ends the kernel's loop early. It needs a handler, since a signal that is ignored interrupts
+/// nothing.
 const WAKE: Signal = Signal::SIGUSR1;
 
 fn install_wake_signal() -> Result<()> {
     static INSTALLED: OnceLock<bool> = OnceLock::new();
-    let installed =
-        *INSTALLED.get_or_init(|| signal_hook::flag::register(WAKE as i32, Arc::new(AtomicBool::new(false))).is_ok());
-    ensure!(installed, "no handler for {WAKE} could be installed, which ends a paced run");
+    let installed = *INSTALLED.get_or_init(|| {
+        signal_hook::flag::register(WAKE as i32, Arc::new(AtomicBool::new(false))).is_ok()
+    });
+    ensure!(
+        installed,
+        "no handler for {WAKE} could be installed, which ends a paced run"
+    );
     Ok(())
 }

@@ -5,15 +5,18 @@ use std::str::FromStr;
 
 use clap::{Args, ValueEnum};
 
-/// Shortest frame that can be asked for, in octets: what Ethernet allows, without its frame check sequence.
+/// Shortest frame that can be asked for, in octets: what Ethernet allows, without its frame check
+/// sequence.
 pub const LENGTH_MIN: u16 = 60;
-/// Longest frame that can be asked for, in octets: a live frame has to fit one page with room for the kernel's own needs.
+/// Longest frame that can be asked for, in octets: a live frame has to fit one page with room for
+/// the kernel's own needs.
 pub const LENGTH_MAX: u16 = 3400;
 
 /// What to send and how fast. `Options::on(interface)` gives the defaults.
 #[derive(Args, Clone, Debug)]
 pub struct Options {
-    /// Interface to send on. The far end of a veth pair receives only with `ethtool -K PEER gro on` or an XDP program
+    /// Interface to send on. The far end of a veth pair receives only with `ethtool -K PEER gro on`
+    /// or an XDP program
     #[arg(short, long, value_name = "IFACE")]
     pub interface: String,
     /// Packets to send, exactly
@@ -31,11 +34,13 @@ pub struct Options {
     /// With churn: how many flows a second give their place to a new one
     #[arg(long, value_name = "R", default_value_t = Self::DEFAULT.new_per_second)]
     pub new_per_second: u64,
-    /// Octets of a frame with its Ethernet header, without tags (which come on top) and frame check sequence
+    /// Octets of a frame with its Ethernet header, without tags (which come on top) and frame check
+    /// sequence
     #[arg(short, long, value_name = "OCTETS", default_value_t = Self::DEFAULT.length,
           value_parser = clap::value_parser!(u16).range(i64::from(LENGTH_MIN)..=i64::from(LENGTH_MAX)))]
     pub length: u16,
-    /// Fixed: every frame as --length says. IMIX: IP packets of 40, 576 and 1500 octets as 7 to 4 to 1, in random order
+    /// Fixed: every frame as --length says. IMIX: IP packets of 40, 576 and 1500 octets as 7 to 4
+    /// to 1, in random order
     #[arg(long, default_value_t = Self::DEFAULT.sizes, value_enum)]
     pub sizes: Sizes,
     /// Packets a second; without it flat out
@@ -59,7 +64,8 @@ pub struct Options {
     /// Per cent of flows that are IPv6
     #[arg(long, value_name = "PERCENT", default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=100))]
     pub ipv6_share: u8,
-    /// Per cent of IPv4 packets that are fragments, in pairs of a first and a last one of equal length
+    /// Per cent of IPv4 packets that are fragments, in pairs of a first and a last one of equal
+    /// length
     #[arg(long, value_name = "PERCENT", default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=100))]
     pub fragments: u8,
     /// Source address of the frames
@@ -68,12 +74,13 @@ pub struct Options {
     /// Destination address of the frames
     #[arg(long, value_name = "MAC", default_value = "02:00:00:00:00:02")]
     pub destination_mac: Mac,
-    /// Capture file whose Ethernet frames are sent in order instead of a pattern, as fast as --rate says. The first 128
-    /// octets of each frame are sent as they are and zeros for the rest
+    /// Capture file whose Ethernet frames are sent in order instead of a pattern, as fast as --rate
+    /// says. The first 128 octets of each frame are sent as they are and zeros for the rest
     #[arg(long, value_name = "FILE", conflicts_with_all = ["packets", "pattern", "flows", "zipf_s", "new_per_second", "length",
           "sizes", "seed", "protocol", "vlan", "mpls", "ipv6_share", "fragments", "source_mac", "destination_mac"])]
     pub pcap: Option<PathBuf>,
-    /// How often the capture file is sent; each time but the first adds 0.1.0.1 to all IPv4 addresses once more
+    /// How often the capture file is sent; each time but the first adds 0.1.0.1 to all IPv4
+    /// addresses once more
     #[arg(long, value_name = "N", default_value_t = Self::DEFAULT.loops, requires = "pcap", value_parser = clap::value_parser!(u32).range(1..))]
     pub loops: u32,
     /// CPU to send from. On veth it chooses the far end's queue: CPU modulo queues
@@ -110,7 +117,10 @@ impl Options {
     /// The defaults: a million packets of 60 octets in 1000 flows round-robin, flat out.
     #[must_use]
     pub fn on(interface: &str) -> Self {
-        Self { interface: interface.to_owned(), ..Self::DEFAULT }
+        Self {
+            interface: interface.to_owned(),
+            ..Self::DEFAULT
+        }
     }
 }
 
@@ -153,8 +163,15 @@ impl FromStr for Mac {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let wanted = || format!("{text:?} is no Ethernet address, wanted six octets like 02:00:00:00:00:01");
-        let octets: Option<Vec<u8>> = text.split(':').map(|octet| u8::from_str_radix(octet, 16).ok()).collect();
-        octets.and_then(|octets| octets.try_into().ok()).map(Self).ok_or_else(wanted)
+        let wanted =
+            || format!("{text:?} is no Ethernet address, wanted six octets like 02:00:00:00:00:01");
+        let octets: Option<Vec<u8>> = text
+            .split(':')
+            .map(|octet| u8::from_str_radix(octet, 16).ok())
+            .collect();
+        octets
+            .and_then(|octets| octets.try_into().ok())
+            .map(Self)
+            .ok_or_else(wanted)
     }
 }

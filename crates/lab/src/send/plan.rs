@@ -1,7 +1,8 @@
 //! From options to what the XDP program is loaded with: header templates and the table of steps.
 //!
-//! The program takes a position of the table for each packet, round and round. All that depends on the seed and is too
-//! much work for a program at this speed is drawn here: lengths, Zipf ranks, and which packets are fragments.
+//! The program takes a position of the table for each packet, round and round. All that depends on
+//! the seed and is too much work for a program at this speed is drawn here: lengths, Zipf ranks,
+//! and which packets are fragments.
 
 use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -23,7 +24,8 @@ const TEMPLATES: usize = 3;
 const IPV6_OCTETS: usize = 40;
 const TCP_OCTETS: usize = 20;
 const UDP_OCTETS: usize = 8;
-/// Octets of the longest headers that a template holds: with them, a frame's tags may take what is left.
+/// Octets of the longest headers that a template holds: with them, a frame's tags may take what is
+/// left.
 const HEADERS_OCTETS_MAX: usize = IPV6_OCTETS + TCP_OCTETS;
 const ETHERNET_OCTETS: u16 = 14;
 /// Octets of an IPv4 header, in the type of IP lengths.
@@ -31,9 +33,11 @@ const IPV4_HEADER: u16 = 20;
 /// Flags and offset of the IPv4 header: more fragments follow.
 const MORE_FRAGMENTS: u16 = 0x2000;
 const FRAGMENT_OFFSET: u16 = 0x1fff;
-/// Positions of a table that holds lengths and fragments only: enough for shares to come out within 0.03 %.
+/// Positions of a table that holds lengths and fragments only: enough for shares to come out within
+/// 0.03 %.
 const POSITIONS: usize = 1 << 12;
-/// Positions of a table that holds Zipf ranks: 8 MiB, and walked in order, so that it costs the cache little.
+/// Positions of a table that holds Zipf ranks: 8 MiB, and walked in order, so that it costs the
+/// cache little.
 const POSITIONS_ZIPF: usize = 1 << 20;
 /// Simple Internet mix: IP octets, and how many of 12 packets have them.
 const IMIX: [(u16, usize); 3] = [(40, 7), (576, 4), (1500, 1)];
@@ -60,7 +64,8 @@ pub struct Plan {
     pub frame_octets_max: u32,
     /// Header octets that do not change, three times 128.
     pub templates: Vec<u8>,
-    /// One's complement sums of what does not change: IPv4 header, transport over IPv4, transport over IPv6.
+    /// One's complement sums of what does not change: IPv4 header, transport over IPv4, transport
+    /// over IPv6.
     pub sums: [u32; 3],
     /// The table: a power of two of positions.
     pub steps: Vec<Step>,
@@ -116,7 +121,11 @@ impl Plan {
         let mut random = Pcg64Mcg::seed_from_u64(options.seed);
         let seed = random.random();
         let steps = steps(options, is_tcp, &mut random)?;
-        let ip_octets_max = steps.iter().map(|step| usize::from(step.ip_octets)).max().unwrap_or(0);
+        let ip_octets_max = steps
+            .iter()
+            .map(|step| usize::from(step.ip_octets))
+            .max()
+            .unwrap_or(0);
         let ip_octets_max = if options.ipv6_share > 0 {
             ip_octets_max.max(IPV6_OCTETS + transport_octets(is_tcp))
         } else {
@@ -126,7 +135,9 @@ impl Plan {
             pattern: options.pattern as u32,
             flows: options.flows,
             seed,
-            birth_interval: TICKS_A_SECOND.checked_div(options.new_per_second).unwrap_or(0),
+            birth_interval: TICKS_A_SECOND
+                .checked_div(options.new_per_second)
+                .unwrap_or(0),
             ipv6_below: threshold(options.ipv6_share),
             l3: u32::try_from(l3)?,
             transport: if is_tcp { 6 } else { 17 },
@@ -154,12 +165,15 @@ impl Plan {
         }
     }
 
-    /// Distinct flows among the first `packets` packets: IPv4, then IPv6. `turns` is the datagrams among them and
-    /// `born` the flows that churn has begun, both as the program counted them.
+    /// Distinct flows among the first `packets` packets: IPv4, then IPv6. `turns` is the datagrams
+    /// among them and `born` the flows that churn has begun, both as the program counted them.
     fn distinct_flows(&self, packets: u64, turns: u64, born: u64) -> (u64, u64) {
         let (all, ipv6) = if self.pattern == Pattern::Zipf as u32 {
             let flows = self.ranks_drawn(packets);
-            (flows.len() as u64, flows.iter().filter(|flow| self.is_ipv6(**flow)).count() as u64)
+            (
+                flows.len() as u64,
+                flows.iter().filter(|flow| self.is_ipv6(**flow)).count() as u64,
+            )
         } else {
             let all = match self.pattern {
                 pattern if pattern == Pattern::Syn as u32 => turns.min(1 << 32),
@@ -171,9 +185,12 @@ impl Plan {
         (all - ipv6, ipv6)
     }
 
-    /// The flows of the first `packets` positions, without those that go to the second half of a datagram.
+    /// The flows of the first `packets` positions, without those that go to the second half of a
+    /// datagram.
     fn ranks_drawn(&self, packets: u64) -> HashSet<u32> {
-        let positions = usize::try_from(packets).unwrap_or(usize::MAX).min(self.steps.len());
+        let positions = usize::try_from(packets)
+            .unwrap_or(usize::MAX)
+            .min(self.steps.len());
         let mut half = false;
         let mut ranks = HashSet::new();
         for step in &self.steps[..positions] {
@@ -191,7 +208,9 @@ impl Plan {
         match self.ipv6_below {
             0 => 0,
             u32::MAX => flows,
-            _ => (0..flows).filter(|flow| u32::try_from(*flow).is_ok_and(|flow| self.is_ipv6(flow))).count() as u64,
+            _ => (0..flows)
+                .filter(|flow| u32::try_from(*flow).is_ok_and(|flow| self.is_ipv6(flow)))
+                .count() as u64,
         }
     }
 
@@ -223,18 +242,33 @@ fn ethernet(options: &Options) -> Ethernet {
     for (at, id) in options.vlan.iter().enumerate() {
         ethernet = ethernet.tag(if at < outer { 0x88a8 } else { 0x8100 }, *id);
     }
-    if options.mpls.is_empty() { ethernet } else { ethernet.mpls(&options.mpls) }
+    if options.mpls.is_empty() {
+        ethernet
+    } else {
+        ethernet.mpls(&options.mpls)
+    }
 }
 
 /// One packet of each family, with all fields zero that the program writes.
 fn template_packets(is_tcp: bool, is_syn: bool) -> [Vec<u8>; 2] {
-    let sources: [IpAddr; 2] = [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 0).into()];
-    let destinations: [IpAddr; 2] = [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::new(0x2001, 2, 0, 0, 0, 0, 0, 1).into()];
+    let sources: [IpAddr; 2] = [
+        Ipv4Addr::UNSPECIFIED.into(),
+        Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 0).into(),
+    ];
+    let destinations: [IpAddr; 2] = [
+        Ipv4Addr::UNSPECIFIED.into(),
+        Ipv6Addr::new(0x2001, 2, 0, 0, 0, 0, 0, 1).into(),
+    ];
     std::array::from_fn(|family| {
         let source = SocketAddr::new(sources[family], 0);
         let destination = SocketAddr::new(destinations[family], if is_tcp { 443 } else { 4433 });
         let mut packet = if is_tcp {
-            frames::tcp(source, destination, if is_syn { flags::SYN } else { flags::ACK }, &[])
+            frames::tcp(
+                source,
+                destination,
+                if is_syn { flags::SYN } else { flags::ACK },
+                &[],
+            )
         } else {
             frames::udp(source, destination, &[])
         };
@@ -243,7 +277,11 @@ fn template_packets(is_tcp: bool, is_syn: bool) -> [Vec<u8>; 2] {
             _ => (&[4, 5], IPV6_OCTETS),
         };
         let in_transport: &[usize] = if is_tcp { &[16, 17] } else { &[4, 5, 6, 7] };
-        for at in lengths_and_sums.iter().copied().chain(in_transport.iter().map(|at| transport + at)) {
+        for at in lengths_and_sums
+            .iter()
+            .copied()
+            .chain(in_transport.iter().map(|at| transport + at))
+        {
             packet[at] = 0;
         }
         packet
@@ -262,7 +300,8 @@ fn templates(ethernet: &Ethernet, packets: &[Vec<u8>; 2]) -> Vec<u8> {
     templates
 }
 
-/// Sums of the templates' IPv4 header, transport over IPv4 and transport over IPv6, pseudo headers included.
+/// Sums of the templates' IPv4 header, transport over IPv4 and transport over IPv6, pseudo headers
+/// included.
 fn sums(packets: &[Vec<u8>; 2]) -> [u32; 3] {
     let [ipv4, ipv6] = packets;
     let protocol = u32::from(ipv4[9]);
@@ -276,27 +315,46 @@ fn sums(packets: &[Vec<u8>; 2]) -> [u32; 3] {
 
 /// Sum of 16-bit words, not folded: it stays far below 2^32.
 fn sum_of(octets: &[u8]) -> u32 {
-    octets.chunks_exact(2).map(|word| u32::from(u16::from_be_bytes([word[0], word[1]]))).sum()
+    octets
+        .chunks_exact(2)
+        .map(|word| u32::from(u16::from_be_bytes([word[0], word[1]])))
+        .sum()
 }
 
 /// The table of steps.
 fn steps(options: &Options, is_tcp: bool, random: &mut impl Rng) -> Result<Vec<Step>> {
     let is_zipf = options.pattern == Pattern::Zipf;
     let positions = if is_zipf {
-        POSITIONS_ZIPF.min(usize::try_from(options.packets).unwrap_or(usize::MAX).max(POSITIONS).next_power_of_two())
+        POSITIONS_ZIPF.min(
+            usize::try_from(options.packets)
+                .unwrap_or(usize::MAX)
+                .max(POSITIONS)
+                .next_power_of_two(),
+        )
     } else if options.sizes == Sizes::Imix || options.fragments > 0 {
         POSITIONS
     } else {
         1
     };
     let lengths = lengths(options, is_tcp, positions, random);
-    let mut steps: Vec<Step> = lengths.into_iter().map(|ip_octets| Step { rank: 0, ip_octets, fragment: 0 }).collect();
+    let mut steps: Vec<Step> = lengths
+        .into_iter()
+        .map(|ip_octets| Step {
+            rank: 0,
+            ip_octets,
+            fragment: 0,
+        })
+        .collect();
     if options.fragments > 0 {
         place_fragments(&mut steps, options.fragments, is_tcp, random);
     }
     if is_zipf {
-        let zipf = Zipf::new(f64::from(options.flows), options.zipf_s)
-            .with_context(|| format!("Zipf exponent {}, wanted a number of at least 0", options.zipf_s))?;
+        let zipf = Zipf::new(f64::from(options.flows), options.zipf_s).with_context(|| {
+            format!(
+                "Zipf exponent {}, wanted a number of at least 0",
+                options.zipf_s
+            )
+        })?;
         for step in &mut steps {
             step.rank = rank(zipf.sample(random));
         }
@@ -304,7 +362,11 @@ fn steps(options: &Options, is_tcp: bool, random: &mut impl Rng) -> Result<Vec<S
     Ok(steps)
 }
 
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a sample is 1 to flows, which is 32 bits")]
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a sample is 1 to flows, which is 32 bits"
+)]
 fn rank(sample: f64) -> u32 {
     sample as u32 - 1
 }
@@ -315,7 +377,9 @@ fn lengths(options: &Options, is_tcp: bool, positions: usize, random: &mut impl 
     let mut lengths: Vec<u16> = match options.sizes {
         Sizes::Fixed => return vec![(options.length - ETHERNET_OCTETS).max(shortest); positions],
         Sizes::Imix => {
-            let dozen = IMIX.iter().flat_map(|(octets, share)| std::iter::repeat_n(*octets, *share));
+            let dozen = IMIX
+                .iter()
+                .flat_map(|(octets, share)| std::iter::repeat_n(*octets, *share));
             dozen.cycle().take(positions).collect()
         }
     };
@@ -323,7 +387,8 @@ fn lengths(options: &Options, is_tcp: bool, positions: usize, random: &mut impl 
     lengths
 }
 
-/// Makes pairs of neighbours the two halves of one datagram, at random places, until `percent` of positions are halves.
+/// Makes pairs of neighbours the two halves of one datagram, at random places, until `percent` of
+/// positions are halves.
 fn place_fragments(steps: &mut [Step], percent: u8, is_tcp: bool, random: &mut impl Rng) {
     let pairs = steps.len() * usize::from(percent) / 200;
     let mut is_pair: Vec<bool> = (0..steps.len() - pairs).map(|unit| unit < pairs).collect();
@@ -333,14 +398,23 @@ fn place_fragments(steps: &mut [Step], percent: u8, is_tcp: bool, random: &mut i
         if pair {
             let ip_octets = half_octets(steps[at].ip_octets, is_tcp);
             let offset = (ip_octets - IPV4_HEADER) / 8;
-            steps[at] = Step { ip_octets, fragment: MORE_FRAGMENTS, ..steps[at] };
-            steps[at + 1] = Step { ip_octets, fragment: offset, ..steps[at + 1] };
+            steps[at] = Step {
+                ip_octets,
+                fragment: MORE_FRAGMENTS,
+                ..steps[at]
+            };
+            steps[at + 1] = Step {
+                ip_octets,
+                fragment: offset,
+                ..steps[at + 1]
+            };
         }
         at += 1 + usize::from(pair);
     }
 }
 
-/// The longest fragment that is not longer than wanted, has a multiple of 8 octets of payload, and a transport header.
+/// The longest fragment that is not longer than wanted, has a multiple of 8 octets of payload, and
+/// a transport header.
 fn half_octets(wanted: u16, is_tcp: bool) -> u16 {
     let payload_min = if is_tcp { 24 } else { 8 };
     IPV4_HEADER + (wanted.saturating_sub(IPV4_HEADER) & !7).max(payload_min)
@@ -352,17 +426,32 @@ mod tests {
 
     #[test]
     fn imix_has_its_shares() {
-        let plan = Plan::new(&Options { sizes: Sizes::Imix, ..Options::on("none") }).unwrap();
-        let long = plan.steps.iter().filter(|step| step.ip_octets == 1500).count();
+        let plan = Plan::new(&Options {
+            sizes: Sizes::Imix,
+            ..Options::on("none")
+        })
+        .unwrap();
+        let long = plan
+            .steps
+            .iter()
+            .filter(|step| step.ip_octets == 1500)
+            .count();
         assert_eq!((plan.steps.len(), long), (4096, 341));
         assert_eq!(plan.frame_octets_max, 1514);
     }
 
     #[test]
     fn fragments_come_in_pairs_of_equal_length() {
-        let options = Options { fragments: 50, sizes: Sizes::Imix, ..Options::on("none") };
+        let options = Options {
+            fragments: 50,
+            sizes: Sizes::Imix,
+            ..Options::on("none")
+        };
         let plan = Plan::new(&options).unwrap();
-        assert_eq!(plan.steps.iter().filter(|step| step.fragment != 0).count(), 2048);
+        assert_eq!(
+            plan.steps.iter().filter(|step| step.fragment != 0).count(),
+            2048
+        );
         for pair in plan.steps.windows(2).filter(|pair| pair[0].is_first()) {
             assert_eq!(pair[0].ip_octets, pair[1].ip_octets);
             assert_eq!(pair[1].fragment * 8, pair[0].ip_octets - 20);
@@ -371,7 +460,14 @@ mod tests {
 
     #[test]
     fn one_seed_gives_one_plan_and_another_another() {
-        let plan = |seed| Plan::new(&Options { seed, pattern: Pattern::Zipf, ..Options::on("none") }).unwrap();
+        let plan = |seed| {
+            Plan::new(&Options {
+                seed,
+                pattern: Pattern::Zipf,
+                ..Options::on("none")
+            })
+            .unwrap()
+        };
         assert_eq!(plan(7).steps, plan(7).steps);
         assert_ne!(plan(7).steps, plan(8).steps);
         assert_ne!(plan(7).seed, plan(8).seed);
@@ -379,15 +475,29 @@ mod tests {
 
     #[test]
     fn counts_flows_of_each_family() {
-        let options = Options { ipv6_share: 30, ..Options::on("none") };
+        let options = Options {
+            ipv6_share: 30,
+            ..Options::on("none")
+        };
         let (ipv4, ipv6) = Plan::new(&options).unwrap().distinct_flows(5_000, 5_000, 0);
         assert_eq!(ipv4 + ipv6, 1_000);
-        assert!((250..350).contains(&ipv6), "{ipv6} of 1000 flows, wanted about 300");
+        assert!(
+            (250..350).contains(&ipv6),
+            "{ipv6} of 1000 flows, wanted about 300"
+        );
     }
 
     #[test]
     fn refuses_more_tags_than_templates_hold() {
-        let error = Plan::new(&Options { vlan: vec![1; 14], ..Options::on("none") }).err().unwrap();
-        assert_eq!(error.to_string(), "14 VLAN tags and MPLS labels, wanted at most 13");
+        let error = Plan::new(&Options {
+            vlan: vec![1; 14],
+            ..Options::on("none")
+        })
+        .err()
+        .unwrap();
+        assert_eq!(
+            error.to_string(),
+            "14 VLAN tags and MPLS labels, wanted at most 13"
+        );
     }
 }

@@ -24,7 +24,19 @@ impl Capture {
         let mut tcpdump = namespace
             .command("tcpdump")
             // In immediate mode the ring has slots of the snapshot length: room for 32 768 frames.
-            .args(["-i", interface, "-n", "-U", "-s", "2048", "-B", "65536", "--immediate-mode", "-w", "-"])
+            .args([
+                "-i",
+                interface,
+                "-n",
+                "-U",
+                "-s",
+                "2048",
+                "-B",
+                "65536",
+                "--immediate-mode",
+                "-w",
+                "-",
+            ])
             .stdout(Stdio::from(file.reopen().unwrap()))
             .stderr(Stdio::piped())
             .spawn()
@@ -33,14 +45,26 @@ impl Capture {
         let mut line = String::new();
         while !line.contains("listening on") {
             line.clear();
-            assert_ne!(said.read_line(&mut line).unwrap(), 0, "tcpdump ended before it listened");
+            assert_ne!(
+                said.read_line(&mut line).unwrap(),
+                0,
+                "tcpdump ended before it listened"
+            );
         }
-        Self { tcpdump, said, file }
+        Self {
+            tcpdump,
+            said,
+            file,
+        }
     }
 
     /// Ends tcpdump and returns the frames that it saw.
     pub fn frames(mut self) -> Vec<Vec<u8>> {
-        kill(Pid::from_raw(i32::try_from(self.tcpdump.id()).unwrap()), Signal::SIGINT).unwrap();
+        kill(
+            Pid::from_raw(i32::try_from(self.tcpdump.id()).unwrap()),
+            Signal::SIGINT,
+        )
+        .unwrap();
         let mut said = String::new();
         self.said.read_to_string(&mut said).unwrap();
         assert!(self.tcpdump.wait().unwrap().success(), "{said}");

@@ -23,7 +23,8 @@ pub struct Seen {
     pub wrong_checksums: u64,
 }
 
-/// Counts what is in the frames. Flows are told apart by addresses, which differ for all flows of the generator.
+/// Counts what is in the frames. Flows are told apart by addresses, which differ for all flows of
+/// the generator.
 pub fn count(frames: &[Vec<u8>]) -> Seen {
     let mut seen = Seen::default();
     let mut flows = [HashSet::<(IpAddr, IpAddr)>::new(), HashSet::new()];
@@ -56,14 +57,22 @@ pub fn count(frames: &[Vec<u8>]) -> Seen {
     seen
 }
 
-/// The one's complement sum over pseudo header and segment comes to all ones when nothing is wrong (RFC 1071). ICMP over IPv4
-/// has no pseudo header.
+/// The one's complement sum over pseudo header and segment comes to all ones when nothing is wrong
+/// (RFC 1071). ICMP over IPv4 has no pseudo header.
 fn transport_is_right(segment: &[u8], addresses: &[u8], protocol: IpNumber) -> bool {
     let words = |octets: &[u8]| -> u64 {
-        octets.chunks(2).map(|word| u64::from(word[0]) << 8 | u64::from(*word.get(1).unwrap_or(&0))).sum()
+        octets
+            .chunks(2)
+            .map(|word| u64::from(word[0]) << 8 | u64::from(*word.get(1).unwrap_or(&0)))
+            .sum()
     };
     let pseudo_header = words(addresses) + u64::from(protocol.0) + segment.len() as u64;
-    let mut sum = words(segment) + if protocol == IpNumber::ICMP { 0 } else { pseudo_header };
+    let mut sum = words(segment)
+        + if protocol == IpNumber::ICMP {
+            0
+        } else {
+            pseudo_header
+        };
     while sum > 0xffff {
         sum = (sum >> 16) + (sum & 0xffff);
     }

@@ -16,8 +16,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use xdprobe_collect::header::{FLAG_PRELOADED, FileHeader};
 use xdprobe_collect::input::Input;
 use xdprobe_collect::{
-    ByteOrder, ExportVersion, FlowFileReader, FlowFileWriter, FlowStreamWriter, Losses, StoredRecord, WriterOptions,
-    system_zone,
+    ByteOrder, ExportVersion, FlowFileReader, FlowFileWriter, FlowStreamWriter, Losses,
+    StoredRecord, WriterOptions, system_zone,
 };
 
 /// Records between two looks at the progress and at the signals.
@@ -26,7 +26,8 @@ const PROGRESS_RECORDS: u64 = 1 << 16;
 /// What the user wrote.
 #[derive(Args, Debug)]
 pub struct Arguments {
-    /// Files, directories with all below them, `-` for standard input; standard input if there are none
+    /// Files, directories with all below them, `-` for standard input; standard input if there are
+    /// none
     paths: Vec<PathBuf>,
     /// Take files of a directory too whose names begin with tmp: they are still being written
     #[arg(short)]
@@ -84,8 +85,7 @@ impl From<Order> for ByteOrder {
 /// Joins.
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     if arguments.output.is_none() && io::stdout().is_terminal() {
-        let advice =
-            "standard output is a terminal, and flow records are not text: use -o FILE, a pipe, or `xdprobe print`";
+        let advice = "standard output is a terminal, and flow records are not text: use -o FILE, a pipe, or `xdprobe print`";
         return Err(UsageError(advice.into()).into());
     }
     quietly(join(arguments))
@@ -97,12 +97,18 @@ fn join(arguments: &Arguments) -> anyhow::Result<()> {
         signal_hook::flag::register(signal, Arc::clone(&stop))?;
     }
     let (inputs, known) = choose(arguments)?;
-    let mut output = Output { arguments, known, to: None };
+    let mut output = Output {
+        arguments,
+        known,
+        to: None,
+    };
     let progress = Progress::new(inputs.iter().map(Input::octets).sum(), true);
     let mut failures = Failures::default();
     for input in &inputs {
         match copy(input, &mut output, &progress, &stop) {
-            Err(error) if error.is::<WriteError>() || is_broken_pipe(&error) => return output.give_up(error),
+            Err(error) if error.is::<WriteError>() || is_broken_pipe(&error) => {
+                return output.give_up(error);
+            }
             done => failures.note(done.with_context(|| input.to_string())),
         }
         progress.finish_part(input.octets());
@@ -116,12 +122,19 @@ fn join(arguments: &Arguments) -> anyhow::Result<()> {
     if begun {
         Ok(())
     } else {
-        bail!("no flow file was read: nothing of what was named is one, or in the window of -t and -T")
+        bail!(
+            "no flow file was read: nothing of what was named is one, or in the window of -t and -T"
+        )
     }
 }
 
 /// Copies one input, up to its end or its first damage.
-fn copy(input: &Input, output: &mut Output, progress: &Progress, stop: &AtomicBool) -> anyhow::Result<()> {
+fn copy(
+    input: &Input,
+    output: &mut Output,
+    progress: &Progress,
+    stop: &AtomicBool,
+) -> anyhow::Result<()> {
     let mut reader = FlowFileReader::new(input.open()?)?;
     let version = reader.header().version;
     if *input == Input::Stdin {
@@ -138,7 +151,10 @@ fn copy(input: &Input, output: &mut Output, progress: &Progress, stop: &AtomicBo
         }
     }
     if reader.is_unfinished() {
-        eprintln!("xdprobe: {input}: not closed properly: {} records up to its end", reader.records());
+        eprintln!(
+            "xdprobe: {input}: not closed properly: {} records up to its end",
+            reader.records()
+        );
     }
     Ok(())
 }
@@ -178,19 +194,29 @@ impl Output<'_> {
     fn begin(&self, version: ExportVersion) -> Result<To, WriteError> {
         let options = WriterOptions {
             version,
-            order: self.arguments.byte_order.map_or(ByteOrder::NATIVE, ByteOrder::from),
+            order: self
+                .arguments
+                .byte_order
+                .map_or(ByteOrder::NATIVE, ByteOrder::from),
             level: self.arguments.level,
             capture_start_s: self.known.start_s.unwrap_or(0),
             hostname: None,
             comment: self.arguments.comment.clone(),
         };
         let stream = |output: Box<dyn io::Write>| -> Result<To, WriteError> {
-            let header = FileHeader { comment: options.comment.clone(), ..self.known.header(self.arguments, version) };
-            Ok(To::Stream(Box::new(FlowStreamWriter::with_header(output, &options, header)?)))
+            let header = FileHeader {
+                comment: options.comment.clone(),
+                ..self.known.header(self.arguments, version)
+            };
+            Ok(To::Stream(Box::new(FlowStreamWriter::with_header(
+                output, &options, header,
+            )?)))
         };
         match &self.arguments.output {
             None => stream(Box::new(stdout()?)),
-            Some(path) if is_special(path) => stream(Box::new(OpenOptions::new().write(true).open(path)?)),
+            Some(path) if is_special(path) => {
+                stream(Box::new(OpenOptions::new().write(true).open(path)?))
+            }
             Some(path) => Ok(To::File(Box::new(FlowFileWriter::create(path, &options)?))),
         }
     }
@@ -206,7 +232,9 @@ impl Output<'_> {
 
     /// Completes the output, and returns whether there is one.
     fn finish(self) -> Result<bool, WriteError> {
-        let Some((_, to)) = self.to else { return Ok(false) };
+        let Some((_, to)) = self.to else {
+            return Ok(false);
+        };
         match to {
             To::File(mut writer) => {
                 writer.set_capture_start(self.known.start_s.unwrap_or(0));
@@ -241,8 +269,14 @@ struct Known {
 
 impl Known {
     fn add(&mut self, header: &FileHeader) {
-        self.start_s = [self.start_s, header.capture_start_s].into_iter().flatten().min();
-        self.end_s = [self.end_s, header.capture_end_s].into_iter().flatten().max();
+        self.start_s = [self.start_s, header.capture_start_s]
+            .into_iter()
+            .flatten()
+            .min();
+        self.end_s = [self.end_s, header.capture_end_s]
+            .into_iter()
+            .flatten()
+            .max();
         self.flows = self.flows.wrapping_add(header.flows.unwrap_or(0));
         let losses = Losses {
             lost: header.lost.unwrap_or(0),
@@ -278,7 +312,10 @@ fn choose(arguments: &Arguments) -> anyhow::Result<(Vec<Input>, Known)> {
     let mut chosen = Vec::new();
     for input in Input::list(&arguments.paths, arguments.all)? {
         let header = header_of(&input);
-        if header.as_ref().is_some_and(|header| !in_window(header, arguments.start, arguments.end)) {
+        if header
+            .as_ref()
+            .is_some_and(|header| !in_window(header, arguments.start, arguments.end))
+        {
             continue;
         }
         if let Some(header) = &header {
@@ -296,7 +333,9 @@ fn header_of(input: &Input) -> Option<FileHeader> {
     match input {
         Input::Stdin => None,
         Input::File(path) if is_special(path) => None,
-        Input::File(path) => FlowFileReader::open(path).ok().map(|reader| reader.header().clone()),
+        Input::File(path) => FlowFileReader::open(path)
+            .ok()
+            .map(|reader| reader.header().clone()),
     }
 }
 
@@ -328,7 +367,11 @@ fn time_s(text: &str) -> Result<i64, String> {
     let moment = text.parse::<Timestamp>().ok().map(Timestamp::as_second);
     let local = || {
         let date = text.parse::<DateTime>().ok();
-        let date = date.or_else(|| FORMATS.iter().find_map(|format| DateTime::strptime(format, text).ok()))?;
+        let date = date.or_else(|| {
+            FORMATS
+                .iter()
+                .find_map(|format| DateTime::strptime(format, text).ok())
+        })?;
         Some(date.to_zoned(system_zone()).ok()?.timestamp().as_second())
     };
     let wanted = "wanted a time as 11/22/2026 12:54:00, 2026-11-22 12:54, or 2026-11-22T12:54:00Z";
@@ -350,7 +393,11 @@ mod tests {
         assert!(inside(None, None));
         assert!(inside(Some(100), None) && !inside(Some(99), None));
         assert!(inside(None, Some(200)) && !inside(None, Some(201)));
-        assert!(inside(Some(100), Some(100)) && !inside(Some(101), Some(300)) && !inside(Some(1), Some(99)));
+        assert!(
+            inside(Some(100), Some(100))
+                && !inside(Some(101), Some(300))
+                && !inside(Some(1), Some(99))
+        );
     }
 
     #[test]

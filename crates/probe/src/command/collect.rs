@@ -31,10 +31,12 @@ pub struct Arguments {
     /// Folder of the files
     #[arg(short = 'w', value_name = "DIR")]
     directory: PathBuf,
-    /// Rotations a day, 0 to 1439: each file is of 86400 / (N + 1) seconds, counted from local midnight [default: 95]
+    /// Rotations a day, 0 to 1439: each file is of 86400 / (N + 1) seconds, counted from local
+    /// midnight [default: 95]
     #[arg(short = 'n', value_name = "N", value_parser = rotations, default_value = "95", hide_default_value = true)]
     rotations: Rotations,
-    /// Folders below DIR: 0 none, 1 YYYY, 2 YYYY/YYYY-MM, 3 YYYY/YYYY-MM/YYYY-MM-DD, -1 YYYY-MM-DD, -2 YYYY-MM/YYYY-MM-DD
+    /// Folders below DIR: 0 none, 1 YYYY, 2 YYYY/YYYY-MM, 3 YYYY/YYYY-MM/YYYY-MM-DD, -1 YYYY-MM-DD,
+    /// -2 YYYY-MM/YYYY-MM-DD
     #[arg(short = 'N', value_name = "LEVEL", value_parser = nesting, default_value = "3", allow_negative_numbers = true)]
     nesting: Nesting,
     /// Keep at most this many files
@@ -79,7 +81,10 @@ pub struct Arguments {
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     log_to_stderr();
     if !arguments.directory.is_dir() {
-        bail!("{} is no folder: create it, or name another with -w", arguments.directory.display());
+        bail!(
+            "{} is no folder: create it, or name another with -w",
+            arguments.directory.display()
+        );
     }
     let address = arguments.address;
     let socket = Receiver::bind(address.socket(), SOCKET_BUFFER_OCTETS)
@@ -90,7 +95,12 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     for file in recovered {
         tracing::info!("{file}");
     }
-    let _pid_file = arguments.pid_file.as_deref().map(|path| PidFile::write(path, address.port)).transpose()?.flatten();
+    let _pid_file = arguments
+        .pid_file
+        .as_deref()
+        .map(|path| PidFile::write(path, address.port))
+        .transpose()?
+        .flatten();
     tracing::info!(
         "listening on UDP {}, receive buffer {} octets, files in {}",
         socket.local_addr()?,
@@ -105,13 +115,20 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let totals = totals.context("cannot finish the last file")?;
     eprintln!("xdprobe: {totals}");
     if totals.failed > 0 {
-        bail!("{} records could not be stored: see the errors above, and what is free on the disk", totals.failed);
+        bail!(
+            "{} records could not be stored: see the errors above, and what is free on the disk",
+            totals.failed
+        );
     }
     Ok(())
 }
 
 /// Turns until a signal says that it is enough.
-fn collect(collector: &mut Collector, signals: &mut Signals, statistics: &mut Statistics) -> io::Result<()> {
+fn collect(
+    collector: &mut Collector,
+    signals: &mut Signals,
+    statistics: &mut Statistics,
+) -> io::Result<()> {
     let mut told_at = 0;
     loop {
         collector.turn(WAIT)?;
@@ -131,7 +148,8 @@ fn collect(collector: &mut Collector, signals: &mut Signals, statistics: &mut St
     }
 }
 
-/// The lines that flow-capture writes with -S: at each multiple of so many minutes, one for each exporter.
+/// The lines that flow-capture writes with -S: at each multiple of so many minutes, one for each
+/// exporter.
 struct Statistics {
     every_s: i64,
     started: i64,
@@ -142,7 +160,12 @@ struct Statistics {
 impl Statistics {
     fn new(every_minutes: i64, local: IpAddr) -> Self {
         let (every_s, started) = (every_minutes * 60, unix_s());
-        Self { every_s, started, next: started, local }
+        Self {
+            every_s,
+            started,
+            next: started,
+            local,
+        }
     }
 
     fn tell_if_due(&mut self, collector: &Collector, now: i64) {
@@ -186,7 +209,8 @@ impl FromStr for ListenAddress {
     fn from_str(text: &str) -> Result<Self, String> {
         let wanted = || format!("{text:?}, wanted LOCAL/REMOTE/PORT, as 0/0/2055 or [::]/0/2055");
         let mut parts = text.split('/');
-        let (Some(local), Some(remote), Some(port)) = (parts.next(), parts.next(), parts.next()) else {
+        let (Some(local), Some(remote), Some(port)) = (parts.next(), parts.next(), parts.next())
+        else {
             return Err(wanted());
         };
         // flow-capture allows a fourth part, the TTL of multicast, and does nothing with it.
@@ -202,18 +226,26 @@ impl FromStr for ListenAddress {
             0 => PORT_DEFAULT,
             port => port,
         };
-        Ok(Self { local: address(local)?.unwrap_or(any), remote, port })
+        Ok(Self {
+            local: address(local)?.unwrap_or(any),
+            remote,
+            port,
+        })
     }
 }
 
 /// An address, or `None` for 0.
 fn address(text: &str) -> Result<Option<IpAddr>, String> {
-    let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
+    let bare = text
+        .strip_prefix('[')
+        .and_then(|text| text.strip_suffix(']'))
+        .unwrap_or(text);
     match bare {
         "0" => Ok(None),
-        _ => {
-            bare.parse().map(Some).map_err(|_| format!("{text:?} is no address, wanted 0, 192.0.2.1 or [2001:db8::1]"))
-        }
+        _ => bare
+            .parse()
+            .map(Some)
+            .map_err(|_| format!("{text:?} is no address, wanted 0, 192.0.2.1 or [2001:db8::1]")),
     }
 }
 
@@ -251,9 +283,13 @@ fn store_options(arguments: &Arguments) -> StoreOptions {
             octets: arguments.expire_size.filter(|octets| *octets > 0),
         },
         version: arguments.version,
-        order: arguments.byte_order.map_or(ByteOrder::NATIVE, ByteOrder::from),
+        order: arguments
+            .byte_order
+            .map_or(ByteOrder::NATIVE, ByteOrder::from),
         level: arguments.level,
-        hostname: nix::unistd::gethostname().ok().map(|name| name.to_string_lossy().into_owned()),
+        hostname: nix::unistd::gethostname()
+            .ok()
+            .map(|name| name.to_string_lossy().into_owned()),
         comment: arguments.comment.clone(),
         after_rotation: arguments.rotate_program.clone(),
         zone: system_zone(),
@@ -267,20 +303,28 @@ fn allowed(arguments: &Arguments) -> Allowed {
 }
 
 fn rotations(text: &str) -> Result<Rotations, String> {
-    text.parse::<u16>().map_err(|error| error.to_string())?.try_into()
+    text.parse::<u16>()
+        .map_err(|error| error.to_string())?
+        .try_into()
 }
 
 fn nesting(text: &str) -> Result<Nesting, String> {
-    text.parse::<i8>().map_err(|error| error.to_string())?.try_into()
+    text.parse::<i8>()
+        .map_err(|error| error.to_string())?
+        .try_into()
 }
 
 fn version(text: &str) -> Result<ExportVersion, String> {
-    text.parse().ok().and_then(ExportVersion::from_number).ok_or_else(|| "wanted 1, 5 or 7".into())
+    text.parse()
+        .ok()
+        .and_then(ExportVersion::from_number)
+        .ok_or_else(|| "wanted 1, 5 or 7".into())
 }
 
 fn network(text: &str) -> Result<IpNet, String> {
     let one = text.parse::<IpAddr>().map(IpNet::from);
-    one.or_else(|_| text.parse()).map_err(|_| "wanted an address or ADDRESS/LENGTH".into())
+    one.or_else(|_| text.parse())
+        .map_err(|_| "wanted an address or ADDRESS/LENGTH".into())
 }
 
 /// A size by flow-tools' units.
@@ -292,7 +336,10 @@ fn size(text: &str) -> Result<u64, String> {
         Some('G' | 'g') => (&text[..text.len() - 1], 1 << 30),
         _ => (text, 1),
     };
-    let octets = number.parse::<u64>().ok().and_then(|number| number.checked_mul(unit));
+    let octets = number
+        .parse::<u64>()
+        .ok()
+        .and_then(|number| number.checked_mul(unit));
     octets.ok_or_else(|| "wanted a number of octets, or one with unit b, K, M or G".into())
 }
 
@@ -313,12 +360,32 @@ mod tests {
     fn addresses_are_those_of_flow_capture() {
         let listen = |text: &str| text.parse::<ListenAddress>();
         let any = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
-        assert_eq!(listen("0/0/4444"), Ok(ListenAddress { local: any, remote: None, port: 4444 }));
-        assert_eq!(listen("0/0/0"), Ok(ListenAddress { local: any, remote: None, port: 9991 }));
+        assert_eq!(
+            listen("0/0/4444"),
+            Ok(ListenAddress {
+                local: any,
+                remote: None,
+                port: 4444
+            })
+        );
+        assert_eq!(
+            listen("0/0/0"),
+            Ok(ListenAddress {
+                local: any,
+                remote: None,
+                port: 9991
+            })
+        );
         let there = Some(IpAddr::from([10, 0, 0, 1]));
         assert_eq!(listen("127.0.0.1/10.0.0.1/2055/4").unwrap().remote, there);
-        assert_eq!(listen("[::]/0/2055").unwrap().socket().to_string(), "[::]:2055");
-        assert_eq!(listen("0/[2001:db8::1]/2055").unwrap().socket().to_string(), "[::]:2055");
+        assert_eq!(
+            listen("[::]/0/2055").unwrap().socket().to_string(),
+            "[::]:2055"
+        );
+        assert_eq!(
+            listen("0/[2001:db8::1]/2055").unwrap().socket().to_string(),
+            "[::]:2055"
+        );
         assert!(listen("4444").is_err() && listen("0/0/x").is_err() && listen("here/0/1").is_err());
     }
 

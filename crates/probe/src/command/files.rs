@@ -1,4 +1,5 @@
-//! What `cat` and `print` share: going on after a bad file, a quiet end when nobody reads any more, and a progress bar.
+//! What `cat` and `print` share: going on after a bad file, a quiet end when nobody reads any more,
+//! and a progress bar.
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::cell::Cell;
@@ -30,17 +31,25 @@ impl Failures {
 
 /// Turns "nobody reads our output any more" into success, as `| head` expects.
 pub fn quietly(done: anyhow::Result<()>) -> anyhow::Result<()> {
-    done.or_else(|error| if is_broken_pipe(&error) { Ok(()) } else { Err(error) })
+    done.or_else(|error| {
+        if is_broken_pipe(&error) {
+            Ok(())
+        } else {
+            Err(error)
+        }
+    })
 }
 
 /// Whether the error is that of writing to a pipe that nobody reads.
 pub fn is_broken_pipe(error: &anyhow::Error) -> bool {
     let broken = |error: &io::Error| error.kind() == io::ErrorKind::BrokenPipe;
-    error.chain().any(|cause| cause.downcast_ref().is_some_and(broken))
+    error
+        .chain()
+        .any(|cause| cause.downcast_ref().is_some_and(broken))
 }
 
-/// A bar on standard error, over octets of input. It shows when the output is not a terminal, the error output is one, and the work
-/// takes more than a second.
+/// A bar on standard error, over octets of input. It shows when the output is not a terminal, the
+/// error output is one, and the work takes more than a second.
 #[derive(Debug)]
 pub struct Progress {
     bar: ProgressBar,
@@ -59,9 +68,16 @@ impl Progress {
     pub fn new(octets: u64, wanted: bool) -> Self {
         let bar = ProgressBar::with_draw_target(Some(octets), ProgressDrawTarget::hidden());
         let style = "{wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta}";
-        bar.set_style(ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar()));
+        bar.set_style(
+            ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar()),
+        );
         let wanted = wanted && octets > 0 && io::stderr().is_terminal();
-        Self { bar, done: Cell::new(0), shown: Cell::new(false), wanted }
+        Self {
+            bar,
+            done: Cell::new(0),
+            shown: Cell::new(false),
+            wanted,
+        }
     }
 
     /// The input in hand has been read up to `octets`.

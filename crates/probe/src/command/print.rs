@@ -55,7 +55,11 @@ pub struct Arguments {
 /// Prints.
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let format = chosen_format(arguments)?;
-    let mut output = Output { arguments, format, printer: None };
+    let mut output = Output {
+        arguments,
+        format,
+        printer: None,
+    };
     quietly(match arguments.listen {
         Some(address) => listen(address, &mut output),
         None => print_inputs(arguments, &mut output),
@@ -70,7 +74,10 @@ struct Output<'a> {
 }
 
 impl Output<'_> {
-    fn printer(&mut self, version: ExportVersion) -> anyhow::Result<&mut Printer<StdoutLock<'static>>> {
+    fn printer(
+        &mut self,
+        version: ExportVersion,
+    ) -> anyhow::Result<&mut Printer<StdoutLock<'static>>> {
         let printer = match self.printer.take() {
             Some(printer) => {
                 printer.format().check(version)?;
@@ -78,26 +85,41 @@ impl Output<'_> {
             }
             None => {
                 let format = self.format.unwrap_or_else(|| Format::default_of(version));
-                Printer::new(format, self.arguments.wide, version, LocalZone::system(), io::stdout().lock())?
+                Printer::new(
+                    format,
+                    self.arguments.wide,
+                    version,
+                    LocalZone::system(),
+                    io::stdout().lock(),
+                )?
             }
         };
         Ok(self.printer.insert(printer))
     }
 
     fn flush(&mut self) -> anyhow::Result<()> {
-        self.printer.as_mut().map_or(Ok(()), |printer| printer.flush().context("cannot write to standard output"))
+        self.printer.as_mut().map_or(Ok(()), |printer| {
+            printer.flush().context("cannot write to standard output")
+        })
     }
 
-    fn print_all(&mut self, version: ExportVersion, records: &[StoredRecord]) -> anyhow::Result<()> {
+    fn print_all(
+        &mut self,
+        version: ExportVersion,
+        records: &[StoredRecord],
+    ) -> anyhow::Result<()> {
         let printer = self.printer(version)?;
         for record in records {
-            printer.print(record).context("cannot write to standard output")?;
+            printer
+                .print(record)
+                .context("cannot write to standard output")?;
         }
         Ok(())
     }
 }
 
-/// Prints every input. One that cannot be read to its end is reported and does not keep the others from being printed.
+/// Prints every input. One that cannot be read to its end is reported and does not keep the others
+/// from being printed.
 fn print_inputs(arguments: &Arguments, output: &mut Output) -> anyhow::Result<()> {
     let inputs = Input::list(&arguments.paths, false)?;
     let progress = Progress::to_stdout(inputs.iter().map(Input::octets).sum());
@@ -110,7 +132,12 @@ fn print_inputs(arguments: &Arguments, output: &mut Output) -> anyhow::Result<()
         progress.finish_part(input.octets());
     }
     output.flush()?;
-    if let Some(left_out) = output.printer.as_ref().map(Printer::left_out).filter(|left_out| *left_out > 0) {
+    if let Some(left_out) = output
+        .printer
+        .as_ref()
+        .map(Printer::left_out)
+        .filter(|left_out| *left_out > 0)
+    {
         eprintln!("xdprobe: {left_out} records of 0 packets were left out");
     }
     failures.last()
@@ -122,7 +149,8 @@ fn print_input(input: &Input, output: &mut Output, progress: &Progress) -> anyho
     if output.arguments.header {
         let comment = output.arguments.comment;
         output.flush()?;
-        io::stdout().write_all(header_text(reader.header(), comment, &LocalZone::system()).as_bytes())?;
+        io::stdout()
+            .write_all(header_text(reader.header(), comment, &LocalZone::system()).as_bytes())?;
     }
     let printer = output.printer(reader.header().version)?;
     while let Some(record) = reader.next() {
@@ -134,7 +162,9 @@ fn print_input(input: &Input, output: &mut Output, progress: &Progress) -> anyho
                 return Err(error.into());
             }
         };
-        printer.print(&record).context("cannot write to standard output")?;
+        printer
+            .print(&record)
+            .context("cannot write to standard output")?;
         if unbuffered {
             printer.flush()?;
         }
@@ -143,7 +173,10 @@ fn print_input(input: &Input, output: &mut Output, progress: &Progress) -> anyho
         }
     }
     if reader.is_unfinished() {
-        eprintln!("xdprobe: {input}: not closed properly: {} records up to its end", reader.records());
+        eprintln!(
+            "xdprobe: {input}: not closed properly: {} records up to its end",
+            reader.records()
+        );
     }
     Ok(())
 }
@@ -154,8 +187,8 @@ fn listen(address: SocketAddr, output: &mut Output) -> anyhow::Result<()> {
     for signal in [SIGINT, SIGTERM] {
         signal_hook::flag::register(signal, Arc::clone(&stop))?;
     }
-    let mut receiver =
-        Receiver::bind(address, SOCKET_BUFFER_OCTETS).with_context(|| format!("cannot listen on UDP {address}"))?;
+    let mut receiver = Receiver::bind(address, SOCKET_BUFFER_OCTETS)
+        .with_context(|| format!("cannot listen on UDP {address}"))?;
     eprintln!("xdprobe: listening on UDP {}", receiver.local_addr()?);
     let mut records = Vec::new();
     let (mut printed, mut refused) = (0_u64, 0_u64);
@@ -188,7 +221,9 @@ fn chosen_format(arguments: &Arguments) -> Result<Option<Format>, UsageError> {
         _ if arguments.csv => Ok(Some(Format::Csv)),
         None => Ok(None),
         Some(number) => Format::from_number(number).map(Some).ok_or_else(|| {
-            UsageError(format!("no such format, {number}: wanted 0 to 7 for records of versions 1, 5 and 7"))
+            UsageError(format!(
+                "no such format, {number}: wanted 0 to 7 for records of versions 1, 5 and 7"
+            ))
         }),
     }
 }
@@ -198,7 +233,8 @@ fn listen_address(text: &str) -> Result<SocketAddr, String> {
     if let Ok(port) = text.parse() {
         return Ok((IpAddr::V4(Ipv4Addr::UNSPECIFIED), port).into());
     }
-    text.parse().map_err(|_| "wanted PORT, ADDRESS:PORT or [V6ADDRESS]:PORT".into())
+    text.parse()
+        .map_err(|_| "wanted PORT, ADDRESS:PORT or [V6ADDRESS]:PORT".into())
 }
 
 #[cfg(test)]
@@ -208,8 +244,14 @@ mod tests {
     #[test]
     fn listens_on_all_addresses_when_only_a_port_is_given() {
         assert_eq!(listen_address("2055"), Ok(([0, 0, 0, 0], 2055).into()));
-        assert_eq!(listen_address("127.0.0.1:2055"), Ok(([127, 0, 0, 1], 2055).into()));
-        assert_eq!(listen_address("[::1]:2055").unwrap().to_string(), "[::1]:2055");
+        assert_eq!(
+            listen_address("127.0.0.1:2055"),
+            Ok(([127, 0, 0, 1], 2055).into())
+        );
+        assert_eq!(
+            listen_address("[::1]:2055").unwrap().to_string(),
+            "[::1]:2055"
+        );
         assert!(listen_address("localhost").is_err());
         assert!(listen_address("70000").is_err());
     }

@@ -1,6 +1,7 @@
 //! `xdprobe run`: the probe.
 //!
-//! [`Arguments`] is what the user wrote, [`Plan`](crate::probe::Plan) what is valid; [`crate::probe`] does the work.
+//! [`Arguments`] is what the user wrote, [`Plan`](crate::probe::Plan) what is valid;
+//! [`crate::probe`] does the work.
 
 mod export_options;
 mod sampling;
@@ -33,7 +34,13 @@ use xdprobe_flow::Timeouts;
   xdprobe run -r capture.pcap file:flows.ft && xdprobe print flows.ft")]
 pub struct Arguments {
     /// Capture from this interface; repeat for several
-    #[arg(short, long, value_name = "IFACE", required_unless_present = "read", conflicts_with = "read")]
+    #[arg(
+        short,
+        long,
+        value_name = "IFACE",
+        required_unless_present = "read",
+        conflicts_with = "read"
+    )]
     interface: Vec<String>,
 
     /// Read this capture file (pcap or pcapng; - for standard input) by the packets' own clock
@@ -56,7 +63,8 @@ pub struct Arguments {
     #[arg(long, default_value = "all", value_name = "LIST", value_parser = parse_queues)]
     queues: Queues,
 
-    /// Cores to pin the workers to, in the order of the queues, such as 2,3 or 2-5 [default: the cores there are]
+    /// Cores to pin the workers to, in the order of the queues, such as 2,3 or 2-5 [default: the
+    /// cores there are]
     #[arg(long, value_name = "LIST", value_parser = parse_cores)]
     cores: Option<Cores>,
 
@@ -84,7 +92,8 @@ pub struct Arguments {
     #[arg(long, default_value = "1s", value_name = "TIME", value_parser = parse_timeout)]
     linger: Duration,
 
-    /// Let each flow's active timeout be over up to this much early, so that flows that began together do not end together
+    /// Let each flow's active timeout be over up to this much early, so that flows that began
+    /// together do not end together
     #[arg(long, default_value = "0", value_name = "TIME", value_parser = parse_spread)]
     lifetime_spread: Duration,
 
@@ -96,7 +105,8 @@ pub struct Arguments {
     #[arg(long, value_name = "N")]
     input: Option<u16>,
 
-    /// Serve metrics for Prometheus, /healthz and /readyz there: ADDR:PORT, [V6]:PORT, PORT on 127.0.0.1, or unix:PATH
+    /// Serve metrics for Prometheus, /healthz and /readyz there: ADDR:PORT, [V6]:PORT, PORT on
+    /// 127.0.0.1, or unix:PATH
     #[arg(long, value_name = "ADDRESS")]
     metrics: Option<metrics::Address>,
 
@@ -176,7 +186,12 @@ pub fn run(arguments: Arguments) -> anyhow::Result<()> {
 /// Checks what the parser could not: what only fits together, and what the host has to say.
 fn plan(arguments: Arguments) -> anyhow::Result<Plan> {
     let usage = |text: String| anyhow::Error::from(UsageError(text));
-    let filter = arguments.filter.as_deref().map(Filter::new).transpose().map_err(|error| usage(error.to_string()))?;
+    let filter = arguments
+        .filter
+        .as_deref()
+        .map(Filter::new)
+        .transpose()
+        .map_err(|error| usage(error.to_string()))?;
     if arguments.idle_timeout > arguments.active_timeout {
         return Err(usage(format!(
             "--idle-timeout {} is above --active-timeout {}: a flow would never be idle; lower one or raise the other",
@@ -197,12 +212,19 @@ fn plan(arguments: Arguments) -> anyhow::Result<Plan> {
     let captures = match &arguments.read {
         Some(path) => {
             if arguments.capture != CaptureKind::Auto || arguments.queues != Queues::All {
-                return Err(usage("--capture and --queues are for interfaces, not for -r".to_owned()));
+                return Err(usage(
+                    "--capture and --queues are for interfaces, not for -r".to_owned(),
+                ));
             }
-            vec![CapturePlan::File { path: path.clone(), filter, sampling: sampling.capture }]
+            vec![CapturePlan::File {
+                path: path.clone(),
+                filter,
+                sampling: sampling.capture,
+            }]
         }
         None => {
-            let plan = |name: &String| plan_interface(&arguments, name, filter.clone(), sampling.capture);
+            let plan =
+                |name: &String| plan_interface(&arguments, name, filter.clone(), sampling.capture);
             let captures = arguments.interface.iter().map(plan);
             captures.collect::<anyhow::Result<_>>()?
         }
@@ -238,7 +260,13 @@ fn plan_interface(
     sampling: Sampling,
 ) -> anyhow::Result<CapturePlan> {
     let interface = Interface::look_up(name)?;
-    let pcap = |filter| Ok(CapturePlan::Pcap { interface: interface.clone(), filter, sampling });
+    let pcap = |filter| {
+        Ok(CapturePlan::Pcap {
+            interface: interface.clone(),
+            filter,
+            sampling,
+        })
+    };
     if arguments.capture == CaptureKind::Pcap {
         return pcap(filter);
     }
@@ -261,7 +289,9 @@ fn plan_interface(
             ))
             .into());
         }
-        tracing::info!("{name}: {reason}, so libpcap looks on instead of AF_XDP taking its frames (--consume insists)");
+        tracing::info!(
+            "{name}: {reason}, so libpcap looks on instead of AF_XDP taking its frames (--consume insists)"
+        );
         return pcap(filter);
     }
     let mode = match arguments.mode {
@@ -270,12 +300,22 @@ fn plan_interface(
         ModeName::Copy => Mode::Copy,
         ModeName::Skb => Mode::Skb,
     };
-    let config = XdpConfig { mode, ring_entries: arguments.ring, busy_poll: arguments.busy_poll, sampling, filter };
+    let config = XdpConfig {
+        mode,
+        ring_entries: arguments.ring,
+        busy_poll: arguments.busy_poll,
+        sampling,
+        filter,
+    };
     let queues = match &arguments.queues {
         Queues::All => (0..interface.queue_count).collect(),
         Queues::Some(queues) => queues.clone(),
     };
-    Ok(CapturePlan::Xdp { interface, config, queues })
+    Ok(CapturePlan::Xdp {
+        interface,
+        config,
+        queues,
+    })
 }
 
 fn ms(duration: Duration) -> u64 {
@@ -288,18 +328,28 @@ fn parse_timeout(text: &str) -> Result<Duration, String> {
     const MAX: Duration = Duration::from_secs(24 * 60 * 60);
     let bare = text.parse().map(Duration::from_secs).ok();
     let duration = bare.or_else(|| humantime::parse_duration(text).ok());
-    let wanted = || format!("'{text}' is no time from 1ms to 24h: wanted something like 15s, 500ms or 2min");
-    duration.filter(|duration| (Duration::from_millis(1)..=MAX).contains(duration)).ok_or_else(wanted)
+    let wanted =
+        || format!("'{text}' is no time from 1ms to 24h: wanted something like 15s, 500ms or 2min");
+    duration
+        .filter(|duration| (Duration::from_millis(1)..=MAX).contains(duration))
+        .ok_or_else(wanted)
 }
 
 /// A time as any other, or 0.
 fn parse_spread(text: &str) -> Result<Duration, String> {
-    if text == "0" { Ok(Duration::ZERO) } else { parse_timeout(text) }
+    if text == "0" {
+        Ok(Duration::ZERO)
+    } else {
+        parse_timeout(text)
+    }
 }
 
 fn parse_flows(text: &str) -> Result<usize, String> {
     let wanted = || format!("'{text}' is no number of flows from 1 to 1000000000");
-    text.parse().ok().filter(|flows| (1..=1_000_000_000).contains(flows)).ok_or_else(wanted)
+    text.parse()
+        .ok()
+        .filter(|flows| (1..=1_000_000_000).contains(flows))
+        .ok_or_else(wanted)
 }
 
 fn parse_ring(text: &str) -> Result<u32, String> {
@@ -319,19 +369,33 @@ fn parse_queues(text: &str) -> Result<Queues, String> {
 
 fn parse_cores(text: &str) -> Result<Cores, String> {
     let cores = parse_list(text, "cores")?;
-    Ok(Cores(cores.into_iter().filter_map(|core| usize::try_from(core).ok()).collect()))
+    Ok(Cores(
+        cores
+            .into_iter()
+            .filter_map(|core| usize::try_from(core).ok())
+            .collect(),
+    ))
 }
 
 /// Numbers and ranges, each at most once: `0-3,6`.
 fn parse_list(text: &str, what: &str) -> Result<Vec<u32>, String> {
     /// More than any machine has of either.
     const MAX: u32 = 4_096;
-    let wanted = || format!("'{text}' is no list of {what}: wanted numbers and ranges, each once, such as 0-3,6");
+    let wanted = || {
+        format!(
+            "'{text}' is no list of {what}: wanted numbers and ranges, each once, such as 0-3,6"
+        )
+    };
     let mut list = Vec::new();
     for part in text.split(',') {
         let (first, last) = part.split_once('-').unwrap_or((part, part));
-        let (first, last): (u32, u32) = first.parse().ok().zip(last.parse().ok()).ok_or_else(wanted)?;
-        if first > last || last >= MAX || list.iter().any(|number| (first..=last).contains(number)) {
+        let (first, last): (u32, u32) = first
+            .parse()
+            .ok()
+            .zip(last.parse().ok())
+            .ok_or_else(wanted)?;
+        if first > last || last >= MAX || list.iter().any(|number| (first..=last).contains(number))
+        {
             return Err(wanted());
         }
         list.extend(first..=last);
@@ -362,14 +426,25 @@ pub mod tests {
     #[test]
     fn takes_the_line_that_fprobe_took() {
         let line = "run -i ngeth0 -f ip 172.27.20.3:2055";
-        let arguments = Line::try_parse_from(line.split_whitespace()).unwrap().arguments;
-        assert_eq!((arguments.interface, arguments.filter.as_deref()), (vec!["ngeth0".to_owned()], Some("ip")));
-        assert_eq!(arguments.export.collectors[0].to_string(), "172.27.20.3:2055");
+        let arguments = Line::try_parse_from(line.split_whitespace())
+            .unwrap()
+            .arguments;
+        assert_eq!(
+            (arguments.interface, arguments.filter.as_deref()),
+            (vec!["ngeth0".to_owned()], Some("ip"))
+        );
+        assert_eq!(
+            arguments.export.collectors[0].to_string(),
+            "172.27.20.3:2055"
+        );
     }
 
     #[test]
     fn the_hosts_own_interface_is_only_looked_on_at() {
-        assert!(matches!(planned("-i lo 127.0.0.1:9").unwrap().captures[..], [CapturePlan::Pcap { .. }]));
+        assert!(matches!(
+            planned("-i lo 127.0.0.1:9").unwrap().captures[..],
+            [CapturePlan::Pcap { .. }]
+        ));
         refused("-i lo --capture af-xdp 127.0.0.1:9", "--consume");
         let consumed = planned("-i lo --consume 127.0.0.1:9").unwrap();
         assert!(matches!(consumed.captures[..], [CapturePlan::Xdp { .. }]));
@@ -381,10 +456,22 @@ pub mod tests {
         refused("-i lo", "COLLECTOR");
         refused("-i lo -r x.pcap 127.0.0.1:9", "cannot be used with");
         refused("-i ngeth77 127.0.0.1:9", "'ngeth77' does not exist");
-        refused("-i lo --idle-timeout 2min 127.0.0.1:9", "--idle-timeout 2m is above --active-timeout 1m");
-        refused("-i lo --lifetime-spread 46s 127.0.0.1:9", "--lifetime-spread 46s is above what lies between");
-        refused("-i lo --idle-timeout soon 127.0.0.1:9", "wanted something like 15s");
-        refused("-i lo --queues 3-1 127.0.0.1:9", "wanted numbers and ranges");
+        refused(
+            "-i lo --idle-timeout 2min 127.0.0.1:9",
+            "--idle-timeout 2m is above --active-timeout 1m",
+        );
+        refused(
+            "-i lo --lifetime-spread 46s 127.0.0.1:9",
+            "--lifetime-spread 46s is above what lies between",
+        );
+        refused(
+            "-i lo --idle-timeout soon 127.0.0.1:9",
+            "wanted something like 15s",
+        );
+        refused(
+            "-i lo --queues 3-1 127.0.0.1:9",
+            "wanted numbers and ranges",
+        );
         refused("-i lo --ring 1000 127.0.0.1:9", "power of two");
         refused("-r x.pcap --queues 0 127.0.0.1:9", "not for -r");
         refused("-i lo -f udprot 127.0.0.1:9", "filter 'udprot'");

@@ -9,7 +9,8 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-/// Where to listen, as an operator says it: `ADDR:PORT`, `[V6]:PORT`, `PORT` on the loopback address, or `unix:PATH`.
+/// Where to listen, as an operator says it: `ADDR:PORT`, `[V6]:PORT`, `PORT` on the loopback
+/// address, or `unix:PATH`.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Address {
     /// A TCP address; port 0 is any free one.
@@ -35,12 +36,17 @@ impl FromStr for Address {
     fn from_str(text: &str) -> Result<Self, String> {
         if let Some(path) = text.strip_prefix("unix:") {
             return if path.is_empty() {
-                Err("'unix:' names no socket: wanted unix:PATH, as in unix:/run/xdprobe/metrics".to_owned())
+                Err(
+                    "'unix:' names no socket: wanted unix:PATH, as in unix:/run/xdprobe/metrics"
+                        .to_owned(),
+                )
             } else {
                 Ok(Self::Unix(path.into()))
             };
         }
-        let on_loopback = text.parse().map(|port: u16| SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
+        let on_loopback = text
+            .parse()
+            .map(|port: u16| SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
         on_loopback.or_else(|_| text.parse()).map(Self::Tcp).map_err(|_| {
             format!("'{text}' is nowhere to listen: wanted ADDR:PORT, [V6]:PORT, PORT (on 127.0.0.1) or unix:PATH")
         })
@@ -60,10 +66,15 @@ impl Address {
                     listener.set_nonblocking(true)?;
                     Ok(Listener::Tcp(listener))
                 });
-                bound.with_context(|| format!("metrics cannot be served on {address}; choose another --metrics"))
+                bound.with_context(|| {
+                    format!("metrics cannot be served on {address}; choose another --metrics")
+                })
             }
             Self::Unix(path) => listen_on_file(path).with_context(|| {
-                format!("metrics cannot be served on unix:{}; choose another --metrics", path.display())
+                format!(
+                    "metrics cannot be served on unix:{}; choose another --metrics",
+                    path.display()
+                )
             }),
         }
     }
@@ -76,7 +87,9 @@ fn listen_on_file(path: &Path) -> anyhow::Result<Listener> {
         }
         match UnixStream::connect(path) {
             // Left behind by a process that is no more.
-            Err(error) if error.kind() == ErrorKind::ConnectionRefused => std::fs::remove_file(path)?,
+            Err(error) if error.kind() == ErrorKind::ConnectionRefused => {
+                std::fs::remove_file(path)?
+            }
             Err(error) => return Err(error.into()),
             Ok(_) => return Err(anyhow!("another process listens there")),
         }
@@ -118,7 +131,10 @@ mod tests {
         assert_eq!("[::]:9433".parse(), tcp("[::]:9433"));
         assert_eq!("unix:/run/x".parse(), Ok(Address::Unix("/run/x".into())));
         for bad in ["", "70000", "tap0:9433", "::1:9433x", "127.0.0.1", "unix:"] {
-            assert!(bad.parse::<Address>().unwrap_err().contains("wanted"), "{bad}");
+            assert!(
+                bad.parse::<Address>().unwrap_err().contains("wanted"),
+                "{bad}"
+            );
         }
     }
 

@@ -1,8 +1,8 @@
 //! HTTP: `/metrics`, `/healthz` and `/readyz`, on one thread that has nothing else to do.
 //!
-//! Whoever connects may be slow, silent or hostile. A connection is closed when its request has not come in time, or when it has
-//! lasted too long; its buffer is bounded; and when there are too many the oldest makes room, so that a scrape, which is over
-//! within milliseconds, always gets through.
+//! Whoever connects may be slow, silent or hostile. A connection is closed when its request has not
+//! come in time, or when it has lasted too long; its buffer is bounded; and when there are too many
+//! the oldest makes room, so that a scrape, which is over within milliseconds, always gets through.
 
 use super::address::Listener;
 use super::sheet::Sheet;
@@ -57,7 +57,11 @@ impl Server {
             .context("metrics cannot be served: no runtime")?;
         tracing::info!("metrics on {listener}");
         let (stop, stopped) = oneshot::channel();
-        let page = Arc::new(Mutex::new(Page { sheet: Sheet::new(), counted, snapshot: None }));
+        let page = Arc::new(Mutex::new(Page {
+            sheet: Sheet::new(),
+            counted,
+            snapshot: None,
+        }));
         let work = move || {
             runtime.spawn(async {
                 // Whatever ends it, the probe goes on.
@@ -68,8 +72,14 @@ impl Server {
             // Nobody sends: it is dropped when the server is.
             let _ = runtime.block_on(stopped);
         };
-        let thread = thread::Builder::new().name("metrics".to_owned()).spawn(work).context("no thread for metrics")?;
-        Ok(Self { stop: Some(stop), thread: Some(thread) })
+        let thread = thread::Builder::new()
+            .name("metrics".to_owned())
+            .spawn(work)
+            .context("no thread for metrics")?;
+        Ok(Self {
+            stop: Some(stop),
+            thread: Some(thread),
+        })
     }
 }
 
@@ -92,28 +102,48 @@ struct Page {
 impl Page {
     fn snapshot(&mut self) -> &Snapshot {
         let fresh_from_ms = self.counted.uptime_ms().saturating_sub(FRESH_MS);
-        let kept = self.snapshot.take().filter(|kept| kept.uptime_ms > fresh_from_ms);
-        self.snapshot.insert(kept.unwrap_or_else(|| self.counted.snapshot()))
+        let kept = self
+            .snapshot
+            .take()
+            .filter(|kept| kept.uptime_ms > fresh_from_ms);
+        self.snapshot
+            .insert(kept.unwrap_or_else(|| self.counted.snapshot()))
     }
 
     fn answer(&mut self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
         if ![Method::GET, Method::HEAD].contains(request.method()) {
-            let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n".to_owned());
-            response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+            let mut response = text(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "only GET and HEAD\n".to_owned(),
+            );
+            response
+                .headers_mut()
+                .insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
             return response;
         }
         match request.uri().path() {
             "/metrics" => {
                 self.snapshot();
-                let Self { sheet, snapshot, .. } = self;
-                text(StatusCode::OK, snapshot.as_ref().map(|snapshot| sheet.render(snapshot)).unwrap_or_default())
+                let Self {
+                    sheet, snapshot, ..
+                } = self;
+                text(
+                    StatusCode::OK,
+                    snapshot
+                        .as_ref()
+                        .map(|snapshot| sheet.render(snapshot))
+                        .unwrap_or_default(),
+                )
             }
             "/healthz" => text(StatusCode::OK, "ok\n".to_owned()),
             "/readyz" => match self.snapshot().not_ready() {
                 reasons if reasons.is_empty() => text(StatusCode::OK, "ready\n".to_owned()),
                 reasons => text(StatusCode::SERVICE_UNAVAILABLE, reasons.join("\n") + "\n"),
             },
-            _ => text(StatusCode::NOT_FOUND, "wanted /metrics, /healthz or /readyz\n".to_owned()),
+            _ => text(
+                StatusCode::NOT_FOUND,
+                "wanted /metrics, /healthz or /readyz\n".to_owned(),
+            ),
         }
     }
 }
@@ -154,20 +184,26 @@ impl Connections {
     {
         /// Where the process has no descriptor left: until one is free again.
         const PAUSE: Duration = Duration::from_millis(100);
-        let Ok((stream, _)) = accepted else { return tokio::time::sleep(PAUSE).await };
+        let Ok((stream, _)) = accepted else {
+            return tokio::time::sleep(PAUSE).await;
+        };
         self.0.retain(|connection| !connection.is_finished());
         if self.0.len() >= CONNECTIONS_MAX
             && let Some(oldest) = self.0.pop_front()
         {
             oldest.abort();
         }
-        self.0.push_back(tokio::spawn(converse(stream, Arc::clone(page))).abort_handle());
+        self.0
+            .push_back(tokio::spawn(converse(stream, Arc::clone(page))).abort_handle());
     }
 }
 
 async fn converse<S: AsyncRead + AsyncWrite + Unpin>(stream: S, page: Arc<Mutex<Page>>) {
     let answer = |request| {
-        let response = page.lock().unwrap_or_else(PoisonError::into_inner).answer(&request);
+        let response = page
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .answer(&request);
         async move { Ok::<_, Infallible>(response) }
     };
     let connection = http1::Builder::new()

@@ -1,7 +1,8 @@
 //! What is on the page: each metric by its name, and where its value is in a snapshot.
 //!
-//! The series are those of the first snapshot, in the order in which they are written, and later ones have the same: which
-//! interfaces, queues and collectors there are is settled at the start. So each is looked up once, and then found by its place.
+//! The series are those of the first snapshot, in the order in which they are written, and later
+//! ones have the same: which interfaces, queues and collectors there are is settled at the start.
+//! So each is looked up once, and then found by its place.
 
 use crate::ledger::Ledger;
 use crate::snapshot::{InterfaceSnapshot, Snapshot, WorkerSnapshot};
@@ -29,60 +30,114 @@ const OFFERED: Metric = Metric {
     name: "xdprobe_offered_packets_total",
     help: "Packets that came to the observation point, received or not.",
 };
-const DROPPED: Metric =
-    Metric { name: "xdprobe_dropped_packets_total", help: "Packets that were lost before they were received." };
+const DROPPED: Metric = Metric {
+    name: "xdprobe_dropped_packets_total",
+    help: "Packets that were lost before they were received.",
+};
 const DRIVER_DROPS: Metric = Metric {
     name: "xdprobe_driver_drops_total",
     help: "What the driver's own counters of received frames lost say; they overlap, and no sum has them.",
 };
-const FILTERED: Metric =
-    Metric { name: "xdprobe_filtered_packets_total", help: "Packets that the filter does not want." };
+const FILTERED: Metric = Metric {
+    name: "xdprobe_filtered_packets_total",
+    help: "Packets that the filter does not want.",
+};
 const SAMPLED_OUT: Metric = Metric {
     name: "xdprobe_sampled_out_packets_total",
     help: "Packets that sampling left out, since others of their number stand for them.",
 };
-const RECEIVED_PACKETS: Metric =
-    Metric { name: "xdprobe_received_packets_total", help: "Packets received and wanted by the filter." };
-const RECEIVED_OCTETS: Metric =
-    Metric { name: "xdprobe_received_octets_total", help: "Octets of received packets, link header included." };
-const UNDECODED: Metric =
-    Metric { name: "xdprobe_undecoded_packets_total", help: "Received frames without an IPv4 packet to meter." };
-const EXCLUDED: Metric =
-    Metric { name: "xdprobe_excluded_packets_total", help: "The probe's own datagrams, which it does not meter." };
-const OBSERVED_PACKETS: Metric = Metric { name: "xdprobe_observed_packets_total", help: "Packets that joined a flow." };
-const OBSERVED_OCTETS: Metric =
-    Metric { name: "xdprobe_observed_octets_total", help: "Layer-3 octets of packets that joined a flow." };
-const FLOWS_CREATED: Metric = Metric { name: "xdprobe_flows_created_total", help: "Flows created." };
-const FLOWS_EXPIRED: Metric =
-    Metric { name: "xdprobe_flows_expired_total", help: "Flows expired, each as one record." };
-const CACHE_FLOWS: Metric = Metric { name: "xdprobe_cache_flows", help: "Flows resident in the cache." };
-const CACHE_CAPACITY: Metric =
-    Metric { name: "xdprobe_cache_capacity_flows", help: "Flows that the cache holds before it evicts." };
-const RESIDENT_PACKETS: Metric =
-    Metric { name: "xdprobe_resident_packets", help: "Packets of the flows resident in the cache." };
-const RESIDENT_OCTETS: Metric =
-    Metric { name: "xdprobe_resident_octets", help: "Layer-3 octets of the flows resident in the cache." };
-const EXPORTED_RECORDS: Metric =
-    Metric { name: "xdprobe_exported_records_total", help: "Records that were sent and not refused." };
-const EXPORTED_PACKETS: Metric =
-    Metric { name: "xdprobe_exported_packets_total", help: "Packets in exported records." };
-const EXPORTED_OCTETS: Metric =
-    Metric { name: "xdprobe_exported_octets_total", help: "Layer-3 octets in exported records." };
-const EXPORTED_DATAGRAMS: Metric =
-    Metric { name: "xdprobe_exported_datagrams_total", help: "Datagrams that at least one collector was sent." };
-const LOST_RECORDS: Metric = Metric { name: "xdprobe_lost_records_total", help: "Records that no collector was sent." };
-const LOST_PACKETS: Metric = Metric { name: "xdprobe_lost_packets_total", help: "Packets in lost records." };
-const LOST_OCTETS: Metric = Metric { name: "xdprobe_lost_octets_total", help: "Layer-3 octets in lost records." };
-const IN_FLIGHT_RECORDS: Metric =
-    Metric { name: "xdprobe_in_flight_records", help: "Expired records that are neither exported nor lost yet." };
-const IN_FLIGHT_PACKETS: Metric =
-    Metric { name: "xdprobe_in_flight_packets", help: "Packets in records that are neither exported nor lost yet." };
+const RECEIVED_PACKETS: Metric = Metric {
+    name: "xdprobe_received_packets_total",
+    help: "Packets received and wanted by the filter.",
+};
+const RECEIVED_OCTETS: Metric = Metric {
+    name: "xdprobe_received_octets_total",
+    help: "Octets of received packets, link header included.",
+};
+const UNDECODED: Metric = Metric {
+    name: "xdprobe_undecoded_packets_total",
+    help: "Received frames without an IPv4 packet to meter.",
+};
+const EXCLUDED: Metric = Metric {
+    name: "xdprobe_excluded_packets_total",
+    help: "The probe's own datagrams, which it does not meter.",
+};
+const OBSERVED_PACKETS: Metric = Metric {
+    name: "xdprobe_observed_packets_total",
+    help: "Packets that joined a flow.",
+};
+const OBSERVED_OCTETS: Metric = Metric {
+    name: "xdprobe_observed_octets_total",
+    help: "Layer-3 octets of packets that joined a flow.",
+};
+const FLOWS_CREATED: Metric = Metric {
+    name: "xdprobe_flows_created_total",
+    help: "Flows created.",
+};
+const FLOWS_EXPIRED: Metric = Metric {
+    name: "xdprobe_flows_expired_total",
+    help: "Flows expired, each as one record.",
+};
+const CACHE_FLOWS: Metric = Metric {
+    name: "xdprobe_cache_flows",
+    help: "Flows resident in the cache.",
+};
+const CACHE_CAPACITY: Metric = Metric {
+    name: "xdprobe_cache_capacity_flows",
+    help: "Flows that the cache holds before it evicts.",
+};
+const RESIDENT_PACKETS: Metric = Metric {
+    name: "xdprobe_resident_packets",
+    help: "Packets of the flows resident in the cache.",
+};
+const RESIDENT_OCTETS: Metric = Metric {
+    name: "xdprobe_resident_octets",
+    help: "Layer-3 octets of the flows resident in the cache.",
+};
+const EXPORTED_RECORDS: Metric = Metric {
+    name: "xdprobe_exported_records_total",
+    help: "Records that were sent and not refused.",
+};
+const EXPORTED_PACKETS: Metric = Metric {
+    name: "xdprobe_exported_packets_total",
+    help: "Packets in exported records.",
+};
+const EXPORTED_OCTETS: Metric = Metric {
+    name: "xdprobe_exported_octets_total",
+    help: "Layer-3 octets in exported records.",
+};
+const EXPORTED_DATAGRAMS: Metric = Metric {
+    name: "xdprobe_exported_datagrams_total",
+    help: "Datagrams that at least one collector was sent.",
+};
+const LOST_RECORDS: Metric = Metric {
+    name: "xdprobe_lost_records_total",
+    help: "Records that no collector was sent.",
+};
+const LOST_PACKETS: Metric = Metric {
+    name: "xdprobe_lost_packets_total",
+    help: "Packets in lost records.",
+};
+const LOST_OCTETS: Metric = Metric {
+    name: "xdprobe_lost_octets_total",
+    help: "Layer-3 octets in lost records.",
+};
+const IN_FLIGHT_RECORDS: Metric = Metric {
+    name: "xdprobe_in_flight_records",
+    help: "Expired records that are neither exported nor lost yet.",
+};
+const IN_FLIGHT_PACKETS: Metric = Metric {
+    name: "xdprobe_in_flight_packets",
+    help: "Packets in records that are neither exported nor lost yet.",
+};
 const IN_FLIGHT_OCTETS: Metric = Metric {
     name: "xdprobe_in_flight_octets",
     help: "Layer-3 octets in records that are neither exported nor lost yet.",
 };
-const QUEUE_RECORDS: Metric =
-    Metric { name: "xdprobe_export_queue_records", help: "Records handed over that the exporter has not taken yet." };
+const QUEUE_RECORDS: Metric = Metric {
+    name: "xdprobe_export_queue_records",
+    help: "Records handed over that the exporter has not taken yet.",
+};
 const QUEUE_CAPACITY: Metric = Metric {
     name: "xdprobe_export_queue_capacity_records",
     help: "Records that can be between workers and exporter before one is dropped.",
@@ -91,52 +146,82 @@ const OLDEST_RECORD: Metric = Metric {
     name: "xdprobe_oldest_unexported_record_age_seconds",
     help: "Time for which the oldest record in flight has been waiting.",
 };
-const COLLECTOR_RECORDS: Metric =
-    Metric { name: "xdprobe_collector_records_total", help: "Records that the collector was sent." };
-const COLLECTOR_DATAGRAMS: Metric =
-    Metric { name: "xdprobe_collector_datagrams_total", help: "Datagrams that the collector was sent." };
-const COLLECTOR_PACKETS: Metric =
-    Metric { name: "xdprobe_collector_packets_total", help: "Packets in records that the collector was sent." };
-const COLLECTOR_OCTETS: Metric =
-    Metric { name: "xdprobe_collector_octets_total", help: "Octets of UDP payload that the collector was sent." };
+const COLLECTOR_RECORDS: Metric = Metric {
+    name: "xdprobe_collector_records_total",
+    help: "Records that the collector was sent.",
+};
+const COLLECTOR_DATAGRAMS: Metric = Metric {
+    name: "xdprobe_collector_datagrams_total",
+    help: "Datagrams that the collector was sent.",
+};
+const COLLECTOR_PACKETS: Metric = Metric {
+    name: "xdprobe_collector_packets_total",
+    help: "Packets in records that the collector was sent.",
+};
+const COLLECTOR_OCTETS: Metric = Metric {
+    name: "xdprobe_collector_octets_total",
+    help: "Octets of UDP payload that the collector was sent.",
+};
 const COLLECTOR_LOST: Metric = Metric {
     name: "xdprobe_collector_lost_records_total",
     help: "Records that were meant for the collector and did not get there.",
 };
-const COLLECTOR_DELAYED: Metric =
-    Metric { name: "xdprobe_collector_delayed_records_total", help: "Records that waited for the collector's pace." };
+const COLLECTOR_DELAYED: Metric = Metric {
+    name: "xdprobe_collector_delayed_records_total",
+    help: "Records that waited for the collector's pace.",
+};
 const COLLECTOR_DELAY: Metric = Metric {
     name: "xdprobe_collector_pacing_delay_seconds_total",
     help: "Whole seconds for which datagrams waited for the collector's pace, in all.",
 };
-const COLLECTOR_WAITING: Metric =
-    Metric { name: "xdprobe_collector_waiting_records", help: "Records that wait to be sent to the collector." };
-const COLLECTOR_RESOLVES: Metric =
-    Metric { name: "xdprobe_collector_resolves_total", help: "Times that the collector's name was resolved again." };
+const COLLECTOR_WAITING: Metric = Metric {
+    name: "xdprobe_collector_waiting_records",
+    help: "Records that wait to be sent to the collector.",
+};
+const COLLECTOR_RESOLVES: Metric = Metric {
+    name: "xdprobe_collector_resolves_total",
+    help: "Times that the collector's name was resolved again.",
+};
 const COLLECTOR_RESOLVE_FAILURES: Metric = Metric {
     name: "xdprobe_collector_resolve_failures_total",
     help: "Times that the collector's name could not be resolved again.",
 };
-const COLLECTOR_UNRESOLVED: Metric =
-    Metric { name: "xdprobe_collector_unresolved", help: "1 while the collector's name has no address." };
+const COLLECTOR_UNRESOLVED: Metric = Metric {
+    name: "xdprobe_collector_unresolved",
+    help: "1 while the collector's name has no address.",
+};
 const COLLECTOR_REFUSALS: Metric = Metric {
     name: "xdprobe_collector_refusals_total",
     help: "Times that the collector's host said that nobody listens there.",
 };
-const COLLECTOR_ERRORS: Metric =
-    Metric { name: "xdprobe_collector_send_errors_total", help: "Datagrams that did not leave for the collector." };
-const COLLECTOR_REFUSING: Metric =
-    Metric { name: "xdprobe_collector_refusing", help: "1 while the collector's host refuses what it is sent." };
-const RUNNING: Metric =
-    Metric { name: "xdprobe_receiver_running", help: "1 while frames can be received, 0 while they cannot." };
-const DOWN_SECONDS: Metric =
-    Metric { name: "xdprobe_receiver_down_seconds_total", help: "Whole seconds for which the link was down." };
-const ZERO_COPY: Metric =
-    Metric { name: "xdprobe_zero_copy", help: "1 where frames stay where the card put them, 0 where they are copied." };
-const IDLE_TURNS: Metric =
-    Metric { name: "xdprobe_idle_turns_total", help: "Turns of the worker that found nothing waiting." };
-const BUSY_TURNS: Metric =
-    Metric { name: "xdprobe_busy_turns_total", help: "Turns of the worker that found frames waiting." };
+const COLLECTOR_ERRORS: Metric = Metric {
+    name: "xdprobe_collector_send_errors_total",
+    help: "Datagrams that did not leave for the collector.",
+};
+const COLLECTOR_REFUSING: Metric = Metric {
+    name: "xdprobe_collector_refusing",
+    help: "1 while the collector's host refuses what it is sent.",
+};
+const RUNNING: Metric = Metric {
+    name: "xdprobe_receiver_running",
+    help: "1 while frames can be received, 0 while they cannot.",
+};
+const DOWN_SECONDS: Metric = Metric {
+    name: "xdprobe_receiver_down_seconds_total",
+    help: "Whole seconds for which the link was down.",
+};
+const ZERO_COPY: Metric = Metric {
+    name: "xdprobe_zero_copy",
+    help: "1 where frames stay where the card put them, 0 where they are copied.",
+};
+const IDLE_TURNS: Metric = Metric {
+    name: "xdprobe_idle_turns_total",
+    help: "Turns of the worker that found nothing waiting.",
+};
+const BUSY_TURNS: Metric = Metric {
+    name: "xdprobe_busy_turns_total",
+    help: "Turns of the worker that found frames waiting.",
+};
 const FULL_TURNS: Metric = Metric {
     name: "xdprobe_full_turns_total",
     help: "Busy turns that found a whole burst of 64 frames, and perhaps left more behind.",
@@ -145,7 +230,10 @@ const BALANCED: Metric = Metric {
     name: "xdprobe_ledger_balanced",
     help: "1 while every packet is in one count, to within what is under way between two.",
 };
-const BUILD: Metric = Metric { name: "xdprobe_build_info", help: "1, with what the program was built from as labels." };
+const BUILD: Metric = Metric {
+    name: "xdprobe_build_info",
+    help: "1, with what the program was built from as labels.",
+};
 
 /// A label and its value.
 type Tag<'a> = (&'static str, &'a str);
@@ -153,14 +241,25 @@ type Tag<'a> = (&'static str, &'a str);
 impl Sheet {
     /// An empty page.
     pub fn new() -> Self {
-        let (recorder, process) = (PrometheusBuilder::new().build_recorder(), metrics_process::Collector::default());
+        let (recorder, process) = (
+            PrometheusBuilder::new().build_recorder(),
+            metrics_process::Collector::default(),
+        );
         with_local_recorder(&recorder, || process.describe());
-        Self { recorder, process, series: Vec::new() }
+        Self {
+            recorder,
+            process,
+            series: Vec::new(),
+        }
     }
 
     /// The page with what a snapshot says.
     pub fn render(&mut self, snapshot: &Snapshot) -> String {
-        let mut pen = Pen { recorder: &self.recorder, series: &mut self.series, next: 0 };
+        let mut pen = Pen {
+            recorder: &self.recorder,
+            series: &mut self.series,
+            next: 0,
+        };
         pen.write(snapshot);
         with_local_recorder(&self.recorder, || self.process.collect());
         self.recorder.handle().render()
@@ -183,11 +282,21 @@ struct Pen<'a> {
 impl Pen<'_> {
     fn write(&mut self, snapshot: &Snapshot) {
         self.gauge(&BUILD, &[("version", env!("CARGO_PKG_VERSION"))], 1.0);
-        self.gauge(&BALANCED, &[], flag(Ledger::draw_up(snapshot).is_balanced()));
-        snapshot.interfaces.iter().for_each(|interface| self.write_interface(interface));
+        self.gauge(
+            &BALANCED,
+            &[],
+            flag(Ledger::draw_up(snapshot).is_balanced()),
+        );
+        snapshot
+            .interfaces
+            .iter()
+            .for_each(|interface| self.write_interface(interface));
         for worker in &snapshot.workers {
             let queue = worker.queue.map(|queue| queue.to_string());
-            let tags = [("interface", worker.interface.as_str()), ("queue", queue.as_deref().unwrap_or_default())];
+            let tags = [
+                ("interface", worker.interface.as_str()),
+                ("queue", queue.as_deref().unwrap_or_default()),
+            ];
             self.write_worker(worker, &tags[..1 + usize::from(queue.is_some())]);
         }
         self.write_exporter(snapshot);
@@ -197,7 +306,12 @@ impl Pen<'_> {
     }
 
     fn write_interface(&mut self, interface: &InterfaceSnapshot) {
-        let InterfaceSnapshot { name, counters, named_drops, .. } = interface;
+        let InterfaceSnapshot {
+            name,
+            counters,
+            named_drops,
+            ..
+        } = interface;
         let on = ("interface", name.as_str());
         self.counter(&OFFERED, &[on], counters.offered());
         self.counter(&SAMPLED_OUT, &[on], counters.sampled_out);
@@ -214,13 +328,22 @@ impl Pen<'_> {
     }
 
     fn write_dropped(&mut self, tags: &[Tag<'_>], places: &[&str], dropped: &Dropped) {
-        for (place, packets) in dropped.by_place().into_iter().filter(|(place, _)| places.contains(place)) {
+        for (place, packets) in dropped
+            .by_place()
+            .into_iter()
+            .filter(|(place, _)| places.contains(place))
+        {
             self.counter(&DROPPED, &[tags, &[("reason", place)]].concat(), packets);
         }
     }
 
     fn write_worker(&mut self, worker: &WorkerSnapshot, tags: &[Tag<'_>]) {
-        let WorkerSnapshot { queue, flows_max, counters, .. } = worker;
+        let WorkerSnapshot {
+            queue,
+            flows_max,
+            counters,
+            ..
+        } = worker;
         if queue.is_none() {
             // libpcap and files have no other count of what there was.
             let dropped = counters.source.dropped;
@@ -231,12 +354,19 @@ impl Pen<'_> {
         self.counter(&FILTERED, tags, counters.source.filtered);
         self.counter(&RECEIVED_PACKETS, tags, counters.source.received);
         self.counter(&RECEIVED_OCTETS, tags, counters.source.received_octets);
-        self.by_reason(&UNDECODED, tags, DecodeError::REASONS.into_iter().zip(counters.undecoded));
+        self.by_reason(
+            &UNDECODED,
+            tags,
+            DecodeError::REASONS.into_iter().zip(counters.undecoded),
+        );
         self.counter(&EXCLUDED, tags, counters.excluded.packets);
         self.counter(&OBSERVED_PACKETS, tags, counters.cache.observed.packets);
         self.counter(&OBSERVED_OCTETS, tags, counters.cache.observed.octets);
         self.counter(&FLOWS_CREATED, tags, counters.cache.created);
-        let expired = EndReason::ALL.into_iter().map(EndReason::name).zip(counters.cache.expired);
+        let expired = EndReason::ALL
+            .into_iter()
+            .map(EndReason::name)
+            .zip(counters.cache.expired);
         self.by_reason(&FLOWS_EXPIRED, tags, expired);
         self.gauge(&CACHE_FLOWS, tags, real(counters.resident_flows));
         self.gauge(&CACHE_CAPACITY, tags, real(*flows_max));
@@ -272,7 +402,11 @@ impl Pen<'_> {
         self.gauge(&IN_FLIGHT_OCTETS, &[], real(in_flight.volume.octets));
         self.gauge(&QUEUE_RECORDS, &[], real(snapshot.under_way()));
         self.gauge(&QUEUE_CAPACITY, &[], real(snapshot.under_way_max()));
-        self.gauge(&OLDEST_RECORD, &[], real(snapshot.oldest_in_flight_ms()) / real(MS_PER_S));
+        self.gauge(
+            &OLDEST_RECORD,
+            &[],
+            real(snapshot.oldest_in_flight_ms()) / real(MS_PER_S),
+        );
     }
 
     fn write_collector(&mut self, counters: &CollectorCounters, collector: Tag<'_>) {
@@ -282,19 +416,44 @@ impl Pen<'_> {
         self.counter(&COLLECTOR_PACKETS, &tags, counters.sent.volume.packets);
         self.counter(&COLLECTOR_OCTETS, &tags, counters.octets);
         let lost = counters.lost.map(|lost| lost.records);
-        self.by_reason(&COLLECTOR_LOST, &tags, LossReason::NAMES.into_iter().zip(lost));
+        self.by_reason(
+            &COLLECTOR_LOST,
+            &tags,
+            LossReason::NAMES.into_iter().zip(lost),
+        );
         self.counter(&COLLECTOR_DELAYED, &tags, counters.delayed_records);
         self.counter(&COLLECTOR_DELAY, &tags, counters.delayed_ms / MS_PER_S);
         self.gauge(&COLLECTOR_WAITING, &tags, real(counters.waiting));
         self.counter(&COLLECTOR_RESOLVES, &tags, counters.resolves);
-        self.counter(&COLLECTOR_RESOLVE_FAILURES, &tags, counters.resolve_failures);
-        self.gauge(&COLLECTOR_UNRESOLVED, &tags, flag(counters.state() == CollectorState::Unresolved));
+        self.counter(
+            &COLLECTOR_RESOLVE_FAILURES,
+            &tags,
+            counters.resolve_failures,
+        );
+        self.gauge(
+            &COLLECTOR_UNRESOLVED,
+            &tags,
+            flag(counters.state() == CollectorState::Unresolved),
+        );
         self.counter(&COLLECTOR_REFUSALS, &tags, counters.refusals);
-        self.gauge(&COLLECTOR_REFUSING, &tags, flag(counters.state() == CollectorState::Refusing));
-        self.by_reason(&COLLECTOR_ERRORS, &tags, SendErrorKind::NAMES.into_iter().zip(counters.errors));
+        self.gauge(
+            &COLLECTOR_REFUSING,
+            &tags,
+            flag(counters.state() == CollectorState::Refusing),
+        );
+        self.by_reason(
+            &COLLECTOR_ERRORS,
+            &tags,
+            SendErrorKind::NAMES.into_iter().zip(counters.errors),
+        );
     }
 
-    fn by_reason<'r>(&mut self, metric: &Metric, tags: &[Tag<'_>], counts: impl Iterator<Item = (&'r str, u64)>) {
+    fn by_reason<'r>(
+        &mut self,
+        metric: &Metric,
+        tags: &[Tag<'_>],
+        counts: impl Iterator<Item = (&'r str, u64)>,
+    ) {
         for (reason, count) in counts {
             self.counter(metric, &[tags, &[("reason", reason)]].concat(), count);
         }
@@ -302,8 +461,11 @@ impl Pen<'_> {
 
     fn counter(&mut self, metric: &Metric, tags: &[Tag<'_>], count: u64) {
         if self.next == self.series.len() {
-            self.recorder.describe_counter(metric.name.into(), None, metric.help.into());
-            let counter = self.recorder.register_counter(&key(metric, tags), &METADATA);
+            self.recorder
+                .describe_counter(metric.name.into(), None, metric.help.into());
+            let counter = self
+                .recorder
+                .register_counter(&key(metric, tags), &METADATA);
             self.series.push(Series::Counter(metric.name, counter));
         }
         match &self.series[self.next] {
@@ -315,7 +477,8 @@ impl Pen<'_> {
 
     fn gauge(&mut self, metric: &Metric, tags: &[Tag<'_>], value: f64) {
         if self.next == self.series.len() {
-            self.recorder.describe_gauge(metric.name.into(), None, metric.help.into());
+            self.recorder
+                .describe_gauge(metric.name.into(), None, metric.help.into());
             let gauge = self.recorder.register_gauge(&key(metric, tags), &METADATA);
             self.series.push(Series::Gauge(metric.name, gauge));
         }
@@ -339,7 +502,10 @@ const MS_PER_S: u64 = 1_000;
 static METADATA: Metadata<'static> = Metadata::new(module_path!(), Level::INFO, None);
 
 fn key(metric: &Metric, tags: &[Tag<'_>]) -> Key {
-    let labels: Vec<_> = tags.iter().map(|&(name, value)| Label::new(name, value.to_owned())).collect();
+    let labels: Vec<_> = tags
+        .iter()
+        .map(|&(name, value)| Label::new(name, value.to_owned()))
+        .collect();
     Key::from_parts(metric.name, labels)
 }
 
@@ -348,7 +514,10 @@ fn flag(is: bool) -> f64 {
 }
 
 /// Prometheus' numbers are of this kind: exact up to 2^53.
-#[expect(clippy::cast_precision_loss, reason = "a gauge above 2^53 is rounded by Prometheus in any case")]
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "a gauge above 2^53 is rounded by Prometheus in any case"
+)]
 fn real(count: u64) -> f64 {
     count as f64
 }

@@ -1,5 +1,6 @@
-//! The probe as a test runs it: the very binary, in a namespace of the test's own, its ledger as JSON, and beside whatever
-//! collectors the test names one that holds every datagram against the rules of the format, and the sum against the ledger.
+//! The probe as a test runs it: the very binary, in a namespace of the test's own, its ledger as
+//! JSON, and beside whatever collectors the test names one that holds every datagram against the
+//! rules of the format, and the sum against the ledger.
 #![allow(dead_code, reason = "each test file uses a part of the harness")]
 
 pub mod prometheus;
@@ -26,7 +27,8 @@ pub fn xdprobe(arguments: &[&str]) -> Command {
     command
 }
 
-/// Runs the probe over a file, with a collector behind it that checks what comes, and returns its ledger and what else it said.
+/// Runs the probe over a file, with a collector behind it that checks what comes, and returns its
+/// ledger and what else it said.
 pub fn run_over(file: &Path, arguments: &[&str]) -> (Value, Output) {
     let (ledger, output, received) = run_and_collect(file, arguments);
     assert_received(&received, &ledger);
@@ -37,17 +39,26 @@ pub fn run_over(file: &Path, arguments: &[&str]) -> (Value, Output) {
 pub fn run_and_collect(file: &Path, arguments: &[&str]) -> (Value, Output, Received) {
     let collector = Collector::start(Keep::Counts).unwrap();
     let mut command = xdprobe(&["run", "--report", "json", "-r"]);
-    command.arg(file).args(arguments).arg(collector.address().to_string());
+    command
+        .arg(file)
+        .args(arguments)
+        .arg(collector.address().to_string());
     let output = command.stdin(Stdio::null()).output().unwrap();
     (ledger_of(&output.stdout), output, collector.stop().unwrap())
 }
 
-/// Asserts that no rule was broken, and that what came is what the ledger, where there is one, says was exported.
+/// Asserts that no rule was broken, and that what came is what the ledger, where there is one, says
+/// was exported.
 pub fn assert_received(received: &Received, ledger: &Value) {
     received.assert_sound();
     if !ledger.is_null() {
-        let wanted = ["records", "packets", "octets"].map(|name| count(ledger, &format!("exported.{name}")));
-        assert_eq!([received.records, received.packets, received.octets], wanted, "{ledger:#}");
+        let wanted =
+            ["records", "packets", "octets"].map(|name| count(ledger, &format!("exported.{name}")));
+        assert_eq!(
+            [received.records, received.packets, received.octets],
+            wanted,
+            "{ledger:#}"
+        );
     }
 }
 
@@ -59,7 +70,10 @@ pub fn ledger_of(stdout: &[u8]) -> Value {
 /// A count in a ledger, by its path: `count(&ledger, "exported.packets")`.
 pub fn count(ledger: &Value, path: &str) -> u64 {
     let pointer = format!("/{}", path.replace('.', "/"));
-    ledger.pointer(&pointer).and_then(Value::as_u64).unwrap_or_else(|| panic!("no {path} in {ledger}"))
+    ledger
+        .pointer(&pointer)
+        .and_then(Value::as_u64)
+        .unwrap_or_else(|| panic!("no {path} in {ledger}"))
 }
 
 /// Asserts that all identities hold.
@@ -76,12 +90,18 @@ pub fn wire(options: VethOptions) -> Namespace {
 
 /// Sends into the wire and returns what was sent.
 pub fn send(namespace: &Namespace, options: &Options) -> Report {
-    namespace.run(|| Sender::start(options).unwrap().wait().unwrap()).unwrap()
+    namespace
+        .run(|| Sender::start(options).unwrap().wait().unwrap())
+        .unwrap()
 }
 
 /// Some traffic, at a rate that loses nothing anywhere.
 pub fn traffic(packets: u64) -> Options {
-    Options { packets, rate: Some(100_000), ..Options::on("tx0") }
+    Options {
+        packets,
+        rate: Some(100_000),
+        ..Options::on("tx0")
+    }
 }
 
 /// A probe at work, and the collector behind it that checks what comes.
@@ -95,24 +115,38 @@ pub struct Probe {
 impl Probe {
     /// Starts a probe in a namespace, and returns once it receives.
     pub fn start(namespace: &Namespace, arguments: &[&str]) -> Self {
-        let collector = namespace.run(|| Collector::start(Keep::Counts).unwrap()).unwrap();
+        let collector = namespace
+            .run(|| Collector::start(Keep::Counts).unwrap())
+            .unwrap();
         let address = collector.address().to_string();
         let mut probe = Self::start_alone(namespace, &[arguments, &[&address]].concat());
         probe.collector = Some(collector);
         probe
     }
 
-    /// Starts a probe with no other collectors than those in its arguments: the test checks what they get.
+    /// Starts a probe with no other collectors than those in its arguments: the test checks what
+    /// they get.
     pub fn start_alone(namespace: &Namespace, arguments: &[&str]) -> Self {
         let folder = TempDir::new().unwrap();
         let file = |name: &str| File::create(folder.path().join(name)).unwrap();
         let mut command = namespace.command(env!("CARGO_BIN_EXE_xdprobe"));
         command.args(["run", "--report", "json"]).args(arguments);
-        command.stdin(Stdio::null()).stdout(file("stdout")).stderr(file("stderr"));
-        let mut probe = Self { child: command.spawn().unwrap(), folder, collector: None };
+        command
+            .stdin(Stdio::null())
+            .stdout(file("stdout"))
+            .stderr(file("stderr"));
+        let mut probe = Self {
+            child: command.spawn().unwrap(),
+            folder,
+            collector: None,
+        };
         while !probe.said().contains("receiving") {
             let ended = probe.child.try_wait().unwrap();
-            assert!(ended.is_none(), "the probe ended ({ended:?}): {}", probe.said());
+            assert!(
+                ended.is_none(),
+                "the probe ended ({ended:?}): {}",
+                probe.said()
+            );
             pause(10);
         }
         probe
@@ -131,14 +165,23 @@ impl Probe {
     /// Where it serves metrics.
     pub fn metrics(&self) -> SocketAddr {
         let said = self.said();
-        let address = said.split_once("metrics on http://").and_then(|(_, rest)| rest.split_once('/'));
-        address.unwrap_or_else(|| panic!("no metrics: {said}")).0.parse().unwrap()
+        let address = said
+            .split_once("metrics on http://")
+            .and_then(|(_, rest)| rest.split_once('/'));
+        address
+            .unwrap_or_else(|| panic!("no metrics: {said}"))
+            .0
+            .parse()
+            .unwrap()
     }
 
     /// Sends it a signal, by the name that kill knows.
     pub fn signal(&self, signal: &str) {
         let id = self.child.id().to_string();
-        let killed = Command::new("kill").args(["-s", signal, &id]).status().unwrap();
+        let killed = Command::new("kill")
+            .args(["-s", signal, &id])
+            .status()
+            .unwrap();
         assert!(killed.success(), "kill -s {signal}");
     }
 

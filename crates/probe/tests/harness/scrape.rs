@@ -21,8 +21,13 @@ pub fn get(namespace: &Namespace, address: SocketAddr, path: &str) -> (u16, Stri
         answer
     });
     let answer = answer.unwrap();
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no answer: {answer}"));
-    (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+    let (head, body) = answer
+        .split_once("\r\n\r\n")
+        .unwrap_or_else(|| panic!("no answer: {answer}"));
+    (
+        head.split(' ').nth(1).unwrap().parse().unwrap(),
+        body.to_owned(),
+    )
 }
 
 impl Page {
@@ -52,18 +57,35 @@ impl Page {
 
     /// Each series with its value: `name{label="value"}`.
     pub fn series(&self) -> impl Iterator<Item = (&str, f64)> {
-        let lines = self.0.lines().filter(|line| !line.starts_with('#') && !line.is_empty());
-        lines.map(|line| line.rsplit_once(' ').map(|(series, value)| (series, value.parse().unwrap())).unwrap())
+        let lines = self
+            .0
+            .lines()
+            .filter(|line| !line.starts_with('#') && !line.is_empty());
+        lines.map(|line| {
+            line.rsplit_once(' ')
+                .map(|(series, value)| (series, value.parse().unwrap()))
+                .unwrap()
+        })
     }
 
-    /// The sum of a metric over the series that have all these labels, as they are written on the page.
+    /// The sum of a metric over the series that have all these labels, as they are written on the
+    /// page.
     pub fn sum_of(&self, metric: &str, labels: &[&str]) -> u64 {
         let values = self.series().filter(|(series, _)| {
-            series.split('{').next() == Some(metric) && labels.iter().all(|label| series.contains(label))
+            series.split('{').next() == Some(metric)
+                && labels.iter().all(|label| series.contains(label))
         });
         let values: Vec<_> = values.map(|(_, value)| value).collect();
-        assert!(!values.is_empty(), "no {metric} with {labels:?} in {}", self.0);
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "counts are whole and positive")]
+        assert!(
+            !values.is_empty(),
+            "no {metric} with {labels:?} in {}",
+            self.0
+        );
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "counts are whole and positive"
+        )]
         let sum = values.iter().sum::<f64>() as u64;
         sum
     }
@@ -76,14 +98,23 @@ impl Page {
     /// Each metric with its kind and labels.
     pub fn metrics(&self) -> BTreeMap<String, (String, BTreeSet<String>)> {
         let mut metrics = BTreeMap::new();
-        for line in self.0.lines().filter_map(|line| line.strip_prefix("# TYPE ")) {
+        for line in self
+            .0
+            .lines()
+            .filter_map(|line| line.strip_prefix("# TYPE "))
+        {
             let (name, kind) = line.split_once(' ').unwrap();
             metrics.insert(name.to_owned(), (kind.to_owned(), BTreeSet::new()));
         }
         for (series, _) in self.series() {
             let (name, labels) = series.split_once('{').unwrap_or((series, ""));
-            let names = labels.trim_end_matches('}').split(',').filter_map(|label| label.split_once('='));
-            let (_, known) = metrics.get_mut(name).unwrap_or_else(|| panic!("{name} has no type"));
+            let names = labels
+                .trim_end_matches('}')
+                .split(',')
+                .filter_map(|label| label.split_once('='));
+            let (_, known) = metrics
+                .get_mut(name)
+                .unwrap_or_else(|| panic!("{name} has no type"));
             known.extend(names.map(|(name, _)| name.to_owned()));
         }
         metrics

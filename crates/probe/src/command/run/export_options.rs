@@ -18,8 +18,8 @@ pub struct ExportOptions {
     #[arg(value_name = "COLLECTOR", required = true)]
     pub collectors: Vec<Destination>,
 
-    /// Which collector gets which record: copy (all get all), balance (each flow key has one), or failover (the first that
-    /// does not refuse)
+    /// Which collector gets which record: copy (all get all), balance (each flow key has one), or
+    /// failover (the first that does not refuse)
     #[arg(long, default_value = "copy", value_name = "HOW")]
     distribute: Distribution,
 
@@ -82,7 +82,8 @@ impl ExportOptions {
         for family in [SocketAddr::is_ipv4, SocketAddr::is_ipv6] {
             if self.source.iter().filter(|source| family(source)).count() > 1 {
                 return Err(UsageError(
-                    "--source is given twice for one family: wanted one IPv4 and one IPv6".to_owned(),
+                    "--source is given twice for one family: wanted one IPv4 and one IPv6"
+                        .to_owned(),
                 ));
             }
         }
@@ -93,7 +94,10 @@ impl ExportOptions {
                 engine: self.engine,
                 sampling,
                 flush_delay_ms: ms(self.flush_delay),
-                pace: Pace { records_per_s: self.records_per_second, octets_per_s: self.octets_per_second },
+                pace: Pace {
+                    records_per_s: self.records_per_second,
+                    octets_per_s: self.octets_per_second,
+                },
                 paced_records_max: self.paced_records,
             },
             sockets: SocketOptions {
@@ -112,25 +116,42 @@ impl ExportOptions {
 
 /// An address, of any free port, or an address and a port.
 fn parse_source(text: &str) -> Result<SocketAddr, String> {
-    let address = text.parse::<IpAddr>().ok().map(|address| SocketAddr::new(address, 0));
-    let bracketed =
-        || text.strip_prefix('[')?.strip_suffix(']')?.parse().ok().map(|address| SocketAddr::new(address, 0));
+    let address = text
+        .parse::<IpAddr>()
+        .ok()
+        .map(|address| SocketAddr::new(address, 0));
+    let bracketed = || {
+        text.strip_prefix('[')?
+            .strip_suffix(']')?
+            .parse()
+            .ok()
+            .map(|address| SocketAddr::new(address, 0))
+    };
     let wanted = || {
         format!(
             "'{text}' is no source: wanted ADDR or ADDR:PORT, as in 192.0.2.7, 192.0.2.7:4000 or [2001:db8::7]:4000"
         )
     };
-    address.or_else(bracketed).or_else(|| text.parse().ok()).ok_or_else(wanted)
+    address
+        .or_else(bracketed)
+        .or_else(|| text.parse().ok())
+        .ok_or_else(wanted)
 }
 
 fn parse_queue(text: &str) -> Result<usize, String> {
     let wanted = || format!("'{text}' is no number of records from 1000 to 100000000");
-    text.parse().ok().filter(|records| (1_000..=100_000_000).contains(records)).ok_or_else(wanted)
+    text.parse()
+        .ok()
+        .filter(|records| (1_000..=100_000_000).contains(records))
+        .ok_or_else(wanted)
 }
 
 fn parse_send_buffer(text: &str) -> Result<usize, String> {
     let wanted = || format!("'{text}' is no send buffer: wanted 4096 to 1073741824 octets");
-    text.parse().ok().filter(|octets| (4_096..=1 << 30).contains(octets)).ok_or_else(wanted)
+    text.parse()
+        .ok()
+        .filter(|octets| (4_096..=1 << 30).contains(octets))
+        .ok_or_else(wanted)
 }
 
 #[cfg(test)]
@@ -150,25 +171,40 @@ mod tests {
             assert_eq!(parse_source(text), Ok(wanted.parse().unwrap()));
         }
         for bad in ["", "host", "192.0.2.7:", "192.0.2.7:65536", "192.0.2"] {
-            assert!(parse_source(bad).unwrap_err().contains("wanted ADDR"), "{bad}");
+            assert!(
+                parse_source(bad).unwrap_err().contains("wanted ADDR"),
+                "{bad}"
+            );
         }
     }
 
     #[test]
     fn refuses_what_cannot_be_meant() {
         refused("-r x --netflow 9 127.0.0.1:9", "wanted 1, 5 or 7");
-        refused("-r x --distribute any 127.0.0.1:9", "wanted copy, balance or failover");
+        refused(
+            "-r x --distribute any 127.0.0.1:9",
+            "wanted copy, balance or failover",
+        );
         refused("-r x --records-per-second 0 127.0.0.1:9", "zero");
         refused("-r x --dscp 64 127.0.0.1:9", "64 is not in 0..64");
         refused("-r x --mtu 67 127.0.0.1:9", "67 is not in 68..");
-        refused("-r x --source 192.0.2.1 --source 192.0.2.2 127.0.0.1:9", "twice for one family");
+        refused(
+            "-r x --source 192.0.2.1 --source 192.0.2.2 127.0.0.1:9",
+            "twice for one family",
+        );
         refused("-r x 127.0.0.1:0", "wanted HOST:PORT");
     }
 
     #[test]
     fn a_record_waits_a_second_and_nothing_is_paced_unless_asked_for() {
         let export = planned("-r x 127.0.0.1:9").unwrap().export;
-        assert_eq!((export.collector.flush_delay_ms, export.collector.pace), (1_000, Pace::default()));
-        assert_eq!((export.distribution, export.collector.version), (Distribution::Copy, Version::V5));
+        assert_eq!(
+            (export.collector.flush_delay_ms, export.collector.pace),
+            (1_000, Pace::default())
+        );
+        assert_eq!(
+            (export.distribution, export.collector.version),
+            (Distribution::Copy, Version::V5)
+        );
     }
 }

@@ -22,7 +22,8 @@ pub struct SamplingArguments {
     #[arg(long, default_value = "1:1", value_name = "1:N", value_parser = parse_interval)]
     sampled_upstream: NonZeroU16,
 
-    /// The mode that headers tell [default: the one at work; for --sampled-upstream alone, deterministic]
+    /// The mode that headers tell [default: the one at work; for --sampled-upstream alone,
+    /// deterministic]
     #[arg(long, value_enum, value_name = "MODE")]
     sampling_header: Option<HeaderMode>,
 }
@@ -64,7 +65,11 @@ impl SamplingArguments {
     ///
     /// A product of both intervals that the header cannot hold, or a mode for no sampling.
     pub fn plan(&self) -> Result<SamplingPlan, UsageError> {
-        let Self { sampling, sampled_upstream, .. } = *self;
+        let Self {
+            sampling,
+            sampled_upstream,
+            ..
+        } = *self;
         let interval = u32::from(sampling.get()) * u32::from(sampled_upstream.get());
         let capture = Sampling {
             mode: match self.sampling_mode {
@@ -97,10 +102,17 @@ impl SamplingArguments {
 }
 
 fn parse_interval(text: &str) -> Result<NonZeroU16, String> {
-    let interval: Option<NonZeroU16> = text.strip_prefix("1:").and_then(|interval| interval.parse().ok());
-    interval.filter(|interval| interval.get() <= v5::Sampling::INTERVAL_MAX).ok_or_else(|| {
-        format!("'{text}' is no sampling: wanted 1:N, with N from 1 to {}, as in 1:100", v5::Sampling::INTERVAL_MAX)
-    })
+    let interval: Option<NonZeroU16> = text
+        .strip_prefix("1:")
+        .and_then(|interval| interval.parse().ok());
+    interval
+        .filter(|interval| interval.get() <= v5::Sampling::INTERVAL_MAX)
+        .ok_or_else(|| {
+            format!(
+                "'{text}' is no sampling: wanted 1:N, with N from 1 to {}, as in 1:100",
+                v5::Sampling::INTERVAL_MAX
+            )
+        })
 }
 
 #[cfg(test)]
@@ -115,7 +127,10 @@ mod tests {
     }
 
     fn planned(line: &str) -> Result<SamplingPlan, UsageError> {
-        Line::try_parse_from(format!("run {line}").split_whitespace()).unwrap().sampling.plan()
+        Line::try_parse_from(format!("run {line}").split_whitespace())
+            .unwrap()
+            .sampling
+            .plan()
     }
 
     #[test]
@@ -123,21 +138,40 @@ mod tests {
         let header = |line| planned(line).unwrap().header.to_bits();
         assert_eq!(header(""), 0);
         assert_eq!(header("--sampling 1:100"), 2 << 14 | 100);
-        assert_eq!(header("--sampling 1:100 --sampling-mode deterministic"), 1 << 14 | 100);
+        assert_eq!(
+            header("--sampling 1:100 --sampling-mode deterministic"),
+            1 << 14 | 100
+        );
         assert_eq!(header("--sampling 1:100 --sampling-header none"), 100);
-        assert_eq!(header("--sampling 1:100 --sampled-upstream 1:10"), 2 << 14 | 1000);
+        assert_eq!(
+            header("--sampling 1:100 --sampled-upstream 1:10"),
+            2 << 14 | 1000
+        );
         assert_eq!(header("--sampled-upstream 1:10"), 1 << 14 | 10);
-        assert_eq!(planned("--sampled-upstream 1:10").unwrap().capture.interval.get(), 1);
+        assert_eq!(
+            planned("--sampled-upstream 1:10")
+                .unwrap()
+                .capture
+                .interval
+                .get(),
+            1
+        );
     }
 
     #[test]
     fn refuses_what_no_header_can_tell() {
         let refused = |line| planned(line).unwrap_err().0;
         let error = refused("--sampling 1:1000 --sampled-upstream 1:17");
-        assert!(error.contains("is 1:17000") && error.contains("at most 1:16383"), "{error}");
+        assert!(
+            error.contains("is 1:17000") && error.contains("at most 1:16383"),
+            "{error}"
+        );
         assert!(refused("--sampling-header random").contains("nothing is"));
         for bad in ["1:0", "1:16384", "2:3", "100", "1:", ""] {
-            assert!(parse_interval(bad).unwrap_err().contains("wanted 1:N"), "{bad}");
+            assert!(
+                parse_interval(bad).unwrap_err().contains("wanted 1:N"),
+                "{bad}"
+            );
         }
     }
 }

@@ -13,7 +13,8 @@ pub struct TableArguments {
     #[arg(long, value_name = "FILE")]
     rules: Option<PathBuf>,
 
-    /// Tell AS, mask and next hop by the prefixes of this CSV file (prefix,as,nexthop); SIGHUP reads it again
+    /// Tell AS, mask and next hop by the prefixes of this CSV file (prefix,as,nexthop); SIGHUP
+    /// reads it again
     #[arg(long, value_name = "FILE")]
     prefixes: Option<PathBuf>,
 }
@@ -25,7 +26,10 @@ impl TableArguments {
     ///
     /// The first thing that is wrong with one of them, with its name and line.
     pub fn plan(&self) -> Result<Tables, UsageError> {
-        let files = TableFiles { rules: self.rules.clone(), prefixes: self.prefixes.clone() };
+        let files = TableFiles {
+            rules: self.rules.clone(),
+            prefixes: self.prefixes.clone(),
+        };
         Tables::read(files).map_err(|error| UsageError(format!("{error:#}")))
     }
 }
