@@ -17,27 +17,27 @@ pub const DATAGRAM_OCTETS_MAX: usize = max(
     crate::v7::DATAGRAM_OCTETS_MAX,
 );
 
-/// Why octets are not a datagram of the wanted version.
+/// Why octets are not a datagram of the expected version.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum DatagramError {
     /// Shorter than a header.
-    #[error("datagram of {found} octets is shorter than the {wanted}-octet header")]
+    #[error("datagram of {found} octets is shorter than the {expected}-octet header")]
     Short {
         /// Octets in the datagram.
         found: usize,
         /// Octets in the header.
-        wanted: usize,
+        expected: usize,
     },
     /// Another version number.
-    #[error("version {found}, wanted {wanted}")]
+    #[error("version {found}, expected {expected}")]
     Version {
         /// The version that the datagram names.
         found: u16,
         /// The version that this decoder reads.
-        wanted: u16,
+        expected: u16,
     },
     /// A count of zero or above the version's limit.
-    #[error("record count {found}, wanted 1 to {max}")]
+    #[error("record count {found}, expected 1 to {max}")]
     Count {
         /// The count that the header names.
         found: u16,
@@ -45,12 +45,12 @@ pub enum DatagramError {
         max: usize,
     },
     /// The length contradicts the count.
-    #[error("datagram of {found} octets, wanted {wanted} for its record count")]
+    #[error("datagram of {found} octets, expected {expected} for its record count")]
     Length {
         /// Octets in the datagram.
         found: usize,
         /// Octets of the header and of as many records as it counts.
-        wanted: usize,
+        expected: usize,
     },
 }
 
@@ -58,7 +58,7 @@ pub enum DatagramError {
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum EncodeError {
     /// No records, or more than the version carries.
-    #[error("{found} records, wanted 1 to {max}")]
+    #[error("{found} records, expected 1 to {max}")]
     RecordCount {
         /// Records given.
         found: usize,
@@ -66,12 +66,12 @@ pub enum EncodeError {
         max: usize,
     },
     /// The buffer is too short.
-    #[error("buffer of {found} octets, wanted {wanted}")]
+    #[error("buffer of {found} octets, expected {expected}")]
     Buffer {
         /// Octets in the buffer.
         found: usize,
         /// Octets that the datagram takes.
-        wanted: usize,
+        expected: usize,
     },
 }
 
@@ -95,7 +95,7 @@ where
 {
     let short = DatagramError::Short {
         found: datagram.len(),
-        wanted: size_of::<H>(),
+        expected: size_of::<H>(),
     };
     let (header, records) = H::ref_from_prefix(datagram).map_err(|_| short)?;
     let [v0, v1, c0, c1] = *datagram.first_chunk().ok_or(short)?;
@@ -103,7 +103,7 @@ where
     if found != version {
         return Err(DatagramError::Version {
             found,
-            wanted: version,
+            expected: version,
         });
     }
     let count = u16::from_be_bytes([c0, c1]);
@@ -113,18 +113,51 @@ where
             max: records_max,
         });
     }
-    let wanted = size_of::<H>() + usize::from(count) * size_of::<R>();
+    let expected = size_of::<H>() + usize::from(count) * size_of::<R>();
     let records = <[R]>::ref_from_bytes_with_elems(records, usize::from(count)).map_err(|_| {
         DatagramError::Length {
             found: datagram.len(),
-            wanted,
+            expected,
         }
     })?;
     Ok((header, records))
 }
 
-/// Writes header, with `version` and the true count in its first four octets, and records to the
-/// front of `datagram`.
+/// Places `records` behind the header and the `count` records that `datagram` already has room for
+/// or holds. The header is written by [`finish`].
+///
+/// # Panics
+///
+/// If `datagram` is too short for them.
+#[inline]
+pub(crate) fn append<H, R>(datagram: &mut [u8], count: usize, records: impl IntoIterator<Item = R>)
+where
+    R: IntoBytes + Immutable,
+{
+    let room = &mut datagram[size_of::<H>() + count * size_of::<R>()..];
+    let mut places = room.chunks_exact_mut(size_of::<R>());
+    for record in records {
+        let place = places
+            .next()
+            .expect("the datagram has room for its records");
+        place.copy_from_slice(record.as_bytes());
+    }
+}
+
+/// Writes the header in front of `count` records, with `version` and `count` in its first four
+/// octets, and returns the length of the datagram in octets.
+pub(crate) fn finish<H, R>(datagram: &mut [u8], header: &H, version: u16, count: u16) -> usize
+where
+    H: IntoBytes + Immutable,
+{
+    let front = &mut datagram[..size_of::<H>()];
+    front.copy_from_slice(header.as_bytes());
+    front[..2].copy_from_slice(&version.to_be_bytes());
+    front[2..4].copy_from_slice(&count.to_be_bytes());
+    size_of::<H>() + usize::from(count) * size_of::<R>()
+}
+
+/// Encodes a whole datagram: [`append`] and [`finish`], once lengths have been checked.
 pub(crate) fn encode<H, R>(
     header: &H,
     records: &[R],
@@ -134,7 +167,7 @@ pub(crate) fn encode<H, R>(
 ) -> Result<usize, EncodeError>
 where
     H: IntoBytes + Immutable,
-    R: IntoBytes + Immutable,
+    R: IntoBytes + Immutable + Copy,
 {
     let count = match u16::try_from(records.len()) {
         Ok(count) if (1..=records_max).contains(&records.len()) => count,
@@ -145,17 +178,26 @@ where
             });
         }
     };
-    let wanted = size_of::<H>() + size_of_val(records);
-    let found = datagram.len();
-    let room = datagram
-        .get_mut(..wanted)
-        .ok_or(EncodeError::Buffer { found, wanted })?;
-    let (head, body) = room.split_at_mut(size_of::<H>());
-    head.copy_from_slice(header.as_bytes());
-    head[..2].copy_from_slice(&version.to_be_bytes());
-    head[2..4].copy_from_slice(&count.to_be_bytes());
-    body.copy_from_slice(records.as_bytes());
-    Ok(wanted)
+    let expected = size_of::<H>() + size_of_val(records);
+    if datagram.len() < expected {
+        return Err(EncodeError::Buffer {
+            found: datagram.len(),
+            expected,
+        });
+    }
+    append::<H, R>(datagram, 0, records.iter().copied());
+    Ok(finish::<H, R>(datagram, header, version, count))
+}
+
+/// Reduces an uptime to the 32 bits that headers and records carry; it wraps every 49.71 days.
+#[must_use]
+#[inline]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "SysUptime is defined modulo 2^32"
+)]
+pub fn uptime_on_the_wire(uptime_ms: u64) -> u32 {
+    uptime_ms as u32
 }
 
 /// `usize::max` for constants.

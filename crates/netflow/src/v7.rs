@@ -6,8 +6,6 @@
 //! Cisco, *NetFlow Export Datagram Format*, tables B-5 and B-6; the limit of 27 records is
 //! flow-tools'.
 
-use crate::details::DetailedRecord;
-use crate::v5::uptime_on_the_wire;
 use crate::wire::{self, DatagramError, EncodeError};
 use zerocopy::byteorder::network_endian::{U16, U32};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -118,34 +116,6 @@ pub struct Record {
     pub router: [u8; 4],
 }
 
-impl From<&DetailedRecord> for Record {
-    /// The record as version 7 carries it; uptimes are reduced modulo 2^32.
-    fn from(record: &DetailedRecord) -> Self {
-        let DetailedRecord { flow, details } = record;
-        Self {
-            source: flow.key.source.octets(),
-            destination: flow.key.destination.octets(),
-            next_hop: details.destination.next_hop,
-            input: details.interfaces.input.into(),
-            output: details.interfaces.output.into(),
-            packets: flow.packets.into(),
-            octets: flow.octets.into(),
-            first_ms: uptime_on_the_wire(flow.first_ms).into(),
-            last_ms: uptime_on_the_wire(flow.last_ms).into(),
-            source_port: flow.key.source_port.into(),
-            destination_port: flow.key.destination_port.into(),
-            tcp_flags: flow.tcp_flags,
-            protocol: flow.key.protocol,
-            tos: flow.key.tos,
-            source_as: details.source.r#as.into(),
-            destination_as: details.destination.r#as.into(),
-            source_mask: details.source.mask,
-            destination_mask: details.destination.mask,
-            ..Self::default()
-        }
-    }
-}
-
 /// The header and records of a version 7 datagram, as views of its octets.
 ///
 /// # Errors
@@ -171,6 +141,25 @@ pub fn encode(
     datagram: &mut [u8],
 ) -> Result<usize, EncodeError> {
     wire::encode(header, records, datagram, VERSION, RECORDS_MAX)
+}
+
+/// Places `records` behind the `count` records that `datagram` already holds.
+///
+/// # Panics
+///
+/// If `datagram` is too short for them.
+#[inline]
+pub fn append(datagram: &mut [u8], count: usize, records: impl IntoIterator<Item = Record>) {
+    wire::append::<Header, Record>(datagram, count, records);
+}
+
+/// Writes the header in front of `count` records and returns the length of the datagram in octets.
+///
+/// # Panics
+///
+/// If `datagram` is shorter than a header.
+pub fn finish(datagram: &mut [u8], header: &Header, count: u16) -> usize {
+    wire::finish::<Header, Record>(datagram, header, VERSION, count)
 }
 
 #[cfg(test)]
@@ -226,14 +215,14 @@ mod tests {
             decode(&datagram[..23]),
             Err(DatagramError::Short {
                 found: 23,
-                wanted: 24
+                expected: 24
             })
         );
         assert_eq!(
             decode(&datagram[..75]),
             Err(DatagramError::Length {
                 found: 75,
-                wanted: 76
+                expected: 76
             })
         );
         let mut other = datagram.clone();
@@ -242,7 +231,7 @@ mod tests {
             decode(&other),
             Err(DatagramError::Length {
                 found: 77,
-                wanted: 76
+                expected: 76
             })
         );
         other[1] = 5;
@@ -250,7 +239,7 @@ mod tests {
             decode(&other[..24]),
             Err(DatagramError::Version {
                 found: 5,
-                wanted: 7
+                expected: 7
             })
         );
         other[..4].copy_from_slice(&[0, 7, 0, 28]);
@@ -279,13 +268,13 @@ mod tests {
             encode(&Header::default(), &records[..27], &mut datagram),
             Ok(DATAGRAM_OCTETS_MAX)
         );
-        let wanted = EncodeError::Buffer {
+        let expected = EncodeError::Buffer {
             found: 75,
-            wanted: 76,
+            expected: 76,
         };
         assert_eq!(
             encode(&Header::default(), &records[..1], &mut datagram[..75]),
-            Err(wanted)
+            Err(expected)
         );
     }
 

@@ -5,8 +5,6 @@
 //! format, as in [`v5`](crate::v5). Source: Cisco, *NetFlow Export Datagram Format*, tables B-1 and
 //! B-2.
 
-use crate::details::DetailedRecord;
-use crate::v5::uptime_on_the_wire;
 use crate::wire::{self, DatagramError, EncodeError};
 use zerocopy::byteorder::network_endian::{U16, U32};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -105,30 +103,6 @@ pub struct Record {
     pub reserved: U32,
 }
 
-impl From<&DetailedRecord> for Record {
-    /// The record as version 1 carries it; uptimes are reduced modulo 2^32.
-    fn from(record: &DetailedRecord) -> Self {
-        let DetailedRecord { flow, details } = record;
-        Self {
-            source: flow.key.source.octets(),
-            destination: flow.key.destination.octets(),
-            next_hop: details.destination.next_hop,
-            input: details.interfaces.input.into(),
-            output: details.interfaces.output.into(),
-            packets: flow.packets.into(),
-            octets: flow.octets.into(),
-            first_ms: uptime_on_the_wire(flow.first_ms).into(),
-            last_ms: uptime_on_the_wire(flow.last_ms).into(),
-            source_port: flow.key.source_port.into(),
-            destination_port: flow.key.destination_port.into(),
-            tcp_flags: flow.tcp_flags,
-            protocol: flow.key.protocol,
-            tos: flow.key.tos,
-            ..Self::default()
-        }
-    }
-}
-
 /// The header and records of a version 1 datagram, as views of its octets.
 ///
 /// # Errors
@@ -154,6 +128,25 @@ pub fn encode(
     datagram: &mut [u8],
 ) -> Result<usize, EncodeError> {
     wire::encode(header, records, datagram, VERSION, RECORDS_MAX)
+}
+
+/// Places `records` behind the `count` records that `datagram` already holds.
+///
+/// # Panics
+///
+/// If `datagram` is too short for them.
+#[inline]
+pub fn append(datagram: &mut [u8], count: usize, records: impl IntoIterator<Item = Record>) {
+    wire::append::<Header, Record>(datagram, count, records);
+}
+
+/// Writes the header in front of `count` records and returns the length of the datagram in octets.
+///
+/// # Panics
+///
+/// If `datagram` is shorter than a header.
+pub fn finish(datagram: &mut [u8], header: &Header, count: u16) -> usize {
+    wire::finish::<Header, Record>(datagram, header, VERSION, count)
 }
 
 #[cfg(test)]
@@ -209,14 +202,14 @@ mod tests {
             decode(&datagram[..15]),
             Err(DatagramError::Short {
                 found: 15,
-                wanted: 16
+                expected: 16
             })
         );
         assert_eq!(
             decode(&datagram[..63]),
             Err(DatagramError::Length {
                 found: 63,
-                wanted: 64
+                expected: 64
             })
         );
         let mut other = datagram.clone();
@@ -225,7 +218,7 @@ mod tests {
             decode(&other),
             Err(DatagramError::Length {
                 found: 65,
-                wanted: 64
+                expected: 64
             })
         );
         other[1] = 5;
@@ -233,7 +226,7 @@ mod tests {
             decode(&other[..16]),
             Err(DatagramError::Version {
                 found: 5,
-                wanted: 1
+                expected: 1
             })
         );
         other[..4].copy_from_slice(&[0, 1, 0, 25]);
@@ -262,13 +255,13 @@ mod tests {
             encode(&Header::default(), &records[..24], &mut datagram),
             Ok(DATAGRAM_OCTETS_MAX)
         );
-        let wanted = EncodeError::Buffer {
+        let expected = EncodeError::Buffer {
             found: 63,
-            wanted: 64,
+            expected: 64,
         };
         assert_eq!(
             encode(&Header::default(), &records[..1], &mut datagram[..63]),
-            Err(wanted)
+            Err(expected)
         );
     }
 

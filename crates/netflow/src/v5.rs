@@ -5,9 +5,7 @@
 //! byte order, so encoding and decoding are views of octets rather than code. Source: Cisco,
 //! *NetFlow Export Datagram Format*, tables B-3 and B-4.
 
-use crate::details::DetailedRecord;
-use crate::wire;
-pub use crate::wire::{DatagramError, EncodeError};
+use crate::wire::{self, DatagramError, EncodeError};
 use zerocopy::byteorder::network_endian::{U16, U32};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
@@ -61,22 +59,22 @@ pub struct Header {
     pub sampling: U16,
 }
 
-/// What a header says of sampling: a mode, and that one of so many packets was metered.
+/// The sampling field of a header: a mode, and N where one of N packets was metered.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct Sampling(u16);
+pub struct SamplingInterval(u16);
 
 /// Sampling modes, by their numbers in the top 2 bits of the field.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum SamplingMode {
-    /// Not told.
+    /// Not stated.
     None = 0,
-    /// Every so many packets.
+    /// One packet of every N, by count.
     Deterministic = 1,
-    /// By chance.
+    /// Each packet with a probability of 1 in N.
     Random = 2,
 }
 
-impl Sampling {
+impl SamplingInterval {
     /// The largest interval that the field holds, in 14 bits.
     pub const INTERVAL_MAX: u16 = 0x3fff;
 
@@ -159,45 +157,6 @@ pub struct Record {
     pub pad2: U16,
 }
 
-impl From<&DetailedRecord> for Record {
-    /// The record as version 5 carries it; uptimes are reduced modulo 2^32.
-    fn from(record: &DetailedRecord) -> Self {
-        let DetailedRecord { flow, details } = record;
-        Self {
-            source: flow.key.source.octets(),
-            destination: flow.key.destination.octets(),
-            next_hop: details.destination.next_hop,
-            input: details.interfaces.input.into(),
-            output: details.interfaces.output.into(),
-            packets: flow.packets.into(),
-            octets: flow.octets.into(),
-            first_ms: uptime_on_the_wire(flow.first_ms).into(),
-            last_ms: uptime_on_the_wire(flow.last_ms).into(),
-            source_port: flow.key.source_port.into(),
-            destination_port: flow.key.destination_port.into(),
-            tcp_flags: flow.tcp_flags,
-            protocol: flow.key.protocol,
-            tos: flow.key.tos,
-            source_as: details.source.r#as.into(),
-            destination_as: details.destination.r#as.into(),
-            source_mask: details.source.mask,
-            destination_mask: details.destination.mask,
-            ..Self::default()
-        }
-    }
-}
-
-/// Reduces an uptime to the 32 bits that headers and records carry; it wraps every 49.71 days.
-#[must_use]
-#[inline]
-#[expect(
-    clippy::cast_possible_truncation,
-    reason = "SysUptime is defined modulo 2^32"
-)]
-pub fn uptime_on_the_wire(uptime_ms: u64) -> u32 {
-    uptime_ms as u32
-}
-
 /// The header and records of a version 5 datagram, as views of its octets.
 ///
 /// # Errors
@@ -225,6 +184,25 @@ pub fn encode(
     wire::encode(header, records, datagram, VERSION, RECORDS_MAX)
 }
 
+/// Places `records` behind the `count` records that `datagram` already holds.
+///
+/// # Panics
+///
+/// If `datagram` is too short for them.
+#[inline]
+pub fn append(datagram: &mut [u8], count: usize, records: impl IntoIterator<Item = Record>) {
+    wire::append::<Header, Record>(datagram, count, records);
+}
+
+/// Writes the header in front of `count` records and returns the length of the datagram in octets.
+///
+/// # Panics
+///
+/// If `datagram` is shorter than a header.
+pub fn finish(datagram: &mut [u8], header: &Header, count: u16) -> usize {
+    wire::finish::<Header, Record>(datagram, header, VERSION, count)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -250,7 +228,7 @@ mod tests {
     #[test]
     fn decodes_the_seed_datagram_and_encodes_it_again() {
         let (header, records) = decode(&SEED).unwrap();
-        let wanted_header = Header {
+        let expected_header = Header {
             version: 5.into(),
             count: 1.into(),
             sys_uptime_ms: 965.into(),
@@ -261,7 +239,7 @@ mod tests {
             engine_id: 0,
             sampling: 0.into(),
         };
-        let wanted_record = Record {
+        let expected_record = Record {
             source: [192, 168, 1, 2],
             destination: [192, 168, 1, 1],
             next_hop: [0; 4],
@@ -283,10 +261,13 @@ mod tests {
             destination_mask: 24,
             pad2: 0.into(),
         };
-        assert_eq!((header, records), (&wanted_header, &[wanted_record][..]));
+        assert_eq!(
+            (header, records),
+            (&expected_header, &[expected_record][..])
+        );
         let mut again = [0; SEED.len()];
         assert_eq!(
-            encode(&wanted_header, &[wanted_record], &mut again),
+            encode(&expected_header, &[expected_record], &mut again),
             Ok(SEED.len())
         );
         assert_eq!(again, SEED);
@@ -298,14 +279,14 @@ mod tests {
             decode(&SEED[..23]),
             Err(DatagramError::Short {
                 found: 23,
-                wanted: 24
+                expected: 24
             })
         );
         assert_eq!(
             decode(&SEED[..71]),
             Err(DatagramError::Length {
                 found: 71,
-                wanted: 72
+                expected: 72
             })
         );
         let long: Vec<u8> = SEED.iter().copied().chain([0]).collect();
@@ -313,7 +294,7 @@ mod tests {
             decode(&long),
             Err(DatagramError::Length {
                 found: 73,
-                wanted: 72
+                expected: 72
             })
         );
         let mut other = SEED;
@@ -322,7 +303,7 @@ mod tests {
             decode(&other),
             Err(DatagramError::Version {
                 found: 9,
-                wanted: 5
+                expected: 5
             })
         );
         other = SEED;
@@ -354,19 +335,20 @@ mod tests {
             encode(&Header::default(), &records[..30], &mut datagram),
             Ok(DATAGRAM_OCTETS_MAX)
         );
-        let wanted = EncodeError::Buffer {
+        let expected = EncodeError::Buffer {
             found: 71,
-            wanted: 72,
+            expected: 72,
         };
         assert_eq!(
             encode(&Header::default(), &records[..1], &mut datagram[..71]),
-            Err(wanted)
+            Err(expected)
         );
     }
 
     #[test]
     fn sampling_has_two_bits_of_mode_and_fourteen_of_interval() {
-        let bits = |mode, interval| Sampling::new(mode, interval).map(Sampling::to_bits);
+        let bits =
+            |mode, interval| SamplingInterval::new(mode, interval).map(SamplingInterval::to_bits);
         assert_eq!(bits(SamplingMode::None, 100), Some(100));
         assert_eq!(bits(SamplingMode::Deterministic, 100), Some(0x4064));
         assert_eq!(bits(SamplingMode::Random, 16_383), Some(0xbfff));
