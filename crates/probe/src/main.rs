@@ -4,22 +4,9 @@
 //! then the work.
 #![forbid(unsafe_code)]
 
-mod clock;
 mod command;
-mod destination;
-mod exporting;
-mod hand_over;
-mod ledger;
 mod metrics;
-mod own_export;
-mod probe;
 mod progress;
-mod published;
-mod resolver;
-mod rules;
-mod snapshot;
-mod tables;
-mod worker;
 
 use clap::{Parser, Subcommand};
 use std::io::{IsTerminal, stderr};

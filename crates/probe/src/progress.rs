@@ -1,33 +1,28 @@
-//! A bar for those who wait for a long capture file: on a terminal only, and only after a second.
+//! A progress bar for long capture files: on a terminal only, and only after a second.
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use std::fs;
+use indicatif::{ProgressBar as Bar, ProgressDrawTarget, ProgressStyle};
 use std::io::{IsTerminal, stderr};
-use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+use xdprobe_pipeline::capture::ReadProgress;
 
-/// How far a capture file has been read.
-pub struct Progress {
-    bar: ProgressBar,
-    read_octets: Arc<AtomicU64>,
+/// How far a capture file has been read, on standard error.
+pub struct ProgressBar<'a> {
+    bar: Bar,
+    progress: &'a ReadProgress,
 }
 
-impl Progress {
-    /// A bar for the file at `path`, of which `read_octets` says how much is read; none where
-    /// nobody looks on.
-    pub fn of_file(path: &Path, read_octets: Arc<AtomicU64>) -> Option<Self> {
-        let octets = fs::metadata(path).ok()?.len();
+impl<'a> ProgressBar<'a> {
+    /// A bar; none where standard error is no terminal, or the length of the file is not known.
+    pub fn new(progress: &'a ReadProgress) -> Option<Self> {
+        let octets = progress.octets_total()?;
         if !stderr().is_terminal() {
             return None;
         }
-        let bar = ProgressBar::with_draw_target(Some(octets), ProgressDrawTarget::hidden());
-        let style = "{wide_bar} {bytes}/{total_bytes} at {bytes_per_sec}, {eta} to go";
-        bar.set_style(
-            ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar()),
-        );
-        Some(Self { bar, read_octets })
+        let bar = Bar::with_draw_target(Some(octets), ProgressDrawTarget::hidden());
+        let style = "{wide_bar} {bytes}/{total_bytes} at {bytes_per_sec}, {eta} left";
+        let style = ProgressStyle::with_template(style).expect("the template is well-formed");
+        bar.set_style(style);
+        Some(Self { bar, progress })
     }
 
     /// Brings the bar up to date.
@@ -36,12 +31,11 @@ impl Progress {
         if self.bar.is_hidden() && self.bar.elapsed() > QUIET {
             self.bar.set_draw_target(ProgressDrawTarget::stderr());
         }
-        self.bar
-            .set_position(self.read_octets.load(Ordering::Relaxed));
+        self.bar.set_position(self.progress.octets_read());
     }
 }
 
-impl Drop for Progress {
+impl Drop for ProgressBar<'_> {
     fn drop(&mut self) {
         self.bar.finish_and_clear();
     }

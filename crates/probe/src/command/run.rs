@@ -1,28 +1,33 @@
 //! `xdprobe run`: the probe.
 //!
-//! [`Arguments`] is what the user wrote, [`Plan`](crate::probe::Plan) what is valid;
-//! [`crate::probe`] does the work.
+//! [`Arguments`] is what the user wrote, a [`Plan`] what is valid; the pipeline does the work, and
+//! this command connects it to the terminal, the signals and the metrics server.
 
 mod export_options;
 mod sampling;
+mod signals;
 mod table_options;
 
 use super::UsageError;
 use crate::metrics;
-use crate::probe::{self, CapturePlan, Cores, Plan, Queues};
+use crate::progress::ProgressBar;
 use anyhow::Context;
 use clap::{Args, ValueEnum};
+use crossbeam_channel::{never, select, tick};
 use export_options::ExportOptions;
 use sampling::SamplingArguments;
+use signals::{Signal, Signals};
 use std::io::{ErrorKind, Write, stdout};
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 use table_options::TableArguments;
-use xdprobe_capture::xdp::{Mode, XdpConfig};
-use xdprobe_capture::{Filter, Interface, Sampling};
-use xdprobe_export::{Version, v5};
-use xdprobe_flow::Timeouts;
+use xdprobe_pipeline::capture::xdp::{Mode, XdpConfig};
+use xdprobe_pipeline::capture::{Filter, Interface, Sampling};
+use xdprobe_pipeline::export::{SamplingInterval, Version};
+use xdprobe_pipeline::flow::Timeouts;
+use xdprobe_pipeline::{
+    CapturePlan, Change, Ledger, Outcome, Pipeline, Plan, StartError, Starting, TableFiles, Tables,
+};
 
 /// What the user wrote.
 #[derive(Args, Debug)]
@@ -66,7 +71,7 @@ pub struct Arguments {
     /// Cores to pin the workers to, in the order of the queues, such as 2,3 or 2-5 [default: the
     /// cores there are]
     #[arg(long, value_name = "LIST", value_parser = parse_cores)]
-    cores: Option<Cores>,
+    cores: Option<std::vec::Vec<usize>>,
 
     /// Capture with AF_XDP although the host then no longer gets the interface's frames
     #[arg(long)]
@@ -161,25 +166,77 @@ pub enum Report {
     Json,
 }
 
-/// Runs the probe until its file ends or somebody stops it.
+/// Runs the probe until its file ends or a signal stops it.
 pub fn run(arguments: Arguments) -> anyhow::Result<()> {
-    let report = arguments.report;
-    let outcome = probe::run(plan(arguments)?)?;
+    let (report, address) = (arguments.report, arguments.metrics.clone());
+    let files = arguments.tables.files();
+    let signals = Signals::catch(files != TableFiles::default())?;
+    let listener = address.as_ref().map(metrics::Address::listen).transpose()?;
+    let plan = plan(arguments)?;
+    let (is_live, worker_count) = (plan.regime().is_live(), plan.worker_count());
+    let pipeline = Pipeline::start(plan).and_then(Starting::wait);
+    let pipeline = pipeline.map_err(start_error)?;
+    let server = listener
+        .map(|listener| metrics::Server::start(listener, pipeline.boards().clone()))
+        .transpose()?;
+    if is_live {
+        let queues = if worker_count == 1 { "queue" } else { "queues" };
+        tracing::info!(
+            "capturing on {worker_count} {queues}; Ctrl-C exports open flows and exits"
+        );
+    }
+    let outcome = attend(&pipeline, &signals, &files)?;
+    drop(server);
+    print_ledger(&outcome.ledger, report)?;
+    match outcome.error {
+        Some(error) => Err(error.into()),
+        None => Ok(()),
+    }
+}
+
+/// How often the progress of a capture file is shown.
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(20);
+
+/// Passes signals on and shows progress until the probe has ended.
+fn attend(pipeline: &Pipeline, signals: &Signals, files: &TableFiles) -> anyhow::Result<Outcome> {
+    let bar = pipeline.progress().and_then(ProgressBar::new);
+    let due = bar.as_ref().map_or_else(never, |_| tick(PROGRESS_INTERVAL));
+    loop {
+        select! {
+            recv(pipeline.outcome()) -> outcome => {
+                return outcome.context("the probe died; please report this");
+            }
+            recv(signals.arrivals()) -> signal => match signal? {
+                Signal::Stop => pipeline.stop(),
+                // What is wrong with a file is logged, and its old table stays in force.
+                Signal::Reload => drop(pipeline.apply(Change::Tables(files.clone()))),
+            },
+            recv(due) -> _ => bar.iter().for_each(ProgressBar::show),
+        }
+    }
+}
+
+fn print_ledger(ledger: &Ledger, report: Report) -> anyhow::Result<()> {
     let text = match report {
-        Report::Text => outcome.ledger.to_string(),
-        Report::Json => serde_json::to_string(&outcome.ledger)?,
+        Report::Text => ledger.to_string(),
+        Report::Json => serde_json::to_string(ledger)?,
     };
     match writeln!(stdout(), "{text}") {
-        // Nobody reads it any more, which is the reader's choice.
+        // The reader closed its end, which is its choice.
         Err(error) if error.kind() == ErrorKind::BrokenPipe => {}
         written => written.context("the ledger cannot be written to standard output")?,
     }
-    if !outcome.ledger.is_balanced() {
+    if !ledger.is_balanced() {
         tracing::error!("the ledger is out of balance: some packets are in no count, or in two");
     }
-    match outcome.error {
-        Some(error) => Err(error),
-        None => Ok(()),
+    Ok(())
+}
+
+fn start_error(error: StartError) -> anyhow::Error {
+    if error.is_usage() {
+        UsageError(error.to_string()).into()
+    } else {
+        error.into()
     }
 }
 
@@ -230,7 +287,7 @@ fn plan(arguments: Arguments) -> anyhow::Result<Plan> {
         }
     };
     let export = arguments.export.plan(sampling.header)?;
-    if export.collector.version != Version::V5 && sampling.header != v5::Sampling::default() {
+    if export.collector.version != Version::V5 && sampling.header != SamplingInterval::default() {
         let version = export.collector.version.number();
         tracing::warn!(
             "headers of NetFlow {version} cannot tell that packets are sampled: tell the collectors otherwise"
@@ -247,8 +304,7 @@ fn plan(arguments: Arguments) -> anyhow::Result<Plan> {
         },
         flows_per_queue: arguments.flows_per_queue,
         input: arguments.input,
-        tables: Arc::new(arguments.tables.plan()?),
-        metrics: arguments.metrics,
+        tables: Tables::read(&arguments.tables.files()).map_err(|error| usage(error.to_string()))?,
         export,
     })
 }
@@ -367,9 +423,9 @@ fn parse_queues(text: &str) -> Result<Queues, String> {
     parse_list(text, "queues").map(Queues::Some)
 }
 
-fn parse_cores(text: &str) -> Result<Cores, String> {
+fn parse_cores(text: &str) -> Result<Vec<usize>, String> {
     let cores = parse_list(text, "cores")?;
-    Ok(Cores(
+    Ok(
         cores
             .into_iter()
             .filter_map(|core| usize::try_from(core).ok())

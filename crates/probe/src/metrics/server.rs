@@ -6,7 +6,6 @@
 
 use super::address::Listener;
 use super::sheet::Sheet;
-use crate::snapshot::{Counted, Snapshot};
 use anyhow::Context;
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
@@ -25,6 +24,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
+use xdprobe_pipeline::{Boards, Snapshot};
 
 /// A server at work; it ends when this is dropped.
 pub struct Server {
@@ -45,12 +45,12 @@ const FRESH_MS: u64 = 1_000;
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
 
 impl Server {
-    /// Serves what is counted.
+    /// Serves what is published on the boards.
     ///
     /// # Errors
     ///
     /// If the system gives no thread, or nothing to wait with.
-    pub fn start(listener: Listener, counted: Counted) -> anyhow::Result<Self> {
+    pub fn start(listener: Listener, boards: Boards) -> anyhow::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -59,7 +59,7 @@ impl Server {
         let (stop, stopped) = oneshot::channel();
         let page = Arc::new(Mutex::new(Page {
             sheet: Sheet::new(),
-            counted,
+            boards,
             snapshot: None,
         }));
         let work = move || {
@@ -95,19 +95,19 @@ impl Drop for Server {
 /// What is served: drawn from a snapshot that is a second old at most.
 struct Page {
     sheet: Sheet,
-    counted: Counted,
+    boards: Boards,
     snapshot: Option<Snapshot>,
 }
 
 impl Page {
     fn snapshot(&mut self) -> &Snapshot {
-        let fresh_from_ms = self.counted.uptime_ms().saturating_sub(FRESH_MS);
+        let fresh_from_ms = self.boards.uptime_ms().saturating_sub(FRESH_MS);
         let kept = self
             .snapshot
             .take()
             .filter(|kept| kept.uptime_ms > fresh_from_ms);
         self.snapshot
-            .insert(kept.unwrap_or_else(|| self.counted.snapshot()))
+            .insert(kept.unwrap_or_else(|| self.boards.snapshot()))
     }
 
     fn answer(&mut self, request: &Request<Incoming>) -> Response<Full<Bytes>> {

@@ -1,23 +1,32 @@
 //! What is on the page: each metric by its name, and where its value is in a snapshot.
 //!
-//! The series are those of the first snapshot, in the order in which they are written, and later
-//! ones have the same: which interfaces, queues and collectors there are is settled at the start.
-//! So each is looked up once, and then found by its place.
+//! Each subject has series of its own, which are looked up when it is first written and then found
+//! by their place: the probe with its interfaces and queues is one subject, which never changes,
+//! and each collector is one, known by its id. A page that knows a collector which has gone is begun
+//! anew: counters are set to what was counted, so nothing is lost by that.
 
-use crate::ledger::Ledger;
-use crate::snapshot::{InterfaceSnapshot, Snapshot, WorkerSnapshot};
-use crate::worker::Phase;
 use metrics::{Counter, Gauge, Key, Label, Level, Metadata, Recorder, with_local_recorder};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusRecorder};
-use xdprobe_capture::Dropped;
-use xdprobe_export::{CollectorCounters, CollectorState, LossReason, SendErrorKind, Tally};
-use xdprobe_flow::{DecodeError, EndReason};
+use std::collections::BTreeMap;
+use xdprobe_pipeline::capture::Dropped;
+use xdprobe_pipeline::counters::Phase;
+use xdprobe_pipeline::export::{
+    CollectorCounters, CollectorId, CollectorState, LossReason, SendErrorKind, Tally,
+};
+use xdprobe_pipeline::flow::{DecodeError, EndReason};
+use xdprobe_pipeline::snapshot::{
+    CollectorSnapshot, InterfaceSnapshot, Snapshot, WorkerSnapshot,
+};
+use xdprobe_pipeline::Ledger;
 
 /// The page, with the values of the latest snapshot.
 pub struct Sheet {
     recorder: PrometheusRecorder,
     process: metrics_process::Collector,
-    series: Vec<Series>,
+    /// Series of the probe, its interfaces and queues.
+    probe: Vec<Series>,
+    /// Series of each collector.
+    collectors: BTreeMap<CollectorId, Vec<Series>>,
 }
 
 /// A metric: its name, and what it says.
@@ -249,18 +258,22 @@ impl Sheet {
         Self {
             recorder,
             process,
-            series: Vec::new(),
+            probe: Vec::new(),
+            collectors: BTreeMap::new(),
         }
     }
 
-    /// The page with what a snapshot says.
+    /// The page with the values of a snapshot.
     pub fn render(&mut self, snapshot: &Snapshot) -> String {
-        let mut pen = Pen {
-            recorder: &self.recorder,
-            series: &mut self.series,
-            next: 0,
-        };
-        pen.write(snapshot);
+        let is_known = |id: &CollectorId| snapshot.collectors.iter().any(|now| now.id == *id);
+        if !self.collectors.keys().all(is_known) {
+            *self = Self::new();
+        }
+        Pen::new(&self.recorder, &mut self.probe).write(snapshot);
+        for CollectorSnapshot { id, name, counters } in &snapshot.collectors {
+            let series = self.collectors.entry(*id).or_default();
+            Pen::new(&self.recorder, series).write_collector(counters, ("collector", name));
+        }
         with_local_recorder(&self.recorder, || self.process.collect());
         self.recorder.handle().render()
     }
@@ -272,14 +285,22 @@ enum Series {
     Gauge(&'static str, Gauge),
 }
 
-/// Writes one snapshot onto the page.
+/// Writes the values of one subject.
 struct Pen<'a> {
     recorder: &'a PrometheusRecorder,
     series: &'a mut Vec<Series>,
     next: usize,
 }
 
-impl Pen<'_> {
+impl<'a> Pen<'a> {
+    fn new(recorder: &'a PrometheusRecorder, series: &'a mut Vec<Series>) -> Self {
+        Self {
+            recorder,
+            series,
+            next: 0,
+        }
+    }
+
     fn write(&mut self, snapshot: &Snapshot) {
         self.gauge(&BUILD, &[("version", env!("CARGO_PKG_VERSION"))], 1.0);
         self.gauge(
@@ -300,9 +321,6 @@ impl Pen<'_> {
             self.write_worker(worker, &tags[..1 + usize::from(queue.is_some())]);
         }
         self.write_exporter(snapshot);
-        for (name, counters) in &snapshot.collectors {
-            self.write_collector(counters, ("collector", name));
-        }
     }
 
     fn write_interface(&mut self, interface: &InterfaceSnapshot) {
@@ -357,18 +375,18 @@ impl Pen<'_> {
         self.by_reason(
             &UNDECODED,
             tags,
-            DecodeError::REASONS.into_iter().zip(counters.undecoded),
+            DecodeError::REASONS.into_iter().zip(counters.meter.undecoded),
         );
-        self.counter(&EXCLUDED, tags, counters.excluded.packets);
-        self.counter(&OBSERVED_PACKETS, tags, counters.cache.observed.packets);
-        self.counter(&OBSERVED_OCTETS, tags, counters.cache.observed.octets);
-        self.counter(&FLOWS_CREATED, tags, counters.cache.created);
+        self.counter(&EXCLUDED, tags, counters.meter.excluded.packets);
+        self.counter(&OBSERVED_PACKETS, tags, counters.meter.cache.observed.packets);
+        self.counter(&OBSERVED_OCTETS, tags, counters.meter.cache.observed.octets);
+        self.counter(&FLOWS_CREATED, tags, counters.meter.cache.created);
         let expired = EndReason::ALL
             .into_iter()
             .map(EndReason::name)
-            .zip(counters.cache.expired);
+            .zip(counters.meter.cache.expired);
         self.by_reason(&FLOWS_EXPIRED, tags, expired);
-        self.gauge(&CACHE_FLOWS, tags, real(counters.resident_flows));
+        self.gauge(&CACHE_FLOWS, tags, real(counters.meter.resident_flows));
         self.gauge(&CACHE_CAPACITY, tags, real(*flows_max));
         self.gauge(&RESIDENT_PACKETS, tags, real(counters.resident.packets));
         self.gauge(&RESIDENT_OCTETS, tags, real(counters.resident.octets));
@@ -423,7 +441,7 @@ impl Pen<'_> {
         );
         self.counter(&COLLECTOR_DELAYED, &tags, counters.delayed_records);
         self.counter(&COLLECTOR_DELAY, &tags, counters.delayed_ms / MS_PER_S);
-        self.gauge(&COLLECTOR_WAITING, &tags, real(counters.waiting));
+        self.gauge(&COLLECTOR_WAITING, &tags, real(counters.waiting.records));
         self.counter(&COLLECTOR_RESOLVES, &tags, counters.resolves);
         self.counter(
             &COLLECTOR_RESOLVE_FAILURES,

@@ -2,13 +2,14 @@
 
 use super::super::UsageError;
 use super::{ms, parse_timeout};
-use crate::destination::Destination;
-use crate::probe::ExportPlan;
 use clap::Args;
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU64;
 use std::time::Duration;
-use xdprobe_export::{CollectorConfig, Distribution, Engine, Pace, SocketOptions, Version, v5};
+use xdprobe_pipeline::export::{
+    CollectorConfig, Distribution, Engine, Pace, SamplingInterval, SocketOptions, Version,
+};
+use xdprobe_pipeline::{Destination, ExportPlan};
 
 /// What the user wrote.
 #[derive(Args, Debug)]
@@ -78,7 +79,7 @@ pub struct ExportOptions {
 
 impl ExportOptions {
     /// Checks what the parser could not. `sampling` is what headers tell of it.
-    pub fn plan(self, sampling: v5::Sampling) -> Result<ExportPlan, UsageError> {
+    pub fn plan(self, sampling: SamplingInterval) -> Result<ExportPlan, UsageError> {
         for family in [SocketAddr::is_ipv4, SocketAddr::is_ipv6] {
             if self.source.iter().filter(|source| family(source)).count() > 1 {
                 return Err(UsageError(

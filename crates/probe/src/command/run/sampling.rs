@@ -3,8 +3,9 @@
 use crate::command::UsageError;
 use clap::{Args, ValueEnum};
 use std::num::NonZeroU16;
-use xdprobe_capture::{Sampling, SamplingMode};
-use xdprobe_export::v5;
+use xdprobe_pipeline::capture::{Sampling, SamplingMode};
+use xdprobe_pipeline::export::SamplingInterval;
+use xdprobe_pipeline::export::netflow::v5::SamplingMode as HeaderSampling;
 
 /// What the user wrote.
 #[derive(Args, Debug)]
@@ -55,7 +56,7 @@ pub struct SamplingPlan {
     /// What sources do.
     pub capture: Sampling,
     /// What headers say.
-    pub header: v5::Sampling,
+    pub header: SamplingInterval,
 }
 
 impl SamplingArguments {
@@ -85,16 +86,16 @@ impl SamplingArguments {
                         .to_owned(),
                 ));
             }
-            (Some(HeaderMode::None), _) => v5::SamplingMode::None,
-            (Some(HeaderMode::Random), _) => v5::SamplingMode::Random,
-            (None, ModeName::Random) if sampling.get() > 1 => v5::SamplingMode::Random,
-            (Some(HeaderMode::Deterministic), _) | (None, _) => v5::SamplingMode::Deterministic,
+            (Some(HeaderMode::None), _) => HeaderSampling::None,
+            (Some(HeaderMode::Random), _) => HeaderSampling::Random,
+            (None, ModeName::Random) if sampling.get() > 1 => HeaderSampling::Random,
+            (Some(HeaderMode::Deterministic), _) | (None, _) => HeaderSampling::Deterministic,
         };
-        let header = v5::Sampling::new(mode, interval).ok_or_else(|| {
+        let header = SamplingInterval::new(mode, interval).ok_or_else(|| {
             UsageError(format!(
                 "--sampling 1:{sampling} of --sampled-upstream 1:{sampled_upstream} is 1:{interval}, which headers cannot \
                  tell: wanted at most 1:{}",
-                v5::Sampling::INTERVAL_MAX
+                SamplingInterval::INTERVAL_MAX
             ))
         })?;
         Ok(SamplingPlan { capture, header })
@@ -106,11 +107,11 @@ fn parse_interval(text: &str) -> Result<NonZeroU16, String> {
         .strip_prefix("1:")
         .and_then(|interval| interval.parse().ok());
     interval
-        .filter(|interval| interval.get() <= v5::Sampling::INTERVAL_MAX)
+        .filter(|interval| interval.get() <= SamplingInterval::INTERVAL_MAX)
         .ok_or_else(|| {
             format!(
                 "'{text}' is no sampling: wanted 1:N, with N from 1 to {}, as in 1:100",
-                v5::Sampling::INTERVAL_MAX
+                SamplingInterval::INTERVAL_MAX
             )
         })
 }

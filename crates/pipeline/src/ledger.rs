@@ -4,16 +4,16 @@
 //! the cache, the exporter), so that the sum is a check and not a definition. `balanced` says
 //! whether all of them hold.
 
+use crate::counters::WorkerCounters;
 use crate::exporting::ExportingCounters;
-use crate::snapshot::{InterfaceSnapshot, Snapshot, WorkerSnapshot};
-use crate::worker::WorkerCounters;
+use crate::snapshot::{CollectorSnapshot, InterfaceSnapshot, Snapshot, WorkerSnapshot};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt;
 use xdprobe_capture::xdp::QueueCounters;
 use xdprobe_capture::{BURST_MAX, SourceCounters};
 use xdprobe_export::{CollectorCounters, Distribution, LossReason, SendErrorKind, Tally};
-use xdprobe_flow::{CacheCounters, DecodeError, EndReason, Volume};
+use xdprobe_flow::{DecodeError, EndReason, MeterCounters, Volume};
 
 /// The ledger of a run.
 #[derive(Debug, Serialize)]
@@ -124,11 +124,7 @@ impl Ledger {
     /// is under way between two counts, which is bounded by the memory that it lies in: frames of a
     /// queue, batches of a worker. See [`Balance`].
     pub fn draw_up(snapshot: &Snapshot) -> Self {
-        let mut sum = Sums::default();
-        snapshot
-            .workers
-            .iter()
-            .for_each(|worker| sum.add(&worker.counters));
+        let sum = Sums::of(&snapshot.workers);
         let mut dropped = sum.source.dropped;
         for InterfaceSnapshot { counters, .. } in &snapshot.interfaces {
             dropped += counters.dropped();
@@ -177,16 +173,16 @@ impl Ledger {
             dropped: dropped.by_place().into_iter().collect(),
             undecoded: DecodeError::REASONS
                 .into_iter()
-                .zip(sum.undecoded)
+                .zip(sum.meter.undecoded)
                 .collect(),
-            excluded: sum.excluded.into(),
-            observed: sum.cache.observed.into(),
+            excluded: sum.meter.excluded.into(),
+            observed: sum.meter.cache.observed.into(),
             flows: Flows {
-                created: sum.cache.created,
+                created: sum.meter.cache.created,
                 expired: EndReason::ALL
                     .into_iter()
                     .map(EndReason::name)
-                    .zip(sum.cache.expired)
+                    .zip(sum.meter.cache.expired)
                     .collect(),
             },
             exported: exported.into(),
@@ -199,7 +195,7 @@ impl Ledger {
                     .collect(),
             },
             resident: Resident {
-                flows: sum.resident_flows,
+                flows: sum.meter.resident_flows,
                 packets: sum.resident.packets,
                 octets: sum.resident.octets,
             },
@@ -344,20 +340,23 @@ impl<'a> Balance<'a> {
     }
 }
 
-/// A worker publishes between two turns, so these hold exactly: what was received was observed, not
-/// decoded or our own export; each flow that was created was expired or is resident; each record
-/// that was expired went the way of all records.
+/// A worker publishes between two turns, so these hold exactly: each packet that was received was
+/// observed, not decoded or our own export; each flow that was created was expired or is resident;
+/// each flow that was expired became a record.
 fn is_observed_and_expired(worker: &WorkerCounters) -> bool {
     let WorkerCounters {
         source,
-        undecoded,
-        excluded,
-        cache,
-        resident_flows,
+        meter,
         resident,
         expired,
         ..
     } = worker;
+    let MeterCounters {
+        undecoded,
+        excluded,
+        cache,
+        resident_flows,
+    } = meter;
     source.received == undecoded.iter().sum::<u64>() + excluded.packets + cache.observed.packets
         && cache.created == cache.expired_total() + resident_flows
         && cache.expired_total() == expired.records
@@ -370,27 +369,32 @@ fn is_observed_and_expired(worker: &WorkerCounters) -> bool {
 #[derive(Default)]
 struct Sums {
     source: SourceCounters,
-    undecoded: crate::worker::Undecoded,
-    excluded: Volume,
-    cache: CacheCounters,
+    meter: MeterCounters,
     resident: Volume,
-    resident_flows: u64,
     expired: Tally,
     dropped: Tally,
 }
 
 impl Sums {
-    fn add(&mut self, worker: &WorkerCounters) {
-        self.source += worker.source;
-        add_each(&mut self.undecoded, &worker.undecoded);
-        self.excluded += worker.excluded;
-        self.cache.observed += worker.cache.observed;
-        self.cache.created += worker.cache.created;
-        add_each(&mut self.cache.expired, &worker.cache.expired);
-        self.resident += worker.resident;
-        self.resident_flows += worker.resident_flows;
-        self.expired += worker.expired;
-        self.dropped += worker.dropped;
+    fn of(workers: &[WorkerSnapshot]) -> Self {
+        let mut sum = Self::default();
+        for WorkerSnapshot { counters, .. } in workers {
+            sum.source += counters.source;
+            sum.add_meter(&counters.meter);
+            sum.resident += counters.resident;
+            sum.expired += counters.expired;
+            sum.dropped += counters.dropped;
+        }
+        sum
+    }
+
+    fn add_meter(&mut self, meter: &MeterCounters) {
+        add_each(&mut self.meter.undecoded, &meter.undecoded);
+        self.meter.excluded += meter.excluded;
+        self.meter.cache.observed += meter.cache.observed;
+        self.meter.cache.created += meter.cache.created;
+        add_each(&mut self.meter.cache.expired, &meter.cache.expired);
+        self.meter.resident_flows += meter.resident_flows;
     }
 }
 
@@ -652,11 +656,11 @@ mod tests {
             "more frames were taken than were redirected"
         );
         assert!(
-            !balanced(|it| worker(it).undecoded[1] = 1),
+            !balanced(|it| worker(it).meter.undecoded[1] = 1),
             "a frame was counted twice"
         );
         assert!(
-            !balanced(|it| worker(it).excluded.packets = 1),
+            !balanced(|it| worker(it).meter.excluded.packets = 1),
             "our own export was metered"
         );
         assert!(
@@ -668,7 +672,7 @@ mod tests {
             "a record is neither exported nor lost"
         );
         assert!(
-            !balanced(|it| worker(it).cache.created = 3),
+            !balanced(|it| worker(it).meter.cache.created = 3),
             "a flow is gone without a record"
         );
         assert!(
@@ -681,11 +685,11 @@ mod tests {
         );
         assert!(!balanced(|it| {
             worker(it).source.received = 9;
-            worker(it).undecoded[0] = 1;
+            worker(it).meter.undecoded[0] = 1;
         }));
         assert!(balanced(|it| {
             worker(it).source.received = 9;
-            worker(it).undecoded[0] = 1;
+            worker(it).meter.undecoded[0] = 1;
             it.interfaces[0].counters.queues.push(queue_of_64_frames(1));
         }));
     }
@@ -743,8 +747,8 @@ mod tests {
                 worker(it).phase = Phase::Running as u64;
                 worker(it).dropped = Tally::default();
                 worker(it).expired.records = handed_over;
-                worker(it).cache.expired[0] = handed_over;
-                worker(it).cache.created = handed_over;
+                worker(it).meter.cache.expired[0] = handed_over;
+                worker(it).meter.cache.created = handed_over;
                 let on = &mut it.interfaces[0];
                 on.counters.queues.push(queue_of_64_frames(0));
                 on.redirected_before += missing;

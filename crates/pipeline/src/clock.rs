@@ -5,6 +5,7 @@
 //! the first packet and the packets are the clock. Wall time is paired with uptime only where a
 //! header is written, so a step of the wall clock changes no First or Last.
 
+use crate::regime::Regime;
 use nix::time::{ClockId, clock_gettime};
 use xdprobe_capture::{CaptureTime, Frame};
 use xdprobe_export::Moment;
@@ -13,8 +14,8 @@ const NS_PER_MS: u64 = 1_000_000;
 
 /// What tells a worker the time.
 pub trait Clock: Send {
-    /// The time is driven by the frames themselves: between two of them nothing happens.
-    const DRIVEN_BY_FRAMES: bool;
+    /// The regime that this clock belongs to.
+    const REGIME: Regime;
 
     /// Reads the clock, once a turn.
     fn read(&mut self) -> Moment;
@@ -71,7 +72,7 @@ impl LiveClock {
 }
 
 impl Clock for LiveClock {
-    const DRIVEN_BY_FRAMES: bool = false;
+    const REGIME: Regime = Regime::Live;
 
     fn read(&mut self) -> Moment {
         self.tell(
@@ -111,7 +112,7 @@ pub struct CaptureClock {
 const REORDERING_MS: i64 = 1_000;
 
 impl Clock for CaptureClock {
-    const DRIVEN_BY_FRAMES: bool = true;
+    const REGIME: Regime = Regime::Replay;
 
     fn read(&mut self) -> Moment {
         let uptime_ms = i64::try_from(self.latest_ms).unwrap_or(i64::MAX);
@@ -275,134 +276,6 @@ mod tests {
                 11_000
             );
         }
-    }
-
-    /// Frames of one flow, one each time that somebody looks and 5 ms have passed, for `lasts`.
-    struct OneFlow {
-        clock: LiveClock,
-        due_ms: u64,
-        ends_ms: u64,
-        counters: xdprobe_capture::SourceCounters,
-    }
-
-    impl xdprobe_capture::Source for OneFlow {
-        fn receive(
-            &mut self,
-            each: &mut impl FnMut(Frame<'_>),
-        ) -> Result<xdprobe_capture::Received, xdprobe_capture::CaptureError> {
-            use xdprobe_capture::Received;
-            let now_ms = self.clock.read().uptime_ms;
-            if now_ms >= self.ends_ms {
-                return Ok(Received::End);
-            }
-            if now_ms < self.due_ms {
-                return Ok(Received::Nothing);
-            }
-            self.due_ms = now_ms + 5;
-            let octets = xdprobe_lab::frames::udp(
-                "10.0.0.1:7".parse().unwrap(),
-                "10.0.0.2:9".parse().unwrap(),
-                &[],
-            );
-            let wire_octets = u32::try_from(octets.len()).unwrap();
-            self.counters.received += 1;
-            self.counters.received_octets += u64::from(wire_octets);
-            each(Frame {
-                octets: &octets,
-                wire_octets,
-                link: 101,
-                captured: CaptureTime::OfTheTurn,
-            });
-            Ok(Received::Frames)
-        }
-
-        fn wait(&mut self, _: std::time::Duration) {
-            std::thread::sleep(std::time::Duration::from_millis(1));
-        }
-
-        fn counters(&self) -> xdprobe_capture::SourceCounters {
-            self.counters
-        }
-    }
-
-    /// The worker's and the exporter's own threads, with a clock that is about to wrap.
-    #[test]
-    fn a_flow_that_is_active_over_the_wrap_of_sys_uptime_keeps_its_times_in_order() {
-        use crate::exporting::{ExportClock, ExporterBoard, ExporterThread};
-        use crate::hand_over::{Patience, channels};
-        use crate::own_export::OwnDatagrams;
-        use crate::published::Published;
-        use crate::worker::{ObservationPoint, Worker};
-        use std::sync::Arc;
-        use xdprobe_export::{
-            Collector, CollectorConfig, Distribution, Exporter, SocketOptions, UdpTransport,
-        };
-        use xdprobe_flow::{Backing, CacheConfig, FlowCache, Timeouts};
-        use xdprobe_lab::collector::{Collector as Checking, Keep};
-
-        let clock = LiveClock::start_at(WRAP_MS - 700);
-        let checking = Checking::start(Keep::Records).unwrap();
-        let way = UdpTransport::connect(checking.address(), &SocketOptions::default()).unwrap();
-        let config = CollectorConfig {
-            flush_delay_ms: 50,
-            ..CollectorConfig::default()
-        };
-        let exporter = Exporter::new(
-            Distribution::Copy,
-            vec![Collector::new("checking", way, config).unwrap()],
-        );
-        let (mut outboxes, inbox) = channels(1, Patience::Drop);
-        let board = Arc::new(ExporterBoard::new(&exporter));
-        let (_news, resolutions) = crossbeam_channel::bounded(1);
-        let exporter = ExporterThread::new(exporter, inbox, resolutions, clock, board);
-        let timeouts = Timeouts {
-            idle_ms: 1_400,
-            active_ms: 1_500,
-            linger_ms: 100,
-            lifetime_spread_ms: 0,
-        };
-        let config = CacheConfig {
-            flows_max: 100,
-            timeouts,
-            seed: 0,
-            backing: Backing::OnDemand,
-        };
-        let ends_ms = WRAP_MS + 1_500;
-        let source = OneFlow {
-            clock,
-            due_ms: 0,
-            ends_ms,
-            counters: xdprobe_capture::SourceCounters::default(),
-        };
-        let point = ObservationPoint {
-            points: Arc::default(),
-            own: OwnDatagrams::default(),
-        };
-        let (outbox, published) = (outboxes.remove(0), Arc::new(Published::default()));
-        let cache = FlowCache::new(&config).unwrap();
-        let worker = Worker::new(
-            source,
-            clock,
-            cache,
-            outbox,
-            point,
-            published,
-            Arc::default(),
-        );
-        let worker = std::thread::Builder::new()
-            .name("worker".to_owned())
-            .spawn(move || worker.run())
-            .unwrap();
-        exporter.run(ExportClock::Live).unwrap();
-        worker.join().unwrap().unwrap();
-        let received = checking.stop().unwrap();
-        received.assert_sound();
-        let over_the_wrap = received
-            .list
-            .iter()
-            .filter(|record| record.first_ms.get() > record.last_ms.get())
-            .count();
-        assert!(over_the_wrap == 1 && received.list.len() > 1, "{received}");
     }
 
     #[test]

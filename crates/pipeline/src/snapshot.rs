@@ -1,36 +1,36 @@
 //! What all parts of the probe have counted, read at one moment without asking any of them.
 //!
 //! Workers and the exporter publish their counters; drivers, sockets and the XDP program have
-//! theirs in the kernel. A snapshot reads them against the way of a packet, sinks first: what was
-//! counted late on the way was counted early on it as well by the time that is read. Counts at
-//! which the way of a packet begins or parts are read once more before all others, so that the
-//! ledger can say how far two counts may be apart, whatever the time between the two readings.
+//! theirs in the kernel. A snapshot reads them against the way of a packet, sinks first: a packet
+//! that is in a later count has by then been counted in every earlier one as well. Counts at which
+//! the way of a packet begins or parts are read once more before all others, so that the ledger can
+//! say how far two counts may be apart, whatever the time between the two readings.
 
 use crate::clock::{Clock, LiveClock};
-use crate::exporting::{ExporterBoard, ExportingCounters};
+use crate::counters::{Phase, WorkerCounters};
+use crate::exporting::{CollectorBoard, ExporterBoard, ExportingCounters};
 use crate::hand_over::UNDER_WAY_MAX;
 use crate::published::Published;
-use crate::worker::{Phase, WorkerCounters};
 use std::sync::Arc;
 use xdprobe_capture::xdp::{InterfaceCounters, XdpInterface};
-use xdprobe_export::{CollectorCounters, CollectorState, Distribution, Tally};
+use xdprobe_export::{CollectorCounters, CollectorId, CollectorState, Distribution, Tally};
 
 /// Where everything is counted. Copies read the same counters.
 #[derive(Clone)]
-pub struct Counted {
-    /// Tells how old a record is.
+pub struct Boards {
+    /// For the age of a record.
     pub clock: LiveClock,
     /// The workers.
-    pub workers: Vec<CountedWorker>,
+    pub workers: Vec<WorkerBoard>,
     /// Interfaces that are captured from with AF_XDP.
     pub interfaces: Vec<Arc<XdpInterface>>,
     /// The exporter.
     pub exporter: Arc<ExporterBoard>,
 }
 
-/// Where a worker counts.
+/// Where a worker publishes what it counts.
 #[derive(Clone)]
-pub struct CountedWorker {
+pub struct WorkerBoard {
     /// The interface that it receives from; `file` for a capture file.
     pub interface: String,
     /// The queue, where it has one to itself.
@@ -56,18 +56,18 @@ pub struct Snapshot {
     pub taken_after: Tally,
     /// How records are distributed over the collectors.
     pub distribution: Distribution,
-    /// Each collector with its name.
-    pub collectors: Vec<(String, CollectorCounters)>,
+    /// Each collector.
+    pub collectors: Vec<CollectorSnapshot>,
 }
 
 /// One worker.
 #[derive(Clone, Debug, Default)]
 pub struct WorkerSnapshot {
-    /// As in [`CountedWorker`].
+    /// As in [`WorkerBoard`].
     pub interface: String,
-    /// As in [`CountedWorker`].
+    /// As in [`WorkerBoard`].
     pub queue: Option<u32>,
-    /// As in [`CountedWorker`].
+    /// As in [`WorkerBoard`].
     pub flows_max: u64,
     /// What it counted.
     pub counters: WorkerCounters,
@@ -86,74 +86,76 @@ pub struct InterfaceSnapshot {
     pub named_drops: Vec<(String, u64)>,
 }
 
-impl Counted {
+/// One collector.
+#[derive(Clone, Debug)]
+pub struct CollectorSnapshot {
+    /// Which it is, for as long as the probe runs.
+    pub id: CollectorId,
+    /// What reports and metrics call it.
+    pub name: Arc<str>,
+    /// What it was sent.
+    pub counters: CollectorCounters,
+}
+
+impl Boards {
     /// How long the probe has been up, in ms.
+    #[must_use]
     pub fn uptime_ms(&self) -> u64 {
         { self.clock }.read().uptime_ms
     }
 
     /// Reads all counters: some system calls for each queue, so at most once a second while frames
     /// come.
+    #[must_use]
     pub fn snapshot(&self) -> Snapshot {
-        let redirected_before: Vec<_> = self
-            .interfaces
-            .iter()
-            .map(|on| on.counters().redirected)
-            .collect();
-        let collectors = self.exporter.collectors.iter();
-        let collectors = collectors
-            .map(|(name, published)| (name.clone(), published.read()))
-            .collect();
+        let redirected = |on: &Arc<XdpInterface>| on.counters().redirected;
+        let redirected_before: Vec<_> = self.interfaces.iter().map(redirected).collect();
+        let collectors = self.exporter.collectors().iter().map(read_collector).collect();
         let exporting = self.exporter.counters.read();
-        let workers = self.workers.iter().map(CountedWorker::snapshot).collect();
+        let workers = self.workers.iter().map(WorkerBoard::snapshot).collect();
         let taken_after = self.exporter.counters.read().taken;
-        let interfaces =
-            self.interfaces
-                .iter()
-                .zip(redirected_before)
-                .map(|(on, redirected_before)| {
-                    let (name, counters) = (on.interface().name.clone(), on.counters());
-                    InterfaceSnapshot {
-                        name,
-                        redirected_before,
-                        counters,
-                        named_drops: on.named_drops(),
-                    }
-                });
+        let interfaces = self.interfaces.iter().zip(redirected_before);
+        let interfaces = interfaces.map(|(on, redirected_before)| InterfaceSnapshot {
+            name: on.interface().name.clone(),
+            redirected_before,
+            counters: on.counters(),
+            named_drops: on.named_drops(),
+        });
         let interfaces = interfaces.collect();
-        let uptime_ms = self.uptime_ms();
-        let distribution = self.exporter.distribution;
         Snapshot {
-            uptime_ms,
+            uptime_ms: self.uptime_ms(),
             workers,
             interfaces,
             exporting,
             taken_after,
-            distribution,
+            distribution: self.exporter.distribution,
             collectors,
         }
     }
 }
 
-impl CountedWorker {
+fn read_collector(board: &CollectorBoard) -> CollectorSnapshot {
+    CollectorSnapshot {
+        id: board.id,
+        name: Arc::clone(&board.name),
+        counters: board.counters.read(),
+    }
+}
+
+impl WorkerBoard {
     fn snapshot(&self) -> WorkerSnapshot {
-        let Self {
-            interface,
-            queue,
-            flows_max,
-            published,
-        } = self;
         WorkerSnapshot {
-            interface: interface.clone(),
-            queue: *queue,
-            flows_max: *flows_max,
-            counters: published.read(),
+            interface: self.interface.clone(),
+            queue: self.queue,
+            flows_max: self.flows_max,
+            counters: self.published.read(),
         }
     }
 }
 
 impl Snapshot {
     /// Whether nothing is under way any more: every worker has ended, and the exporter after them.
+    #[must_use]
     pub fn is_at_rest(&self) -> bool {
         self.exporting.ended == 1
             && self
@@ -162,8 +164,9 @@ impl Snapshot {
                 .all(|worker| worker.counters.phase() == Phase::Ended)
     }
 
-    /// Age of the oldest record that was let go and is neither exported nor lost, in ms; an upper
+    /// Age of the oldest record that was expired and is neither exported nor lost, in ms; an upper
     /// bound where it is under way to the exporter.
+    #[must_use]
     pub fn oldest_in_flight_ms(&self) -> u64 {
         let kept = self
             .workers
@@ -179,7 +182,8 @@ impl Snapshot {
         since_ms.map_or(0, |since_ms| self.uptime_ms.saturating_sub(since_ms))
     }
 
-    /// Records that were let go, dropped by nobody, and not sent nor lost yet, wherever they are.
+    /// Records that were expired and are neither exported nor lost yet, wherever they are.
+    #[must_use]
     pub fn in_flight(&self) -> Tally {
         let mut in_flight = Tally::default();
         let done = self.exporting.exporter.exported + self.exporting.exporter.lost_total();
@@ -198,6 +202,7 @@ impl Snapshot {
     }
 
     /// Records that were handed over and that the exporter has not taken yet.
+    #[must_use]
     pub fn under_way(&self) -> u64 {
         let handed_over = |counters: &WorkerCounters| {
             counters
@@ -214,12 +219,14 @@ impl Snapshot {
     }
 
     /// The most records that can be between workers and exporter.
+    #[must_use]
     pub fn under_way_max(&self) -> u64 {
         UNDER_WAY_MAX * self.workers.len() as u64
     }
 
     /// Why the probe is not ready, if it is not: each queue that does not receive, and that no
     /// collector takes records.
+    #[must_use]
     pub fn not_ready(&self) -> Vec<String> {
         let down = self.workers.iter().filter_map(
             |WorkerSnapshot {
@@ -241,7 +248,7 @@ impl Snapshot {
         let refused = self
             .collectors
             .iter()
-            .all(|(_, counters)| counters.state() == CollectorState::Refusing);
+            .all(|collector| collector.counters.state() == CollectorState::Refusing);
         down.chain(refused.then(|| "every collector refuses".to_owned()))
             .collect()
     }

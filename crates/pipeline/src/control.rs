@@ -1,0 +1,275 @@
+//! Changes to a running probe, carried out one after the other on a thread of their own, since
+//! names may take long to resolve and files to read.
+
+use crate::connect::Connected;
+use crate::error::StartError;
+use crate::exporting::ExporterRequest;
+use crate::mailbox::{Postbox, Request};
+use crate::own_export::OwnExport;
+use crate::plan::{Destination, ExportPlan};
+use crate::regime::Regime;
+use crate::resolver::Resolver;
+use crate::tables::{TableFiles, Tables};
+use crate::thread::spawn;
+use crossbeam_channel::{Receiver, Sender, bounded};
+use std::time::Duration;
+use xdprobe_capture::{Filter, Sampling, SourceChange};
+use xdprobe_export::CollectorId;
+use xdprobe_flow::Timeouts;
+
+/// A change to a running probe.
+#[derive(Clone, Debug)]
+pub enum Change {
+    /// Expire flows by other timeouts.
+    Timeouts(Timeouts),
+    /// Take other frames; all of them without a filter.
+    Filter(Option<Filter>),
+    /// Take another share of the frames.
+    Sampling(Sampling),
+    /// Read these files, and use what they say.
+    Tables(TableFiles),
+    /// Export to these destinations. Those that are among the present ones stay as they are.
+    Destinations(Vec<Destination>),
+}
+
+/// A change that was not made: the probe goes on as before.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("{change} not changed: {why}")]
+pub struct Refused {
+    /// What was to be changed.
+    pub change: &'static str,
+    /// Why it was not.
+    pub why: String,
+}
+
+/// A change under way.
+#[derive(Debug)]
+pub struct Applying(Receiver<Result<(), Refused>>);
+
+impl Applying {
+    /// Where the answer arrives, once; closed without one if the probe ends first.
+    #[must_use]
+    pub fn answer(&self) -> &Receiver<Result<(), Refused>> {
+        &self.0
+    }
+
+    /// Waits until the change was made.
+    ///
+    /// # Errors
+    ///
+    /// [`Refused`] where it was not.
+    pub fn wait(self) -> Result<(), Refused> {
+        self.0.recv().unwrap_or_else(|_| {
+            Err(Refused {
+                change: "probe",
+                why: "it has ended".to_owned(),
+            })
+        })
+    }
+}
+
+/// Asks for changes. Copies lead to the same thread.
+#[derive(Clone)]
+pub struct Control(Sender<Order>);
+
+struct Order {
+    change: Change,
+    reply: Sender<Result<(), Refused>>,
+}
+
+/// Changes that wait for the one under way.
+const ORDERS_MAX: usize = 16;
+/// How long a worker may take to answer.
+const ANSWER_MAX: Duration = Duration::from_secs(5);
+
+impl Control {
+    /// Starts the thread; it ends when every copy is dropped.
+    ///
+    /// # Errors
+    ///
+    /// If the system gives no thread.
+    pub fn start(probe: Controlled) -> Result<Self, StartError> {
+        let (orders, arrived) = bounded(ORDERS_MAX);
+        // Not waited for at the end: a resolver or a file may keep it waiting.
+        spawn("control", move || probe.run(&arrived))?;
+        Ok(Self(orders))
+    }
+
+    /// Asks for a change, without waiting for it.
+    #[must_use]
+    pub fn apply(&self, change: Change) -> Applying {
+        let (reply, answer) = bounded(1);
+        let name = change.name();
+        let order = Order {
+            change,
+            reply: reply.clone(),
+        };
+        if self.0.try_send(order).is_err() {
+            let refused = Refused {
+                change: name,
+                why: format!("{ORDERS_MAX} changes are waiting already; try again later"),
+            };
+            // There is room for one answer, and this is the first.
+            let _ = reply.try_send(Err(refused));
+        }
+        Applying(answer)
+    }
+}
+
+/// What changes are made to.
+pub struct Controlled {
+    /// Tap or file.
+    pub regime: Regime,
+    /// The workers.
+    pub workers: Vec<Postbox>,
+    /// Rules for interfaces, and routes.
+    pub tables: Tables,
+    /// The exporter.
+    pub exporter: Sender<ExporterRequest>,
+    /// How records are exported.
+    pub export: ExportPlan,
+    /// The collectors in use, in the order in which they were named.
+    pub collectors: Vec<(CollectorId, Destination)>,
+    /// Sockets to collectors.
+    pub own: OwnExport,
+    /// Names of collectors.
+    pub resolver: Resolver,
+}
+
+impl Controlled {
+    fn run(mut self, orders: &Receiver<Order>) {
+        for Order { change, reply } in orders {
+            let name = change.name();
+            let applied = self.apply(change);
+            let applied = applied.map_err(|why| Refused { change: name, why });
+            match &applied {
+                Ok(()) => tracing::info!("{name} changed"),
+                Err(refused) => tracing::error!("{refused}"),
+            }
+            // The other side may have stopped waiting.
+            let _ = reply.try_send(applied);
+        }
+    }
+
+    fn apply(&mut self, change: Change) -> Result<(), String> {
+        match change {
+            Change::Timeouts(timeouts) => self.set_timeouts(timeouts),
+            Change::Filter(filter) => self.set_filter(&filter),
+            Change::Sampling(_) => Err(SAMPLING_IS_FIXED.to_owned()),
+            Change::Tables(files) => self.read_tables(&files),
+            Change::Destinations(wanted) => self.set_destinations(wanted),
+        }
+    }
+
+    fn set_timeouts(&self, timeouts: Timeouts) -> Result<(), String> {
+        timeouts.check().map_err(|error| error.to_string())?;
+        for worker in &self.workers {
+            worker.post_or_wait(Request::Timeouts(timeouts));
+        }
+        Ok(())
+    }
+
+    /// Where one source refuses the filter, those that took it keep it, and the refusal says so.
+    fn set_filter(&self, filter: &Option<Filter>) -> Result<(), String> {
+        let (reply, answers) = bounded(self.workers.len());
+        for worker in &self.workers {
+            let change = SourceChange::Filter(filter.clone());
+            worker.post_or_wait(Request::Source(change, reply.clone()));
+        }
+        drop(reply);
+        for answered in 0..self.workers.len() {
+            match answers.recv_timeout(ANSWER_MAX) {
+                Ok(Ok(())) => {}
+                Ok(Err(refused)) => return Err(refused.to_string()),
+                Err(_) => {
+                    return Err(format!(
+                        "{answered} of {} workers answered within {ANSWER_MAX:?}",
+                        self.workers.len()
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn read_tables(&self, files: &TableFiles) -> Result<(), String> {
+        let errors = self.tables.reload(files);
+        if errors.is_empty() {
+            return Ok(());
+        }
+        let errors: Vec<_> = errors.iter().map(ToString::to_string).collect();
+        Err(format!(
+            "{}; the table that was read before stays in force",
+            errors.join("; ")
+        ))
+    }
+
+    /// Connects to what is new before anything is removed: one that cannot be reached changes
+    /// nothing.
+    fn set_destinations(&mut self, wanted: Vec<Destination>) -> Result<(), String> {
+        if wanted.is_empty() {
+            return Err("no collector is left: name one at least".to_owned());
+        }
+        let known: Vec<_> = self.collectors.iter().map(|(_, to)| to.clone()).collect();
+        let new: Vec<_> = wanted.iter().filter(|to| !known.contains(to)).collect();
+        let connected: Result<Vec<_>, StartError> = new
+            .iter()
+            .map(|to| Connected::to(to, &self.export))
+            .collect();
+        let connected = connected.map_err(|error| error.to_string())?;
+        for (to, connected) in new.into_iter().zip(connected) {
+            self.add(to.clone(), connected)?;
+        }
+        let (kept, removed) = std::mem::take(&mut self.collectors)
+            .into_iter()
+            .partition(|(_, to)| wanted.contains(to));
+        self.collectors = kept;
+        for (id, _) in removed {
+            self.resolver.forget(id);
+            self.ask_exporter(ExporterRequest::Remove(id))?;
+            self.own.disconnected(id);
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, to: Destination, connected: Connected) -> Result<(), String> {
+        let (reply, added) = bounded(1);
+        self.ask_exporter(ExporterRequest::Add {
+            name: to.to_string(),
+            outlet: connected.outlet,
+            reply,
+        })?;
+        let id = added
+            .recv_timeout(ANSWER_MAX)
+            .map_err(|_| format!("the exporter did not answer within {ANSWER_MAX:?}"))?;
+        if let Some(socket) = connected.socket {
+            let registered = socket.register(id, &self.own, &mut self.resolver);
+            registered.map_err(|error| error.to_string())?;
+        }
+        self.collectors.push((id, to));
+        Ok(())
+    }
+
+    fn ask_exporter(&self, request: ExporterRequest) -> Result<(), String> {
+        let sent = self.exporter.send(request);
+        sent.map_err(|_| "the exporter has ended".to_owned())
+    }
+}
+
+/// Records that were metered at two rates would go out under one header.
+const SAMPLING_IS_FIXED: &str = "headers state one interval for all resident flows; restart the \
+                                 probe with another --sampling";
+
+impl Change {
+    /// What is changed.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Timeouts(_) => "timeouts",
+            Self::Filter(_) => "filter",
+            Self::Sampling(_) => "sampling",
+            Self::Tables(_) => "tables",
+            Self::Destinations(_) => "collectors",
+        }
+    }
+}

@@ -1,0 +1,320 @@
+//! The crew: every worker on a thread of its own, and the interfaces that they receive from.
+
+use crate::clock::{CaptureClock, Clock, LiveClock};
+use crate::error::StartError;
+use crate::hand_over::Outbox;
+use crate::mailbox::{Postbox, Request, mailbox};
+use crate::own_export::OwnExport;
+use crate::plan::CapturePlan;
+use crate::published::Published;
+use crate::snapshot::WorkerBoard;
+use crate::tables::Tables;
+use crate::thread::{CoreList, pin, spawn};
+use crate::worker::Worker;
+use crossbeam_channel::{Receiver, Sender, bounded};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use xdprobe_capture::xdp::XdpInterface;
+use xdprobe_capture::{CaptureError, CaptureFile, Interface, LiveCapture, ReadProgress, Source};
+use xdprobe_flow::{CacheConfig, Meter, MeterConfig, PointRules};
+
+/// Workers at work.
+pub struct Crew {
+    threads: Vec<JoinHandle<Result<(), CaptureError>>>,
+    postboxes: Vec<Postbox>,
+    /// Where each worker publishes what it counts.
+    pub boards: Vec<WorkerBoard>,
+    /// Interfaces that are captured from with AF_XDP.
+    pub interfaces: Vec<Arc<XdpInterface>>,
+    /// How far the capture file has been read, where it is one.
+    pub progress: Option<ReadProgress>,
+    /// Closed once every worker has ended.
+    pub ended: Receiver<StartReport>,
+}
+
+/// Whether a worker could start; each reports once.
+pub type StartReport = Result<(), StartError>;
+
+/// What every worker of a crew has in common.
+pub struct Common {
+    /// How their flow caches are set up.
+    pub cache: CacheConfig,
+    /// Input ifIndex in the records, where it is not the interface's own.
+    pub input: Option<u16>,
+    /// Rules for interfaces.
+    pub tables: Tables,
+    /// The probe's own export.
+    pub own: OwnExport,
+    /// The system's time.
+    pub clock: LiveClock,
+}
+
+impl Crew {
+    /// Starts a worker for each queue, interface or file of `captures`, each with one of
+    /// `outboxes`, and returns once every one of them has its source.
+    ///
+    /// # Errors
+    ///
+    /// Why one of them could not start; the others have ended then.
+    pub fn start(
+        common: Common,
+        captures: Vec<CapturePlan>,
+        outboxes: Vec<Outbox>,
+        cores: CoreList,
+    ) -> Result<Self, StartError> {
+        let (started, reports) = bounded(outboxes.len().max(1));
+        let mut starting = Starting {
+            common,
+            cores,
+            outboxes: outboxes.into_iter(),
+            started,
+            crew: Self {
+                threads: Vec::new(),
+                postboxes: Vec::new(),
+                boards: Vec::new(),
+                interfaces: Vec::new(),
+                progress: None,
+                ended: reports,
+            },
+        };
+        let added = captures
+            .into_iter()
+            .try_for_each(|capture| starting.add(capture));
+        let Starting { crew, .. } = starting;
+        match added.and_then(|()| crew.await_start()) {
+            Ok(()) => Ok(crew),
+            Err(error) => {
+                crew.ask_to_stop();
+                crew.join();
+                Err(error)
+            }
+        }
+    }
+
+    /// Where requests to each worker are posted.
+    #[must_use]
+    pub fn postboxes(&self) -> &[Postbox] {
+        &self.postboxes
+    }
+
+    /// Asks every worker to stop. No frame is redirected to their sockets any more; what was
+    /// redirected by now is read to its end.
+    pub fn ask_to_stop(&self) {
+        self.interfaces.iter().for_each(|on| on.stop_redirecting());
+        for postbox in &self.postboxes {
+            postbox.post_or_wait(Request::Stop);
+        }
+    }
+
+    /// Waits until every worker has ended, and returns what ended them: the first failure of a
+    /// source, and the names of workers that panicked.
+    pub fn join(self) -> (Result<(), CaptureError>, Vec<String>) {
+        let (mut worked, mut died) = (Ok(()), Vec::new());
+        for thread in self.threads {
+            let name = thread.thread().name().unwrap_or("a worker").to_owned();
+            match thread.join() {
+                Ok(ended) => worked = worked.and(ended),
+                Err(_) => died.push(name),
+            }
+        }
+        (worked, died)
+    }
+
+    /// Waits until every worker has its source, or one could not get it.
+    fn await_start(&self) -> Result<(), StartError> {
+        self.threads
+            .iter()
+            .try_for_each(|_| self.ended.recv().unwrap_or(Err(StartError::Died)))
+    }
+}
+
+/// A crew that is being started.
+struct Starting {
+    common: Common,
+    cores: CoreList,
+    outboxes: std::vec::IntoIter<Outbox>,
+    /// Each worker has a copy until it ends.
+    started: Sender<StartReport>,
+    crew: Crew,
+}
+
+/// Where a worker receives from.
+struct Post {
+    /// The interface, or `file`.
+    interface: String,
+    queue: Option<u32>,
+    core: Option<usize>,
+    rules: Arc<PointRules>,
+}
+
+impl Starting {
+    /// Starts the workers of one interface or file.
+    fn add(&mut self, capture: CapturePlan) -> Result<(), StartError> {
+        match capture {
+            CapturePlan::File {
+                path,
+                filter,
+                sampling,
+            } => {
+                let file = CaptureFile::open(&path, filter.as_ref())?.sampled(sampling);
+                self.crew.progress = Some(file.progress());
+                let input = self.common.input.unwrap_or(0);
+                let post = Post {
+                    interface: "file".to_owned(),
+                    queue: None,
+                    core: None,
+                    rules: self.common.tables.add_interface("file", input)?,
+                };
+                self.spawn(post, CaptureClock::default(), move || Ok(file))
+            }
+            CapturePlan::Pcap {
+                interface,
+                filter,
+                sampling,
+            } => {
+                let post = Post {
+                    rules: self.rules_of(&interface)?,
+                    core: self.cores.next_if_named(),
+                    queue: None,
+                    interface: interface.name,
+                };
+                let opened = LiveCapture::open(&post.interface, filter.as_ref(), sampling)?;
+                tracing::info!("{}: captured through libpcap", post.interface);
+                let clock = self.common.clock;
+                self.spawn(post, clock, move || Ok(opened))
+            }
+            CapturePlan::Xdp {
+                interface,
+                config,
+                queues,
+            } => {
+                let rules = self.rules_of(&interface)?;
+                let on = Arc::new(XdpInterface::attach(interface, config)?);
+                tracing::info!("{on}");
+                self.crew.interfaces.push(Arc::clone(&on));
+                queues
+                    .into_iter()
+                    .try_for_each(|queue| self.spawn_on_queue(&on, queue, &rules))
+            }
+        }
+    }
+
+    fn spawn_on_queue(
+        &mut self,
+        on: &Arc<XdpInterface>,
+        queue: u32,
+        rules: &Arc<PointRules>,
+    ) -> Result<(), StartError> {
+        let post = Post {
+            interface: on.interface().name.clone(),
+            queue: Some(queue),
+            core: self.cores.next(),
+            rules: Arc::clone(rules),
+        };
+        let (on, label) = (Arc::clone(on), post.label());
+        let clock = self.common.clock;
+        self.spawn(post, clock, move || {
+            let opened = on.open_queue(queue)?;
+            tracing::info!("{label}: {}", opened.report());
+            Ok(opened)
+        })
+    }
+
+    /// The rules for packets of an interface.
+    fn rules_of(&self, interface: &Interface) -> Result<Arc<PointRules>, StartError> {
+        let input = self.common.input.unwrap_or_else(|| {
+            u16::try_from(interface.index).unwrap_or_else(|_| {
+                let Interface { name, index, .. } = interface;
+                tracing::warn!(
+                    "{name}: ifIndex {index} does not fit NetFlow v5; records say 0 \
+                     (--input sets another)"
+                );
+                0
+            })
+        });
+        Ok(self.common.tables.add_interface(&interface.name, input)?)
+    }
+
+    /// Starts one worker; it opens its source on its own thread, once it is pinned and has its
+    /// flow cache.
+    fn spawn<S: Source + 'static, C: Clock + 'static>(
+        &mut self,
+        post: Post,
+        clock: C,
+        open: impl FnOnce() -> Result<S, CaptureError> + Send + 'static,
+    ) -> Result<(), StartError> {
+        let outbox = self
+            .outboxes
+            .next()
+            .expect("there is an outbox for each worker of the plan");
+        let label = post.label();
+        let (postbox, mailbox) = mailbox();
+        self.common.tables.subscribe(&post.interface, &postbox);
+        let own = if C::REGIME.sees_own_export() {
+            self.common.own.subscribe(postbox.clone())
+        } else {
+            Arc::default()
+        };
+        let config = MeterConfig {
+            cache: self.common.cache,
+            points: post.rules,
+            own,
+        };
+        let published = Arc::new(Published::default());
+        self.crew.boards.push(WorkerBoard {
+            interface: post.interface,
+            queue: post.queue,
+            flows_max: config.cache.flows_max as u64,
+            published: Arc::clone(&published),
+        });
+        self.crew.postboxes.push(postbox);
+        let started = self.started.clone();
+        self.crew.threads.push(spawn(&label.clone(), move || {
+            let ready = post
+                .core
+                .map_or(Ok(()), |core| pin(&label, core))
+                .and_then(|()| make_meter(&config, &label))
+                .and_then(|meter| Ok((open()?, meter)));
+            let (source, meter) = match ready {
+                Ok(ready) => ready,
+                Err(error) => {
+                    // The thread that starts the crew waits for it.
+                    let _ = started.send(Err(error));
+                    return Ok(());
+                }
+            };
+            let _ = started.send(Ok(()));
+            let worked = Worker::new(source, clock, meter, outbox, mailbox, published).run();
+            if let (Err(error), true) = (&worked, C::REGIME.is_live()) {
+                tracing::error!("{label}: {error}");
+            }
+            worked
+        })?);
+        Ok(())
+    }
+}
+
+fn make_meter(config: &MeterConfig, label: &str) -> Result<Meter, StartError> {
+    let meter = Meter::new(config).map_err(|error| StartError::Memory {
+        flows_max: config.cache.flows_max,
+        error,
+    })?;
+    tracing::debug!(
+        "{label}: {} places for flows on {}",
+        meter.capacity(),
+        meter.page_size()
+    );
+    Ok(meter)
+}
+
+impl Post {
+    fn label(&self) -> String {
+        let Self {
+            interface, queue, ..
+        } = self;
+        match queue {
+            Some(queue) => format!("{interface}/{queue}"),
+            None => interface.clone(),
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! Why a run cannot start.
+
+use std::io;
+use std::path::PathBuf;
+use xdprobe_capture::CaptureError;
+use xdprobe_export::{CollectorAddress, TableError, TooNarrow};
+
+/// Why a run cannot start: what was found, where, and what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// An interface or file cannot be captured from.
+    #[error(transparent)]
+    Capture(#[from] CaptureError),
+    /// A collector's name has no address.
+    #[error("collector {name} cannot be resolved: {error}")]
+    Unresolved {
+        /// The collector.
+        name: CollectorAddress,
+        /// What the resolver said.
+        error: io::Error,
+    },
+    /// No socket leads to a collector.
+    #[error("no route to collector {name}: {error}")]
+    NoRoute {
+        /// The collector.
+        name: CollectorAddress,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// The path to a collector carries no datagram of one record.
+    #[error("no route to collector {name}: {error}; see --mtu")]
+    TooNarrow {
+        /// The collector.
+        name: CollectorAddress,
+        /// Both lengths.
+        error: TooNarrow,
+    },
+    /// A file cannot be written.
+    #[error("{path} cannot be written: {error}")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// A table cannot be read or is wrong.
+    #[error(transparent)]
+    Tables(#[from] TablesError),
+    /// The flow cache of a worker got no memory.
+    #[error("no memory for {flows_max} flows ({error}); lower --flows-per-queue")]
+    Memory {
+        /// Flows that the cache was to hold.
+        flows_max: usize,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// A worker cannot run on its core.
+    #[error("{worker} cannot be pinned to core {core}: expected one of {cores:?} (--cores)")]
+    Pin {
+        /// The worker.
+        worker: String,
+        /// The core.
+        core: usize,
+        /// The cores that the process may use.
+        cores: Vec<usize>,
+    },
+    /// The system gives no thread.
+    #[error("no thread for {name}: {error}")]
+    Thread {
+        /// What it was for.
+        name: String,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// A worker ended before it could say whether it started.
+    #[error("a worker died while it started; please report this")]
+    Died,
+}
+
+impl StartError {
+    /// Whether the command line or configuration has to change, rather than the system.
+    #[must_use]
+    pub fn is_usage(&self) -> bool {
+        matches!(self, Self::TooNarrow { .. })
+    }
+}
+
+/// What is wrong with a table that an operator gave.
+#[derive(Debug, thiserror::Error)]
+pub enum TablesError {
+    /// The file cannot be read.
+    #[error("{path} cannot be read: {error}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// A line of the file is wrong.
+    #[error("{path}:{error}")]
+    Line {
+        /// The file.
+        path: PathBuf,
+        /// The line, and what is wrong with it.
+        error: TableError,
+    },
+    /// Observation points have run out of numbers.
+    #[error("more than 4096 pairs of input and output since the start; restart the probe")]
+    TooManyPairs,
+}

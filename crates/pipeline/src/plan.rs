@@ -1,0 +1,166 @@
+//! The plan of a run: what the probe is to do, valid as it stands.
+//!
+//! A front end makes it from its command line or configuration. [`Plan::regime`] follows from it.
+
+use crate::regime::Regime;
+use crate::tables::Tables;
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+use xdprobe_capture::xdp::XdpConfig;
+use xdprobe_capture::{Filter, Interface, Sampling};
+use xdprobe_export::{CollectorAddress, CollectorConfig, Distribution, SocketOptions};
+use xdprobe_flow::Timeouts;
+
+/// What the probe is to do.
+pub struct Plan {
+    /// Where packets come from: interfaces, or one file.
+    pub captures: Vec<CapturePlan>,
+    /// Cores for the workers, by number; those that the host has where none are named.
+    pub cores: Option<Vec<usize>>,
+    /// How long flows stay resident.
+    pub timeouts: Timeouts,
+    /// Flows that each worker's cache holds.
+    pub flows_per_queue: usize,
+    /// How records are exported, and where to.
+    pub export: ExportPlan,
+    /// Input ifIndex in the records, where it is not the interface's own.
+    pub input: Option<u16>,
+    /// Rules for interfaces, and routes.
+    pub tables: Tables,
+}
+
+/// How records are exported, and where to.
+#[derive(Clone)]
+pub struct ExportPlan {
+    /// Which collector gets which record.
+    pub distribution: Distribution,
+    /// Version, headers, flush delay and pace, the same for every collector.
+    pub collector: CollectorConfig,
+    /// How sockets are set up.
+    pub sockets: SocketOptions,
+    /// How often names are resolved again.
+    pub resolve_interval: Duration,
+    /// The collectors, and files that take their place.
+    pub destinations: Vec<Destination>,
+}
+
+/// One interface or file.
+pub enum CapturePlan {
+    /// Queues of an interface, by AF_XDP.
+    Xdp {
+        /// The interface.
+        interface: Interface,
+        /// How frames are captured.
+        config: XdpConfig,
+        /// The RX queues, by number.
+        queues: Vec<u32>,
+    },
+    /// An interface, through libpcap.
+    Pcap {
+        /// The interface.
+        interface: Interface,
+        /// Which frames are taken.
+        filter: Option<Filter>,
+        /// Which share of them.
+        sampling: Sampling,
+    },
+    /// A capture file.
+    File {
+        /// Its path; `-` is standard input.
+        path: PathBuf,
+        /// Which frames are taken.
+        filter: Option<Filter>,
+        /// Which share of them.
+        sampling: Sampling,
+    },
+}
+
+/// Where records go, as an operator names it: `HOST:PORT`, `[V6]:PORT` or `file:PATH`.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Destination {
+    /// A collector over UDP.
+    Collector(CollectorAddress),
+    /// A flow-tools file.
+    File(PathBuf),
+}
+
+/// The most that versions 1, 5 and 7 carry in a record's counters of packets and octets.
+const COUNTER_MAX: u64 = u32::MAX as u64;
+
+impl Plan {
+    /// The regime: replay for a capture file, else live.
+    #[must_use]
+    pub fn regime(&self) -> Regime {
+        match self.captures[..] {
+            [CapturePlan::File { .. }] => Regime::Replay,
+            _ => Regime::Live,
+        }
+    }
+
+    /// Workers that the plan needs, one for each queue, interface or file.
+    #[must_use]
+    pub fn worker_count(&self) -> usize {
+        self.captures.iter().map(CapturePlan::worker_count).sum()
+    }
+
+    /// The ceiling of a flow's counters: every version that can be exported has 32 bits for each.
+    #[must_use]
+    pub const fn counter_max(&self) -> u64 {
+        COUNTER_MAX
+    }
+}
+
+impl CapturePlan {
+    /// Workers that it needs.
+    #[must_use]
+    pub fn worker_count(&self) -> usize {
+        match self {
+            Self::Xdp { queues, .. } => queues.len(),
+            Self::Pcap { .. } | Self::File { .. } => 1,
+        }
+    }
+}
+
+impl FromStr for Destination {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.strip_prefix("file:") {
+            Some("") => {
+                Err("'file:' names no file: expected file:PATH, as in file:flows.ft".to_owned())
+            }
+            Some(path) => Ok(Self::File(path.into())),
+            None => text.parse().map(Self::Collector),
+        }
+    }
+}
+
+impl fmt::Display for Destination {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Collector(address) => address.fmt(f),
+            Self::File(path) => write!(f, "file:{}", path.display()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn destinations_are_files_and_collectors() {
+        assert_eq!(
+            "file:/tmp/x.ft".parse(),
+            Ok(Destination::File("/tmp/x.ft".into()))
+        );
+        assert!(matches!(
+            "192.0.2.9:2055".parse(),
+            Ok(Destination::Collector(_))
+        ));
+        let error = "file:".parse::<Destination>().unwrap_err();
+        assert!(error.contains("expected file:PATH"));
+    }
+}

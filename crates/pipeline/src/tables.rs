@@ -1,0 +1,238 @@
+//! Tables that an operator gives and may change while the probe runs: rules for interfaces, and
+//! routes.
+//!
+//! Workers get new rules through their mailboxes, the exporter finds new tables with its next
+//! batch; neither waits. A bad file leaves the old table in force.
+
+use crate::error::TablesError;
+use crate::mailbox::{Postbox, Request};
+use crate::rules::Rules;
+use std::fs;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+use xdprobe_export::{DetailTables, RouteTable};
+use xdprobe_flow::{PointRules, Points};
+
+/// The files that tables are read from.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct TableFiles {
+    /// Rules for input and output interface.
+    pub rules: Option<PathBuf>,
+    /// Routes by prefix.
+    pub prefixes: Option<PathBuf>,
+}
+
+/// The tables in force. Copies are the same.
+#[derive(Clone, Default)]
+pub struct Tables {
+    details: Arc<DetailTables>,
+    metering: Arc<Mutex<Metering>>,
+}
+
+/// What workers go by.
+#[derive(Default)]
+struct Metering {
+    /// The file that the rules come from.
+    path: Option<PathBuf>,
+    rules: Rules,
+    points: Points,
+    interfaces: Vec<InterfacePoints>,
+}
+
+/// The observation points of one interface, and its workers.
+struct InterfacePoints {
+    name: String,
+    input: u16,
+    rules: Arc<PointRules>,
+    workers: Vec<Postbox>,
+}
+
+impl Tables {
+    /// The tables of the files.
+    ///
+    /// # Errors
+    ///
+    /// The first thing that is wrong with one of them, with its name and line.
+    pub fn read(files: &TableFiles) -> Result<Self, TablesError> {
+        let tables = Self::default();
+        tables.read_rules(files)?;
+        tables.read_prefixes(files)?;
+        Ok(tables)
+    }
+
+    /// Reads files again and puts what they say in force. Each file that is wrong leaves its old
+    /// table in force, and is returned.
+    #[must_use]
+    pub fn reload(&self, files: &TableFiles) -> Vec<TablesError> {
+        let read = [self.read_rules(files), self.read_prefixes(files)];
+        self.warn_of_unused_rules();
+        read.into_iter().filter_map(Result::err).collect()
+    }
+
+    /// What the exporter goes by.
+    #[must_use]
+    pub fn details(&self) -> Arc<DetailTables> {
+        Arc::clone(&self.details)
+    }
+
+    /// Adds an interface whose own ifIndex is `input`, and returns the rules for its packets.
+    ///
+    /// # Errors
+    ///
+    /// [`TablesError::TooManyPairs`].
+    pub fn add_interface(&self, name: &str, input: u16) -> Result<Arc<PointRules>, TablesError> {
+        let mut metering = self.metering();
+        let Metering { rules, points, .. } = &mut *metering;
+        let rules = rules
+            .on(name, input, points)
+            .ok_or(TablesError::TooManyPairs)?;
+        self.details.points.store(Arc::new(points.clone()));
+        let rules = Arc::new(rules);
+        metering.interfaces.push(InterfacePoints {
+            name: name.to_owned(),
+            input,
+            rules: Arc::clone(&rules),
+            workers: Vec::new(),
+        });
+        Ok(rules)
+    }
+
+    /// Posts new rules of an interface to `worker` from here on.
+    pub fn subscribe(&self, interface: &str, worker: &Postbox) {
+        let mut metering = self.metering();
+        let here = metering
+            .interfaces
+            .iter_mut()
+            .filter(|at| at.name == interface);
+        here.for_each(|at| at.workers.push(worker.clone()));
+    }
+
+    /// Warns of each rule that names an interface which is not captured: no packet will match it.
+    pub fn warn_of_unused_rules(&self) {
+        let metering = self.metering();
+        let Some(path) = &metering.path else { return };
+        let captured: Vec<_> = metering
+            .interfaces
+            .iter()
+            .map(|at| at.name.as_str())
+            .collect();
+        for (line, name) in metering.rules.of_others(&captured) {
+            tracing::warn!(
+                "{}:{line}: this rule is for {name}, which is not captured ({})",
+                path.display(),
+                captured.join(", ")
+            );
+        }
+    }
+
+    fn metering(&self) -> std::sync::MutexGuard<'_, Metering> {
+        self.metering.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn read_rules(&self, files: &TableFiles) -> Result<(), TablesError> {
+        let Some(path) = &files.rules else {
+            return Ok(());
+        };
+        let file = fs::read_to_string(path).map_err(|error| TablesError::Read {
+            path: path.clone(),
+            error,
+        })?;
+        let rules = Rules::read(&file).map_err(|error| TablesError::Line {
+            path: path.clone(),
+            error,
+        })?;
+        let mut metering = self.metering();
+        let mut points = metering.points.clone();
+        let on = |at: &InterfacePoints| rules.on(&at.name, at.input, &mut points);
+        let on: Option<Vec<_>> = metering.interfaces.iter().map(on).collect();
+        let on = on.ok_or(TablesError::TooManyPairs)?;
+        // The exporter knows each number before a worker uses it.
+        self.details.points.store(Arc::new(points.clone()));
+        for (at, rules) in metering.interfaces.iter_mut().zip(on) {
+            let rules = Arc::new(rules);
+            for worker in &at.workers {
+                worker.post_or_wait(Request::Points(Arc::clone(&rules)));
+            }
+            retire(std::mem::replace(&mut at.rules, rules));
+        }
+        tracing::info!("{}: {} rules in force", path.display(), rules.len());
+        *metering = Metering {
+            path: Some(path.clone()),
+            rules,
+            points,
+            interfaces: std::mem::take(&mut metering.interfaces),
+        };
+        Ok(())
+    }
+
+    fn read_prefixes(&self, files: &TableFiles) -> Result<(), TablesError> {
+        let Some(path) = &files.prefixes else {
+            return Ok(());
+        };
+        let file = fs::read(path).map_err(|error| TablesError::Read {
+            path: path.clone(),
+            error,
+        })?;
+        let routes = RouteTable::read(&file).map_err(|error| TablesError::Line {
+            path: path.clone(),
+            error,
+        })?;
+        let skipped = match routes.skipped_count() {
+            0 => String::new(),
+            count => format!(", {count} of IPv6 skipped"),
+        };
+        tracing::info!(
+            "{}: {} prefixes in force{skipped}",
+            path.display(),
+            routes.len()
+        );
+        retire(self.details.routes.swap(Arc::new(routes)));
+        Ok(())
+    }
+}
+
+/// Frees a table here, once no worker or exporter uses it any more: they do not wait for that.
+fn retire<T>(table: Arc<T>) {
+    const PAUSE: Duration = Duration::from_millis(1);
+    const PAUSES_MAX: usize = 1_000;
+    for _ in 0..PAUSES_MAX {
+        if Arc::strong_count(&table) == 1 {
+            break;
+        }
+        thread::sleep(PAUSE);
+    }
+    drop(table);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    #[test]
+    fn the_examples_in_configs_are_tables() {
+        let configs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs");
+        let files = TableFiles {
+            rules: Some(configs.join("rules.toml")),
+            prefixes: Some(configs.join("prefixes.csv")),
+        };
+        let tables = Tables::read(&files).unwrap();
+        assert_eq!(tables.details().routes.load().len(), 4);
+        let rules = tables.add_interface("tap0", 5).unwrap();
+        assert_ne!(*rules, PointRules::new([], 5));
+    }
+
+    #[test]
+    fn an_interface_keeps_its_point_where_no_rule_is() {
+        let tables = Tables::default();
+        let rules = tables.add_interface("tap0", 5).unwrap();
+        assert_eq!(*rules, PointRules::new([], 5));
+        // One whose ifIndex is among the numbers that are given out gets one of those.
+        let high = tables.add_interface("tap1", 0xf123).unwrap();
+        assert_eq!(*high, PointRules::new([], 0xf000));
+        let details = tables.details();
+        assert_eq!(details.points.load().interfaces_of(0xf000).input, 0xf123);
+    }
+}

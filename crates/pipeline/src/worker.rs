@@ -1,0 +1,425 @@
+//! One worker: steps 1 to 5 of a packet's way, top to bottom, for one queue, interface or file.
+
+use crate::clock::Clock;
+use crate::counters::{Phase, Turns, WorkerCounters};
+use crate::hand_over::Outbox;
+use crate::mailbox::Mailbox;
+use crate::published::Published;
+use std::sync::Arc;
+use std::time::Duration;
+use xdprobe_capture::{CaptureError, Frame, Received, Source};
+use xdprobe_export::Moment;
+use xdprobe_flow::{BURST_MAX, HAND_ROUND_MS, Link, Meter};
+
+const _: () = assert!(
+    xdprobe_capture::BURST_MAX <= BURST_MAX,
+    "a burst of frames fits one of packets"
+);
+
+/// A worker owns everything that it touches: its source, its flow cache, its counters.
+pub struct Worker<S, C> {
+    source: S,
+    clock: C,
+    meter: Meter,
+    outbox: Outbox,
+    mailbox: Mailbox,
+    board: Board,
+    /// The moment of the last turn that metered anything.
+    metered: Moment,
+}
+
+/// The longest that a worker sleeps: the hand then has a tenth of its round to go.
+const WAIT_MAX: Duration = Duration::from_millis(50);
+/// What a ring or buffer holds when the probe is stopped is still read, but no longer than this, in
+/// ms.
+const STOPPING_MS_MAX: u64 = 200;
+
+impl<S: Source, C: Clock> Worker<S, C> {
+    /// A worker that meters what `source` gives, does what `mailbox` asks, and publishes what it
+    /// counts on `published`.
+    pub fn new(
+        source: S,
+        clock: C,
+        meter: Meter,
+        outbox: Outbox,
+        mailbox: Mailbox,
+        published: Arc<Published<WorkerCounters>>,
+    ) -> Self {
+        Self {
+            source,
+            clock,
+            meter,
+            outbox,
+            mailbox,
+            board: Board::new(published),
+            metered: Moment::default(),
+        }
+    }
+
+    /// Works until the source ends or the mailbox asks to stop, then exports every resident flow.
+    ///
+    /// # Errors
+    ///
+    /// Why the source ended, where that was not the end of a file. Every flow is exported then too.
+    pub fn run(mut self) -> Result<(), CaptureError> {
+        let worked = self.work();
+        self.drain();
+        self.source.look_for_losses();
+        let counters = WorkerCounters {
+            resident: self.meter.resident(),
+            ..self.counters(Phase::Ended)
+        };
+        self.board.published.publish(&counters);
+        worked
+    }
+
+    fn work(&mut self) -> Result<(), CaptureError> {
+        let mut read_until_ms = u64::MAX;
+        loop {
+            let stopping = self.mailbox.is_stopping();
+            let turn = self.turn()?;
+            self.publish(&turn);
+            match turn.received {
+                Received::End => return Ok(()),
+                Received::Nothing if stopping => return Ok(()),
+                Received::Nothing if !turn.owes_more => self.source.wait(WAIT_MAX),
+                Received::Nothing | Received::Frames => {}
+            }
+            if stopping {
+                read_until_ms = read_until_ms.min(turn.now_ms + STOPPING_MS_MAX);
+                if !C::REGIME.is_live() || turn.now_ms >= read_until_ms {
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    /// One turn of the loop: receive a burst, decode and observe it, expire a bounded share of the
+    /// flow cache, hand over, and work off what the mailbox asks. Reads the clock once; never
+    /// allocates, blocks or logs.
+    fn turn(&mut self) -> Result<Turn, CaptureError> {
+        let before = self.clock.read();
+        let Self {
+            source,
+            clock,
+            meter,
+            ..
+        } = self;
+        let received = source.receive(&mut |frame: Frame<'_>| {
+            let at_ms = clock.uptime_of(&frame);
+            let link = Link::from_number(frame.link);
+            meter.meter(frame.octets, frame.wire_octets, link, at_ms);
+        });
+        if !C::REGIME.is_live() && matches!(received, Ok(Received::Nothing)) {
+            // A slow pipe does not change how its packets are cut into turns.
+            let owes_more = self.work_off_mailbox();
+            return Ok(Turn {
+                received: Received::Nothing,
+                owes_more,
+                now_ms: before.uptime_ms,
+            });
+        }
+        let now = if C::REGIME.is_live() {
+            before
+        } else {
+            self.let_time_pass()
+        };
+        self.metered = now;
+        // What waited while the reader slept came before the flows that fell due meanwhile.
+        let passed_ms = self.meter.latest_ms().unwrap_or(now.uptime_ms);
+        self.outbox.begin_turn(now);
+        self.meter.observe(&mut self.outbox);
+        let sets_max = C::REGIME.expire_sets_max();
+        let expired_all = self.meter.expire(passed_ms, sets_max, &mut self.outbox);
+        let owes_more = self.work_off_mailbox() || !expired_all;
+        Ok(Turn {
+            received: received?,
+            owes_more,
+            now_ms: now.uptime_ms,
+        })
+    }
+
+    #[inline]
+    fn work_off_mailbox(&mut self) -> bool {
+        let Self {
+            source,
+            meter,
+            outbox,
+            mailbox,
+            ..
+        } = self;
+        mailbox.work_off(source, meter, outbox)
+    }
+
+    /// Publishes what this turn counted, or leaves that to the next one.
+    fn publish(&mut self, turn: &Turn) {
+        let taken = self.source.counters().taken();
+        self.board.count_turn(turn, taken, self.source.is_down());
+        if turn.now_ms < self.board.publish_due_ms && turn.received == Received::Frames {
+            return;
+        }
+        if self.board.is_time_to_look(turn.now_ms) {
+            self.source.look_for_losses();
+        }
+        let phase = if self.source.is_down() {
+            Phase::Down
+        } else {
+            Phase::Running
+        };
+        self.board.publish_due_ms = turn.now_ms + PUBLISH_MS;
+        self.board.published.publish(&self.counters(phase));
+    }
+
+    /// What the worker has counted, between two turns.
+    fn counters(&self, phase: Phase) -> WorkerCounters {
+        let (meter, expired) = (self.meter.counters(), self.outbox.pushed());
+        let (kept, kept_since_ms) = self.outbox.kept();
+        WorkerCounters {
+            source: self.source.counters(),
+            meter,
+            resident: meter.cache.observed - expired.volume,
+            expired,
+            dropped: self.outbox.dropped(),
+            kept,
+            kept_since_ms,
+            turns: self.board.turns,
+            down_ms: self.board.down_ms,
+            phase: phase as u64,
+        }
+    }
+
+    /// In a capture file minutes may pass between two packets: what falls due in them is expired
+    /// then, and not when the next packet comes. Returns the moment of the last packet.
+    fn let_time_pass(&mut self) -> Moment {
+        let (before, now) = (self.metered, self.clock.read());
+        let until_ms = self.meter.earliest_ms().unwrap_or(now.uptime_ms);
+        let mut passed_ms = before.uptime_ms;
+        while until_ms - passed_ms > HAND_ROUND_MS
+            && let Some(due_ms) = self.meter.earliest_due_ms()
+        {
+            // The hand comes all the way round in each step.
+            passed_ms = due_ms.max(passed_ms + HAND_ROUND_MS);
+            if passed_ms >= until_ms {
+                break;
+            }
+            self.outbox.begin_turn(before.at(passed_ms));
+            self.meter
+                .expire(passed_ms, usize::MAX, &mut self.outbox);
+        }
+        now
+    }
+
+    /// Exports every resident flow. Packets of a burst that a slow pipe never completed join their
+    /// flows first.
+    fn drain(&mut self) {
+        let now = self.clock.read();
+        self.outbox.begin_turn(now);
+        self.outbox.wait_from_now_on();
+        self.meter.observe(&mut self.outbox);
+        self.meter.drain(usize::MAX, &mut self.outbox);
+        self.outbox.hand_over();
+        debug_assert_eq!(self.meter.counters().resident_flows, 0);
+    }
+}
+
+/// What a turn came to.
+struct Turn {
+    received: Received,
+    /// The clock hand is behind, or an errand is not done: the next turn follows at once.
+    owes_more: bool,
+    /// When it was, in ms of uptime.
+    now_ms: u64,
+}
+
+/// How often counters are published while frames keep coming, in ms: each time takes some tens of
+/// ns. A worker that has nothing to do publishes before it sleeps.
+const PUBLISH_MS: u64 = 1;
+/// How often the system is asked what was lost, in ms.
+const LOOK_MS: u64 = 1_000;
+
+/// Where a worker publishes what it counts, and when it does so next.
+struct Board {
+    published: Arc<Published<WorkerCounters>>,
+    publish_due_ms: u64,
+    look_due_ms: u64,
+    turns: Turns,
+    /// Frames taken from the source as of the last turn, and when that was, in ms of uptime.
+    taken: u64,
+    turned_ms: u64,
+    /// Time for which the link was down, in ms.
+    down_ms: u64,
+}
+
+impl Board {
+    fn new(published: Arc<Published<WorkerCounters>>) -> Self {
+        Self {
+            published,
+            publish_due_ms: 0,
+            look_due_ms: LOOK_MS,
+            turns: Turns::default(),
+            taken: 0,
+            turned_ms: 0,
+            down_ms: 0,
+        }
+    }
+
+    /// Counts a turn, after which `taken` frames had been taken from the source.
+    #[inline]
+    fn count_turn(&mut self, turn: &Turn, taken: u64, is_down: bool) {
+        match turn.received {
+            Received::Frames => self.turns.busy += 1,
+            Received::Nothing | Received::End => self.turns.idle += 1,
+        }
+        self.turns.full += u64::from(taken - self.taken == xdprobe_capture::BURST_MAX as u64);
+        if is_down {
+            self.down_ms += turn.now_ms - self.turned_ms;
+        }
+        (self.taken, self.turned_ms) = (taken, turn.now_ms);
+    }
+
+    fn is_time_to_look(&mut self, now_ms: u64) -> bool {
+        let is_time = now_ms >= self.look_due_ms;
+        if is_time {
+            self.look_due_ms = now_ms + LOOK_MS;
+        }
+        is_time
+    }
+}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hand_over::{Patience, channels};
+    use std::net::{Ipv4Addr, SocketAddr};
+    use xdprobe_capture::CaptureTime;
+    use xdprobe_flow::{Backing, CacheConfig, Timeouts};
+    use xdprobe_lab::frames::{Ethernet, fragments, udp};
+
+    /// Frames in memory, a burst a turn, over and over.
+    struct Memory {
+        frames: Vec<Vec<u8>>,
+        next: usize,
+        counters: SourceCounters,
+    }
+
+    impl Source for Memory {
+        fn receive(&mut self, each: &mut impl FnMut(Frame<'_>)) -> Result<Received, CaptureError> {
+            for _ in 0..xdprobe_capture::BURST_MAX {
+                let octets = &self.frames[self.next];
+                self.next = (self.next + 1) % self.frames.len();
+                self.counters.received += 1;
+                let wire_octets = u32::try_from(octets.len()).unwrap_or(0);
+                each(Frame {
+                    octets,
+                    wire_octets,
+                    link: 1,
+                    captured: CaptureTime::OfTheTurn,
+                });
+            }
+            Ok(Received::Frames)
+        }
+
+        fn wait(&mut self, _timeout: Duration) {}
+
+        fn counters(&self) -> SourceCounters {
+            self.counters
+        }
+    }
+
+    /// A clock that goes on by a millisecond a turn.
+    struct Ticks(u64);
+
+    impl Clock for Ticks {
+        const DRIVEN_BY_FRAMES: bool = false;
+
+        fn read(&mut self) -> Moment {
+            self.0 += 1;
+            Moment {
+                uptime_ms: self.0,
+                unix_ns: self.0 * 1_000_000,
+            }
+        }
+
+        fn uptime_of(&mut self, _frame: &Frame<'_>) -> u64 {
+            self.0
+        }
+    }
+
+    /// Known flows, new flows, flows that are cut and flows that make room, fragments, and frames
+    /// that are not IPv4.
+    fn traffic() -> Vec<Vec<u8>> {
+        let ethernet = Ethernet::new([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]);
+        let to = SocketAddr::from(([10, 0, 0, 2], 9));
+        let mut frames = Vec::new();
+        for flow in 0..5_000_u32 {
+            let from = SocketAddr::from((Ipv4Addr::from_bits(0x0a01_0000 + flow), 1_024));
+            let packet = udp(from, to, &[0; 100]);
+            frames.push(ethernet.carry(&packet));
+            if flow % 50 == 0 {
+                frames.extend(
+                    fragments(&packet, 64)
+                        .iter()
+                        .map(|piece| ethernet.carry(piece)),
+                );
+                frames.push(ethernet.carry_as(0x0806, &[0; 28]));
+            }
+        }
+        frames
+    }
+
+    #[test]
+    fn a_turn_allocates_nothing() {
+        let timeouts = Timeouts {
+            idle_ms: 200,
+            active_ms: 400,
+            ..Timeouts::default()
+        };
+        let config = CacheConfig {
+            flows_max: 2_000,
+            timeouts,
+            seed: 1,
+            backing: Backing::OnDemand,
+        };
+        let cache = FlowCache::new(&config).unwrap();
+        let (mut outboxes, inbox) = channels(1, Patience::Drop);
+        let source = Memory {
+            frames: traffic(),
+            next: 0,
+            counters: SourceCounters::default(),
+        };
+        let (published, stop) = (
+            Arc::new(Published::default()),
+            Arc::new(AtomicBool::new(false)),
+        );
+        let outbox = outboxes.pop().unwrap();
+        let point = ObservationPoint {
+            points: PointTable::default(),
+            own: OwnDatagrams::default(),
+        };
+        let mut worker = Worker::new(source, Ticks(0), cache, outbox, point, published, stop);
+        let mut records = 0;
+        for _ in 0..2_000 {
+            let allocated = allocation_counter::measure(|| {
+                let turn = worker.turn().unwrap();
+                worker.tell(&turn);
+            });
+            assert_eq!(allocated.count_total, 0);
+            while let Ok(batch) = inbox.batches().try_recv() {
+                records += batch.records.len() as u64;
+                inbox.give_back(batch);
+            }
+        }
+        let counters = worker.counters(Phase::Running);
+        let expired = &counters.cache.expired;
+        assert!(counters.cache.created > 10_000 && counters.undecoded.iter().sum::<u64>() > 1_000);
+        for reason in [
+            xdprobe_flow::EndReason::Active,
+            xdprobe_flow::EndReason::LackOfResources,
+        ] {
+            assert!(expired[reason as usize] > 100, "{expired:?}");
+        }
+        assert_eq!(
+            (records + counters.kept, counters.dropped),
+            (counters.cache.expired_total(), Tally::default())
+        );
+    }
+}
