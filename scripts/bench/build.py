@@ -13,7 +13,20 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 
 def programs():
     """Builds xdprobe and xdprobe-lab as they are released, and tells where they are."""
-    subprocess.run(["cargo", "build", "--release", "--quiet", "--package", "xdprobe", "--package", "xdprobe-lab"], cwd=ROOT, check=True)
+    subprocess.run(
+        [
+            "cargo",
+            "build",
+            "--release",
+            "--quiet",
+            "--package",
+            "xdprobe",
+            "--package",
+            "xdprobe-lab",
+        ],
+        cwd=ROOT,
+        check=True,
+    )
     built = os.path.join(ROOT, os.environ.get("CARGO_TARGET_DIR", "target"), "release")
     return {name: os.path.join(built, name) for name in ("xdprobe", "xdprobe-lab")}
 
@@ -21,7 +34,10 @@ def programs():
 def machine():
     def first(path, key):
         with open(path) as lines:
-            return next((line.partition(":")[2].strip() for line in lines if line.startswith(key)), "unknown")
+            return next(
+                (line.partition(":")[2].strip() for line in lines if line.startswith(key)),
+                "unknown",
+            )
 
     return {
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),

@@ -32,7 +32,9 @@ def write(kind, size, programs, scratch):
     packets, flows = SIZES[size].get(kind, (None, None))
     smaller = ["--packets", str(packets), "--flows", str(flows)] if packets else []
     truth = json.loads(run(programs["xdprobe-lab"], "capture", "--kind", kind, *smaller, path))
-    say(f"{kind} capture: {truth['packets']} packets, {truth['flows']} flows, {truth['file_octets'] / 1e9:.2f} GB")
+    say(
+        f"{kind} capture: {truth['packets']} packets, {truth['flows']} flows, {truth['file_octets'] / 1e9:.2f} GB"
+    )
     with open(path, "rb") as file:
         while file.read(1 << 24):
             pass
@@ -44,10 +46,19 @@ def measure_peer(peer, kind, path, truth, repeat, programs, scratch):
     command = peer.file_command(path)
     runs = [one_run(peer, path, truth, programs, scratch) for _ in range(repeat)]
     median = statistics.median_low(run["wall_s"] for run in runs)
-    measured = {"peer": peer.name, "capture": kind, "command": shown(command), "configuration": peer.configuration(), "truth": truth,
-                **next(run for run in runs if run["wall_s"] == median), "runs": runs}
-    say(f"  {peer.name}: {measured['wall_s']:.2f} s, {measured['pps'] / 1e6:.2f} million packets/s, CPU {measured['cpu_s']:.2f} s, "
-        f"{measured['memory_max_octets'] / 1e6:.0f} MB, {measured['packets_share']:.2%} of packets, {measured['octets_share']:.2%} of octets")
+    measured = {
+        "peer": peer.name,
+        "capture": kind,
+        "command": shown(command),
+        "configuration": peer.configuration(),
+        "truth": truth,
+        **next(run for run in runs if run["wall_s"] == median),
+        "runs": runs,
+    }
+    say(
+        f"  {peer.name}: {measured['wall_s']:.2f} s, {measured['pps'] / 1e6:.2f} million packets/s, CPU {measured['cpu_s']:.2f} s, "
+        f"{measured['memory_max_octets'] / 1e6:.0f} MB, {measured['packets_share']:.2%} of packets, {measured['octets_share']:.2%} of octets"
+    )
     return measured
 
 
@@ -55,7 +66,11 @@ def one_run(peer, path, truth, programs, scratch):
     collector = Collector(programs["xdprobe-lab"], PORT, os.path.join(scratch, "collector.log"))
     process = None
     try:
-        process = Process(peer.file_command(path), os.path.join(scratch, f"{peer.name}.log"), stdin=peer.file_stdin(path))
+        process = Process(
+            peer.file_command(path),
+            os.path.join(scratch, f"{peer.name}.log"),
+            stdin=peer.file_stdin(path),
+        )
         cost = process.wait(300)
         counted = collector.stop()
         if not peer.exports:

@@ -26,10 +26,18 @@ CURVES = {
 
 
 def main():
-    parser = argparse.ArgumentParser(prog="bench-engine", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="bench-engine",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     today = datetime.date.today().isoformat()
-    parser.add_argument("--output", metavar="DIR", default=os.path.join(ROOT, "benches", "results", today),
-                        help="where results go (benches/results/DATE)")
+    parser.add_argument(
+        "--output",
+        metavar="DIR",
+        default=os.path.join(ROOT, "benches", "results", today),
+        help="where results go (benches/results/DATE)",
+    )
     folder = parser.parse_args().output
     machine = build.machine()
     say(f"the engine, {FLOWS[0]} to {FLOWS[-1]} flows")
@@ -44,8 +52,21 @@ def main():
 
 def measure(flows):
     """One row of figures for each number of flows."""
-    bench = ["cargo", "bench", "--quiet", "--package", "xdprobe-benches", "--bench", "engine", "--", "--json", *map(str, flows)]
-    lines = subprocess.run(bench, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()
+    bench = [
+        "cargo",
+        "bench",
+        "--quiet",
+        "--package",
+        "xdprobe-benches",
+        "--bench",
+        "engine",
+        "--",
+        "--json",
+        *map(str, flows),
+    ]
+    lines = subprocess.run(
+        bench, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True
+    ).stdout.splitlines()
     return [json.loads(line) for line in lines if line.startswith("{")]
 
 
@@ -53,7 +74,13 @@ def draw(folder, machine, rows):
     pyplot, save_figure = report.easel(folder, machine)
     figure, axes = pyplot.subplots(figsize=(7, 4.2))
     for name, label in CURVES.items():
-        axes.plot([row["flows"] for row in rows], [row[name] for row in rows], marker="o", markersize=3, label=label)
+        axes.plot(
+            [row["flows"] for row in rows],
+            [row[name] for row in rows],
+            marker="o",
+            markersize=3,
+            label=label,
+        )
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set_xlabel("flows")

@@ -51,7 +51,16 @@ def measure(lineup, chosen, programs, scratch, keep):
             kept = measured()
         except RuntimeError as error:
             say(f"  {peer.name}: {error}")
-            keep("failed", {"part": part, "peer": peer.name, "pattern": pattern, "rate": rate, "error": str(error)})
+            keep(
+                "failed",
+                {
+                    "part": part,
+                    "peer": peer.name,
+                    "pattern": pattern,
+                    "rate": rate,
+                    "error": str(error),
+                },
+            )
             return None
         keep(part, kept)
         return kept
@@ -62,10 +71,20 @@ def measure(lineup, chosen, programs, scratch, keep):
             trials = {}
             if "live" in chosen.only:
                 for rate in chosen.rates:
-                    trials[rate] = attempt("live", peer, pattern, rate, lambda: bench.trial(peer, pattern, rate))
+                    trials[rate] = attempt(
+                        "live", peer, pattern, rate, lambda: bench.trial(peer, pattern, rate)
+                    )
             if "zero-loss" in chosen.only and peer.is_probe:
                 known = {rate: trial for rate, trial in trials.items() if trial}
-                attempt("zero_loss", peer, pattern, None, lambda: bench.zero_loss_rate(peer, pattern, chosen.resolution, chosen.tries, known))
+                attempt(
+                    "zero_loss",
+                    peer,
+                    pattern,
+                    None,
+                    lambda: bench.zero_loss_rate(
+                        peer, pattern, chosen.resolution, chosen.tries, known
+                    ),
+                )
 
 
 class Bench:
@@ -95,10 +114,14 @@ class Bench:
             process.wait_until_idle()
 
             before = (*process.cpu_s(), softirq_s())
-            sender = Process(self.send_command(network, rate, PATTERNS[pattern]), self.log("sender"))
+            sender = Process(
+                self.send_command(network, rate, PATTERNS[pattern]), self.log("sender")
+            )
             sent = self.sent(sender)
             time.sleep(SETTLE_S)
-            user_s, system_s, softirqs_s = (now - then for now, then in zip((*process.cpu_s(), softirq_s()), before))
+            user_s, system_s, softirqs_s = (
+                now - then for now, then in zip((*process.cpu_s(), softirq_s()), before)
+            )
             sender = Process(self.send_command(network, TAIL_RATE, TAIL), self.log("sender"))
             self.sent(sender)
             time.sleep(SETTLE_S)
@@ -117,28 +140,67 @@ class Bench:
         cost_s = user_s + system_s + softirqs_s
         costing = accounted if peer.is_probe else offered
         measured = {
-            "peer": peer.name, "pattern": pattern, "rate": rate, "seconds": sent["seconds"],
-            "offered": offered, "offered_pps": offered / sent["seconds"], "accounted": accounted,
-            "accounted_pps": accounted / sent["seconds"], "share": accounted / offered,
+            "peer": peer.name,
+            "pattern": pattern,
+            "rate": rate,
+            "seconds": sent["seconds"],
+            "offered": offered,
+            "offered_pps": offered / sent["seconds"],
+            "accounted": accounted,
+            "accounted_pps": accounted / sent["seconds"],
+            "share": accounted / offered,
             "octets_right": counted["octets"] == sent["octets"],
-            "user_s": user_s, "system_s": system_s, "softirq_s": softirqs_s,
-            "user_s_per_million": per_million(user_s, costing), "cpu_s_per_million": per_million(user_s + system_s, costing),
+            "user_s": user_s,
+            "system_s": system_s,
+            "softirq_s": softirqs_s,
+            "user_s_per_million": per_million(user_s, costing),
+            "cpu_s_per_million": per_million(user_s + system_s, costing),
             "cpu_softirq_s_per_million": per_million(cost_s, costing),
-            "memory_max_octets": ended["memory_max_octets"], "stop_s": stop_s,
-            "collected": counted, "sent": sent, "command": shown(command), "configuration": peer.configuration(),
-            "traffic": ["xdprobe-lab", "send", "--interface", "tx0", "--cpu", str(SENDER_CPU), *PATTERNS[pattern]], "exit_code": ended["exit_code"],
+            "memory_max_octets": ended["memory_max_octets"],
+            "stop_s": stop_s,
+            "collected": counted,
+            "sent": sent,
+            "command": shown(command),
+            "configuration": peer.configuration(),
+            "traffic": [
+                "xdprobe-lab",
+                "send",
+                "--interface",
+                "tx0",
+                "--cpu",
+                str(SENDER_CPU),
+                *PATTERNS[pattern],
+            ],
+            "exit_code": ended["exit_code"],
         }
-        say(f"  {peer.name}, {'flat out' if rate is None else rate}: offered {measured['offered_pps'] / 1e6:.3f} million/s, "
+        say(
+            f"  {peer.name}, {'flat out' if rate is None else rate}: offered {measured['offered_pps'] / 1e6:.3f} million/s, "
             f"accounted {measured['share']:.4%}, CPU s per million: {measured['user_s_per_million'] or 0:.3f} user, "
-            f"{measured['cpu_softirq_s_per_million'] or 0:.3f} with system and softirqs")
+            f"{measured['cpu_softirq_s_per_million'] or 0:.3f} with system and softirqs"
+        )
         return measured
 
     def send_command(self, network, rate, options):
         # Flat out nobody knows how many packets that will be: it is stopped instead.
-        packets = 1 << 62 if rate is None else TAIL_RATE if options is TAIL else max(1, int(rate * self.seconds))
+        packets = (
+            1 << 62
+            if rate is None
+            else TAIL_RATE if options is TAIL else max(1, int(rate * self.seconds))
+        )
         paced = [] if rate is None else ["--rate", str(int(rate))]
-        return [*network.inside(network.traffic), self.lab, "send", "--interface", "tx0", "--cpu", str(SENDER_CPU),
-                "--packets", str(packets), *paced, *options]
+        return [
+            *network.inside(network.traffic),
+            self.lab,
+            "send",
+            "--interface",
+            "tx0",
+            "--cpu",
+            str(SENDER_CPU),
+            "--packets",
+            str(packets),
+            *paced,
+            *options,
+        ]
 
     def sent(self, sender):
         """What the generator says that it sent, held against what the interface says that it was given."""
@@ -153,18 +215,25 @@ class Bench:
         sent = json.loads(sender.said().splitlines()[-1])
         driver = sent["driver"]
         if driver["accepted"] + driver["refused"] != sent["packets"]:
-            raise RuntimeError(f"the generator sent {sent['packets']} packets, and the interface counts {driver}")
+            raise RuntimeError(
+                f"the generator sent {sent['packets']} packets, and the interface counts {driver}"
+            )
         return sent
 
     def zero_loss_rate(self, peer, pattern, resolution, tries, known):
         """RFC 2544, section 26.1: the highest rate at which nothing was lost, searched by halving between one that loses and one
-        that does not. Where nothing is lost flat out, or at a rate that the generator misses, it is the limit, which is said."""
+        that does not. Where nothing is lost flat out, or at a rate that the generator misses, it is the limit, which is said.
+        """
         trials = []
 
         def offer(rate):
             # A rate that the generator misses is offered once more: somebody else had its core.
             for at in range(max(tries, 2)):
-                trial = known.get(rate) if at == 0 and rate in known else self.trial(peer, pattern, rate)
+                trial = (
+                    known.get(rate)
+                    if at == 0 and rate in known
+                    else self.trial(peer, pattern, rate)
+                )
                 lost = trial["offered"] - trial["accounted"]
                 trials.append({"rate": rate, "offered_pps": trial["offered_pps"], "lost": lost})
                 missed = rate is not None and trial["offered_pps"] < (1 - PACING) * rate
@@ -191,9 +260,19 @@ class Bench:
                 if missed:
                     break
         generator_is_limit &= low > 0
-        say(f"  {peer.name}: loses nothing up to {low / 1e6:.3f} million packets/s" + (" (all that is sent)" if generator_is_limit else ""))
-        return {"peer": peer.name, "pattern": pattern, "pps": low, "generator_is_limit": generator_is_limit, "seconds": self.seconds,
-                "tries": tries, "trials": trials}
+        say(
+            f"  {peer.name}: loses nothing up to {low / 1e6:.3f} million packets/s"
+            + (" (all that is sent)" if generator_is_limit else "")
+        )
+        return {
+            "peer": peer.name,
+            "pattern": pattern,
+            "pps": low,
+            "generator_is_limit": generator_is_limit,
+            "seconds": self.seconds,
+            "tries": tries,
+            "trials": trials,
+        }
 
     def log(self, name):
         return os.path.join(self.scratch, f"{name}.log")

@@ -24,7 +24,13 @@ class Process:
         self.log = log
         with open(log, "wb") as output, open(stdin or os.devnull, "rb") as stdin:
             self.started_s = time.monotonic()
-            self.popen = subprocess.Popen(command, stdin=stdin, stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
+            self.popen = subprocess.Popen(
+                command,
+                stdin=stdin,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
         self.pid = self.popen.pid
 
     def said(self):
@@ -111,7 +117,9 @@ def run(*command):
     """Standard output of a program that has to succeed."""
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     if done.returncode != 0:
-        raise RuntimeError(f"{' '.join(command)}: exit code {done.returncode}: {done.stderr.strip()}")
+        raise RuntimeError(
+            f"{' '.join(command)}: exit code {done.returncode}: {done.stderr.strip()}"
+        )
     return done.stdout
 
 
@@ -126,8 +134,13 @@ class Collector:
         self.process.stop(signal.SIGINT)
         counted = json.loads(re.search(r"^\{.*\}$", self.process.said(), re.M).group())
         if counted["dropped_by_socket"]:
-            say(f"  the collector's socket lost {counted['dropped_by_socket']} datagrams: its totals are too low")
-        return {key: counted[key] for key in ("packets", "octets", "records", "datagrams", "gaps", "dropped_by_socket")}
+            say(
+                f"  the collector's socket lost {counted['dropped_by_socket']} datagrams: its totals are too low"
+            )
+        return {
+            key: counted[key]
+            for key in ("packets", "octets", "records", "datagrams", "gaps", "dropped_by_socket")
+        }
 
     def kill(self):
         self.process.kill()

@@ -18,17 +18,68 @@ class Network:
         delete_orphans()
         for name in (self.traffic, self.sensor):
             run("ip", "netns", "add", name)
-            run("ip", "netns", "exec", name, "sysctl", "-qw", "net.ipv6.conf.all.disable_ipv6=1",
-                "net.ipv6.conf.default.disable_ipv6=1")
+            run(
+                "ip",
+                "netns",
+                "exec",
+                name,
+                "sysctl",
+                "-qw",
+                "net.ipv6.conf.all.disable_ipv6=1",
+                "net.ipv6.conf.default.disable_ipv6=1",
+            )
             run("ip", "-n", name, "link", "set", "lo", "up")
-        run("ip", "-n", self.traffic, "link", "add", "tx0", "mtu", "1600", "numrxqueues", "1", "numtxqueues", "1", "type", "veth",
-            "peer", "name", "rx0", "mtu", "1600", "numrxqueues", "1", "numtxqueues", "1", "netns", self.sensor)
+        run(
+            "ip",
+            "-n",
+            self.traffic,
+            "link",
+            "add",
+            "tx0",
+            "mtu",
+            "1600",
+            "numrxqueues",
+            "1",
+            "numtxqueues",
+            "1",
+            "type",
+            "veth",
+            "peer",
+            "name",
+            "rx0",
+            "mtu",
+            "1600",
+            "numrxqueues",
+            "1",
+            "numtxqueues",
+            "1",
+            "netns",
+            self.sensor,
+        )
         # XDP-transmitted frames are taken by a far end that has GRO, or an XDP program of its own. No other offload: what is
         # seen is what a wire carries.
         ends = ((self.traffic, "tx0"), (self.sensor, "rx0"))
         for name, interface in ends:
-            run(*self.inside(name), "ethtool", "-K", interface, "gro", "on", "rx", "off", "tx", "off", "tso", "off", "gso", "off",
-                "rxvlan", "off", "txvlan", "off")
+            run(
+                *self.inside(name),
+                "ethtool",
+                "-K",
+                interface,
+                "gro",
+                "on",
+                "rx",
+                "off",
+                "tx",
+                "off",
+                "tso",
+                "off",
+                "gso",
+                "off",
+                "rxvlan",
+                "off",
+                "txvlan",
+                "off",
+            )
         # Only now: an interface learns whether its far end takes XDP frames when it comes up itself.
         for name, interface in ends:
             run("ip", "-n", name, "link", "set", interface, "up")

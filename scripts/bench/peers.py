@@ -12,7 +12,9 @@ import signal
 from .measure import run
 
 # Folders and files are named without what is this machine's own.
-shown = lambda command: [os.path.basename(word) if word.startswith("/") else word for word in command]
+shown = lambda command: [
+    os.path.basename(word) if word.startswith("/") else word for word in command
+]
 
 ACTIVE_S, IDLE_S = 60, 15
 BUFFER_OCTETS = 128 << 20
@@ -74,14 +76,33 @@ class Xdprobe(Peer):
         return run(self.programs["xdprobe"], "--version").strip()
 
     def common(self):
-        return ["--flows-per-queue", str(self.flows_max), "--active-timeout", f"{ACTIVE_S}s", "--idle-timeout", f"{IDLE_S}s",
-                "--report", "json", COLLECTOR]
+        return [
+            "--flows-per-queue",
+            str(self.flows_max),
+            "--active-timeout",
+            f"{ACTIVE_S}s",
+            "--idle-timeout",
+            f"{IDLE_S}s",
+            "--report",
+            "json",
+            COLLECTOR,
+        ]
 
     def file_command(self, capture):
         return [self.programs["xdprobe"], "run", "-r", capture, *self.common()]
 
     def live_command(self, interface, pattern, cores):
-        return [self.programs["xdprobe"], "run", "-i", interface, "--capture", "af-xdp", "--cores", str(cores[0]), *self.common()]
+        return [
+            self.programs["xdprobe"],
+            "run",
+            "-i",
+            interface,
+            "--capture",
+            "af-xdp",
+            "--cores",
+            str(cores[0]),
+            *self.common(),
+        ]
 
     def looks_on(self, process, network):
         return re.search(r"^.*rx0/0: ", process.said(), re.M) is not None
@@ -93,10 +114,24 @@ class Softflowd(Peer):
     says = "Exporting flows from"
 
     def common(self):
-        timeouts = [f"{name}={IDLE_S}" for name in ("general", "tcp", "tcp.rst", "tcp.fin", "udp", "icmp")]
+        timeouts = [
+            f"{name}={IDLE_S}" for name in ("general", "tcp", "tcp.rst", "tcp.fin", "udp", "icmp")
+        ]
         timeouts.append(f"maxlife={ACTIVE_S}")
-        return ["-d", "-v", "5", "-m", str(self.flows_max), "-n", COLLECTOR, "-c", f"{self.scratch}/control", "-p", f"{self.scratch}/pid",
-                *(word for timeout in timeouts for word in ("-t", timeout))]
+        return [
+            "-d",
+            "-v",
+            "5",
+            "-m",
+            str(self.flows_max),
+            "-n",
+            COLLECTOR,
+            "-c",
+            f"{self.scratch}/control",
+            "-p",
+            f"{self.scratch}/pid",
+            *(word for timeout in timeouts for word in ("-t", timeout)),
+        ]
 
     def file_command(self, capture):
         return ["softflowd", *self.common(), "-r", capture]
@@ -120,8 +155,23 @@ class Fprobe(Peer):
 
     def common(self, queue, pattern="ip"):
         # It looks for IPv4 where the link header ends, which has to be told to it for tagged frames.
-        tagged = ["-f", f"{pattern} and ip", "-K", "18"] if pattern in ("vlan", "mpls") else ["-f", "ip"]
-        return ["-l", "2", *tagged, "-e", str(ACTIVE_S), "-d", str(IDLE_S), "-b", "10000", "-q", str(queue), COLLECTOR]
+        tagged = (
+            ["-f", f"{pattern} and ip", "-K", "18"] if pattern in ("vlan", "mpls") else ["-f", "ip"]
+        )
+        return [
+            "-l",
+            "2",
+            *tagged,
+            "-e",
+            str(ACTIVE_S),
+            "-d",
+            str(IDLE_S),
+            "-b",
+            "10000",
+            "-q",
+            str(queue),
+            COLLECTOR,
+        ]
 
     def file_command(self, capture):
         return ["fprobe", "-i", "-", *self.common(self.file_queue)]
@@ -130,7 +180,14 @@ class Fprobe(Peer):
         return capture
 
     def live_command(self, interface, pattern, cores):
-        return ["fprobe", "-i", interface, "-B", str(BUFFER_OCTETS // 1024), *self.common(self.live_queue, pattern)]
+        return [
+            "fprobe",
+            "-i",
+            interface,
+            "-B",
+            str(BUFFER_OCTETS // 1024),
+            *self.common(self.live_queue, pattern),
+        ]
 
 
 class Pmacctd(Peer):
@@ -140,14 +197,21 @@ class Pmacctd(Peer):
     stop_signal = signal.SIGINT
 
     def configured(self, source):
-        timeouts = ":".join(f"{name}={IDLE_S}" for name in ("tcp", "tcp.rst", "tcp.fin", "udp", "icmp", "general"))
+        timeouts = ":".join(
+            f"{name}={IDLE_S}" for name in ("tcp", "tcp.rst", "tcp.fin", "udp", "icmp", "general")
+        )
         lines = [
-            "daemonize: false", source, "plugins: nfprobe",
+            "daemonize: false",
+            source,
+            "plugins: nfprobe",
             "aggregate: src_host, dst_host, src_port, dst_port, proto, tos",
-            f"nfprobe_receiver: {COLLECTOR}", "nfprobe_version: 5",
-            f"nfprobe_timeouts: {timeouts}:maxlife={ACTIVE_S}:expint=5", f"nfprobe_maxflows: {self.flows_max}",
+            f"nfprobe_receiver: {COLLECTOR}",
+            "nfprobe_version: 5",
+            f"nfprobe_timeouts: {timeouts}:maxlife={ACTIVE_S}:expint=5",
+            f"nfprobe_maxflows: {self.flows_max}",
             # Between its core process and its plugin, where it loses what does not fit: room for millions of packets.
-            f"plugin_pipe_size: {8 * BUFFER_OCTETS}", "plugin_buffer_size: 65536",
+            f"plugin_pipe_size: {8 * BUFFER_OCTETS}",
+            "plugin_buffer_size: 65536",
         ]
         self.path = f"{self.scratch}/pmacctd.conf"
         with open(self.path, "w") as file:
@@ -176,7 +240,16 @@ class Nfpcapd(Peer):
         os.makedirs(self.store, exist_ok=True)
         for name in os.listdir(self.store):
             os.remove(f"{self.store}/{name}")
-        return ["-w", self.store, "-e", f"{ACTIVE_S},{IDLE_S}", "-B", str(self.flows_max), "-t", "3600"]
+        return [
+            "-w",
+            self.store,
+            "-e",
+            f"{ACTIVE_S},{IDLE_S}",
+            "-B",
+            str(self.flows_max),
+            "-t",
+            "3600",
+        ]
 
     def file_command(self, capture):
         return ["nfpcapd", "-r", capture, *self.common()]
@@ -188,7 +261,9 @@ class Nfpcapd(Peer):
         if not os.listdir(self.store):
             return {"packets": 0, "octets": 0, "records": 0}
         said = run("nfdump", "-R", self.store, "-N", "-A", "proto", "inet")
-        summary = re.search(r"^Summary: total flows: (\d+), total bytes: (\d+), total packets: (\d+)", said, re.M)
+        summary = re.search(
+            r"^Summary: total flows: (\d+), total bytes: (\d+), total packets: (\d+)", said, re.M
+        )
         return dict(zip(("records", "octets", "packets"), map(int, summary.groups())))
 
 

@@ -25,21 +25,38 @@ PROMISE = re.compile(r"^\| `([\w.]+)` \| at (most|least) ([\d.]+) \|", re.M)
 
 
 def main():
-    argparse.ArgumentParser(prog="bench-check", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+    argparse.ArgumentParser(
+        prog="bench-check",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    ).parse_args()
     promises = read()
     if not promises:
-        sys.exit("bench-check: no promises found in docs/BENCHMARKS.md, wanted rows like | `engine_by_floor.1000000` | at most 5 |")
+        sys.exit(
+            "bench-check: no promises found in docs/BENCHMARKS.md, wanted rows like | `engine_by_floor.1000000` | at most 5 |"
+        )
     programs = build.programs()
     broken = promises
     for left in reversed(range(TRIES)):
         ratios = measured(broken, programs)
         for name, (side, promised) in broken.items():
-            verdict = "kept" if is_kept(side, promised, ratios[name]) else "measured again" if left else "BROKEN"
-            print(f"{name:35} {ratios[name]:8.2f}  promised at {side} {promised:g}: {verdict}", flush=True)
-        broken = {name: promise for name, promise in broken.items() if not is_kept(*promise, ratios[name])}
+            verdict = (
+                "kept"
+                if is_kept(side, promised, ratios[name])
+                else "measured again" if left else "BROKEN"
+            )
+            print(
+                f"{name:35} {ratios[name]:8.2f}  promised at {side} {promised:g}: {verdict}",
+                flush=True,
+            )
+        broken = {
+            name: promise for name, promise in broken.items() if not is_kept(*promise, ratios[name])
+        }
         if not broken:
             return
-    sys.exit(f"bench-check: {len(broken)} of {len(promises)} promises are broken by more than {TOLERANCE:.0%}")
+    sys.exit(
+        f"bench-check: {len(broken)} of {len(promises)} promises are broken by more than {TOLERANCE:.0%}"
+    )
 
 
 def read():
@@ -49,13 +66,19 @@ def read():
 
 
 def is_kept(side, promised, ratio):
-    return ratio <= promised * (1 + TOLERANCE) if side == "most" else ratio >= promised * (1 - TOLERANCE)
+    return (
+        ratio <= promised * (1 + TOLERANCE)
+        if side == "most"
+        else ratio >= promised * (1 - TOLERANCE)
+    )
 
 
 def measured(wanted, programs):
     """The ratios of these names, and others that come along."""
     ratios = {}
-    flows = sorted({int(name.rpartition(".")[2]) for name in wanted if not name.startswith("capture")})
+    flows = sorted(
+        {int(name.rpartition(".")[2]) for name in wanted if not name.startswith("capture")}
+    )
     if flows:
         ratios |= engine_ratios(flows)
     kinds = sorted({name.rpartition(".")[2] for name in wanted if name.startswith("capture")})
@@ -63,13 +86,20 @@ def measured(wanted, programs):
         ratios |= capture_ratios(kinds, programs)
     for name in wanted:
         if name not in ratios:
-            sys.exit(f"bench-check: docs/BENCHMARKS.md promises `{name}`, which is not measured; wanted one of {', '.join(ratios)}")
+            sys.exit(
+                f"bench-check: docs/BENCHMARKS.md promises `{name}`, which is not measured; wanted one of {', '.join(ratios)}"
+            )
     return ratios
 
 
 def engine_ratios(flows):
     say("the engine against the machine's floor")
-    return {f"{name}.{row['flows']}": value for row in engine.measure(flows) for name, value in row.items() if "_by_" in name}
+    return {
+        f"{name}.{row['flows']}": value
+        for row in engine.measure(flows)
+        for name, value in row.items()
+        if "_by_" in name
+    }
 
 
 def capture_ratios(kinds, programs):
@@ -77,17 +107,29 @@ def capture_ratios(kinds, programs):
     leanest, of those that account for every packet."""
     ratios = {}
     with tempfile.TemporaryDirectory(prefix="xdpbench-") as scratch:
-        lineup = [peers.ALL[name](os.path.join(scratch, name), programs) for name in ("xdprobe", *OTHERS)]
+        lineup = [
+            peers.ALL[name](os.path.join(scratch, name), programs) for name in ("xdprobe", *OTHERS)
+        ]
         for peer in lineup:
             os.mkdir(peer.scratch)
         runs = list(capture_file.measure(lineup, kinds, "check", 3, programs, scratch))
     for kind in kinds:
         ours = next(run for run in runs if run["capture"] == kind and run["peer"] == "xdprobe")
         if not ours["right"]:
-            sys.exit(f"bench-check: xdprobe's totals of the {kind} capture are {ours['collected']}, wanted {ours['truth']}")
-        complete = [run for run in runs if run["capture"] == kind and run["peer"] != "xdprobe" and run["packets_share"] == 1]
-        fastest, leanest = max(complete, key=lambda run: run["pps"]), min(complete, key=lambda run: run["cpu_s"])
-        say(f"  {kind}: of the others {fastest['peer']} is fastest, {leanest['peer']} takes least CPU time")
+            sys.exit(
+                f"bench-check: xdprobe's totals of the {kind} capture are {ours['collected']}, wanted {ours['truth']}"
+            )
+        complete = [
+            run
+            for run in runs
+            if run["capture"] == kind and run["peer"] != "xdprobe" and run["packets_share"] == 1
+        ]
+        fastest, leanest = max(complete, key=lambda run: run["pps"]), min(
+            complete, key=lambda run: run["cpu_s"]
+        )
+        say(
+            f"  {kind}: of the others {fastest['peer']} is fastest, {leanest['peer']} takes least CPU time"
+        )
         ratios[f"capture_by_fastest_peer.{kind}"] = ours["pps"] / fastest["pps"]
         ratios[f"capture_cpu_by_leanest_peer.{kind}"] = leanest["cpu_s"] / ours["cpu_s"]
     return ratios

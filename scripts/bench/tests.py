@@ -14,7 +14,11 @@ class Simulated(live.Bench):
 
     def trial(self, peer, pattern, rate):
         offered = min(rate or self.generator_pps, self.generator_pps) * self.seconds
-        return {"offered": offered, "accounted": min(offered, self.lossless_pps * self.seconds), "offered_pps": offered / self.seconds}
+        return {
+            "offered": offered,
+            "accounted": min(offered, self.lossless_pps * self.seconds),
+            "offered_pps": offered / self.seconds,
+        }
 
     def found(self, resolution=0.05, known=()):
         trials = {rate: self.trial(None, None, rate) for rate in known}
@@ -47,13 +51,18 @@ class Page(unittest.TestCase):
         self.assertEqual(report.share(11, 10), "110.00 %")
 
     def test_names_no_folder_of_this_machine(self):
-        self.assertEqual(peers.shown(["/root/target/xdprobe", "-r", "/tmp/x/worst.pcap"]), ["xdprobe", "-r", "worst.pcap"])
+        self.assertEqual(
+            peers.shown(["/root/target/xdprobe", "-r", "/tmp/x/worst.pcap"]),
+            ["xdprobe", "-r", "worst.pcap"],
+        )
 
 
 class Promises(unittest.TestCase):
     def test_are_read_from_the_page(self):
         self.assertIn(promises.read()["engine_by_floor.1000000"][0], ("most", "least"))
-        self.assertTrue(any(name.startswith("capture_by_fastest_peer.") for name in promises.read()))
+        self.assertTrue(
+            any(name.startswith("capture_by_fastest_peer.") for name in promises.read())
+        )
 
     def test_are_broken_by_more_than_15_per_cent(self):
         self.assertTrue(promises.is_kept("most", 4, 4.59) and promises.is_kept("least", 4, 3.41))
