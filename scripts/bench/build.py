@@ -1,4 +1,4 @@
-"""The programs of this tree, and the machine that they run on."""
+"""Builds the programs of this tree and describes the machine that they run on."""
 
 import datetime
 import os
@@ -7,12 +7,12 @@ import subprocess
 
 from .measure import run
 
-# The checkout that this file is in.
+# The checkout that contains this file.
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 
 def programs():
-    """Builds xdprobe and xdprobe-lab as they are released, and tells where they are."""
+    """Builds xdprobe and xdprobe-lab in release mode and returns their paths by name."""
     subprocess.run(
         [
             "cargo",
@@ -53,7 +53,7 @@ def machine():
 
 
 def commit():
-    """What is measured is the working tree, which may differ from any commit."""
+    """The commit of the working tree, marked `-dirty` if the tree differs from it."""
     try:
         return run("git", "-C", ROOT, "describe", "--always", "--dirty").strip()
     except (OSError, RuntimeError):

@@ -1,8 +1,9 @@
-"""The probes as they are run: the same timeouts (active 60 s, idle 15 s), NetFlow v5, no sampling, caches for a fifth more flows
-than the traffic has (live: for 1.2 million), and the largest capture buffer that each allows.
+"""How each probe runs. All have the same settings: active timeout 60 s, idle timeout 15 s, NetFlow
+v5, no sampling, a cache for a fifth more flows than the traffic has (live: 1.2 million), and the
+largest capture buffer that the probe allows.
 
-Each peer gives a command for a capture file and one for an interface, says when it looks on, and by which signal it ends with
-all flows exported.
+Each peer has a command for a capture file and one for an interface, a sign that it captures, and a
+signal that ends it with all flows exported.
 """
 
 import os
@@ -11,7 +12,7 @@ import signal
 
 from .measure import run
 
-# Folders and files are named without what is this machine's own.
+# A command line without the paths of this machine.
 shown = lambda command: [
     os.path.basename(word) if word.startswith("/") else word for word in command
 ]
@@ -22,14 +23,14 @@ COLLECTOR = "127.0.0.1:2055"
 
 
 class Peer:
-    """A probe. `scratch` is a folder of its own."""
+    """A probe. `scratch` is a directory for its files."""
 
     name = None
     package = None
     stop_signal = signal.SIGTERM
-    # What its cache is made for; whoever measures knows the traffic.
+    # Size of its cache; set by the measurement, which knows the traffic.
     flows_max = None
-    # Whether what it exports comes to the collector; else `totals` reads it.
+    # Whether it exports to the collector; if not, `totals` reads what it wrote.
     exports = True
     is_probe = True
 
@@ -49,22 +50,22 @@ class Peer:
     def live_command(self, interface, pattern, cores):
         raise NotImplementedError
 
-    # What it says once it looks on.
+    # What it prints once it captures.
     says = ""
 
-    def looks_on(self, process, network):
+    def is_capturing(self, process, network):
         return self.says in process.said() and network.has_packet_socket()
 
     def stop(self, process):
-        """Ends it with all flows exported, and returns what it cost."""
+        """Ends it with all flows exported, and returns the cost."""
         return process.stop(self.stop_signal)
 
     def configuration(self):
-        """What its command line does not show."""
+        """Its configuration file, which the command line does not show."""
         return ""
 
     def totals(self):
-        """Packets, octets and records of what it wrote itself."""
+        """Packets, octets and records in the files that it wrote."""
         raise NotImplementedError
 
 
@@ -104,7 +105,7 @@ class Xdprobe(Peer):
             *self.common(),
         ]
 
-    def looks_on(self, process, network):
+    def is_capturing(self, process, network):
         return re.search(r"^.*rx0/0: ", process.said(), re.M) is not None
 
 
@@ -140,7 +141,7 @@ class Softflowd(Peer):
         return ["softflowd", *self.common(), "-B", str(BUFFER_OCTETS), "-i", interface]
 
     def stop(self, process):
-        # In the foreground it dies of signals, its flows unexported.
+        # In the foreground, signals end it without exporting its flows.
         run("softflowctl", "-c", f"{self.scratch}/control", "shutdown")
         return process.wait(120)
 
@@ -149,12 +150,13 @@ class Fprobe(Peer):
     name = "fprobe"
     package = "fprobe"
     says = "collector #1"
-    # Packets between its two threads: as many as it takes to lose none of a file, which it reads faster than it accounts.
+    # Length of the queue between its two threads. It reads a file faster than it accounts, so the
+    # queue for files is long enough to lose nothing.
     file_queue = 5_000_000
     live_queue = 1_000_000
 
     def common(self, queue, pattern="ip"):
-        # It looks for IPv4 where the link header ends, which has to be told to it for tagged frames.
+        # It expects IPv4 right after the link header, whose length -K sets for tagged frames.
         tagged = (
             ["-f", f"{pattern} and ip", "-K", "18"] if pattern in ("vlan", "mpls") else ["-f", "ip"]
         )
@@ -209,7 +211,8 @@ class Pmacctd(Peer):
             "nfprobe_version: 5",
             f"nfprobe_timeouts: {timeouts}:maxlife={ACTIVE_S}:expint=5",
             f"nfprobe_maxflows: {self.flows_max}",
-            # Between its core process and its plugin, where it loses what does not fit: room for millions of packets.
+            # The pipe between its core process and its plugin, which drops what does not fit: room
+            # for millions of packets.
             f"plugin_pipe_size: {8 * BUFFER_OCTETS}",
             "plugin_buffer_size: 65536",
         ]
@@ -268,7 +271,7 @@ class Nfpcapd(Peer):
 
 
 class Nobody(Peer):
-    """Nobody looks on: what the machine spends on the traffic all the same, in softirqs above all."""
+    """No probe: what the traffic itself costs the machine, mostly in softirqs."""
 
     name = "nobody"
     exports = False
@@ -280,7 +283,7 @@ class Nobody(Peer):
     def live_command(self, interface, pattern, cores):
         return ["sleep", "infinity"]
 
-    def looks_on(self, process, network):
+    def is_capturing(self, process, network):
         return True
 
     def totals(self):

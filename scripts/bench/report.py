@@ -1,4 +1,4 @@
-"""Results as JSON, as a page with tables, and as plots in SVG and PNG."""
+"""Writes results as JSON, as a page with tables, and as plots in SVG and PNG."""
 
 import json
 import os
@@ -29,12 +29,15 @@ def write(folder, results):
 def page(results):
     machine = results["machine"]
     yield f"# Probes side by side, {machine['date'][:10]}"
-    yield "What these figures show and what they do not: [BENCHMARKS.md](../../../docs/BENCHMARKS.md)."
+    about = "[BENCHMARKS.md](../../../docs/BENCHMARKS.md)"
+    yield f"What these figures show and what they do not: {about}."
     kind = "virtual machine" if machine["virtual"] else "machine"
     yield "\n".join(
         [
-            f"* {machine['cores']}-core {machine['processor']} {kind}, {machine['memory']}, {machine['system']}, Linux {machine['kernel']}",
-            f"* {'; '.join(filter(None, results['versions'].values()))}; this tree: {machine['commit']}, {machine['rustc']}",
+            f"* {machine['cores']}-core {machine['processor']} {kind}, {machine['memory']}, "
+            f"{machine['system']}, Linux {machine['kernel']}",
+            f"* {'; '.join(filter(None, results['versions'].values()))}; "
+            f"this tree: {machine['commit']}, {machine['rustc']}",
             f"* `{results['command']}`, begun {machine['date']}",
         ]
     )
@@ -45,9 +48,10 @@ def page(results):
     if results["zero_loss"]:
         yield from zero_loss_page(results["zero_loss"])
     if results["failed"]:
-        yield "## What could not be measured"
+        yield "## Failed measurements"
         yield "\n".join(
-            f"* {run['peer']}, {run['pattern']}, {run['rate'] or 'flat out'}: {run['error'].splitlines()[0]}"
+            f"* {run['peer']}, {run['pattern']}, {run['rate'] or 'flat out'}: "
+            + run["error"].splitlines()[0]
             for run in results["failed"]
         )
     yield from command_page(results)
@@ -59,7 +63,8 @@ def capture_page(measured):
         runs = [run for run in measured if run["capture"] == kind]
         truth, repeat = runs[0]["truth"], len(runs[0]["runs"])
         yield (
-            f"{kind}: {truth['packets']} packets, {truth['flows']} flows, {truth['file_octets'] / 1e9:.2f} GB, in the page cache. "
+            f"{kind}: {truth['packets']} packets, {truth['flows']} flows, "
+            f"{truth['file_octets'] / 1e9:.2f} GB, in the page cache. "
             f"Median of {repeat}."
         )
         yield table(
@@ -128,15 +133,20 @@ def live_page(measured):
                 for run in runs
             ],
         )
-    yield "![Share of packets accounted](live-share.svg)\n![CPU time for a million packets](live-cpu.svg)"
+    yield (
+        "![Share of packets accounted](live-share.svg)\n"
+        "![CPU time per million packets](live-cpu.svg)"
+    )
 
 
 def zero_loss_page(measured):
     yield "## Zero-loss rate"
+    tries = measured[0]["tries"]
+    trials = f", in at least one of {tries} trials" if tries > 1 else ""
     yield (
-        f"The highest rate, in packets/s, at which nothing was lost for {measured[0]['seconds']:g} s (RFC 2544, section 26.1)"
-        f"{', in at least one of ' + str(measured[0]['tries']) + ' trials' if measured[0]['tries'] > 1 else ''}. "
-        "≥: the generator is the limit, since nothing was lost of all that it sent."
+        f"Highest rate without loss for {measured[0]['seconds']:g} s, in packets/s "
+        f"(RFC 2544, section 26.1){trials}. "
+        "≥: the generator is the limit; nothing of what it sent was lost."
     )
     patterns = names(measured, "pattern")
     found = {
@@ -176,12 +186,12 @@ def table(head, rows):
 
 
 def names(measured, key):
-    """Each value of a key once, in order of appearance."""
+    """Returns each value of a key once, in order of appearance."""
     return list(dict.fromkeys(run[key] for run in measured))
 
 
 def share(part, whole):
-    """100 % is said of nothing that lost a packet."""
+    """A share as text: "100 %" only if not one packet was lost."""
     return (
         "100 %"
         if part == whole
@@ -213,7 +223,7 @@ def draw(folder, results):
                 pyplot,
                 results["capture"],
                 "capture",
-                "Capture file: million packets a second",
+                "Capture file: million packets per second",
                 lambda run: run["pps"] / 1e6,
                 lambda run: run["right"],
             ),
@@ -225,7 +235,7 @@ def draw(folder, results):
                 pyplot,
                 results["zero_loss"],
                 "pattern",
-                "Zero-loss rate: million packets a second",
+                "Zero-loss rate: million packets per second",
                 lambda run: run["pps"] / 1e6,
                 lambda run: True,
             ),
@@ -254,11 +264,11 @@ def draw(folder, results):
 
 
 def easel(folder, machine):
-    """What plots are drawn with, and what saves one by its name as SVG and PNG, with the machine below it."""
+    """Returns pyplot, and a function that saves a figure as SVG and PNG with a caption."""
     import matplotlib
 
     matplotlib.use("Agg")
-    # Same results, same octets.
+    # The same results give the same file.
     matplotlib.rcParams |= {
         "svg.hashsalt": "xdprobe",
         "font.size": 9,
@@ -268,10 +278,13 @@ def easel(folder, machine):
     }
     from matplotlib import pyplot
 
-    told = f"{machine['cores']}-core {machine['processor']}, Linux {machine['kernel']}, {machine['date'][:10]}"
+    caption = (
+        f"{machine['cores']}-core {machine['processor']}, Linux {machine['kernel']}, "
+        f"{machine['date'][:10]}"
+    )
 
     def save_figure(figure, name):
-        figure.text(0.99, 0.01, told, ha="right", fontsize=6, alpha=0.6)
+        figure.text(0.99, 0.01, caption, ha="right", fontsize=6, alpha=0.6)
         figure.tight_layout(rect=(0, 0.02, 1, 1))
         for kind in ("svg", "png"):
             metadata = {"Date": None} if kind == "svg" else {}
