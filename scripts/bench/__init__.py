@@ -1,2 +1,4 @@
-"""What scripts/bench-peers and scripts/bench-check are (side_by_side, promises) and stand on: probes as they are run (peers), over
-files (capture_file) and on a wire (live, network), what a run costs (measure), what came of it (report)."""
+"""The programs scripts/bench-peers (side_by_side), scripts/bench-check (promises) and
+scripts/bench-engine (engine), and their parts: how each probe runs (peers), measurements over
+capture files (capture_file) and on veth (live, network), the cost of a run (measure), and results
+(report)."""

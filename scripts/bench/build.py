@@ -1,4 +1,4 @@
-"""The programs of this tree, and the machine that they run on."""
+"""Builds the programs of this tree and describes the machine that they run on."""
 
 import datetime
 import os
@@ -7,13 +7,26 @@ import subprocess
 
 from .measure import run
 
-# The checkout that this file is in.
+# The checkout that contains this file.
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 
 def programs():
-    """Builds xdprobe and xdprobe-lab as they are released, and tells where they are."""
-    subprocess.run(["cargo", "build", "--release", "--quiet", "--package", "xdprobe", "--package", "xdprobe-lab"], cwd=ROOT, check=True)
+    """Builds xdprobe and xdprobe-lab in release mode and returns their paths by name."""
+    subprocess.run(
+        [
+            "cargo",
+            "build",
+            "--release",
+            "--quiet",
+            "--package",
+            "xdprobe",
+            "--package",
+            "xdprobe-lab",
+        ],
+        cwd=ROOT,
+        check=True,
+    )
     built = os.path.join(ROOT, os.environ.get("CARGO_TARGET_DIR", "target"), "release")
     return {name: os.path.join(built, name) for name in ("xdprobe", "xdprobe-lab")}
 
@@ -21,7 +34,10 @@ def programs():
 def machine():
     def first(path, key):
         with open(path) as lines:
-            return next((line.partition(":")[2].strip() for line in lines if line.startswith(key)), "unknown")
+            return next(
+                (line.partition(":")[2].strip() for line in lines if line.startswith(key)),
+                "unknown",
+            )
 
     return {
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
@@ -37,7 +53,7 @@ def machine():
 
 
 def commit():
-    """What is measured is the working tree, which may differ from any commit."""
+    """The commit of the working tree, marked `-dirty` if the tree differs from it."""
     try:
         return run("git", "-C", ROOT, "describe", "--always", "--dirty").strip()
     except (OSError, RuntimeError):

@@ -1,4 +1,5 @@
-"""The same capture file through each probe to the same collector: how long it takes, what it costs, whether the totals are right."""
+"""Sends the same capture file through each probe to the same collector, and measures time, cost and
+whether the totals are right."""
 
 import json
 import os
@@ -7,7 +8,7 @@ import statistics
 from .measure import Collector, Process, run, say
 from .peers import shown
 
-# Packets and flows of captures that are not as large as the lab makes them by itself.
+# Packets and flows of each capture; the lab decides where nothing is given.
 SIZES = {
     "full": {},
     "check": {"realistic": (1_000_000, 130_000), "worst": (1_000_000, 250_000)},
@@ -17,7 +18,7 @@ PORT = 2055
 
 
 def measure(lineup, kinds, size, repeat, programs, scratch):
-    """Each probe's figures over each kind of capture, one after the other."""
+    """Yields each probe's figures for each kind of capture."""
     for kind in kinds:
         path, truth = write(kind, size, programs, scratch)
         for peer in filter(lambda peer: peer.is_probe, lineup):
@@ -27,12 +28,15 @@ def measure(lineup, kinds, size, repeat, programs, scratch):
 
 
 def write(kind, size, programs, scratch):
-    """A capture file from the lab, in the page cache, and its truth."""
+    """Writes a capture file, reads it into the page cache, and returns its path and true totals."""
     path = os.path.join(scratch, f"{kind}.pcap")
     packets, flows = SIZES[size].get(kind, (None, None))
     smaller = ["--packets", str(packets), "--flows", str(flows)] if packets else []
     truth = json.loads(run(programs["xdprobe-lab"], "capture", "--kind", kind, *smaller, path))
-    say(f"{kind} capture: {truth['packets']} packets, {truth['flows']} flows, {truth['file_octets'] / 1e9:.2f} GB")
+    say(
+        f"{kind} capture: {truth['packets']} packets, {truth['flows']} flows, "
+        f"{truth['file_octets'] / 1e9:.2f} GB"
+    )
     with open(path, "rb") as file:
         while file.read(1 << 24):
             pass
@@ -40,14 +44,25 @@ def write(kind, size, programs, scratch):
 
 
 def measure_peer(peer, kind, path, truth, repeat, programs, scratch):
-    """The median run by wall time; `runs` has all of them."""
+    """Figures of the run with the median wall time; `runs` has those of every run."""
     command = peer.file_command(path)
     runs = [one_run(peer, path, truth, programs, scratch) for _ in range(repeat)]
     median = statistics.median_low(run["wall_s"] for run in runs)
-    measured = {"peer": peer.name, "capture": kind, "command": shown(command), "configuration": peer.configuration(), "truth": truth,
-                **next(run for run in runs if run["wall_s"] == median), "runs": runs}
-    say(f"  {peer.name}: {measured['wall_s']:.2f} s, {measured['pps'] / 1e6:.2f} million packets/s, CPU {measured['cpu_s']:.2f} s, "
-        f"{measured['memory_max_octets'] / 1e6:.0f} MB, {measured['packets_share']:.2%} of packets, {measured['octets_share']:.2%} of octets")
+    measured = {
+        "peer": peer.name,
+        "capture": kind,
+        "command": shown(command),
+        "configuration": peer.configuration(),
+        "truth": truth,
+        **next(run for run in runs if run["wall_s"] == median),
+        "runs": runs,
+    }
+    say(
+        f"  {peer.name}: {measured['wall_s']:.2f} s, "
+        f"{measured['pps'] / 1e6:.2f} million packets/s, CPU {measured['cpu_s']:.2f} s, "
+        f"{measured['memory_max_octets'] / 1e6:.0f} MB, "
+        f"{measured['packets_share']:.2%} of packets, {measured['octets_share']:.2%} of octets"
+    )
     return measured
 
 
@@ -55,7 +70,11 @@ def one_run(peer, path, truth, programs, scratch):
     collector = Collector(programs["xdprobe-lab"], PORT, os.path.join(scratch, "collector.log"))
     process = None
     try:
-        process = Process(peer.file_command(path), os.path.join(scratch, f"{peer.name}.log"), stdin=peer.file_stdin(path))
+        process = Process(
+            peer.file_command(path),
+            os.path.join(scratch, f"{peer.name}.log"),
+            stdin=peer.file_stdin(path),
+        )
         cost = process.wait(300)
         counted = collector.stop()
         if not peer.exports:

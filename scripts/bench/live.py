@@ -1,6 +1,8 @@
-"""Traffic of known contents on a veth pair: how much of it each probe accounts, at which cost, and up to which rate it loses none.
+"""Sends known traffic over a veth pair, and measures the share that each probe accounts for, the
+cost, and the highest rate without loss.
 
-The generator sends from CPU 0, where the far end's softirqs then run as well; probe and collector have all other CPUs.
+The generator sends from CPU 0, where the softirqs of the far end run too. Probe and collector have
+all other CPUs.
 """
 
 import json
@@ -14,9 +16,9 @@ from .peers import shown
 
 PORT = 2055
 SENDER_CPU = 0
-# What each probe's cache is made for.
+# Size of each probe's cache.
 FLOWS_MAX = 1_200_000
-# Patterns by name, as options of `xdprobe-lab send`.
+# Traffic patterns: options of `xdprobe-lab send`.
 PATTERNS = {
     "1k": ["--flows", "1000"],
     "200k": ["--flows", "200000"],
@@ -29,14 +31,16 @@ PATTERNS = {
     "fragments": ["--flows", "1000", "--length", "200", "--fragments", "20"],
 }
 USUAL = ["1k", "200k", "zipf-imix", "churn", "syn"]
-# Frames on their way when the generator ends are received by then, those too that libpcap gathers for a while.
+# Time after the generator ends until the probe has received all frames, including frames that
+# libpcap holds back for a while.
 SETTLE_S = 1
-# Some never read what libpcap gathers before a block is full: IPv6, which NetFlow v5 does not carry, fills the last one.
+# Some probes never read an incomplete libpcap block. IPv6 packets, which NetFlow v5 does not carry,
+# fill the last block.
 TAIL = ["--flows", "1", "--ipv6-share", "100"]
 TAIL_RATE = 10_000
-# A rate that the generator misses by more than this was not offered.
+# A rate counts as offered if the generator comes at least this close to it.
 PACING = 0.02
-# The search goes no lower.
+# Lowest rate of the search, in packets/s.
 RATE_MIN = 1_000
 
 
@@ -46,12 +50,21 @@ def measure(lineup, chosen, programs, scratch, keep):
         peer.flows_max = FLOWS_MAX
 
     def attempt(part, peer, pattern, rate, measured):
-        """Keeps what is measured; what fails is kept as a failure, so that the others are measured all the same."""
+        """Keeps a result, or the failure, so that one failure does not end the whole run."""
         try:
             kept = measured()
         except RuntimeError as error:
             say(f"  {peer.name}: {error}")
-            keep("failed", {"part": part, "peer": peer.name, "pattern": pattern, "rate": rate, "error": str(error)})
+            keep(
+                "failed",
+                {
+                    "part": part,
+                    "peer": peer.name,
+                    "pattern": pattern,
+                    "rate": rate,
+                    "error": str(error),
+                },
+            )
             return None
         keep(part, kept)
         return kept
@@ -62,10 +75,20 @@ def measure(lineup, chosen, programs, scratch, keep):
             trials = {}
             if "live" in chosen.only:
                 for rate in chosen.rates:
-                    trials[rate] = attempt("live", peer, pattern, rate, lambda: bench.trial(peer, pattern, rate))
+                    trials[rate] = attempt(
+                        "live", peer, pattern, rate, lambda: bench.trial(peer, pattern, rate)
+                    )
             if "zero-loss" in chosen.only and peer.is_probe:
                 known = {rate: trial for rate, trial in trials.items() if trial}
-                attempt("zero_loss", peer, pattern, None, lambda: bench.zero_loss_rate(peer, pattern, chosen.resolution, chosen.tries, known))
+                attempt(
+                    "zero_loss",
+                    peer,
+                    pattern,
+                    None,
+                    lambda: bench.zero_loss_rate(
+                        peer, pattern, chosen.resolution, chosen.tries, known
+                    ),
+                )
 
 
 class Bench:
@@ -75,12 +98,12 @@ class Bench:
         self.seconds = seconds
         others = sorted(os.sched_getaffinity(0) - {SENDER_CPU})
         if not others:
-            raise RuntimeError("one CPU found, wanted two: one sends")
+            raise RuntimeError("one CPU found, two are needed: one only sends")
         self.cores = others
         self.on_others = ["taskset", "--cpu-list", ",".join(map(str, others))]
 
     def trial(self, peer, pattern, rate):
-        """Offers a rate (None: flat out) for a while, and tells what came of it."""
+        """Offers a rate (None: flat out) and returns the figures."""
         with Network() as network:
             return self.trial_in(network, peer, pattern, rate)
 
@@ -91,14 +114,18 @@ class Bench:
         try:
             command = peer.live_command("rx0", pattern, self.cores)
             process = Process([*inside, *command], self.log(peer.name))
-            process.wait_until("it looked on", lambda: peer.looks_on(process, network))
+            process.wait_until("it captured", lambda: peer.is_capturing(process, network))
             process.wait_until_idle()
 
             before = (*process.cpu_s(), softirq_s())
-            sender = Process(self.send_command(network, rate, PATTERNS[pattern]), self.log("sender"))
+            sender = Process(
+                self.send_command(network, rate, PATTERNS[pattern]), self.log("sender")
+            )
             sent = self.sent(sender)
             time.sleep(SETTLE_S)
-            user_s, system_s, softirqs_s = (now - then for now, then in zip((*process.cpu_s(), softirq_s()), before))
+            user_s, system_s, softirqs_s = (
+                now - then for now, then in zip((*process.cpu_s(), softirq_s()), before)
+            )
             sender = Process(self.send_command(network, TAIL_RATE, TAIL), self.log("sender"))
             self.sent(sender)
             time.sleep(SETTLE_S)
@@ -117,31 +144,72 @@ class Bench:
         cost_s = user_s + system_s + softirqs_s
         costing = accounted if peer.is_probe else offered
         measured = {
-            "peer": peer.name, "pattern": pattern, "rate": rate, "seconds": sent["seconds"],
-            "offered": offered, "offered_pps": offered / sent["seconds"], "accounted": accounted,
-            "accounted_pps": accounted / sent["seconds"], "share": accounted / offered,
+            "peer": peer.name,
+            "pattern": pattern,
+            "rate": rate,
+            "seconds": sent["seconds"],
+            "offered": offered,
+            "offered_pps": offered / sent["seconds"],
+            "accounted": accounted,
+            "accounted_pps": accounted / sent["seconds"],
+            "share": accounted / offered,
             "octets_right": counted["octets"] == sent["octets"],
-            "user_s": user_s, "system_s": system_s, "softirq_s": softirqs_s,
-            "user_s_per_million": per_million(user_s, costing), "cpu_s_per_million": per_million(user_s + system_s, costing),
+            "user_s": user_s,
+            "system_s": system_s,
+            "softirq_s": softirqs_s,
+            "user_s_per_million": per_million(user_s, costing),
+            "cpu_s_per_million": per_million(user_s + system_s, costing),
             "cpu_softirq_s_per_million": per_million(cost_s, costing),
-            "memory_max_octets": ended["memory_max_octets"], "stop_s": stop_s,
-            "collected": counted, "sent": sent, "command": shown(command), "configuration": peer.configuration(),
-            "traffic": ["xdprobe-lab", "send", "--interface", "tx0", "--cpu", str(SENDER_CPU), *PATTERNS[pattern]], "exit_code": ended["exit_code"],
+            "memory_max_octets": ended["memory_max_octets"],
+            "stop_s": stop_s,
+            "collected": counted,
+            "sent": sent,
+            "command": shown(command),
+            "configuration": peer.configuration(),
+            "traffic": [
+                "xdprobe-lab",
+                "send",
+                "--interface",
+                "tx0",
+                "--cpu",
+                str(SENDER_CPU),
+                *PATTERNS[pattern],
+            ],
+            "exit_code": ended["exit_code"],
         }
-        say(f"  {peer.name}, {'flat out' if rate is None else rate}: offered {measured['offered_pps'] / 1e6:.3f} million/s, "
-            f"accounted {measured['share']:.4%}, CPU s per million: {measured['user_s_per_million'] or 0:.3f} user, "
-            f"{measured['cpu_softirq_s_per_million'] or 0:.3f} with system and softirqs")
+        say(
+            f"  {peer.name}, {'flat out' if rate is None else rate}: "
+            f"offered {measured['offered_pps'] / 1e6:.3f} million/s, "
+            f"accounted {measured['share']:.4%}, "
+            f"CPU s per million: {measured['user_s_per_million'] or 0:.3f} user, "
+            f"{measured['cpu_softirq_s_per_million'] or 0:.3f} with system and softirqs"
+        )
         return measured
 
     def send_command(self, network, rate, options):
-        # Flat out nobody knows how many packets that will be: it is stopped instead.
-        packets = 1 << 62 if rate is None else TAIL_RATE if options is TAIL else max(1, int(rate * self.seconds))
+        # Flat out, the number of packets is unknown: the generator is stopped instead.
+        packets = (
+            1 << 62
+            if rate is None
+            else TAIL_RATE if options is TAIL else max(1, int(rate * self.seconds))
+        )
         paced = [] if rate is None else ["--rate", str(int(rate))]
-        return [*network.inside(network.traffic), self.lab, "send", "--interface", "tx0", "--cpu", str(SENDER_CPU),
-                "--packets", str(packets), *paced, *options]
+        return [
+            *network.inside(network.traffic),
+            self.lab,
+            "send",
+            "--interface",
+            "tx0",
+            "--cpu",
+            str(SENDER_CPU),
+            "--packets",
+            str(packets),
+            *paced,
+            *options,
+        ]
 
     def sent(self, sender):
-        """What the generator says that it sent, held against what the interface says that it was given."""
+        """Returns what the generator sent, after a check against the counters of the interface."""
         deadline_s = time.monotonic() + self.seconds
         while sender.is_running() and time.monotonic() < deadline_s:
             time.sleep(0.01)
@@ -153,18 +221,27 @@ class Bench:
         sent = json.loads(sender.said().splitlines()[-1])
         driver = sent["driver"]
         if driver["accepted"] + driver["refused"] != sent["packets"]:
-            raise RuntimeError(f"the generator sent {sent['packets']} packets, and the interface counts {driver}")
+            raise RuntimeError(
+                f"the generator sent {sent['packets']} packets, but the interface counts {driver}"
+            )
         return sent
 
     def zero_loss_rate(self, peer, pattern, resolution, tries, known):
-        """RFC 2544, section 26.1: the highest rate at which nothing was lost, searched by halving between one that loses and one
-        that does not. Where nothing is lost flat out, or at a rate that the generator misses, it is the limit, which is said."""
+        """The highest rate without loss (RFC 2544, section 26.1), by bisection.
+
+        If nothing is lost flat out, or at a rate that the generator misses, the result is what the
+        generator sent, and `generator_is_limit` is true.
+        """
         trials = []
 
         def offer(rate):
-            # A rate that the generator misses is offered once more: somebody else had its core.
+            # A rate that the generator misses is offered once more: its core may have been busy.
             for at in range(max(tries, 2)):
-                trial = known.get(rate) if at == 0 and rate in known else self.trial(peer, pattern, rate)
+                trial = (
+                    known.get(rate)
+                    if at == 0 and rate in known
+                    else self.trial(peer, pattern, rate)
+                )
                 lost = trial["offered"] - trial["accounted"]
                 trials.append({"rate": rate, "offered_pps": trial["offered_pps"], "lost": lost})
                 missed = rate is not None and trial["offered_pps"] < (1 - PACING) * rate
@@ -174,7 +251,7 @@ class Bench:
 
         loses, offered_pps, generator_is_limit = offer(None)
         low, high = (0, offered_pps) if loses else (offered_pps, offered_pps)
-        # What is known already narrows it down.
+        # Known trials narrow the range.
         for rate in sorted(rate for rate in known if rate is not None and low < rate < high):
             loses, offered_pps, _ = offer(rate)
             if loses:
@@ -191,9 +268,19 @@ class Bench:
                 if missed:
                     break
         generator_is_limit &= low > 0
-        say(f"  {peer.name}: loses nothing up to {low / 1e6:.3f} million packets/s" + (" (all that is sent)" if generator_is_limit else ""))
-        return {"peer": peer.name, "pattern": pattern, "pps": low, "generator_is_limit": generator_is_limit, "seconds": self.seconds,
-                "tries": tries, "trials": trials}
+        say(
+            f"  {peer.name}: loses nothing up to {low / 1e6:.3f} million packets/s"
+            + (" (the generator is the limit)" if generator_is_limit else "")
+        )
+        return {
+            "peer": peer.name,
+            "pattern": pattern,
+            "pps": low,
+            "generator_is_limit": generator_is_limit,
+            "seconds": self.seconds,
+            "tries": tries,
+            "trials": trials,
+        }
 
     def log(self, name):
         return os.path.join(self.scratch, f"{name}.log")

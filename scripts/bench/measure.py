@@ -1,4 +1,4 @@
-"""Processes, and what they cost: wall time, CPU time, memory, softirqs of the machine."""
+"""Processes and their cost: wall time, CPU time, memory, and the softirqs of the machine."""
 
 import json
 import os
@@ -12,19 +12,25 @@ TICKS_A_SECOND = os.sysconf("SC_CLK_TCK")
 
 
 def say(text):
-    """Progress goes to standard error."""
+    """Prints progress to standard error."""
     print(text, file=sys.stderr, flush=True)
 
 
 class Process:
-    """A program at work in a session of its own, its output in files; what its whole session costs can be asked at any time."""
+    """A running program in a session of its own, with its output in a file."""
 
     def __init__(self, command, log, stdin=None):
         self.command = command
         self.log = log
         with open(log, "wb") as output, open(stdin or os.devnull, "rb") as stdin:
             self.started_s = time.monotonic()
-            self.popen = subprocess.Popen(command, stdin=stdin, stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
+            self.popen = subprocess.Popen(
+                command,
+                stdin=stdin,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
         self.pid = self.popen.pid
 
     def said(self):
@@ -35,7 +41,7 @@ class Process:
         return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
 
     def wait_until(self, what, condition, seconds=20):
-        """Waits for a condition; the process has to live on until then."""
+        """Waits for a condition; fails if the process ends first or the time is over."""
         deadline_s = time.monotonic() + seconds
         while not condition():
             if not self.is_running():
@@ -45,7 +51,7 @@ class Process:
             time.sleep(0.05)
 
     def wait_until_idle(self):
-        """Waits until it takes no more than a hundredth of a core for half a second: what it makes at its start is made."""
+        """Waits until it has used at most 0.02 s of CPU time in half a second."""
         before = [sum(self.cpu_s())]
 
         def is_idle():
@@ -53,10 +59,13 @@ class Process:
             before.append(sum(self.cpu_s()))
             return before[-1] - before[-2] <= 0.02
 
-        self.wait_until("it came to rest", is_idle)
+        self.wait_until("it was idle", is_idle)
 
     def wait(self, seconds):
-        """Waits for the end; returns what the kernel says that it cost, wait and all of its children's. Kills what is late."""
+        """Waits for the end, or kills it when the time is over, and returns the cost.
+
+        The cost is from the kernel and includes all children that were waited for.
+        """
         deadline_s = time.monotonic() + seconds
         while self.is_running():
             if time.monotonic() > deadline_s:
@@ -71,7 +80,7 @@ class Process:
             "wall_s": wall_s,
             "user_s": usage.ru_utime,
             "system_s": usage.ru_stime,
-            # Of its largest process, in KiB.
+            # The largest process of the session; ru_maxrss is in KiB.
             "memory_max_octets": usage.ru_maxrss * 1024,
         }
 
@@ -86,15 +95,16 @@ class Process:
             self.wait(10)
 
     def cpu_s(self):
-        """User and system time so far, of all processes of its session and their children."""
+        """User and system time so far, of all processes of the session and their children."""
         user, system = 0, 0
         for name in filter(str.isdigit, os.listdir("/proc")):
             try:
                 with open(f"/proc/{name}/stat") as stat:
-                    # Behind the name in brackets, which may hold anything: state, parent, group, session; user time is the 12th.
+                    # After the name in brackets: state, parent, group, session; user time is the
+                    # 12th.
                     fields = stat.read().rpartition(")")[2].split()
             except OSError:
-                continue  # It has ended since.
+                continue  # The process has ended.
             if int(fields[3]) == self.pid:
                 user += int(fields[11]) + int(fields[13])
                 system += int(fields[12]) + int(fields[14])
@@ -102,21 +112,23 @@ class Process:
 
 
 def softirq_s():
-    """Time that all cores have spent in softirqs, as /proc/stat has it."""
+    """Time that all cores have spent in softirqs, from /proc/stat."""
     with open("/proc/stat") as stat:
         return int(stat.readline().split()[7]) / TICKS_A_SECOND
 
 
 def run(*command):
-    """Standard output of a program that has to succeed."""
+    """Runs a program that must succeed, and returns its standard output."""
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     if done.returncode != 0:
-        raise RuntimeError(f"{' '.join(command)}: exit code {done.returncode}: {done.stderr.strip()}")
+        raise RuntimeError(
+            f"{' '.join(command)}: exit code {done.returncode}: {done.stderr.strip()}"
+        )
     return done.stdout
 
 
 class Collector:
-    """xdprobe-lab collect at work: counts what it gets, and what its socket lost."""
+    """A running `xdprobe-lab collect`: counts what it receives and what its socket drops."""
 
     def __init__(self, lab, port, log, inside=()):
         self.process = Process([*inside, lab, "collect", "--port", str(port)], log)
@@ -126,8 +138,14 @@ class Collector:
         self.process.stop(signal.SIGINT)
         counted = json.loads(re.search(r"^\{.*\}$", self.process.said(), re.M).group())
         if counted["dropped_by_socket"]:
-            say(f"  the collector's socket lost {counted['dropped_by_socket']} datagrams: its totals are too low")
-        return {key: counted[key] for key in ("packets", "octets", "records", "datagrams", "gaps", "dropped_by_socket")}
+            say(
+                f"  the collector's socket dropped {counted['dropped_by_socket']} datagrams: "
+                "its totals are too low"
+            )
+        return {
+            key: counted[key]
+            for key in ("packets", "octets", "records", "datagrams", "gaps", "dropped_by_socket")
+        }
 
     def kill(self):
         self.process.kill()

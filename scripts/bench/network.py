@@ -1,4 +1,4 @@
-"""Two namespaces and a veth pair between them: traffic is sent on tx0 in one, and seen on rx0 in the other."""
+"""Two namespaces and a veth pair between them: tx0 sends in one, rx0 receives in the other."""
 
 import os
 
@@ -8,7 +8,7 @@ PREFIX = "xdpbench"
 
 
 class Network:
-    """Made when it is entered, deleted when it is left, and so is what a run that was killed left behind."""
+    """Creates the network on entry, deletes it on exit, and deletes networks of killed runs."""
 
     def __init__(self):
         self.traffic = f"{PREFIX}-{os.getpid()}-traffic"
@@ -18,18 +18,69 @@ class Network:
         delete_orphans()
         for name in (self.traffic, self.sensor):
             run("ip", "netns", "add", name)
-            run("ip", "netns", "exec", name, "sysctl", "-qw", "net.ipv6.conf.all.disable_ipv6=1",
-                "net.ipv6.conf.default.disable_ipv6=1")
+            run(
+                "ip",
+                "netns",
+                "exec",
+                name,
+                "sysctl",
+                "-qw",
+                "net.ipv6.conf.all.disable_ipv6=1",
+                "net.ipv6.conf.default.disable_ipv6=1",
+            )
             run("ip", "-n", name, "link", "set", "lo", "up")
-        run("ip", "-n", self.traffic, "link", "add", "tx0", "mtu", "1600", "numrxqueues", "1", "numtxqueues", "1", "type", "veth",
-            "peer", "name", "rx0", "mtu", "1600", "numrxqueues", "1", "numtxqueues", "1", "netns", self.sensor)
-        # XDP-transmitted frames are taken by a far end that has GRO, or an XDP program of its own. No other offload: what is
-        # seen is what a wire carries.
+        run(
+            "ip",
+            "-n",
+            self.traffic,
+            "link",
+            "add",
+            "tx0",
+            "mtu",
+            "1600",
+            "numrxqueues",
+            "1",
+            "numtxqueues",
+            "1",
+            "type",
+            "veth",
+            "peer",
+            "name",
+            "rx0",
+            "mtu",
+            "1600",
+            "numrxqueues",
+            "1",
+            "numtxqueues",
+            "1",
+            "netns",
+            self.sensor,
+        )
+        # veth accepts frames sent by XDP only if the far end has GRO or an XDP program. All other
+        # offloads are off, so that frames are as on a wire.
         ends = ((self.traffic, "tx0"), (self.sensor, "rx0"))
         for name, interface in ends:
-            run(*self.inside(name), "ethtool", "-K", interface, "gro", "on", "rx", "off", "tx", "off", "tso", "off", "gso", "off",
-                "rxvlan", "off", "txvlan", "off")
-        # Only now: an interface learns whether its far end takes XDP frames when it comes up itself.
+            run(
+                *self.inside(name),
+                "ethtool",
+                "-K",
+                interface,
+                "gro",
+                "on",
+                "rx",
+                "off",
+                "tx",
+                "off",
+                "tso",
+                "off",
+                "gso",
+                "off",
+                "rxvlan",
+                "off",
+                "txvlan",
+                "off",
+            )
+        # Only now: an interface checks for GRO at its far end when it comes up.
         for name, interface in ends:
             run("ip", "-n", name, "link", "set", interface, "up")
         return self
@@ -42,7 +93,7 @@ class Network:
         return ["ip", "netns", "exec", name]
 
     def has_packet_socket(self):
-        """Whether anybody looks on through libpcap."""
+        """Whether a program captures through libpcap."""
         return run(*self.inside(self.sensor), "cat", "/proc/net/packet").count("\n") > 1
 
 

@@ -1,8 +1,9 @@
-"""The probes as they are run: the same timeouts (active 60 s, idle 15 s), NetFlow v5, no sampling, caches for a fifth more flows
-than the traffic has (live: for 1.2 million), and the largest capture buffer that each allows.
+"""How each probe runs. All have the same settings: active timeout 60 s, idle timeout 15 s, NetFlow
+v5, no sampling, a cache for a fifth more flows than the traffic has (live: 1.2 million), and the
+largest capture buffer that the probe allows.
 
-Each peer gives a command for a capture file and one for an interface, says when it looks on, and by which signal it ends with
-all flows exported.
+Each peer has a command for a capture file and one for an interface, a sign that it captures, and a
+signal that ends it with all flows exported.
 """
 
 import os
@@ -11,8 +12,10 @@ import signal
 
 from .measure import run
 
-# Folders and files are named without what is this machine's own.
-shown = lambda command: [os.path.basename(word) if word.startswith("/") else word for word in command]
+# A command line without the paths of this machine.
+shown = lambda command: [
+    os.path.basename(word) if word.startswith("/") else word for word in command
+]
 
 ACTIVE_S, IDLE_S = 60, 15
 BUFFER_OCTETS = 128 << 20
@@ -20,14 +23,14 @@ COLLECTOR = "127.0.0.1:2055"
 
 
 class Peer:
-    """A probe. `scratch` is a folder of its own."""
+    """A probe. `scratch` is a directory for its files."""
 
     name = None
     package = None
     stop_signal = signal.SIGTERM
-    # What its cache is made for; whoever measures knows the traffic.
+    # Size of its cache; set by the measurement, which knows the traffic.
     flows_max = None
-    # Whether what it exports comes to the collector; else `totals` reads it.
+    # Whether it exports to the collector; if not, `totals` reads what it wrote.
     exports = True
     is_probe = True
 
@@ -47,22 +50,22 @@ class Peer:
     def live_command(self, interface, pattern, cores):
         raise NotImplementedError
 
-    # What it says once it looks on.
+    # What it prints once it captures.
     says = ""
 
-    def looks_on(self, process, network):
+    def is_capturing(self, process, network):
         return self.says in process.said() and network.has_packet_socket()
 
     def stop(self, process):
-        """Ends it with all flows exported, and returns what it cost."""
+        """Ends it with all flows exported, and returns the cost."""
         return process.stop(self.stop_signal)
 
     def configuration(self):
-        """What its command line does not show."""
+        """Its configuration file, which the command line does not show."""
         return ""
 
     def totals(self):
-        """Packets, octets and records of what it wrote itself."""
+        """Packets, octets and records in the files that it wrote."""
         raise NotImplementedError
 
 
@@ -74,16 +77,35 @@ class Xdprobe(Peer):
         return run(self.programs["xdprobe"], "--version").strip()
 
     def common(self):
-        return ["--flows-per-queue", str(self.flows_max), "--active-timeout", f"{ACTIVE_S}s", "--idle-timeout", f"{IDLE_S}s",
-                "--report", "json", COLLECTOR]
+        return [
+            "--flows-per-queue",
+            str(self.flows_max),
+            "--active-timeout",
+            f"{ACTIVE_S}s",
+            "--idle-timeout",
+            f"{IDLE_S}s",
+            "--report",
+            "json",
+            COLLECTOR,
+        ]
 
     def file_command(self, capture):
         return [self.programs["xdprobe"], "run", "-r", capture, *self.common()]
 
     def live_command(self, interface, pattern, cores):
-        return [self.programs["xdprobe"], "run", "-i", interface, "--capture", "af-xdp", "--cores", str(cores[0]), *self.common()]
+        return [
+            self.programs["xdprobe"],
+            "run",
+            "-i",
+            interface,
+            "--capture",
+            "af-xdp",
+            "--cores",
+            str(cores[0]),
+            *self.common(),
+        ]
 
-    def looks_on(self, process, network):
+    def is_capturing(self, process, network):
         return re.search(r"^.*rx0/0: ", process.said(), re.M) is not None
 
 
@@ -93,10 +115,24 @@ class Softflowd(Peer):
     says = "Exporting flows from"
 
     def common(self):
-        timeouts = [f"{name}={IDLE_S}" for name in ("general", "tcp", "tcp.rst", "tcp.fin", "udp", "icmp")]
+        timeouts = [
+            f"{name}={IDLE_S}" for name in ("general", "tcp", "tcp.rst", "tcp.fin", "udp", "icmp")
+        ]
         timeouts.append(f"maxlife={ACTIVE_S}")
-        return ["-d", "-v", "5", "-m", str(self.flows_max), "-n", COLLECTOR, "-c", f"{self.scratch}/control", "-p", f"{self.scratch}/pid",
-                *(word for timeout in timeouts for word in ("-t", timeout))]
+        return [
+            "-d",
+            "-v",
+            "5",
+            "-m",
+            str(self.flows_max),
+            "-n",
+            COLLECTOR,
+            "-c",
+            f"{self.scratch}/control",
+            "-p",
+            f"{self.scratch}/pid",
+            *(word for timeout in timeouts for word in ("-t", timeout)),
+        ]
 
     def file_command(self, capture):
         return ["softflowd", *self.common(), "-r", capture]
@@ -105,7 +141,7 @@ class Softflowd(Peer):
         return ["softflowd", *self.common(), "-B", str(BUFFER_OCTETS), "-i", interface]
 
     def stop(self, process):
-        # In the foreground it dies of signals, its flows unexported.
+        # In the foreground, signals end it without exporting its flows.
         run("softflowctl", "-c", f"{self.scratch}/control", "shutdown")
         return process.wait(120)
 
@@ -114,14 +150,30 @@ class Fprobe(Peer):
     name = "fprobe"
     package = "fprobe"
     says = "collector #1"
-    # Packets between its two threads: as many as it takes to lose none of a file, which it reads faster than it accounts.
+    # Length of the queue between its two threads. It reads a file faster than it accounts, so the
+    # queue for files is long enough to lose nothing.
     file_queue = 5_000_000
     live_queue = 1_000_000
 
     def common(self, queue, pattern="ip"):
-        # It looks for IPv4 where the link header ends, which has to be told to it for tagged frames.
-        tagged = ["-f", f"{pattern} and ip", "-K", "18"] if pattern in ("vlan", "mpls") else ["-f", "ip"]
-        return ["-l", "2", *tagged, "-e", str(ACTIVE_S), "-d", str(IDLE_S), "-b", "10000", "-q", str(queue), COLLECTOR]
+        # It expects IPv4 right after the link header, whose length -K sets for tagged frames.
+        tagged = (
+            ["-f", f"{pattern} and ip", "-K", "18"] if pattern in ("vlan", "mpls") else ["-f", "ip"]
+        )
+        return [
+            "-l",
+            "2",
+            *tagged,
+            "-e",
+            str(ACTIVE_S),
+            "-d",
+            str(IDLE_S),
+            "-b",
+            "10000",
+            "-q",
+            str(queue),
+            COLLECTOR,
+        ]
 
     def file_command(self, capture):
         return ["fprobe", "-i", "-", *self.common(self.file_queue)]
@@ -130,7 +182,14 @@ class Fprobe(Peer):
         return capture
 
     def live_command(self, interface, pattern, cores):
-        return ["fprobe", "-i", interface, "-B", str(BUFFER_OCTETS // 1024), *self.common(self.live_queue, pattern)]
+        return [
+            "fprobe",
+            "-i",
+            interface,
+            "-B",
+            str(BUFFER_OCTETS // 1024),
+            *self.common(self.live_queue, pattern),
+        ]
 
 
 class Pmacctd(Peer):
@@ -140,14 +199,22 @@ class Pmacctd(Peer):
     stop_signal = signal.SIGINT
 
     def configured(self, source):
-        timeouts = ":".join(f"{name}={IDLE_S}" for name in ("tcp", "tcp.rst", "tcp.fin", "udp", "icmp", "general"))
+        timeouts = ":".join(
+            f"{name}={IDLE_S}" for name in ("tcp", "tcp.rst", "tcp.fin", "udp", "icmp", "general")
+        )
         lines = [
-            "daemonize: false", source, "plugins: nfprobe",
+            "daemonize: false",
+            source,
+            "plugins: nfprobe",
             "aggregate: src_host, dst_host, src_port, dst_port, proto, tos",
-            f"nfprobe_receiver: {COLLECTOR}", "nfprobe_version: 5",
-            f"nfprobe_timeouts: {timeouts}:maxlife={ACTIVE_S}:expint=5", f"nfprobe_maxflows: {self.flows_max}",
-            # Between its core process and its plugin, where it loses what does not fit: room for millions of packets.
-            f"plugin_pipe_size: {8 * BUFFER_OCTETS}", "plugin_buffer_size: 65536",
+            f"nfprobe_receiver: {COLLECTOR}",
+            "nfprobe_version: 5",
+            f"nfprobe_timeouts: {timeouts}:maxlife={ACTIVE_S}:expint=5",
+            f"nfprobe_maxflows: {self.flows_max}",
+            # The pipe between its core process and its plugin, which drops what does not fit: room
+            # for millions of packets.
+            f"plugin_pipe_size: {8 * BUFFER_OCTETS}",
+            "plugin_buffer_size: 65536",
         ]
         self.path = f"{self.scratch}/pmacctd.conf"
         with open(self.path, "w") as file:
@@ -176,7 +243,16 @@ class Nfpcapd(Peer):
         os.makedirs(self.store, exist_ok=True)
         for name in os.listdir(self.store):
             os.remove(f"{self.store}/{name}")
-        return ["-w", self.store, "-e", f"{ACTIVE_S},{IDLE_S}", "-B", str(self.flows_max), "-t", "3600"]
+        return [
+            "-w",
+            self.store,
+            "-e",
+            f"{ACTIVE_S},{IDLE_S}",
+            "-B",
+            str(self.flows_max),
+            "-t",
+            "3600",
+        ]
 
     def file_command(self, capture):
         return ["nfpcapd", "-r", capture, *self.common()]
@@ -188,12 +264,14 @@ class Nfpcapd(Peer):
         if not os.listdir(self.store):
             return {"packets": 0, "octets": 0, "records": 0}
         said = run("nfdump", "-R", self.store, "-N", "-A", "proto", "inet")
-        summary = re.search(r"^Summary: total flows: (\d+), total bytes: (\d+), total packets: (\d+)", said, re.M)
+        summary = re.search(
+            r"^Summary: total flows: (\d+), total bytes: (\d+), total packets: (\d+)", said, re.M
+        )
         return dict(zip(("records", "octets", "packets"), map(int, summary.groups())))
 
 
 class Nobody(Peer):
-    """Nobody looks on: what the machine spends on the traffic all the same, in softirqs above all."""
+    """No probe: what the traffic itself costs the machine, mostly in softirqs."""
 
     name = "nobody"
     exports = False
@@ -205,7 +283,7 @@ class Nobody(Peer):
     def live_command(self, interface, pattern, cores):
         return ["sleep", "infinity"]
 
-    def looks_on(self, process, network):
+    def is_capturing(self, process, network):
         return True
 
     def totals(self):

@@ -1,4 +1,4 @@
-"""What can be tested of the benches without root, other probes or time: run by scripts/test."""
+"""Tests of the benchmarks without root and without other probes. scripts/test runs them."""
 
 import tempfile
 import unittest
@@ -7,14 +7,18 @@ from . import live, peers, promises, report
 
 
 class Simulated(live.Bench):
-    """A bench whose generator sends up to one rate, and whose probe loses above another."""
+    """A bench with a highest rate of the generator, and a rate above which the probe loses."""
 
     def __init__(self, generator_pps, lossless_pps):
         self.generator_pps, self.lossless_pps, self.seconds = generator_pps, lossless_pps, 10
 
     def trial(self, peer, pattern, rate):
         offered = min(rate or self.generator_pps, self.generator_pps) * self.seconds
-        return {"offered": offered, "accounted": min(offered, self.lossless_pps * self.seconds), "offered_pps": offered / self.seconds}
+        return {
+            "offered": offered,
+            "accounted": min(offered, self.lossless_pps * self.seconds),
+            "offered_pps": offered / self.seconds,
+        }
 
     def found(self, resolution=0.05, known=()):
         trials = {rate: self.trial(None, None, rate) for rate in known}
@@ -30,30 +34,35 @@ class ZeroLossRate(unittest.TestCase):
                 self.assertLessEqual(found["pps"], lossless)
                 self.assertGreaterEqual(found["pps"], 0.95 * lossless - 1)
 
-    def test_is_what_the_generator_sends_where_nothing_is_lost(self):
+    def test_is_the_rate_of_the_generator_if_nothing_is_lost(self):
         found = Simulated(2_000_000, 3_000_000).found(known=(50_000, None))
         self.assertEqual((found["pps"], found["generator_is_limit"]), (2_000_000, True))
 
-    def test_is_nothing_where_every_rate_loses(self):
+    def test_is_0_if_every_rate_loses(self):
         found = Simulated(2_000_000, 0).found()
         self.assertEqual((found["pps"], found["generator_is_limit"]), (0, False))
         self.assertLess(len(found["trials"]), 20)
 
 
 class Page(unittest.TestCase):
-    def test_says_100_per_cent_of_nothing_that_lost_a_packet(self):
+    def test_says_100_per_cent_only_without_any_loss(self):
         self.assertEqual(report.share(10**9, 10**9), "100 %")
         self.assertEqual(report.share(10**9 - 1, 10**9), "99.99 %")
         self.assertEqual(report.share(11, 10), "110.00 %")
 
-    def test_names_no_folder_of_this_machine(self):
-        self.assertEqual(peers.shown(["/root/target/xdprobe", "-r", "/tmp/x/worst.pcap"]), ["xdprobe", "-r", "worst.pcap"])
+    def test_shows_no_path_of_this_machine(self):
+        self.assertEqual(
+            peers.shown(["/root/target/xdprobe", "-r", "/tmp/x/worst.pcap"]),
+            ["xdprobe", "-r", "worst.pcap"],
+        )
 
 
 class Promises(unittest.TestCase):
     def test_are_read_from_the_page(self):
         self.assertIn(promises.read()["engine_by_floor.1000000"][0], ("most", "least"))
-        self.assertTrue(any(name.startswith("capture_by_fastest_peer.") for name in promises.read()))
+        self.assertTrue(
+            any(name.startswith("capture_by_fastest_peer.") for name in promises.read())
+        )
 
     def test_are_broken_by_more_than_15_per_cent(self):
         self.assertTrue(promises.is_kept("most", 4, 4.59) and promises.is_kept("least", 4, 3.41))
@@ -71,7 +80,7 @@ class Peers(unittest.TestCase):
                 said = " ".join(peer.live_command("rx0", "1k", [1])) + peer.configuration()
                 self.assertRegex(said, r"\b60(s|\b)", name)
                 self.assertRegex(said, r"\b15(s|\b)", name)
-                # fprobe's cache has no limit.
+                # The cache of fprobe has no limit.
                 self.assertTrue("1234567" in said or name == "fprobe", said)
 
 
