@@ -266,10 +266,10 @@ fn protocol_by_family(octets: &[u8]) -> Result<u16, DecodeError> {
 const IPV4_OCTETS_MIN: usize = 20;
 const PROTOCOL_ICMP: u8 = 1;
 const PROTOCOL_TCP: u8 = 6;
-const PROTOCOL_UDP: u8 = 17;
+pub(crate) const PROTOCOL_UDP: u8 = 17;
 const PROTOCOL_DCCP: u8 = 33;
 const PROTOCOL_SCTP: u8 = 132;
-const PROTOCOL_UDP_LITE: u8 = 136;
+pub(crate) const PROTOCOL_UDP_LITE: u8 = 136;
 
 /// Reads an IPv4 header (RFC 791, section 3.1) and the ports behind it. `link_octets` is how much
 /// preceded it.
