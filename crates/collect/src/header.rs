@@ -5,8 +5,9 @@
 //! in no fixed order, have no padding between them, and a reader skips the types that it does not
 //! know. Source: flow-tools 0.68, `lib/ftio.c`.
 
-use crate::record::{ByteOrder, ExportVersion};
+use crate::record::ByteOrder;
 use std::io::Read;
+use xdprobe_netflow::Version;
 
 /// The two octets that open every file.
 pub const MAGIC: [u8; 2] = [0xcf, 0x10];
@@ -32,7 +33,7 @@ pub struct FileHeader {
     /// Byte order of the rest of the file.
     pub order: ByteOrder,
     /// Version of its records.
-    pub version: ExportVersion,
+    pub version: Version,
     /// `FLAG_` bits.
     pub flags: u32,
     /// When the capture began, UTC seconds.
@@ -58,7 +59,7 @@ pub struct FileHeader {
 impl FileHeader {
     /// A header without fields.
     #[must_use]
-    pub fn new(version: ExportVersion, order: ByteOrder) -> Self {
+    pub fn new(version: Version, order: ByteOrder) -> Self {
         Self {
             order,
             version,
@@ -169,7 +170,7 @@ impl FileHeader {
     }
 
     fn from_fields(order: ByteOrder, fields: &[u8]) -> Result<Self, HeaderError> {
-        let mut header = Self::new(ExportVersion::V5, order);
+        let mut header = Self::new(Version::V5, order);
         let mut version = None;
         let mut at = 0;
         // Up to three octets of padding are too short for a field.
@@ -203,8 +204,7 @@ impl FileHeader {
             at += 4 + length;
         }
         let version = version.ok_or(HeaderError::NoVersion)?;
-        header.version =
-            ExportVersion::from_number(version).ok_or(HeaderError::Version(version))?;
+        header.version = Version::from_number(version).ok_or(HeaderError::Version(version))?;
         Ok(header)
     }
 }
@@ -442,7 +442,7 @@ mod tests {
             corrupt: Some(0),
             resets: Some(0),
             hostname: Some("vm".into()),
-            ..FileHeader::new(ExportVersion::V5, ByteOrder::Little)
+            ..FileHeader::new(Version::V5, ByteOrder::Little)
         }
     }
 
@@ -515,7 +515,7 @@ mod tests {
         fn reading_undoes_encoding(flows: Option<u32>, lost: Option<u32>, start: Option<u32>, flags: u32, little: bool,
                                    comment in proptest::option::of("[a-z ]{0,40}")) {
             let order = if little { ByteOrder::Little } else { ByteOrder::Big };
-            let new = FileHeader::new(ExportVersion::V7, order);
+            let new = FileHeader::new(Version::V7, order);
             let header = FileHeader { flows, lost, capture_start_s: start, flags, comment, ..new };
             let octets = header.encode();
             prop_assert_eq!(octets.len() % 4, 0);

@@ -5,9 +5,9 @@
 //! what it breaks by itself, and [`Engine::violations`] what it breaks beside the datagram before
 //! it in its sequence space.
 
-use xdprobe_export::v5::{self, Record};
-use xdprobe_export::wire::{self, DatagramError};
-use xdprobe_export::{v1, v7};
+use xdprobe_netflow::v5::{self, Record};
+use xdprobe_netflow::wire::{self, DatagramError};
+use xdprobe_netflow::{v1, v7};
 
 /// A rule that a datagram or one of its records breaks, with what was found there.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
@@ -556,7 +556,7 @@ mod tests {
             Datagram::read(&[0, 9, 0, 1]).err(),
             Some(DatagramError::Short {
                 found: 4,
-                wanted: 24
+                expected: 24
             })
         );
     }
