@@ -4,7 +4,7 @@
 use crate::record::StoredRecord;
 use std::net::{IpAddr, Ipv4Addr};
 use xdprobe_netflow::wire::{self, HEADER_OCTETS_MIN};
-use xdprobe_netflow::{DatagramError, Version, v1, v5, v7};
+use xdprobe_netflow::{DatagramError, Engine, Version, v1, v5, v7};
 
 /// What the header of a good datagram says about its place among others.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -15,8 +15,8 @@ pub struct Arrival {
     pub count: u16,
     /// Records sent before it, modulo 2^32; version 1 has no sequence.
     pub sequence: Option<u32>,
-    /// Engine id and type in one number; each engine has its own sequence.
-    pub engine: u16,
+    /// The exporter's engine, each of which has a sequence of its own; 0:0 in version 1.
+    pub engine: Engine,
 }
 
 /// Why a datagram was not stored.
@@ -98,7 +98,7 @@ pub fn decode(
                 version: Version::V1,
                 count: header.count.get(),
                 sequence: None,
-                engine: 0,
+                engine: Engine::default(),
             })
         }
         v7::VERSION => {
@@ -108,14 +108,11 @@ pub fn decode(
                     .iter()
                     .map(|flow| StoredRecord::from_v7(address, header, flow)),
             );
-            let [engine_type, engine_id, ..] = header.reserved;
-            let engine = u16::from_be_bytes([engine_id, engine_type]);
-            let sequence = Some(header.flow_sequence.get());
             Ok(Arrival {
                 version: Version::V7,
                 count: header.count.get(),
-                sequence,
-                engine,
+                sequence: Some(header.flow_sequence.get()),
+                engine: header.engine(),
             })
         }
         _ => {
@@ -125,13 +122,11 @@ pub fn decode(
                     .iter()
                     .map(|flow| StoredRecord::from_v5(address, header, flow)),
             );
-            let engine = u16::from_be_bytes([header.engine_id, header.engine_type]);
-            let sequence = Some(header.flow_sequence.get());
             Ok(Arrival {
                 version: Version::V5,
                 count: header.count.get(),
-                sequence,
-                engine,
+                sequence: Some(header.flow_sequence.get()),
+                engine: header.engine(),
             })
         }
     }
@@ -177,7 +172,7 @@ mod tests {
                 version: Version::V1,
                 count: 2,
                 sequence: None,
-                engine: 0
+                engine: Engine::default()
             }
         );
 
@@ -194,7 +189,7 @@ mod tests {
                 version: Version::V5,
                 count: 3,
                 sequence: Some(7),
-                engine: 0x201
+                engine: Engine { r#type: 1, id: 2 }
             }
         );
 
@@ -214,7 +209,7 @@ mod tests {
                 version: Version::V7,
                 count: 1,
                 sequence: Some(9),
-                engine: 0
+                engine: Engine::default()
             }
         );
 

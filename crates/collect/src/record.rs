@@ -168,7 +168,7 @@ impl StoredRecord {
     /// One record of a version 7 datagram that `exporter` sent under `header`.
     #[must_use]
     pub fn from_v7(exporter: Ipv4Addr, header: &v7::Header, record: &v7::Record) -> Self {
-        let [engine_type, engine_id, ..] = header.reserved;
+        let engine = header.engine();
         Self {
             unix_s: header.unix_s.get(),
             unix_ns: header.unix_ns.get(),
@@ -188,8 +188,8 @@ impl StoredRecord {
             protocol: record.protocol,
             tos: record.tos,
             tcp_flags: record.tcp_flags,
-            engine_type,
-            engine_id,
+            engine_type: engine.r#type,
+            engine_id: engine.id,
             source_mask: record.source_mask,
             destination_mask: record.destination_mask,
             source_as: record.source_as.get(),

@@ -8,7 +8,7 @@
 use crate::datagram::Arrival;
 use std::collections::HashMap;
 use std::net::IpAddr;
-use xdprobe_netflow::Version;
+use xdprobe_netflow::{Engine, Version};
 
 /// A gap of this many records or more is a reset, not a loss.
 const RESET_RECORDS: u32 = 1000;
@@ -72,7 +72,7 @@ impl std::fmt::Display for Continuity {
 #[derive(Debug, Default)]
 pub struct Exporters {
     exporters: HashMap<(IpAddr, Version), Exporter>,
-    expected: HashMap<(IpAddr, Version, u16), u32>,
+    expected: HashMap<(IpAddr, Version, Engine), u32>,
     /// Datagrams of those beyond the limit, whose sequence is not looked at.
     untracked: u64,
 }
@@ -182,7 +182,7 @@ mod tests {
             version: Version::V5,
             count,
             sequence: Some(sequence),
-            engine: 0,
+            engine: Engine::default(),
         }
     }
 
@@ -219,8 +219,8 @@ mod tests {
     fn exporters_versions_and_engines_have_sequences_of_their_own() {
         let mut exporters = Exporters::default();
         let there = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
-        let engine = |sequence, engine| Arrival {
-            engine,
+        let engine = |sequence, id| Arrival {
+            engine: Engine { r#type: 0, id },
             ..arrival(sequence, 10)
         };
         let v7 = |sequence| Arrival {
