@@ -15,7 +15,7 @@ use std::io::IoSlice;
 use std::net::{SocketAddrV4, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
-use xdprobe_export::v5;
+use xdprobe_netflow::{EncodeError, v5};
 
 /// Datagrams of one system call.
 const BURST: usize = 16;
@@ -70,7 +70,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 /// Thirty flows that differ from each other and from the others, about as much as real ones.
-fn fill(datagram: &mut [u8], sequence: u32) -> Result<(), v5::EncodeError> {
+fn fill(datagram: &mut [u8], sequence: u32) -> Result<(), EncodeError> {
     let header = v5::Header {
         unix_s: 1_795_352_088.into(),
         sys_uptime_ms: sequence.into(),

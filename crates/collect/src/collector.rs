@@ -7,7 +7,7 @@
 
 use crate::datagram::{self, Arrival, Refusal};
 use crate::receive::{BURST_DATAGRAMS, Receiver};
-use crate::record::{ExportVersion, StoredRecord};
+use crate::record::StoredRecord;
 use crate::sequence::{Continuity, Exporters};
 use crate::store::Store;
 use crate::writer::Losses;
@@ -19,6 +19,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use xdprobe_netflow::Version;
 
 /// A batch is handed over when it has this many records, or when the socket is empty.
 const BATCH_RECORDS: usize = 8192;
@@ -363,7 +364,7 @@ enum Order {
 #[derive(Debug)]
 struct Batch {
     /// Version of the first datagram.
-    version: Option<ExportVersion>,
+    version: Option<Version>,
     records: Vec<StoredRecord>,
     losses: Losses,
 }
@@ -371,7 +372,7 @@ struct Batch {
 impl Batch {
     fn new() -> Self {
         let records =
-            Vec::with_capacity(BATCH_RECORDS + BURST_DATAGRAMS * xdprobe_export::v5::RECORDS_MAX);
+            Vec::with_capacity(BATCH_RECORDS + BURST_DATAGRAMS * xdprobe_netflow::v5::RECORDS_MAX);
         Self {
             version: None,
             records,
@@ -457,7 +458,7 @@ mod tests {
     use crate::store::{Limits, Nesting, Rotations, StoreOptions};
     use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
     use std::path::Path;
-    use xdprobe_export::{v5, v7};
+    use xdprobe_netflow::{v5, v7};
 
     fn collector(directory: &Path, allowed: Allowed) -> (Collector, SocketAddr) {
         let options = StoreOptions {

@@ -1,22 +1,22 @@
 //! From a datagram to records: the version says which of the wire formats it is, and everything is
 //! checked there.
 
-use crate::record::{ExportVersion, StoredRecord};
+use crate::record::StoredRecord;
 use std::net::{IpAddr, Ipv4Addr};
-use xdprobe_export::wire::{DatagramError, HEADER_OCTETS_MIN};
-use xdprobe_export::{v1, v5, v7, wire};
+use xdprobe_netflow::wire::{self, HEADER_OCTETS_MIN};
+use xdprobe_netflow::{DatagramError, Engine, Version, v1, v5, v7};
 
 /// What the header of a good datagram says about its place among others.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Arrival {
     /// Its version.
-    pub version: ExportVersion,
+    pub version: Version,
     /// Its records.
     pub count: u16,
     /// Records sent before it, modulo 2^32; version 1 has no sequence.
     pub sequence: Option<u32>,
-    /// Engine id and type in one number; each engine has its own sequence.
-    pub engine: u16,
+    /// The exporter's engine, each of which has a sequence of its own; 0:0 in version 1.
+    pub engine: Engine,
 }
 
 /// Why a datagram was not stored.
@@ -84,7 +84,7 @@ pub fn decode(
     let address = stored_address(exporter);
     let short = DatagramError::Short {
         found: datagram.len(),
-        wanted: HEADER_OCTETS_MIN,
+        expected: HEADER_OCTETS_MIN,
     };
     match wire::version_of(datagram).ok_or(short)? {
         v1::VERSION => {
@@ -95,10 +95,10 @@ pub fn decode(
                     .map(|flow| StoredRecord::from_v1(address, header, flow)),
             );
             Ok(Arrival {
-                version: ExportVersion::V1,
+                version: Version::V1,
                 count: header.count.get(),
                 sequence: None,
-                engine: 0,
+                engine: Engine::default(),
             })
         }
         v7::VERSION => {
@@ -108,14 +108,11 @@ pub fn decode(
                     .iter()
                     .map(|flow| StoredRecord::from_v7(address, header, flow)),
             );
-            let [engine_type, engine_id, ..] = header.reserved;
-            let engine = u16::from_be_bytes([engine_id, engine_type]);
-            let sequence = Some(header.flow_sequence.get());
             Ok(Arrival {
-                version: ExportVersion::V7,
+                version: Version::V7,
                 count: header.count.get(),
-                sequence,
-                engine,
+                sequence: Some(header.flow_sequence.get()),
+                engine: header.engine(),
             })
         }
         _ => {
@@ -125,13 +122,11 @@ pub fn decode(
                     .iter()
                     .map(|flow| StoredRecord::from_v5(address, header, flow)),
             );
-            let engine = u16::from_be_bytes([header.engine_id, header.engine_type]);
-            let sequence = Some(header.flow_sequence.get());
             Ok(Arrival {
-                version: ExportVersion::V5,
+                version: Version::V5,
                 count: header.count.get(),
-                sequence,
-                engine,
+                sequence: Some(header.flow_sequence.get()),
+                engine: header.engine(),
             })
         }
     }
@@ -174,10 +169,10 @@ mod tests {
         assert_eq!(
             arrival,
             Arrival {
-                version: ExportVersion::V1,
+                version: Version::V1,
                 count: 2,
                 sequence: None,
-                engine: 0
+                engine: Engine::default()
             }
         );
 
@@ -191,10 +186,10 @@ mod tests {
         assert_eq!(
             arrival,
             Arrival {
-                version: ExportVersion::V5,
+                version: Version::V5,
                 count: 3,
                 sequence: Some(7),
-                engine: 0x201
+                engine: Engine { r#type: 1, id: 2 }
             }
         );
 
@@ -211,10 +206,10 @@ mod tests {
         assert_eq!(
             arrival,
             Arrival {
-                version: ExportVersion::V7,
+                version: Version::V7,
                 count: 1,
                 sequence: Some(9),
-                engine: 0
+                engine: Engine::default()
             }
         );
 

@@ -1,38 +1,46 @@
 //! The header of a flow-tools file: eight fixed octets, then a list of type-length-value fields up
 //! to the first record.
 //!
-//! Everything after the third octet follows the byte order that the third octet names. Fields stand
-//! in no fixed order, have no padding between them, and a reader skips the types that it does not
-//! know. Source: flow-tools 0.68, `lib/ftio.c`.
+//! The third octet names the byte order of everything after it. Fields may come in any order and
+//! have no padding between them; a reader skips the types that it does not know. Source: flow-tools
+//! 0.68, `lib/ftio.c`.
 
-use crate::record::{ByteOrder, ExportVersion};
+use crate::record::ByteOrder;
 use std::io::Read;
+use std::marker::PhantomData;
+use std::mem::offset_of;
+use xdprobe_netflow::Version;
+use zerocopy::byteorder::{BigEndian, LittleEndian, U16, U32};
+use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 /// The two octets that open every file.
 pub const MAGIC: [u8; 2] = [0xcf, 0x10];
 /// The stream version that is read and written; version 1 went out of use in 2000.
 pub const STREAM_VERSION: u8 = 3;
 /// Length of the fixed part in octets.
-pub const FIXED_OCTETS: usize = 8;
+pub const FIXED_OCTETS: usize = size_of::<Fixed>();
 /// The longest header in octets that flow-tools reads or writes.
 pub const HEADER_OCTETS_MAX: usize = 16 * 1024;
+/// A header's length is a multiple of this.
+const ALIGNMENT: usize = 4;
+const _: () = assert!(FIXED_OCTETS.is_multiple_of(ALIGNMENT));
 
 /// Flag: the file was closed properly.
 pub const FLAG_DONE: u32 = 0x1;
 /// Flag: the records are one zlib stream.
 pub const FLAG_COMPRESS: u32 = 0x2;
-/// Flag: the file was written to a pipe, so its counts are not known.
+/// Flag: the records were written to a pipe, so that the counts were not known.
 pub const FLAG_STREAMING: u32 = 0x8;
-/// Flag: a stream whose counts were gathered beforehand.
+/// Flag: a stream with counts, which were added up from the input files' headers first.
 pub const FLAG_PRELOADED: u32 = 0x20;
 
-/// What a file says about itself. Absent fields are `None`.
+/// The header of a file. Fields that it lacks are `None`.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct FileHeader {
     /// Byte order of the rest of the file.
     pub order: ByteOrder,
     /// Version of its records.
-    pub version: ExportVersion,
+    pub version: Version,
     /// `FLAG_` bits.
     pub flags: u32,
     /// When the capture began, UTC seconds.
@@ -41,24 +49,24 @@ pub struct FileHeader {
     pub capture_end_s: Option<u32>,
     /// Records in the file, modulo 2^32.
     pub flows: Option<u32>,
-    /// Records that sequence numbers say were lost.
+    /// Records that are missing by the exporters' sequence numbers.
     pub lost: Option<u32>,
-    /// Records that came out of order; flow-tools knows the field and never writes it.
+    /// Records that came out of order. flow-tools reads the field and never writes it.
     pub misordered: Option<u32>,
     /// Datagrams that were malformed or refused.
     pub corrupt: Option<u32>,
-    /// Jumps of the sequence that were too long for a loss.
+    /// Jumps of sequence numbers that are not a loss.
     pub resets: Option<u32>,
-    /// Name of the host that captured.
+    /// Name of the capturing host.
     pub hostname: Option<String>,
-    /// What the operator wanted to be said.
+    /// The operator's comment.
     pub comment: Option<String>,
 }
 
 impl FileHeader {
-    /// A header without fields.
+    /// A header with the version and no other field.
     #[must_use]
-    pub fn new(version: ExportVersion, order: ByteOrder) -> Self {
+    pub fn new(version: Version, order: ByteOrder) -> Self {
         Self {
             order,
             version,
@@ -81,7 +89,7 @@ impl FileHeader {
         self.flags & flags != 0
     }
 
-    /// The records that the file promises: known once it was closed properly.
+    /// Records that the file must have; `None` if it was not closed properly.
     #[must_use]
     pub fn flows_promised(&self) -> Option<u32> {
         self.flows
@@ -93,101 +101,109 @@ impl FileHeader {
     ///
     /// # Errors
     ///
-    /// [`HeaderError`]: the octets are no header, or one of a kind that is not read.
+    /// [`HeaderError`] if the octets are not a header, or if its records cannot be read here.
     pub fn read(source: &mut impl Read) -> Result<(Self, usize), HeaderError> {
-        let mut fixed = [0; FIXED_OCTETS];
-        let found = read_up_to(source, &mut fixed)?;
-        if found < 2 || fixed[..2] != MAGIC {
+        let mut fixed = Fixed::new_zeroed();
+        let found = read_up_to(source, fixed.as_mut_bytes())?;
+        if found < MAGIC.len() || fixed.magic != MAGIC {
+            let mut start = [0; FIXED_OCTETS];
+            start.copy_from_slice(fixed.as_bytes());
             return Err(HeaderError::Magic {
-                found: fixed,
+                found: start,
                 octets: found,
             });
         }
         if found < FIXED_OCTETS {
             return Err(HeaderError::Short {
                 found,
-                wanted: FIXED_OCTETS,
+                expected: FIXED_OCTETS,
             });
         }
-        let order = match fixed[2] {
-            1 => ByteOrder::Little,
-            2 => ByteOrder::Big,
-            other => return Err(HeaderError::Order(other)),
+        let order = order_of(fixed.order).ok_or(HeaderError::Order(fixed.order))?;
+        if fixed.stream_version != STREAM_VERSION {
+            return Err(HeaderError::Stream(fixed.stream_version));
+        }
+        let octets = match order {
+            ByteOrder::Little => u32::from_le_bytes(fixed.header_octets),
+            ByteOrder::Big => u32::from_be_bytes(fixed.header_octets),
         };
-        if fixed[3] != STREAM_VERSION {
-            return Err(HeaderError::Stream(fixed[3]));
+        let octets = usize::try_from(octets).expect("usize has at least 32 bits");
+        if !(FIXED_OCTETS..=HEADER_OCTETS_MAX).contains(&octets) {
+            return Err(HeaderError::Length(octets));
         }
-        let wanted = u32_in(order, &fixed, 4)
-            .and_then(|octets| usize::try_from(octets).ok())
-            .unwrap_or(usize::MAX);
-        if !(FIXED_OCTETS..=HEADER_OCTETS_MAX).contains(&wanted) {
-            return Err(HeaderError::Length(wanted));
-        }
-        let mut fields = vec![0; wanted - FIXED_OCTETS];
+        let mut fields = vec![0; octets - FIXED_OCTETS];
         let found = read_up_to(source, &mut fields)?;
         if found < fields.len() {
             return Err(HeaderError::Short {
                 found: FIXED_OCTETS + found,
-                wanted,
+                expected: octets,
             });
         }
-        Ok((Self::from_fields(order, &fields)?, wanted))
+        let header = match order {
+            ByteOrder::Little => Self::from_fields::<LittleEndian>(order, &fields),
+            ByteOrder::Big => Self::from_fields::<BigEndian>(order, &fields),
+        };
+        Ok((header?, octets))
     }
 
     /// The header in octets, its length a multiple of four.
     ///
-    /// Fields stand in the order of their types, as flow-tools writes them, so that a header is
-    /// rewritten in place when only its numbers change. A comment or host name is cut where the
-    /// header would grow too long.
+    /// Fields are in the order of their types, as flow-tools writes them. A header can be rewritten
+    /// in place as long as only its numbers change. A comment or host name that would make the header
+    /// longer than [`HEADER_OCTETS_MAX`] is cut.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        let mut octets = Vec::with_capacity(128);
-        octets.extend_from_slice(&MAGIC);
-        octets.push(if self.order == ByteOrder::Little {
-            1
-        } else {
-            2
-        });
-        octets.push(STREAM_VERSION);
-        octets.extend_from_slice(&[0; 4]);
-        let mut writer = FieldWriter {
-            order: self.order,
-            octets,
-        };
-        writer.number16(Field::ExportVersion, self.version.number());
-        writer.number32(Field::CaptureStart, self.capture_start_s);
-        writer.number32(Field::CaptureEnd, self.capture_end_s);
-        writer.number32(Field::Flags, Some(self.flags));
-        writer.number32(Field::Flows, self.flows);
-        writer.number32(Field::Lost, self.lost);
-        writer.number32(Field::Misordered, self.misordered);
-        writer.number32(Field::Corrupt, self.corrupt);
-        writer.number32(Field::Resets, self.resets);
-        writer.text(Field::Hostname, self.hostname.as_deref());
-        writer.text(Field::Comment, self.comment.as_deref());
-        writer.finish()
+        match self.order {
+            ByteOrder::Little => self.encode_in::<LittleEndian>(),
+            ByteOrder::Big => self.encode_in::<BigEndian>(),
+        }
     }
 
-    fn from_fields(order: ByteOrder, fields: &[u8]) -> Result<Self, HeaderError> {
-        let mut header = Self::new(ExportVersion::V5, order);
+    fn encode_in<O: zerocopy::ByteOrder>(&self) -> Vec<u8> {
+        let mut fields = FieldWriter::<O>::new();
+        fields.number16(Field::ExportVersion, self.version.number());
+        fields.number32(Field::CaptureStart, self.capture_start_s);
+        fields.number32(Field::CaptureEnd, self.capture_end_s);
+        fields.number32(Field::Flags, Some(self.flags));
+        fields.number32(Field::Flows, self.flows);
+        fields.number32(Field::Lost, self.lost);
+        fields.number32(Field::Misordered, self.misordered);
+        fields.number32(Field::Corrupt, self.corrupt);
+        fields.number32(Field::Resets, self.resets);
+        fields.text(Field::Hostname, self.hostname.as_deref());
+        fields.text(Field::Comment, self.comment.as_deref());
+        let fields = fields.padded();
+        let octets = u32::try_from(FIXED_OCTETS + fields.len())
+            .expect("a header is not longer than HEADER_OCTETS_MAX");
+        let fixed = Fixed {
+            magic: MAGIC,
+            order: number_of(self.order),
+            stream_version: STREAM_VERSION,
+            header_octets: U32::<O>::new(octets).to_bytes(),
+        };
+        [fixed.as_bytes(), &fields].concat()
+    }
+
+    fn from_fields<O: zerocopy::ByteOrder>(
+        order: ByteOrder,
+        fields: &[u8],
+    ) -> Result<Self, HeaderError> {
+        let mut header = Self::new(Version::V5, order);
         let mut version = None;
-        let mut at = 0;
-        // Up to three octets of padding are too short for a field.
-        while let (Some(kind), Some(length)) =
-            (u16_in(order, fields, at), u16_in(order, fields, at + 2))
-        {
-            let offset = FIXED_OCTETS + at;
-            let length = usize::from(length);
-            let value = fields
-                .get(at + 4..at + 4 + length)
-                .ok_or(HeaderError::Field {
-                    kind,
-                    length,
-                    offset,
-                })?;
-            let number = u32_in(order, value, 0);
+        let mut rest = fields;
+        // The header may end in up to three octets of padding, too short for a field.
+        while let Ok((head, behind)) = FieldHead::<O>::ref_from_prefix(rest) {
+            let (kind, octets) = (head.kind.get(), usize::from(head.octets.get()));
+            let (value, next) = behind.split_at_checked(octets).ok_or(HeaderError::Field {
+                kind,
+                octets,
+                offset: FIXED_OCTETS + fields.len() - rest.len(),
+            })?;
+            rest = next;
+            let number = U32::<O>::read_from_prefix(value).ok();
+            let number = number.map(|(number, _)| number.get());
             match Field::from_kind(kind) {
-                Some(Field::ExportVersion) => version = u16_in(order, value, 0),
+                Some(Field::ExportVersion) => version = U16::<O>::read_from_prefix(value).ok(),
                 Some(Field::CaptureStart) => header.capture_start_s = number,
                 Some(Field::CaptureEnd) => header.capture_end_s = number,
                 Some(Field::Flags) => header.flags = number.unwrap_or(0),
@@ -200,11 +216,10 @@ impl FileHeader {
                 Some(Field::Comment) => header.comment = Some(text_of(value)),
                 None => {}
             }
-            at += 4 + length;
         }
-        let version = version.ok_or(HeaderError::NoVersion)?;
+        let (version, _) = version.ok_or(HeaderError::NoVersion)?;
         header.version =
-            ExportVersion::from_number(version).ok_or(HeaderError::Version(version))?;
+            Version::from_number(version.get()).ok_or(HeaderError::Version(version.get()))?;
         Ok(header)
     }
 }
@@ -213,54 +228,84 @@ impl FileHeader {
 #[derive(Debug, thiserror::Error)]
 pub enum HeaderError {
     /// Other octets at the start.
-    #[error("not a flow-tools file: it starts with {}, wanted cf 10", hex(&found[..*octets]))]
+    #[error("not a flow-tools file: it starts with {}, expected cf 10", hex(&found[..*octets]))]
     Magic {
         /// The first octets of the file.
         found: [u8; FIXED_OCTETS],
-        /// How many of them there are.
+        /// Length of the file, if it is shorter than they are.
         octets: usize,
     },
     /// The file ends before the header does.
-    #[error("the file ends at offset {found}, inside its header of {wanted} octets")]
+    #[error("the file ends at offset {found}, inside its header of {expected} octets")]
     Short {
         /// Octets in the file.
         found: usize,
         /// Octets that the header takes.
-        wanted: usize,
+        expected: usize,
     },
     /// No such byte order.
-    #[error("byte order {0} at offset 2, wanted 1 (little-endian) or 2 (big-endian)")]
+    #[error(
+        "byte order {0} at offset {at}, expected 1 (little-endian) or 2 (big-endian)",
+        at = offset_of!(Fixed, order)
+    )]
     Order(u8),
     /// Another stream version.
-    #[error("stream version {0} at offset 3, wanted {STREAM_VERSION}")]
-    Stream(u8),
-    /// A length that no header has.
-    #[error("header length {0} at offset 4, wanted {FIXED_OCTETS} to {HEADER_OCTETS_MAX}")]
-    Length(usize),
-    /// A field reaches beyond the header.
     #[error(
-        "field type {kind:#x} at offset {offset} has {length} octets, more than the header holds"
+        "stream version {0} at offset {at}, expected {STREAM_VERSION}",
+        at = offset_of!(Fixed, stream_version)
+    )]
+    Stream(u8),
+    /// Shorter than its fixed part, or longer than flow-tools reads.
+    #[error(
+        "header length {0} at offset {at}, expected {FIXED_OCTETS} to {HEADER_OCTETS_MAX}",
+        at = offset_of!(Fixed, header_octets)
+    )]
+    Length(usize),
+    /// A field is longer than the rest of the header.
+    #[error(
+        "field type {kind:#x} at offset {offset} has {octets} octets, more than the header holds"
     )]
     Field {
-        /// Its type.
+        /// The field's type.
         kind: u16,
-        /// Its length as it says.
-        length: usize,
-        /// Where it starts.
+        /// Length of its value in octets, as the field has it.
+        octets: usize,
+        /// Offset of the field in the file.
         offset: usize,
     },
-    /// The field is missing that names the version of the records.
+    /// The field with the version of the records is missing.
     #[error("the header does not name the export version of its records")]
     NoVersion,
-    /// Records of a version that is not read.
-    #[error("records of export version {0}, wanted 1, 5 or 7")]
+    /// Records of another version.
+    #[error("records of export version {0}, expected 1, 5 or 7")]
     Version(u16),
     /// The source failed.
     #[error("cannot read the header: {0}")]
     Io(#[from] std::io::Error),
 }
 
-/// The types of fields that are read and written here.
+/// The fixed octets at the start of a file.
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+struct Fixed {
+    magic: [u8; 2],
+    /// Number of the byte order: see [`number_of`].
+    order: u8,
+    stream_version: u8,
+    /// Length of the header, and so the offset of the first record, in that byte order.
+    header_octets: [u8; 4],
+}
+
+/// What precedes the value of a field.
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+struct FieldHead<O> {
+    kind: U16<O>,
+    /// Length of the value.
+    octets: U16<O>,
+}
+
+/// The fields that are read and written here, by their types.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[repr(u16)]
 enum Field {
@@ -298,88 +343,73 @@ impl Field {
 }
 
 /// Appends fields in one byte order.
-struct FieldWriter {
-    order: ByteOrder,
+struct FieldWriter<O> {
     octets: Vec<u8>,
+    order: PhantomData<O>,
 }
 
-impl FieldWriter {
+impl<O: zerocopy::ByteOrder> FieldWriter<O> {
+    fn new() -> Self {
+        Self {
+            octets: Vec::with_capacity(128),
+            order: PhantomData,
+        }
+    }
+
     fn number16(&mut self, field: Field, number: u16) {
-        self.head(field, 2);
-        self.push16(number);
+        self.field(field, &[U16::<O>::new(number).as_bytes()]);
     }
 
     fn number32(&mut self, field: Field, number: Option<u32>) {
-        let Some(number) = number else { return };
-        self.head(field, 4);
-        self.push32(number);
+        if let Some(number) = number {
+            self.field(field, &[U32::<O>::new(number).as_bytes()]);
+        }
     }
 
-    /// A string with the NUL that ends it, cut so that the header keeps within its limit.
+    /// A string and the NUL that ends it, cut where the header would exceed its limit.
     fn text(&mut self, field: Field, text: Option<&str>) {
-        const OVERHEAD: usize = 4 + 1 + 3;
-        let Some(text) = text else { return };
-        let room = HEADER_OCTETS_MAX.saturating_sub(self.octets.len() + OVERHEAD);
-        let text = &text.as_bytes()[..text.len().min(room)];
-        let Ok(length) = u16::try_from(text.len() + 1) else {
-            return;
+        const PADDING_MAX: usize = ALIGNMENT - 1;
+        const OVERHEAD: usize = FIXED_OCTETS + size_of::<FieldHead<BigEndian>>() + 1 + PADDING_MAX;
+        let room = HEADER_OCTETS_MAX.checked_sub(self.octets.len() + OVERHEAD);
+        if let (Some(text), Some(room)) = (text, room) {
+            self.field(field, &[&text.as_bytes()[..text.len().min(room)], &[0]]);
+        }
+    }
+
+    fn field(&mut self, field: Field, value: &[&[u8]]) {
+        let octets: usize = value.iter().map(|part| part.len()).sum();
+        let head = FieldHead::<O> {
+            kind: (field as u16).into(),
+            octets: u16::try_from(octets)
+                .expect("a value is shorter than HEADER_OCTETS_MAX")
+                .into(),
         };
-        self.head(field, length);
-        self.octets.extend_from_slice(text);
-        self.octets.push(0);
+        self.octets.extend_from_slice(head.as_bytes());
+        value
+            .iter()
+            .for_each(|part| self.octets.extend_from_slice(part));
     }
 
-    fn head(&mut self, field: Field, length: u16) {
-        self.push16(field as u16);
-        self.push16(length);
-    }
-
-    fn push16(&mut self, number: u16) {
-        let octets = if self.order == ByteOrder::Little {
-            number.to_le_bytes()
-        } else {
-            number.to_be_bytes()
-        };
-        self.octets.extend_from_slice(&octets);
-    }
-
-    fn push32(&mut self, number: u32) {
-        self.octets.extend_from_slice(&octets32(self.order, number));
-    }
-
-    /// Pads to four octets and writes the length into the fixed part.
-    fn finish(mut self) -> Vec<u8> {
-        self.octets.resize(self.octets.len().next_multiple_of(4), 0);
-        let length = u32::try_from(self.octets.len()).unwrap_or(u32::MAX);
-        self.octets[4..FIXED_OCTETS].copy_from_slice(&octets32(self.order, length));
+    /// The fields, with padding up to the first record.
+    fn padded(mut self) -> Vec<u8> {
+        let octets = self.octets.len().next_multiple_of(ALIGNMENT);
+        self.octets.resize(octets, 0);
         self.octets
     }
 }
 
-fn octets32(order: ByteOrder, number: u32) -> [u8; 4] {
-    if order == ByteOrder::Little {
-        number.to_le_bytes()
-    } else {
-        number.to_be_bytes()
+/// The number of a byte order in a header.
+fn number_of(order: ByteOrder) -> u8 {
+    match order {
+        ByteOrder::Little => 1,
+        ByteOrder::Big => 2,
     }
 }
 
-fn u16_in(order: ByteOrder, octets: &[u8], at: usize) -> Option<u16> {
-    let octets = *octets.get(at..)?.first_chunk()?;
-    Some(if order == ByteOrder::Little {
-        u16::from_le_bytes(octets)
-    } else {
-        u16::from_be_bytes(octets)
-    })
-}
-
-fn u32_in(order: ByteOrder, octets: &[u8], at: usize) -> Option<u32> {
-    let octets = *octets.get(at..)?.first_chunk()?;
-    Some(if order == ByteOrder::Little {
-        u32::from_le_bytes(octets)
-    } else {
-        u32::from_be_bytes(octets)
-    })
+fn order_of(number: u8) -> Option<ByteOrder> {
+    [ByteOrder::Little, ByteOrder::Big]
+        .into_iter()
+        .find(|order| number_of(*order) == number)
 }
 
 /// The string up to its NUL.
@@ -391,7 +421,7 @@ fn text_of(value: &[u8]) -> String {
     String::from_utf8_lossy(&value[..end]).into_owned()
 }
 
-/// Fills `buffer` as far as `source` goes and returns how far that is.
+/// Fills `buffer` from `source`, up to its end if that comes first, and returns the octets read.
 pub(crate) fn read_up_to(source: &mut impl Read, buffer: &mut [u8]) -> std::io::Result<usize> {
     let mut filled = 0;
     while filled < buffer.len() {
@@ -442,7 +472,7 @@ mod tests {
             corrupt: Some(0),
             resets: Some(0),
             hostname: Some("vm".into()),
-            ..FileHeader::new(ExportVersion::V5, ByteOrder::Little)
+            ..FileHeader::new(Version::V5, ByteOrder::Little)
         }
     }
 
@@ -460,11 +490,11 @@ mod tests {
     fn says_what_is_wrong_and_where() {
         assert_eq!(
             refusal(b""),
-            "not a flow-tools file: it starts with nothing, wanted cf 10"
+            "not a flow-tools file: it starts with nothing, expected cf 10"
         );
         assert_eq!(
             refusal(b"\x7fELF"),
-            "not a flow-tools file: it starts with 7f 45 4c 46, wanted cf 10"
+            "not a flow-tools file: it starts with 7f 45 4c 46, expected cf 10"
         );
         assert_eq!(
             refusal(&REAL[..7]),
@@ -481,15 +511,21 @@ mod tests {
         };
         assert_eq!(
             with(2, 3),
-            "byte order 3 at offset 2, wanted 1 (little-endian) or 2 (big-endian)"
+            "byte order 3 at offset 2, expected 1 (little-endian) or 2 (big-endian)"
         );
-        assert_eq!(with(3, 1), "stream version 1 at offset 3, wanted 3");
-        assert_eq!(with(4, 7), "header length 7 at offset 4, wanted 8 to 16384");
+        assert_eq!(with(3, 1), "stream version 1 at offset 3, expected 3");
+        assert_eq!(
+            with(4, 7),
+            "header length 7 at offset 4, expected 8 to 16384"
+        );
         assert_eq!(
             with(5, 0x40),
-            "header length 16464 at offset 4, wanted 8 to 16384"
+            "header length 16464 at offset 4, expected 8 to 16384"
         );
-        assert_eq!(with(12, 8), "records of export version 8, wanted 1, 5 or 7");
+        assert_eq!(
+            with(12, 8),
+            "records of export version 8, expected 1, 5 or 7"
+        );
         assert_eq!(
             with(8, 0),
             "the header does not name the export version of its records"
@@ -515,7 +551,7 @@ mod tests {
         fn reading_undoes_encoding(flows: Option<u32>, lost: Option<u32>, start: Option<u32>, flags: u32, little: bool,
                                    comment in proptest::option::of("[a-z ]{0,40}")) {
             let order = if little { ByteOrder::Little } else { ByteOrder::Big };
-            let new = FileHeader::new(ExportVersion::V7, order);
+            let new = FileHeader::new(Version::V7, order);
             let header = FileHeader { flows, lost, capture_start_s: start, flags, comment, ..new };
             let octets = header.encode();
             prop_assert_eq!(octets.len() % 4, 0);

@@ -96,7 +96,7 @@ impl<R: Read> FlowFileReader<R> {
     /// The next record, reading more octets as needed.
     #[cold]
     fn refill(&mut self) -> Option<Result<StoredRecord, ReadError>> {
-        let wanted = self.header.version.record_octets();
+        let wanted = StoredRecord::encoded_octets(self.header.version);
         self.buffer.copy_within(self.start..self.end, 0);
         self.end -= self.start;
         self.start = 0;
@@ -130,7 +130,7 @@ impl<R: Read> FlowFileReader<R> {
         }
         let (found, records) = (self.end, self.records);
         if found > 0 || !self.body.is_complete() {
-            let wanted = self.header.version.record_octets();
+            let wanted = StoredRecord::encoded_octets(self.header.version);
             return Some(Err(ReadError::Cut {
                 offset: self.octets(),
                 found,
@@ -154,7 +154,7 @@ impl<R: Read> FlowFileReader<R> {
     fn decode(&mut self) -> Option<Result<StoredRecord, ReadError>> {
         let octets = &self.buffer[self.start..self.end];
         let record = StoredRecord::decode(self.header.version, self.header.order, octets)?;
-        self.start += self.header.version.record_octets();
+        self.start += StoredRecord::encoded_octets(self.header.version);
         self.records += 1;
         Some(Ok(record))
     }

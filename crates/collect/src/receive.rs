@@ -17,7 +17,7 @@ pub const SOCKET_BUFFER_OCTETS: usize = 64 * 1024 * 1024;
 /// Octets kept of a datagram: longer than any good one, so that one which is cut is refused by its
 /// length.
 const DATAGRAM_OCTETS: usize = 2048;
-const _: () = assert!(DATAGRAM_OCTETS > xdprobe_export::wire::DATAGRAM_OCTETS_MAX);
+const _: () = assert!(DATAGRAM_OCTETS > xdprobe_netflow::wire::DATAGRAM_OCTETS_MAX);
 
 /// A bound UDP socket and the burst that was last received from it.
 #[derive(Debug)]

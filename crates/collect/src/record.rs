@@ -6,7 +6,7 @@
 //! address. Source: flow-tools 0.68, `lib/ftlib.h`, `struct fts3rec_v1`, `_v5` and `_v7`.
 
 use std::net::Ipv4Addr;
-use xdprobe_export::{v1, v5, v7};
+use xdprobe_netflow::{Version, v1, v5, v7};
 use zerocopy::byteorder::{BigEndian, LittleEndian, U16, U32};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
@@ -168,7 +168,7 @@ impl StoredRecord {
     /// One record of a version 7 datagram that `exporter` sent under `header`.
     #[must_use]
     pub fn from_v7(exporter: Ipv4Addr, header: &v7::Header, record: &v7::Record) -> Self {
-        let [engine_type, engine_id, ..] = header.reserved;
+        let engine = header.engine();
         Self {
             unix_s: header.unix_s.get(),
             unix_ns: header.unix_ns.get(),
@@ -188,8 +188,8 @@ impl StoredRecord {
             protocol: record.protocol,
             tos: record.tos,
             tcp_flags: record.tcp_flags,
-            engine_type,
-            engine_id,
+            engine_type: engine.r#type,
+            engine_id: engine.id,
             source_mask: record.source_mask,
             destination_mask: record.destination_mask,
             source_as: record.source_as.get(),
@@ -208,10 +208,21 @@ impl StoredRecord {
         sent_ms - i64::from(self.sys_uptime_ms.wrapping_sub(stamp_ms))
     }
 
+    /// Length in octets of a record of `version` in a file: 60, 64 or 68. On the wire it is shorter,
+    /// see [`Version::record_octets`].
+    #[must_use]
+    pub const fn encoded_octets(version: Version) -> usize {
+        match version {
+            Version::V1 => size_of::<Layout1<BigEndian>>(),
+            Version::V5 => size_of::<Layout5<BigEndian>>(),
+            Version::V7 => size_of::<Layout7<BigEndian>>(),
+        }
+    }
+
     /// Appends the record to `octets` in the layout of `version`; what that version cannot carry is
     /// left out.
     #[inline]
-    pub fn encode(&self, version: ExportVersion, order: ByteOrder, octets: &mut Vec<u8>) {
+    pub fn encode(&self, version: Version, order: ByteOrder, octets: &mut Vec<u8>) {
         match order {
             ByteOrder::Little => self.encode_in::<LittleEndian>(version, octets),
             ByteOrder::Big => self.encode_in::<BigEndian>(version, octets),
@@ -219,24 +230,24 @@ impl StoredRecord {
     }
 
     #[inline]
-    fn encode_in<O: zerocopy::ByteOrder>(&self, version: ExportVersion, octets: &mut Vec<u8>) {
+    fn encode_in<O: zerocopy::ByteOrder>(&self, version: Version, octets: &mut Vec<u8>) {
         let common = Common::<O>::from(self);
         match version {
-            ExportVersion::V1 => octets.extend_from_slice(
+            Version::V1 => octets.extend_from_slice(
                 Layout1 {
                     common,
                     reserved: [0; 4],
                 }
                 .as_bytes(),
             ),
-            ExportVersion::V5 => octets.extend_from_slice(
+            Version::V5 => octets.extend_from_slice(
                 Layout5 {
                     common,
                     rest: Rest::from(self),
                 }
                 .as_bytes(),
             ),
-            ExportVersion::V7 => {
+            Version::V7 => {
                 let layout = Layout7 {
                     common,
                     rest: Rest::from(self),
@@ -248,10 +259,10 @@ impl StoredRecord {
     }
 
     /// Reads one record from the front of `octets`; `None` if they are fewer than
-    /// [`version.record_octets()`](ExportVersion::record_octets).
+    /// [`encoded_octets`](Self::encoded_octets).
     #[must_use]
     #[inline]
-    pub fn decode(version: ExportVersion, order: ByteOrder, octets: &[u8]) -> Option<Self> {
+    pub fn decode(version: Version, order: ByteOrder, octets: &[u8]) -> Option<Self> {
         match order {
             ByteOrder::Little => Self::decode_in::<LittleEndian>(version, octets),
             ByteOrder::Big => Self::decode_in::<BigEndian>(version, octets),
@@ -259,16 +270,16 @@ impl StoredRecord {
     }
 
     #[inline]
-    fn decode_in<O: zerocopy::ByteOrder>(version: ExportVersion, octets: &[u8]) -> Option<Self> {
+    fn decode_in<O: zerocopy::ByteOrder>(version: Version, octets: &[u8]) -> Option<Self> {
         match version {
-            ExportVersion::V1 => Layout1::<O>::ref_from_prefix(octets)
+            Version::V1 => Layout1::<O>::ref_from_prefix(octets)
                 .ok()
                 .map(|(layout, _)| layout.common.to_record()),
-            ExportVersion::V5 => {
+            Version::V5 => {
                 let (layout, _) = Layout5::<O>::ref_from_prefix(octets).ok()?;
                 Some(layout.rest.fill(layout.common.to_record()))
             }
-            ExportVersion::V7 => {
+            Version::V7 => {
                 let (layout, _) = Layout7::<O>::ref_from_prefix(octets).ok()?;
                 let record = layout.rest.fill(layout.common.to_record());
                 Some(Self {
@@ -276,50 +287,6 @@ impl StoredRecord {
                     ..record
                 })
             }
-        }
-    }
-}
-
-/// The export versions that are received and stored.
-#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
-pub enum ExportVersion {
-    /// Version 1.
-    V1,
-    /// Version 5.
-    V5,
-    /// Version 7.
-    V7,
-}
-
-impl ExportVersion {
-    /// Every version.
-    pub const ALL: [Self; 3] = [Self::V1, Self::V5, Self::V7];
-
-    /// The number that datagrams and files carry.
-    #[must_use]
-    pub const fn number(self) -> u16 {
-        match self {
-            Self::V1 => v1::VERSION,
-            Self::V5 => v5::VERSION,
-            Self::V7 => v7::VERSION,
-        }
-    }
-
-    /// The version of that number, if it is one of ours.
-    #[must_use]
-    pub fn from_number(number: u16) -> Option<Self> {
-        Self::ALL
-            .into_iter()
-            .find(|version| version.number() == number)
-    }
-
-    /// Length of a record in a file, in octets: 60, 64 or 68.
-    #[must_use]
-    pub const fn record_octets(self) -> usize {
-        match self {
-            Self::V1 => size_of::<Layout1<BigEndian>>(),
-            Self::V5 => size_of::<Layout5<BigEndian>>(),
-            Self::V7 => size_of::<Layout7<BigEndian>>(),
         }
     }
 }
@@ -490,7 +457,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn octets_of(record: &StoredRecord, version: ExportVersion, order: ByteOrder) -> Vec<u8> {
+    fn octets_of(record: &StoredRecord, version: Version, order: ByteOrder) -> Vec<u8> {
         let mut octets = Vec::new();
         record.encode(version, order, &mut octets);
         octets
@@ -507,7 +474,7 @@ mod tests {
             0x02, 0x00, 0x00, 0x00, 0x62, 0x00, 0x00, 0x00, 0xce, 0xc1, 0xb9, 0x45, 0x3e, 0x1b, 0xba, 0x45,
             0x65, 0xd1, 0x50, 0x00, 0x06, 0x00, 0x15, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00,
         ];
-        let record = StoredRecord::decode(ExportVersion::V5, ByteOrder::Little, &OCTETS).unwrap();
+        let record = StoredRecord::decode(Version::V5, ByteOrder::Little, &OCTETS).unwrap();
         let wanted = StoredRecord {
             unix_s: 1_795_352_088,
             unix_ns: 239_396_000,
@@ -526,10 +493,7 @@ mod tests {
             ..StoredRecord::default()
         };
         assert_eq!(record, wanted);
-        assert_eq!(
-            octets_of(&record, ExportVersion::V5, ByteOrder::Little),
-            OCTETS
-        );
+        assert_eq!(octets_of(&record, Version::V5, ByteOrder::Little), OCTETS);
     }
 
     #[test]
@@ -549,10 +513,10 @@ mod tests {
         #[test]
         fn decoding_undoes_encoding(octets in proptest::collection::vec(any::<u8>(), RECORD_OCTETS_MAX), little: bool) {
             let order = if little { ByteOrder::Little } else { ByteOrder::Big };
-            for version in ExportVersion::ALL {
+            for version in Version::ALL {
                 let record = StoredRecord::decode(version, order, &octets).unwrap();
                 let again = octets_of(&record, version, order);
-                prop_assert_eq!(again.len(), version.record_octets());
+                prop_assert_eq!(again.len(), StoredRecord::encoded_octets(version));
                 prop_assert_eq!(StoredRecord::decode(version, order, &again), Some(record));
                 prop_assert_eq!(StoredRecord::decode(version, order, &again[1..]), None);
             }

@@ -6,9 +6,9 @@
 //! besides. Source: flow-tools 0.68, `lib/ftdecode.c`, `ftpdu_check_seq`, and `src/flow-capture.c`.
 
 use crate::datagram::Arrival;
-use crate::record::ExportVersion;
 use std::collections::HashMap;
 use std::net::IpAddr;
+use xdprobe_netflow::{Engine, Version};
 
 /// A gap of this many records or more is a reset, not a loss.
 const RESET_RECORDS: u32 = 1000;
@@ -71,8 +71,8 @@ impl std::fmt::Display for Continuity {
 /// Every exporter and each of its engines.
 #[derive(Debug, Default)]
 pub struct Exporters {
-    exporters: HashMap<(IpAddr, ExportVersion), Exporter>,
-    expected: HashMap<(IpAddr, ExportVersion, u16), u32>,
+    exporters: HashMap<(IpAddr, Version), Exporter>,
+    expected: HashMap<(IpAddr, Version, Engine), u32>,
     /// Datagrams of those beyond the limit, whose sequence is not looked at.
     untracked: u64,
 }
@@ -102,7 +102,7 @@ impl Exporters {
 
     /// Each exporter and version, in the order of their addresses.
     #[must_use]
-    pub fn list(&self) -> Vec<(IpAddr, ExportVersion, Exporter)> {
+    pub fn list(&self) -> Vec<(IpAddr, Version, Exporter)> {
         let mut list: Vec<_> = self
             .exporters
             .iter()
@@ -179,10 +179,10 @@ mod tests {
 
     fn arrival(sequence: u32, count: u16) -> Arrival {
         Arrival {
-            version: ExportVersion::V5,
+            version: Version::V5,
             count,
             sequence: Some(sequence),
-            engine: 0,
+            engine: Engine::default(),
         }
     }
 
@@ -219,12 +219,12 @@ mod tests {
     fn exporters_versions_and_engines_have_sequences_of_their_own() {
         let mut exporters = Exporters::default();
         let there = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
-        let engine = |sequence, engine| Arrival {
-            engine,
+        let engine = |sequence, id| Arrival {
+            engine: Engine { r#type: 0, id },
             ..arrival(sequence, 10)
         };
         let v7 = |sequence| Arrival {
-            version: ExportVersion::V7,
+            version: Version::V7,
             ..arrival(sequence, 10)
         };
         for round in 0..3 {
@@ -240,7 +240,7 @@ mod tests {
         assert_eq!(list.len(), 2);
         assert_eq!(
             (list[0].0, list[0].1, list[0].2.records),
-            (there, ExportVersion::V7, 30)
+            (there, Version::V7, 30)
         );
         assert_eq!(
             (list[1].0, list[1].2.datagrams, list[1].2.records),
@@ -253,7 +253,7 @@ mod tests {
     fn version_1_has_no_sequence() {
         let mut exporters = Exporters::default();
         let v1 = Arrival {
-            version: ExportVersion::V1,
+            version: Version::V1,
             sequence: None,
             ..arrival(0, 1)
         };

@@ -13,7 +13,7 @@ pub use expire::Limits;
 pub use recover::Recovered;
 pub use schedule::{Nesting, Rotations};
 
-use crate::record::{ByteOrder, ExportVersion, StoredRecord};
+use crate::record::{ByteOrder, StoredRecord};
 use crate::writer::{FlowFileWriter, Losses, WriterOptions};
 use expire::Kept;
 use jiff::tz::TimeZone;
@@ -22,6 +22,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
+use xdprobe_netflow::Version;
 
 /// Seconds until records that came are on the disk.
 const SYNC_S: i64 = 1;
@@ -40,7 +41,7 @@ pub struct StoreOptions {
     /// What is kept of finished files.
     pub limits: Limits,
     /// Version of the records; that of the first datagram if `None`.
-    pub version: Option<ExportVersion>,
+    pub version: Option<Version>,
     /// Byte order of the files.
     pub order: ByteOrder,
     /// zlib level, 0 to 9.
@@ -62,7 +63,7 @@ pub struct Store {
     schedule: Schedule,
     kept: Kept,
     current: Option<Current>,
-    version: Option<ExportVersion>,
+    version: Option<Version>,
     /// What the next file's header will say, while there is none.
     losses: Losses,
     stored: u64,
@@ -122,12 +123,7 @@ impl Store {
     ///
     /// Those of the file system. The records are counted as failed then, and a new file is tried
     /// after a second.
-    pub fn push(
-        &mut self,
-        version: ExportVersion,
-        records: &[StoredRecord],
-        now: i64,
-    ) -> io::Result<()> {
+    pub fn push(&mut self, version: Version, records: &[StoredRecord], now: i64) -> io::Result<()> {
         self.version.get_or_insert(version);
         self.tick(now)
             .inspect_err(|_| self.failed += records.len() as u64)?;
@@ -248,7 +244,7 @@ impl Store {
         begun
     }
 
-    fn begin_file(&mut self, version: ExportVersion, now: i64) -> io::Result<()> {
+    fn begin_file(&mut self, version: Version, now: i64) -> io::Result<()> {
         let names = self.schedule.names(&self.options.directory, version, now);
         if let Some(folder) = names.temporary.parent() {
             fs::create_dir_all(folder)?;
@@ -414,7 +410,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let (mut store, recovered) = Store::open(options(directory.path()), NOW).unwrap();
         assert!(recovered.is_empty() && names(directory.path()).is_empty());
-        store.push(ExportVersion::V5, &records(10), NOW).unwrap();
+        store.push(Version::V5, &records(10), NOW).unwrap();
         assert_eq!(names(directory.path()), ["tmp-v05.2026-11-22.125448+0000"]);
         // 13:00:00 is the end of the quarter of an hour.
         store.tick(NOW + 311).unwrap();
@@ -446,16 +442,16 @@ mod tests {
     fn a_known_version_begins_a_file_at_the_start() {
         let directory = tempfile::tempdir().unwrap();
         let options = StoreOptions {
-            version: Some(ExportVersion::V7),
+            version: Some(Version::V7),
             ..options(directory.path())
         };
         let (mut store, _) = Store::open(options, NOW).unwrap();
         assert_eq!(names(directory.path()), ["tmp-v07.2026-11-22.125448+0000"]);
-        store.push(ExportVersion::V5, &records(1), NOW).unwrap();
+        store.push(Version::V5, &records(1), NOW).unwrap();
         store.close(NOW).unwrap();
         let reader =
             FlowFileReader::open(directory.path().join("ft-v07.2026-11-22.125448+0000")).unwrap();
-        assert_eq!(reader.header().version, ExportVersion::V7);
+        assert_eq!(reader.header().version, Version::V7);
     }
 
     #[test]
@@ -463,7 +459,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let (mut store, _) = Store::open(options(directory.path()), NOW).unwrap();
         for _ in 0..3 {
-            store.push(ExportVersion::V5, &records(1), NOW).unwrap();
+            store.push(Version::V5, &records(1), NOW).unwrap();
             store.rotate(NOW).unwrap();
         }
         assert_eq!(names(directory.path()).len(), 3);
@@ -486,7 +482,7 @@ mod tests {
         .unwrap();
         for minute in 0..4 {
             store
-                .push(ExportVersion::V5, &records(1), NOW + minute * 60)
+                .push(Version::V5, &records(1), NOW + minute * 60)
                 .unwrap();
             store.rotate(NOW + minute * 60).unwrap();
         }
@@ -529,12 +525,10 @@ mod tests {
             NOW,
         )
         .unwrap();
-        store.push(ExportVersion::V5, &records(1000), NOW).unwrap();
+        store.push(Version::V5, &records(1000), NOW).unwrap();
         store.rotate(NOW).unwrap();
         assert_eq!(names(directory.path()).len(), 1);
-        store
-            .push(ExportVersion::V5, &records(1000), NOW + 1)
-            .unwrap();
+        store.push(Version::V5, &records(1000), NOW + 1).unwrap();
         store.tick(NOW + 2).unwrap();
         assert_eq!(names(directory.path()), ["tmp-v05.2026-11-22.125449+0000"]);
     }
@@ -548,9 +542,9 @@ mod tests {
                 ..options(directory.path())
             };
             let (mut store, _) = Store::open(options.clone(), NOW).unwrap();
-            store.push(ExportVersion::V5, &records(2000), NOW).unwrap();
+            store.push(Version::V5, &records(2000), NOW).unwrap();
             store.tick(NOW + 1).unwrap();
-            store.push(ExportVersion::V5, &records(5), NOW + 1).unwrap();
+            store.push(Version::V5, &records(5), NOW + 1).unwrap();
             // Killed: nothing is flushed, and the lock goes with the process.
             let left = store.current.take().unwrap().writer;
             let copy = fs::read(left.temporary()).unwrap();
@@ -576,7 +570,7 @@ mod tests {
     fn what_another_process_writes_is_left_to_it() {
         let directory = tempfile::tempdir().unwrap();
         let (mut store, _) = Store::open(options(directory.path()), NOW).unwrap();
-        store.push(ExportVersion::V5, &records(1), NOW).unwrap();
+        store.push(Version::V5, &records(1), NOW).unwrap();
         let (_, recovered) = Store::open(options(directory.path()), NOW).unwrap();
         assert!(recovered.is_empty());
         store.close(NOW).unwrap();
@@ -595,11 +589,11 @@ mod tests {
         let (mut store, _) = Store::open(options, NOW).unwrap();
         fs::remove_dir(&folder).unwrap();
         fs::write(&folder, "a file where the folder was").unwrap();
-        assert!(store.push(ExportVersion::V5, &records(7), NOW).is_err());
+        assert!(store.push(Version::V5, &records(7), NOW).is_err());
         // Not tried again within the second, and not an error again either.
-        assert!(store.push(ExportVersion::V5, &records(7), NOW).is_ok());
+        assert!(store.push(Version::V5, &records(7), NOW).is_ok());
         fs::remove_file(&folder).unwrap();
-        store.push(ExportVersion::V5, &records(3), NOW + 1).unwrap();
+        store.push(Version::V5, &records(3), NOW + 1).unwrap();
         store.close(NOW + 1).unwrap();
         assert_eq!((store.stored(), store.failed()), (3, 14));
     }

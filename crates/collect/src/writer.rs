@@ -8,7 +8,7 @@
 
 use crate::datagram;
 use crate::header::{FLAG_COMPRESS, FLAG_DONE, FLAG_STREAMING, FileHeader};
-use crate::record::{ByteOrder, ExportVersion, RECORD_OCTETS_MAX, StoredRecord};
+use crate::record::{ByteOrder, RECORD_OCTETS_MAX, StoredRecord};
 use flate2::Compression;
 use flate2::write::ZlibEncoder;
 use nix::errno::Errno;
@@ -18,7 +18,7 @@ use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use xdprobe_export::v5;
+use xdprobe_netflow::{Version, v5};
 
 /// Records are handed to the file, or to zlib, when they have grown to this many octets.
 const BUFFER_OCTETS: usize = 64 * 1024;
@@ -30,7 +30,7 @@ pub const LEVEL_DEFAULT: u32 = 6;
 pub struct WriterOptions {
     /// Version of the records. A record of another version is stored without what this one cannot
     /// carry.
-    pub version: ExportVersion,
+    pub version: Version,
     /// Byte order; this machine's is the fastest.
     pub order: ByteOrder,
     /// zlib level, 1 to 9, or 0 for plain records.
@@ -49,7 +49,7 @@ impl WriterOptions {
     pub fn plain_v5(capture_start_s: u32) -> Self {
         let order = ByteOrder::NATIVE;
         Self {
-            version: ExportVersion::V5,
+            version: Version::V5,
             order,
             level: 0,
             capture_start_s,
@@ -401,7 +401,7 @@ pub(crate) fn lock(file: File) -> io::Result<Flock<File>> {
 /// The length that a plain file of `octets` has without a record that is cut.
 pub(crate) fn whole_octets(header: &FileHeader, octets: u64) -> u64 {
     let start = header.encode().len() as u64;
-    let record = header.version.record_octets() as u64;
+    let record = StoredRecord::encoded_octets(header.version) as u64;
     start + octets.saturating_sub(start) / record * record
 }
 
@@ -436,7 +436,7 @@ impl Write for Output {
 /// Records on their way to `W`.
 #[derive(Debug)]
 struct Body<W: Write> {
-    version: ExportVersion,
+    version: Version,
     order: ByteOrder,
     buffer: Vec<u8>,
     encoder: Encoder<W>,
@@ -700,7 +700,7 @@ mod tests {
         #[test]
         fn reading_undoes_writing(count in 0u32..1500, level in 0u32..10, little: bool, version in 0usize..3) {
             let order = if little { ByteOrder::Little } else { ByteOrder::Big };
-            let version = ExportVersion::ALL[version];
+            let version = Version::ALL[version];
             let options = WriterOptions { level, order, version, ..WriterOptions::plain_v5(0) };
             let mut octets = Vec::new();
             let mut writer = FlowStreamWriter::new(&mut octets, &options).unwrap();

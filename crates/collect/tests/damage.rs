@@ -11,13 +11,13 @@ use proptest::prelude::*;
 use xdprobe_collect::header::{FLAG_COMPRESS, FileHeader};
 use xdprobe_collect::print::{Format, Printer};
 use xdprobe_collect::{
-    ByteOrder, ExportVersion, FlowFileReader, FlowFileWriter, LocalZone, ReadError, StoredRecord,
+    ByteOrder, FlowFileReader, FlowFileWriter, LocalZone, ReadError, StoredRecord, Version,
     WriterOptions,
 };
 
 /// A complete file in memory, and what is in it.
 fn file(
-    version: ExportVersion,
+    version: Version,
     order: ByteOrder,
     level: u32,
     count: u32,
@@ -60,7 +60,7 @@ fn any_file() -> impl Strategy<Value = (Vec<u8>, Vec<StoredRecord>)> {
             } else {
                 ByteOrder::Big
             };
-            file(ExportVersion::ALL[version], order, level, count)
+            file(Version::ALL[version], order, level, count)
         })
 }
 
@@ -102,7 +102,7 @@ proptest! {
         }
         // Nothing whole is held back where the records are plain.
         if let Ok((header, start)) = FileHeader::read(&mut &*cut) && !header.has(FLAG_COMPRESS) {
-            prop_assert_eq!(found.len(), (cut.len() - start) / header.version.record_octets());
+            prop_assert_eq!(found.len(), (cut.len() - start) / StoredRecord::encoded_octets(header.version));
         }
     }
 
@@ -118,7 +118,7 @@ proptest! {
         let (found, error) = read(&damaged);
         prop_assert!(error.as_ref().is_none_or(is_one_line_with_an_offset), "{:?}", error);
         if !header.has(FLAG_COMPRESS) && first >= start {
-            let untouched = (first - start) / header.version.record_octets();
+            let untouched = (first - start) / StoredRecord::encoded_octets(header.version);
             prop_assert_eq!(&found[..untouched], &records[..untouched]);
             prop_assert_eq!(found.len(), records.len());
         } else if header.has(FLAG_COMPRESS) && first >= start && damaged != octets {
@@ -130,7 +130,7 @@ proptest! {
 
     #[test]
     fn random_octets_after_a_header_never_panic(compressed: bool, done: bool, body in vec(any::<u8>(), 0..3000)) {
-        let mut header = FileHeader::new(ExportVersion::V5, ByteOrder::Big);
+        let mut header = FileHeader::new(Version::V5, ByteOrder::Big);
         header.flags = if compressed { FLAG_COMPRESS } else { 0 } | u32::from(done);
         let (_, error) = read(&[header.encode(), body].concat());
         prop_assert!(error.as_ref().is_none_or(is_one_line_with_an_offset), "{:?}", error);
@@ -138,11 +138,11 @@ proptest! {
 
     #[test]
     fn every_format_prints_every_record(octets in vec(any::<u8>(), 68), wide: bool) {
-        let record = StoredRecord::decode(ExportVersion::V7, ByteOrder::Big, &octets).unwrap();
+        let record = StoredRecord::decode(Version::V7, ByteOrder::Big, &octets).unwrap();
         for format in (0..8).filter_map(Format::from_number).chain([Format::Json, Format::Csv]) {
             let zone = LocalZone::new(TimeZone::posix("CET-1CEST,M3.5.0,M10.5.0/3").unwrap());
             let mut text = Vec::new();
-            let mut printer = Printer::new(format, wide, ExportVersion::V7, zone, &mut text).unwrap();
+            let mut printer = Printer::new(format, wide, Version::V7, zone, &mut text).unwrap();
             printer.print(&record).unwrap();
             printer.flush().unwrap();
             let text = String::from_utf8(text).unwrap();

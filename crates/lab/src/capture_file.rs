@@ -284,35 +284,30 @@ struct Writer<W> {
     pcap: PcapWriter<W>,
     ethernet: Ethernet,
     octets: u64,
-    file_octets: u64,
 }
 
 impl<W: Write> Writer<W> {
-    /// Octets in front of all frames, and in front of each.
-    const HEADERS_OCTETS: [u64; 2] = [24, 16];
-
     fn new(output: W) -> io::Result<Self> {
         let pcap = PcapWriter::new(output, ByteOrder::Little, Resolution::Micro)?;
         Ok(Self {
             pcap,
             ethernet: Ethernet::default(),
             octets: 0,
-            file_octets: Self::HEADERS_OCTETS[0],
         })
     }
 
     fn packet(&mut self, after: Duration, packet: &[u8]) -> io::Result<()> {
         let frame = self.ethernet.carry(packet);
         self.octets += packet.len() as u64;
-        self.file_octets += Self::HEADERS_OCTETS[1] + frame.len() as u64;
         self.pcap
             .frame(Duration::from_secs(BEGIN_S) + after, &frame)
     }
 
     /// Octets of the packets, and of the file.
     fn finish(self) -> io::Result<(u64, u64)> {
+        let file_octets = self.pcap.octets();
         self.pcap.finish()?;
-        Ok((self.octets, self.file_octets))
+        Ok((self.octets, file_octets))
     }
 }
 

@@ -23,8 +23,8 @@ use anyhow::{Context, Result};
 use nix::sys::socket::{setsockopt, sockopt};
 use nix::sys::stat::fstat;
 use socket2::SockRef;
-use xdprobe_export::v5::Record;
-use xdprobe_export::wire::{self, DatagramError};
+use xdprobe_netflow::v5::Record;
+use xdprobe_netflow::wire::{self, DatagramError};
 
 pub use rules::Violation;
 use rules::{Datagram, Engine};
@@ -237,7 +237,7 @@ impl Receiver {
         loop {
             match self.socket.recv_from(&mut datagram) {
                 Ok((octets, exporter)) => {
-                    received.count(&datagram[..octets], exporter, &mut engines, self.keep)
+                    received.count(&datagram[..octets], exporter, &mut engines, self.keep);
                 }
                 Err(error) if is_timeout(&error) && self.stop.load(Ordering::Relaxed) => break,
                 Err(error) if is_timeout(&error) || error.kind() == io::ErrorKind::Interrupted => {}
@@ -362,7 +362,7 @@ fn dropped_by(socket: &UdpSocket) -> Result<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use xdprobe_export::v5::{self, Header};
+    use xdprobe_netflow::v5::{self, Header};
 
     /// Sends one datagram of records with these (First, Last), at `sys_uptime_ms`.
     fn export(
@@ -458,7 +458,7 @@ mod tests {
                 0,
                 vec![DatagramError::Short {
                     found: 3,
-                    wanted: 24
+                    expected: 24
                 }]
             )
         );

@@ -13,15 +13,51 @@ use etherparse::{
     Icmpv4Type, Icmpv6Type, IpHeaders, Ipv4Header, Ipv6Header, PacketBuilder, PacketBuilderStep,
     ip_number,
 };
+use zerocopy::FromBytes;
+
+use crate::headers::{Ipv4, MORE_FRAGMENTS};
 
 /// Shortest Ethernet frame in octets without its frame check sequence (IEEE 802.3, clause 4A.4.2).
 pub const FRAME_OCTETS_MIN: usize = 60;
+/// Octets of an Ethernet header without tags.
+pub const ETHERNET_OCTETS: usize = 14;
+/// Octets of a VLAN tag.
+pub const VLAN_OCTETS: usize = 4;
+/// Octets of an MPLS label with its class, bottom-of-stack bit and time to live.
+const MPLS_OCTETS: usize = 4;
+/// Octets of a PPPoE header and of the PPP protocol number behind it.
+const PPPOE_OCTETS: usize = 8;
 /// Octets of an IPv4 header without options.
-pub const IPV4_OCTETS: usize = 20;
+pub const IPV4_OCTETS: usize = size_of::<Ipv4>();
 /// Time to live and hop limit of all packets made here.
 const TTL: u8 = 64;
 
-/// TCP flags as they stand in octet 13 of the header.
+/// EtherTypes (IEEE 802 Numbers, IANA).
+pub mod ether_type {
+    /// IPv4.
+    pub const IPV4: u16 = 0x0800;
+    /// IPv6.
+    pub const IPV6: u16 = 0x86dd;
+    /// A customer VLAN tag (IEEE 802.1Q).
+    pub const VLAN: u16 = 0x8100;
+    /// A service VLAN tag (IEEE 802.1ad).
+    pub const SERVICE_VLAN: u16 = 0x88a8;
+    /// MPLS with a label of its own for each packet's path (RFC 3032).
+    pub const MPLS: u16 = 0x8847;
+    /// MPLS with labels assigned upstream (RFC 5332).
+    pub const MPLS_UPSTREAM: u16 = 0x8848;
+    /// A PPPoE session (RFC 2516).
+    pub const PPPOE: u16 = 0x8864;
+}
+
+/// PPP protocol numbers (IANA, *PPP Numbers*).
+mod ppp {
+    pub const IPV4: u16 = 0x0021;
+    pub const IPV6: u16 = 0x0057;
+    pub const MPLS: u16 = 0x0281;
+}
+
+/// TCP flags as they are in octet 13 of the header.
 pub mod flags {
     /// The sender is done.
     pub const FIN: u8 = 0x01;
@@ -78,7 +114,7 @@ impl Ethernet {
     /// Adds an IEEE 802.1Q tag (EtherType 0x8100) with a VLAN identifier of 12 bits.
     #[must_use]
     pub fn vlan(self, id: u16) -> Self {
-        self.tag(0x8100, id)
+        self.tag(ether_type::VLAN, id)
     }
 
     /// Adds a tag with any EtherType: 0x88a8 is a service tag.
@@ -104,15 +140,17 @@ impl Ethernet {
             .map(entry)
             .flat_map(u32::to_be_bytes)
             .collect();
-        self.then(0x8847, &stack, Next::Unnamed)
+        self.then(ether_type::MPLS, &stack, Next::Unnamed)
     }
 
     /// Adds a PPPoE session header (RFC 2516).
     #[must_use]
     pub fn pppoe(self, session: u16) -> Self {
         let [high, low] = session.to_be_bytes();
-        let mut longer = self.then(0x8864, &[0x11, 0, high, low, 0, 0, 0, 0], Next::Ppp);
-        longer.pppoe_length = Some(longer.octets.len() - 4);
+        let header: [u8; PPPOE_OCTETS] = [0x11, 0, high, low, 0, 0, 0, 0];
+        let mut longer = self.then(ether_type::PPPOE, &header, Next::Ppp);
+        // The length precedes the number of the PPP protocol; it counts that number too.
+        longer.pppoe_length = Some(longer.octets.len() - 2 * size_of::<u16>());
         longer
     }
 
@@ -127,7 +165,12 @@ impl Ethernet {
     #[must_use]
     pub fn carry(&self, packet: &[u8]) -> Vec<u8> {
         let is_ipv6 = packet.first().is_some_and(|octet| octet >> 4 == 6);
-        self.carry_as(if is_ipv6 { 0x86dd } else { 0x0800 }, packet)
+        let ether_type = if is_ipv6 {
+            ether_type::IPV6
+        } else {
+            ether_type::IPV4
+        };
+        self.carry_as(ether_type, packet)
     }
 
     /// The frame that carries anything, under the given EtherType, padded to the shortest length
@@ -137,8 +180,8 @@ impl Ethernet {
         let mut frame = self.clone().name_next(ether_type).octets;
         frame.extend_from_slice(payload);
         if let Some(at) = self.pppoe_length {
-            let length = frame.len() - at - 2;
-            frame[at..at + 2].copy_from_slice(&octets_16(length));
+            let length = length_16(frame.len() - at - size_of::<u16>());
+            frame[at..][..size_of::<u16>()].copy_from_slice(&length.to_be_bytes());
         }
         frame.resize(frame.len().max(FRAME_OCTETS_MIN), 0);
         frame
@@ -154,11 +197,10 @@ impl Ethernet {
     fn name_next(mut self, ether_type: u16) -> Self {
         let number = match self.next {
             Next::EtherType => ether_type,
-            // PPP numbers its protocols in its own way: 0x0021 is IPv4, 0x0057 IPv6, 0x0281 MPLS.
             Next::Ppp => match ether_type {
-                0x0800 => 0x0021,
-                0x86dd => 0x0057,
-                0x8847 => 0x0281,
+                ether_type::IPV4 => ppp::IPV4,
+                ether_type::IPV6 => ppp::IPV6,
+                ether_type::MPLS => ppp::MPLS,
                 other => other,
             },
             Next::Unnamed => return self,
@@ -173,24 +215,29 @@ impl Ethernet {
 /// there is none.
 #[must_use]
 pub fn ip_offset(frame: &[u8]) -> Option<usize> {
-    let word = |at: usize| Some(u16::from_be_bytes([*frame.get(at)?, *frame.get(at + 1)?]));
-    let mut at = 14;
+    let word_before = |end: usize| {
+        let word = frame.get(end.checked_sub(2)?..end)?;
+        Some(u16::from_be_bytes([word[0], word[1]]))
+    };
+    let mut at = ETHERNET_OCTETS;
     loop {
-        match word(at - 2)? {
-            0x8100 | 0x88a8 => at += 4,
-            0x8847 | 0x8848 => {
+        match word_before(at)? {
+            ether_type::VLAN | ether_type::SERVICE_VLAN => at += VLAN_OCTETS,
+            ether_type::MPLS | ether_type::MPLS_UPSTREAM => {
+                // Bit 0 of a label's third octet is set in the last label of the stack.
                 while frame.get(at + 2)? & 1 == 0 {
-                    at += 4;
+                    at += MPLS_OCTETS;
                 }
-                at += 4;
+                at += MPLS_OCTETS;
                 break;
             }
-            // Six octets of PPPoE, two of PPP: 0x0021 is IPv4, 0x0057 IPv6.
-            0x8864 if matches!(word(at + 6)?, 0x0021 | 0x0057) => {
-                at += 8;
+            ether_type::PPPOE
+                if matches!(word_before(at + PPPOE_OCTETS)?, ppp::IPV4 | ppp::IPV6) =>
+            {
+                at += PPPOE_OCTETS;
                 break;
             }
-            0x0800 | 0x86dd => break,
+            ether_type::IPV4 | ether_type::IPV6 => break,
             _ => return None,
         }
     }
@@ -280,7 +327,7 @@ pub fn icmp(
 /// When `packet` is not an IPv4 packet.
 #[must_use]
 pub fn with_tos(packet: &[u8], tos: u8) -> Vec<u8> {
-    rewritten(packet, |header| header[1] = tos)
+    rewritten(packet, |header| header.tos = tos)
 }
 
 /// The pieces of an IPv4 packet whose header has no options, `piece_octets` of payload each but for
@@ -299,11 +346,10 @@ pub fn fragments(packet: &[u8], piece_octets: usize) -> Vec<Vec<u8>> {
     let (header, payload) = packet.split_at(IPV4_OCTETS);
     let last = payload.len().div_ceil(piece_octets).saturating_sub(1);
     let fragment = |(at, piece): (usize, &[u8])| {
-        let more: u16 = if at < last { 0x2000 } else { 0 };
-        let [high, low] = octets_16(at * piece_octets / 8);
+        let more = if at < last { MORE_FRAGMENTS } else { 0 };
         rewritten(&[header, piece].concat(), |header| {
-            header[2..4].copy_from_slice(&octets_16(IPV4_OCTETS + piece.len()));
-            header[6..8].copy_from_slice(&(more | u16::from_be_bytes([high, low])).to_be_bytes());
+            header.total_octets = length_16(IPV4_OCTETS + piece.len()).into();
+            header.fragment = (more | length_16(at * piece_octets / 8)).into();
         })
     };
     payload
@@ -336,6 +382,7 @@ pub struct PcapWriter<W> {
     output: W,
     order: ByteOrder,
     resolution: Resolution,
+    octets: u64,
 }
 
 impl<W: Write> PcapWriter<W> {
@@ -349,6 +396,7 @@ impl<W: Write> PcapWriter<W> {
             output,
             order,
             resolution,
+            octets: 0,
         };
         let magic = match resolution {
             Resolution::Micro => 0xa1b2_c3d4,
@@ -395,7 +443,13 @@ impl<W: Write> PcapWriter<W> {
         self.number(fraction)?;
         self.number(u32::try_from(kept.len()).map_err(invalid)?)?;
         self.number(u32::try_from(wire_octets).map_err(invalid)?)?;
-        self.output.write_all(kept)
+        self.write(kept)
+    }
+
+    /// Octets written so far, the file header included.
+    #[must_use]
+    pub fn octets(&self) -> u64 {
+        self.octets
     }
 
     /// Flushes the output and gives it back.
@@ -409,10 +463,15 @@ impl<W: Write> PcapWriter<W> {
     }
 
     fn number(&mut self, value: u32) -> io::Result<()> {
-        self.output.write_all(&match self.order {
+        self.write(&match self.order {
             ByteOrder::Little => value.to_le_bytes(),
             ByteOrder::Big => value.to_be_bytes(),
         })
+    }
+
+    fn write(&mut self, octets: &[u8]) -> io::Result<()> {
+        self.octets += octets.len() as u64;
+        self.output.write_all(octets)
     }
 }
 
@@ -444,19 +503,20 @@ fn ip(source: IpAddr, destination: IpAddr) -> PacketBuilderStep<IpHeaders> {
     PacketBuilder::ip(headers)
 }
 
-/// The same IPv4 packet after `change` to its header, with the header checksum made right.
-fn rewritten(packet: &[u8], change: impl FnOnce(&mut [u8])) -> Vec<u8> {
+/// The same IPv4 packet after `change` to its header, with the right header checksum.
+fn rewritten(packet: &[u8], change: impl FnOnce(&mut Ipv4)) -> Vec<u8> {
     let mut packet = packet.to_vec();
-    change(&mut packet[..IPV4_OCTETS]);
+    let (header, _) = Ipv4::mut_from_prefix(&mut packet).expect("an IPv4 packet");
+    change(header);
     let (header, _) = Ipv4Header::from_slice(&packet).expect("an IPv4 packet");
-    packet[10..12].copy_from_slice(&header.calc_header_checksum().to_be_bytes());
+    let checksum = header.calc_header_checksum();
+    let (header, _) = Ipv4::mut_from_prefix(&mut packet).expect("an IPv4 packet");
+    header.checksum = checksum.into();
     packet
 }
 
-fn octets_16(number: usize) -> [u8; 2] {
-    u16::try_from(number)
-        .expect("lengths in a packet are below 64 KiB")
-        .to_be_bytes()
+fn length_16(octets: usize) -> u16 {
+    u16::try_from(octets).expect("lengths in a packet are below 64 KiB")
 }
 
 #[cfg(test)]
@@ -474,7 +534,7 @@ mod tests {
     #[test]
     fn stacks_headers_in_the_order_in_which_they_are_added() {
         let frame = Ethernet::default()
-            .tag(0x88a8, 5)
+            .tag(ether_type::SERVICE_VLAN, 5)
             .vlan(6)
             .mpls(&[16, 17])
             .carry(&packet());

@@ -12,6 +12,7 @@
 pub mod capture_file;
 pub mod collector;
 pub mod frames;
+mod headers;
 pub mod interface;
 pub mod namespace;
 pub mod plain;

@@ -21,11 +21,11 @@ use nix::time::{ClockId, clock_gettime};
 use serde::Serialize;
 use socket2::{Domain, Socket, Type};
 
-use crate::frames::{self, Ethernet, FRAME_OCTETS_MIN};
+use crate::frames::{self, ETHERNET_OCTETS, Ethernet, FRAME_OCTETS_MIN, IPV4_OCTETS};
+use crate::headers::Udp;
 
-/// Octets of an Ethernet header, and of an IPv4 and a UDP header behind it.
-const ETHERNET_OCTETS: usize = 14;
-const HEADERS_OCTETS: usize = 28;
+/// Octets of an Ethernet, an IPv4 and a UDP header.
+const HEADERS_OCTETS: usize = ETHERNET_OCTETS + IPV4_OCTETS + size_of::<Udp>();
 /// Frames between two looks at the clock.
 const BATCH: u64 = 16;
 /// How long a frame waits that the driver had no room for.
@@ -124,7 +124,7 @@ fn frame(options: &Options, flow: u16) -> (Vec<u8>, u64) {
     } else {
         FRAME_OCTETS_MIN
     };
-    let payload = vec![0; octets.saturating_sub(ETHERNET_OCTETS + HEADERS_OCTETS)];
+    let payload = vec![0; octets.saturating_sub(HEADERS_OCTETS)];
     let [high, low] = flow.to_be_bytes();
     let source = SocketAddr::from((Ipv4Addr::new(10, 1, high, low), 1024 + flow % 1024));
     let destination = SocketAddr::from(([192, 0, 2, 1], 4739));

@@ -1,18 +1,18 @@
-//! The versions of NetFlow that this workspace speaks.
+//! The versions of NetFlow that are supported.
 
 use crate::{v1, v5, v7};
 use std::fmt;
 use std::str::FromStr;
 
-/// A version of NetFlow, each with a header, a record and limits of its own.
+/// A version of NetFlow. Each has a header, a record and limits of its own.
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub enum Version {
     /// No sequence, no engine; up to 24 records.
     V1,
-    /// The one that every collector reads; up to 30 records.
+    /// The version that every collector reads; up to 30 records.
     #[default]
     V5,
-    /// Version 5 with a router's address and no engine; up to 27 records.
+    /// Version 5 with the address of a router and without an engine; up to 27 records.
     V7,
 }
 
@@ -20,7 +20,7 @@ impl Version {
     /// Every version.
     pub const ALL: [Self; 3] = [Self::V1, Self::V5, Self::V7];
 
-    /// The number that opens its datagrams.
+    /// The number in the first field of its datagrams.
     #[must_use]
     pub const fn number(self) -> u16 {
         match self {
@@ -30,7 +30,7 @@ impl Version {
         }
     }
 
-    /// The version of that number, if it is supported.
+    /// The version of this number, if it is supported.
     #[must_use]
     pub fn from_number(number: u16) -> Option<Self> {
         Self::ALL
@@ -38,7 +38,7 @@ impl Version {
             .find(|version| version.number() == number)
     }
 
-    /// The most records of one datagram, whatever the path carries.
+    /// The most records that one datagram carries.
     #[must_use]
     pub const fn records_max(self) -> usize {
         match self {
@@ -74,8 +74,14 @@ impl Version {
         self.header_octets() + count * self.record_octets()
     }
 
-    /// How many records fit a payload of `payload_octets`: 0 if none does, and never above
-    /// [`records_max`](Self::records_max).
+    /// Length of the longest datagram, in octets.
+    #[must_use]
+    pub const fn datagram_octets_max(self) -> usize {
+        self.datagram_octets(self.records_max())
+    }
+
+    /// The most records that fit a UDP payload of `payload_octets`: 0 if not even one fits, and never
+    /// more than [`records_max`](Self::records_max).
     #[must_use]
     pub fn records_in(self, payload_octets: usize) -> usize {
         (payload_octets.saturating_sub(self.header_octets()) / self.record_octets())

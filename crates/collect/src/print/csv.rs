@@ -2,21 +2,22 @@
 //! has them.
 
 use super::line::Line;
-use crate::record::{ExportVersion, StoredRecord};
+use crate::record::StoredRecord;
+use xdprobe_netflow::Version;
 
 /// The line that names the columns.
-pub(super) fn heading(version: ExportVersion) -> String {
-    let engine = if version == ExportVersion::V1 {
+pub(super) fn heading(version: Version) -> String {
+    let engine = if version == Version::V1 {
         ""
     } else {
         ",engine_type,engine_id"
     };
-    let masks = if version == ExportVersion::V1 {
+    let masks = if version == Version::V1 {
         ""
     } else {
         ",src_mask,dst_mask,src_as,dst_as"
     };
-    let router = if version == ExportVersion::V7 {
+    let router = if version == Version::V7 {
         ",router_sc"
     } else {
         ""
@@ -28,7 +29,7 @@ pub(super) fn heading(version: ExportVersion) -> String {
 }
 
 /// Appends the record's values.
-pub(super) fn write(line: &mut Line, version: ExportVersion, record: &StoredRecord) {
+pub(super) fn write(line: &mut Line, version: Version, record: &StoredRecord) {
     line.number(record.unix_s);
     number(line, record.unix_ns);
     number(line, record.sys_uptime_ms);
@@ -37,7 +38,7 @@ pub(super) fn write(line: &mut Line, version: ExportVersion, record: &StoredReco
     number(line, record.octets);
     number(line, record.first_ms);
     number(line, record.last_ms);
-    if version != ExportVersion::V1 {
+    if version != Version::V1 {
         number(line, record.engine_type);
         number(line, record.engine_id);
     }
@@ -51,13 +52,13 @@ pub(super) fn write(line: &mut Line, version: ExportVersion, record: &StoredReco
     number(line, record.protocol);
     number(line, record.tos);
     number(line, record.tcp_flags);
-    if version != ExportVersion::V1 {
+    if version != Version::V1 {
         number(line, record.source_mask);
         number(line, record.destination_mask);
         number(line, record.source_as);
         number(line, record.destination_as);
     }
-    if version == ExportVersion::V7 {
+    if version == Version::V7 {
         address(line, record.router);
     }
     line.text("\n");

@@ -101,8 +101,8 @@ fn calendar(unix_s: u32, zone: &LocalZone) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::ExportVersion;
     use jiff::tz::TimeZone;
+    use xdprobe_netflow::Version;
 
     #[test]
     fn says_what_flow_print_says() {
@@ -113,7 +113,7 @@ mod tests {
             flows: Some(272),
             lost: Some(0),
             hostname: Some("vm".into()),
-            ..FileHeader::new(ExportVersion::V5, ByteOrder::Little)
+            ..FileHeader::new(Version::V5, ByteOrder::Little)
         };
         let zone = LocalZone::new(TimeZone::UTC);
         assert_eq!(

@@ -2,10 +2,11 @@
 //! are left out.
 
 use super::line::Line;
-use crate::record::{ExportVersion, StoredRecord};
+use crate::record::StoredRecord;
+use xdprobe_netflow::Version;
 
 /// Appends the record as one object.
-pub(super) fn write(line: &mut Line, version: ExportVersion, record: &StoredRecord) {
+pub(super) fn write(line: &mut Line, version: Version, record: &StoredRecord) {
     line.text("{\"start\":");
     time(line, record.unix_ms_of(record.first_ms));
     line.text(",\"end\":");
@@ -28,7 +29,7 @@ pub(super) fn write(line: &mut Line, version: ExportVersion, record: &StoredReco
     number(line, ",\"octets\":", record.octets);
     number(line, ",\"tos\":", record.tos);
     number(line, ",\"tcp_flags\":", record.tcp_flags);
-    if version != ExportVersion::V1 {
+    if version != Version::V1 {
         number(line, ",\"source_mask\":", record.source_mask);
         number(line, ",\"destination_mask\":", record.destination_mask);
         number(line, ",\"source_as\":", record.source_as);
@@ -36,7 +37,7 @@ pub(super) fn write(line: &mut Line, version: ExportVersion, record: &StoredReco
         number(line, ",\"engine_type\":", record.engine_type);
         number(line, ",\"engine_id\":", record.engine_id);
     }
-    if version == ExportVersion::V7 {
+    if version == Version::V7 {
         address(line, ",\"router\":", record.router);
     }
     line.text("}\n");

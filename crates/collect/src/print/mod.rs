@@ -9,11 +9,12 @@ mod header;
 mod json;
 mod line;
 
-use crate::record::{ExportVersion, StoredRecord};
+use crate::record::StoredRecord;
 use crate::zone::LocalZone;
 pub use header::header_text;
 use line::Line;
 use std::io::{self, Write};
+use xdprobe_netflow::Version;
 
 /// Text is handed to the output when it has grown to this many octets.
 const BUFFER_OCTETS: usize = 64 * 1024;
@@ -66,8 +67,8 @@ impl Format {
 
     /// The format in which flow-print prints a version when no other is asked for.
     #[must_use]
-    pub fn default_of(version: ExportVersion) -> Self {
-        if version == ExportVersion::V7 {
+    pub fn default_of(version: Version) -> Self {
+        if version == Version::V7 {
             Self::Switched
         } else {
             Self::OneLine
@@ -79,10 +80,10 @@ impl Format {
     /// # Errors
     ///
     /// [`MissingField`], which starts as flow-print's message does.
-    pub fn check(self, version: ExportVersion) -> Result<(), MissingField> {
+    pub fn check(self, version: Version) -> Result<(), MissingField> {
         let carried = match self {
-            Self::Prefixes => version != ExportVersion::V1,
-            Self::Switched => version == ExportVersion::V7,
+            Self::Prefixes => version != Version::V1,
+            Self::Switched => version == Version::V7,
             _ => true,
         };
         if carried {
@@ -95,7 +96,7 @@ impl Format {
         }
     }
 
-    fn heading(self, wide: bool, version: ExportVersion) -> String {
+    fn heading(self, wide: bool, version: Version) -> String {
         let heading = match (self, wide) {
             (Self::Hexadecimal, _) => {
                 "Sif  SrcIPaddress     Dif  DstIPaddress      Pr SrcP DstP  Pkts       Octets\n"
@@ -161,7 +162,7 @@ pub struct MissingField {
 pub struct Printer<W> {
     format: Format,
     wide: bool,
-    version: ExportVersion,
+    version: Version,
     zone: LocalZone,
     line: Line,
     left_out: u64,
@@ -177,7 +178,7 @@ impl<W: Write> Printer<W> {
     pub fn new(
         format: Format,
         wide: bool,
-        version: ExportVersion,
+        version: Version,
         zone: LocalZone,
         output: W,
     ) -> Result<Self, MissingField> {
@@ -501,12 +502,7 @@ mod tests {
         }
     }
 
-    fn printed_by(
-        format: Format,
-        wide: bool,
-        version: ExportVersion,
-        record: &StoredRecord,
-    ) -> String {
+    fn printed_by(format: Format, wide: bool, version: Version, record: &StoredRecord) -> String {
         let mut text = Vec::new();
         let mut printer = Printer::new(
             format,
@@ -522,7 +518,7 @@ mod tests {
     }
 
     fn printed(format: Format) -> String {
-        printed_by(format, false, ExportVersion::V5, &record())
+        printed_by(format, false, Version::V5, &record())
     }
 
     /// Lines of the real flow-print, for the record above.
@@ -546,7 +542,7 @@ mod tests {
              192.168.5.16     68.233.253.133   6     53605    80       98          2         \n"
         );
         assert_eq!(
-            printed_by(Format::OneLine, true, ExportVersion::V5, &record()),
+            printed_by(Format::OneLine, true, Version::V5, &record()),
             "srcIP            dstIP            prot   srcPort           dstPort           octets      packets\n\
              192.168.5.16     68.233.253.133   6      53605             80                98          2         \n"
         );
@@ -567,7 +563,7 @@ mod tests {
              192.168.5.16     68.233.253.133                   2                  98\n"
         );
         assert_eq!(
-            printed_by(Format::Switched, false, ExportVersion::V7, &record()),
+            printed_by(Format::Switched, false, Version::V7, &record()),
             "srcIP               dstIP               router_sc        prot   srcPort         dstPort         octets      \
              packets\n192.168.5.16/0      68.233.253.133/0    0.0.0.0          6      53605           80              \
              98          2         \n"
@@ -576,7 +572,7 @@ mod tests {
 
     #[test]
     fn format_2_prints_scans_only() {
-        let heading = Format::SynOnly.heading(false, ExportVersion::V5);
+        let heading = Format::SynOnly.heading(false, Version::V5);
         assert_eq!(printed(Format::SynOnly), heading);
         let scan = StoredRecord {
             tcp_flags: 2,
@@ -585,7 +581,7 @@ mod tests {
             ..record()
         };
         assert_eq!(
-            printed_by(Format::SynOnly, false, ExportVersion::V5, &scan),
+            printed_by(Format::SynOnly, false, Version::V5, &scan),
             heading
                 + "1ff  192.168.5.16     00  68.233.253.133  06 d165 50   2          80        \n \
                    1206.01:51:29.915  1206.01:51:52.811     22.896 40  00 02\n\n"
@@ -599,11 +595,8 @@ mod tests {
             ..record()
         };
         for format in [Format::TwoLines, Format::SynOnly] {
-            let heading = format.heading(false, ExportVersion::V5);
-            assert_eq!(
-                printed_by(format, false, ExportVersion::V5, &empty),
-                heading
-            );
+            let heading = format.heading(false, Version::V5);
+            assert_eq!(printed_by(format, false, Version::V5, &empty), heading);
         }
     }
 
@@ -618,9 +611,9 @@ mod tests {
              \"destination_port\":80,\"packets\":2,\"octets\":98,\"tos\":0,\"tcp_flags\":21,\"source_mask\":0,\
              \"destination_mask\":0,\"source_as\":0,\"destination_as\":0,\"engine_type\":0,\"engine_id\":0}\n"
         );
-        let v1 = printed_by(Format::Json, false, ExportVersion::V1, &record());
+        let v1 = printed_by(Format::Json, false, Version::V1, &record());
         assert!(v1.ends_with("\"tcp_flags\":21}\n"), "{v1}");
-        let v7 = printed_by(Format::Json, false, ExportVersion::V7, &record());
+        let v7 = printed_by(Format::Json, false, Version::V7, &record());
         assert!(
             v7.ends_with("\"engine_id\":0,\"router\":\"0.0.0.0\"}\n"),
             "{v7}"
@@ -640,16 +633,13 @@ mod tests {
 
     #[test]
     fn refuses_formats_whose_fields_a_version_has_not() {
-        let refused = Format::Prefixes
-            .check(ExportVersion::V1)
-            .unwrap_err()
-            .to_string();
+        let refused = Format::Prefixes.check(Version::V1).unwrap_err().to_string();
         assert!(
             refused.starts_with("Flow record missing required field for format."),
             "{refused}"
         );
-        assert!(Format::Switched.check(ExportVersion::V5).is_err());
-        assert!(Format::Switched.check(ExportVersion::V7).is_ok());
+        assert!(Format::Switched.check(Version::V5).is_err());
+        assert!(Format::Switched.check(Version::V7).is_ok());
     }
 
     #[test]

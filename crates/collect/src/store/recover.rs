@@ -7,7 +7,7 @@
 use super::expire::{is_unfinished_name, paths};
 use crate::header::{FLAG_COMPRESS, FLAG_DONE};
 use crate::reader::FlowFileReader;
-use crate::record::RECORD_OCTETS_MAX;
+use crate::record::{RECORD_OCTETS_MAX, StoredRecord};
 use crate::writer::{
     FlowFileWriter, Losses, WriterOptions, complete, lock, modulo_2_32, publish, whole_octets,
 };
@@ -86,7 +86,7 @@ fn complete_in_place(file: &File, reader: FlowFileReader<File>) -> io::Result<u6
     let mut header = reader.header().clone();
     let end = capture_end(file);
     let start = reader.octets();
-    let record = header.version.record_octets() as u64;
+    let record = StoredRecord::encoded_octets(header.version) as u64;
     let whole = without_zeros(
         file,
         start,

@@ -1,9 +1,9 @@
 //! When a file ends, and what it is called: flow-capture's rules.
 
-use crate::record::ExportVersion;
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, ToSpan, Zoned};
 use std::path::{Path, PathBuf};
+use xdprobe_netflow::Version;
 
 const DAY_S: i64 = 86_400;
 
@@ -113,7 +113,7 @@ impl Schedule {
 
     /// Names below `directory` for a file that begins `now`, or at the first second after it whose
     /// names are not taken.
-    pub(super) fn names(&self, directory: &Path, version: ExportVersion, now: i64) -> Names {
+    pub(super) fn names(&self, directory: &Path, version: Version, now: i64) -> Names {
         let mut began = now;
         loop {
             let names = self.names_at(directory, version, began);
@@ -124,7 +124,7 @@ impl Schedule {
         }
     }
 
-    fn names_at(&self, directory: &Path, version: ExportVersion, began: i64) -> Names {
+    fn names_at(&self, directory: &Path, version: Version, began: i64) -> Names {
         let local = self.local(began);
         let folder = directory.join(local.strftime(self.nesting.folder()).to_string());
         let name = format!(
@@ -189,7 +189,7 @@ mod tests {
     #[test]
     fn nests_as_flow_capture() {
         let path = |nesting| {
-            let names = schedule(95, nesting).names(Path::new("/none"), ExportVersion::V5, NOW);
+            let names = schedule(95, nesting).names(Path::new("/none"), Version::V5, NOW);
             names.finished.to_str().unwrap().to_owned()
         };
         assert_eq!(path(0), "/none/ft-v05.2026-11-22.135448+0100");

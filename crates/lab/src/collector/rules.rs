@@ -5,9 +5,11 @@
 //! what it breaks by itself, and [`Engine::violations`] what it breaks beside the datagram before
 //! it in its sequence space.
 
-use xdprobe_export::v5::{self, Record};
-use xdprobe_export::wire::{self, DatagramError};
-use xdprobe_export::{v1, v7};
+use crate::frames::IPV4_OCTETS;
+use crate::headers::{self, ICMP, TCP};
+use xdprobe_netflow::v5::{self, Record, SamplingInterval, SamplingMode};
+use xdprobe_netflow::wire::{self, DatagramError};
+use xdprobe_netflow::{v1, v7};
 
 /// A rule that a datagram or one of its records breaks, with what was found there.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
@@ -324,8 +326,6 @@ impl Engine {
 
 /// What a record breaks.
 fn of_record(record: &Record, sys_uptime_ms: u32) -> impl Iterator<Item = Violation> + use<> {
-    const TCP: u8 = 6;
-    const IPV4_OCTETS_MIN: u64 = 20;
     let (first_ms, last_ms) = (record.first_ms.get(), record.last_ms.get());
     let (packets, octets) = (record.packets.get(), record.octets.get());
     let (source_port, destination_port) = (record.source_port.get(), record.destination_port.get());
@@ -337,12 +337,11 @@ fn of_record(record: &Record, sys_uptime_ms: u32) -> impl Iterator<Item = Violat
         ..
     } = *record;
     let in_order = is_at_most(first_ms, last_ms) && is_at_most(last_ms, sys_uptime_ms);
-    let has_volume = packets > 0 && u64::from(octets) >= IPV4_OCTETS_MIN * u64::from(packets);
+    let has_volume = packets > 0 && u64::from(octets) >= IPV4_OCTETS as u64 * u64::from(packets);
     let has_ports = match protocol {
-        // TCP, UDP, DCCP, SCTP and UDP-Lite (IANA's assigned protocol numbers).
-        TCP | 17 | 33 | 132 | 136 => true,
-        // ICMP: type * 256 + code.
-        1 => source_port == 0,
+        _ if headers::has_ports(protocol) => true,
+        // The destination port is type * 256 + code.
+        ICMP => source_port == 0,
         _ => source_port == 0 && destination_port == 0,
     };
     let violations = [
@@ -371,8 +370,12 @@ fn of_record(record: &Record, sys_uptime_ms: u32) -> impl Iterator<Item = Violat
 
 /// Whether a sampling field has a mode that there is, and an interval where it has one.
 fn is_sampling(field: u16) -> bool {
-    let (mode, interval) = (field >> 14, field & 0x3fff);
-    mode == 0 || (mode < 3 && interval > 0)
+    let sampling = SamplingInterval::from_bits(field);
+    match sampling.mode() {
+        Some(SamplingMode::None) => true,
+        Some(SamplingMode::Deterministic | SamplingMode::Random) => sampling.interval() > 0,
+        None => false,
+    }
 }
 
 /// Order of numbers modulo 2^32: the way from one to the other is the shorter one (RFC 1982,
@@ -556,7 +559,7 @@ mod tests {
             Datagram::read(&[0, 9, 0, 1]).err(),
             Some(DatagramError::Short {
                 found: 4,
-                wanted: 24
+                expected: 24
             })
         );
     }

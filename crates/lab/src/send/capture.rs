@@ -11,20 +11,21 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use pcap::Linktype;
+use zerocopy::byteorder::network_endian::U32;
+use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use super::{Counts, LENGTH_MAX};
-use crate::frames::{FRAME_OCTETS_MIN, ip_offset};
+use crate::frames::{FRAME_OCTETS_MIN, IPV4_OCTETS, ip_offset};
+use crate::headers::{ICMP, Ipv4, Ipv6, has_ports};
 
 /// Octets of a frame that are kept; as in send.bpf.c.
 const HEAD_OCTETS: usize = 128;
-/// Integers of `struct frame` in send.bpf.c: 8 octets of numbers, then the head.
-pub const FRAME_WORDS: usize = 1 + HEAD_OCTETS / 8;
+/// Length of a [`Frame`] in 64-bit words.
+pub const FRAME_WORDS: usize = size_of::<Frame>() / size_of::<u64>();
+const _: () = assert!(size_of::<Frame>().is_multiple_of(size_of::<u64>()));
 /// What undoes a multiplication by the program's shift of 0x00010001, modulo 2^32.
 const SHIFT_INVERSE: u32 = 0xffff_0001;
 const _: () = assert!(SHIFT_INVERSE.wrapping_mul(0x0001_0001) == 1);
-/// Protocols whose headers begin with two ports: TCP, UDP, DCCP, SCTP, UDP-Lite.
-const WITH_PORTS: [u8; 5] = [6, 17, 33, 132, 136];
-const ICMP: u8 = 1;
 
 /// The frames of a capture file.
 pub struct Capture {
@@ -35,12 +36,15 @@ pub struct Capture {
     pub frame_octets_max: u32,
 }
 
-/// What is kept of a frame.
+/// What is kept of a frame: `struct frame` of send.bpf.c.
+#[derive(IntoBytes, Immutable)]
+#[repr(C)]
 pub struct Frame {
     octets: u16,
     head_octets: u16,
-    /// Where the IPv4 header stands; 0 = there is none.
+    /// Offset of the IPv4 header; 0 = there is none.
     ipv4: u16,
+    unused: u16,
     head: [u8; HEAD_OCTETS],
 }
 
@@ -113,26 +117,18 @@ impl Capture {
         for (at, frame) in (0..).zip(&self.frames) {
             let times = loops + u64::from(at < rest);
             counts.frame_octets += times * u64::from(frame.octets);
-            if let Some(ip) = frame.ipv4_header() {
-                let fragment = word(ip, 6) & 0x3fff;
+            if let Some((ip, packet)) = frame.ipv4() {
                 counts.ipv4_packets += times;
-                counts.octets += times * u64::from(word(ip, 2));
-                counts.fragments += times * u64::from(fragment != 0);
-                raise(flows.entry(ipv4_flow(ip)).or_default(), times);
-            } else if let Some(ip) = frame.ipv6_header() {
+                counts.octets += times * u64::from(ip.total_octets.get());
+                counts.fragments += times * u64::from(ip.is_fragment());
+                raise(flows.entry(ipv4_flow(ip, packet)).or_default(), times);
+            } else if let Some((ip, transport)) = frame.ipv6() {
+                let octets = size_of::<Ipv6>() + usize::from(ip.payload_octets.get());
                 counts.ipv6_packets += times;
-                counts.ipv6_octets += times * (40 + u64::from(word(ip, 4)));
-                let transport = if WITH_PORTS.contains(&ip[6]) {
-                    ip.get(40..44).unwrap_or_default()
-                } else {
-                    &[]
-                };
-                raise(
-                    ipv6_flows
-                        .entry((&ip[8..40], ip[6], transport))
-                        .or_default(),
-                    times,
-                );
+                counts.ipv6_octets += times * octets as u64;
+                let ports = first_word(transport).filter(|_| has_ports(ip.next_header));
+                let flow = (ip.source, ip.destination, ip.next_header, ports);
+                raise(ipv6_flows.entry(flow).or_default(), times);
             }
         }
         counts.flows = distinct_shifted(flows);
@@ -153,62 +149,57 @@ impl Frame {
         head[..kept].copy_from_slice(&data[..kept]);
         // An IPv4 header that is not all there cannot be shifted, and is none for a probe either.
         let ipv4 = ip_offset(&head)
-            .filter(|at| head[*at] >> 4 == 4 && at + 20 <= kept)
+            .filter(|at| head[*at] >> 4 == 4 && at + IPV4_OCTETS <= kept)
             .unwrap_or(0);
         Ok(Self {
             octets,
-            head_octets: octets.min(128),
+            head_octets: u16::try_from(usize::from(octets).min(HEAD_OCTETS))?,
             ipv4: u16::try_from(ipv4)?,
+            unused: 0,
             head,
         })
     }
 
-    /// As it stands in the program's map.
+    /// The frame as a value of the program's map.
     pub fn to_words(&self) -> [u64; FRAME_WORDS] {
-        let numbers = [self.octets, self.head_octets, self.ipv4, 0]
-            .map(u16::to_ne_bytes)
-            .concat();
-        let octets = [&numbers[..], &self.head].concat();
-        let (words, _) = octets.as_chunks::<8>();
-        std::array::from_fn(|at| u64::from_ne_bytes(words[at]))
+        <[u64; FRAME_WORDS]>::read_from_bytes(self.as_bytes())
+            .expect("FRAME_WORDS is the length of a frame")
     }
 
-    fn ipv4_header(&self) -> Option<&[u8]> {
-        (self.ipv4 > 0).then(|| &self.head[usize::from(self.ipv4)..])
+    /// The IPv4 header, and what is kept of the packet from this header on.
+    fn ipv4(&self) -> Option<(&Ipv4, &[u8])> {
+        let packet = (self.ipv4 > 0).then(|| &self.head[usize::from(self.ipv4)..])?;
+        let (ip, _) = Ipv4::ref_from_prefix(packet).ok()?;
+        Some((ip, packet))
     }
 
-    fn ipv6_header(&self) -> Option<&[u8]> {
-        let at = ip_offset(&self.head)?;
-        (self.head[at] >> 4 == 6 && at + 40 <= HEAD_OCTETS).then(|| &self.head[at..])
+    /// The IPv6 header, and what is kept of the packet behind it.
+    fn ipv6(&self) -> Option<(&Ipv6, &[u8])> {
+        let packet = &self.head[ip_offset(&self.head)?..];
+        Ipv6::ref_from_prefix(packet)
+            .ok()
+            .filter(|_| packet[0] >> 4 == 6)
     }
 }
 
 /// NetFlow v5's key of the packet (later fragments have no ports), and its source address.
-fn ipv4_flow(ip: &[u8]) -> (Unshifted, u32) {
-    let protocol = ip[9];
-    let transport = usize::from(ip[0] & 0xf) * 4;
-    let is_later_fragment = word(ip, 6) & 0x1fff != 0;
-    let first_words = if is_later_fragment {
-        None
-    } else {
-        ip.get(transport..transport + 4)
-    };
-    let ports = match first_words {
-        Some(words) if WITH_PORTS.contains(&protocol) => double_word(words, 0),
-        Some(words) if protocol == ICMP => u32::from(word(words, 0)),
+fn ipv4_flow(ip: &Ipv4, packet: &[u8]) -> (Unshifted, u32) {
+    let transport = packet
+        .get(ip.octets()..)
+        .filter(|_| !ip.is_later_fragment());
+    let ports = match transport.and_then(first_word) {
+        Some(ports) if has_ports(ip.protocol) => ports,
+        Some(type_code_checksum) if ip.protocol == ICMP => type_code_checksum >> 16,
         _ => 0,
     };
-    let (source, destination) = (double_word(ip, 12), double_word(ip, 16));
-    let destination_less_source = destination.wrapping_sub(source);
-    (
-        Unshifted {
-            destination_less_source,
-            ports,
-            protocol,
-            tos: ip[1],
-        },
-        source,
-    )
+    let (source, destination) = (ip.source.get(), ip.destination.get());
+    let unshifted = Unshifted {
+        destination_less_source: destination.wrapping_sub(source),
+        ports,
+        protocol: ip.protocol,
+        tos: ip.tos,
+    };
+    (unshifted, source)
 }
 
 /// Distinct flows when each flow of `flows` is seen in so many loops, from the first on.
@@ -244,12 +235,9 @@ fn raise(times: &mut u64, to: u64) {
     *times = to.max(*times);
 }
 
-fn word(octets: &[u8], at: usize) -> u16 {
-    u16::from_be_bytes([octets[at], octets[at + 1]])
-}
-
-fn double_word(octets: &[u8], at: usize) -> u32 {
-    u32::from(word(octets, at)) << 16 | u32::from(word(octets, at + 2))
+fn first_word(octets: &[u8]) -> Option<u32> {
+    let (word, _) = U32::ref_from_prefix(octets).ok()?;
+    Some(word.get())
 }
 
 #[cfg(test)]

@@ -38,6 +38,7 @@ use nix::time::{ClockId, clock_gettime};
 use nix::unistd::Pid;
 use serde::Serialize;
 
+use crate::frames::{ETHERNET_OCTETS, VLAN_OCTETS};
 use crate::interface;
 use capture::{Capture, FRAME_WORDS};
 pub use options::{LENGTH_MAX, LENGTH_MIN, Mac, Options, Pattern, Protocol, Sizes};
@@ -50,7 +51,7 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/se
 const BATCH: u32 = 64;
 /// Octets of Ethernet and of one VLAN tag: what the kernel lets a frame be longer than the MTU
 /// (is_skb_forwardable).
-const OVER_MTU_OCTETS: usize = 14 + 4;
+const OVER_MTU_OCTETS: usize = ETHERNET_OCTETS + VLAN_OCTETS;
 /// How often a waiting thread looks whether all is sent: the most by which a paced run ends late.
 const LOOK_EVERY: Duration = Duration::from_millis(1);
 

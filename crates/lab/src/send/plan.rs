@@ -5,6 +5,7 @@
 //! and which packets are fragments.
 
 use std::collections::HashSet;
+use std::mem::offset_of;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use anyhow::{Context, Result, ensure};
@@ -12,27 +13,26 @@ use rand::seq::SliceRandom;
 use rand::{Rng, RngExt, SeedableRng};
 use rand_distr::{Distribution, Zipf};
 use rand_pcg::Pcg64Mcg;
+use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use super::options::{Options, Pattern, Protocol, Sizes};
 use super::{Counts, State};
-use crate::frames::{self, Ethernet, FRAME_OCTETS_MIN, IPV4_OCTETS, flags};
+use crate::frames::{
+    self, ETHERNET_OCTETS, Ethernet, FRAME_OCTETS_MIN, IPV4_OCTETS, ether_type, flags,
+};
+use crate::headers::{FRAGMENT_OFFSET, Ipv4, Ipv6, MORE_FRAGMENTS, TCP, Tcp, UDP, Udp};
 
 /// Room for the headers of one template, in octets; as in send.bpf.c.
 const TEMPLATE_OCTETS: usize = 128;
 /// IPv4, later fragment, IPv6, in the program's order.
 const TEMPLATES: usize = 3;
-const IPV6_OCTETS: usize = 40;
-const TCP_OCTETS: usize = 20;
-const UDP_OCTETS: usize = 8;
+const IPV6_OCTETS: usize = size_of::<Ipv6>();
 /// Octets of the longest headers that a template holds: with them, a frame's tags may take what is
 /// left.
-const HEADERS_OCTETS_MAX: usize = IPV6_OCTETS + TCP_OCTETS;
-const ETHERNET_OCTETS: u16 = 14;
+const HEADERS_OCTETS_MAX: usize = IPV6_OCTETS + size_of::<Tcp>();
 /// Octets of an IPv4 header, in the type of IP lengths.
 const IPV4_HEADER: u16 = 20;
-/// Flags and offset of the IPv4 header: more fragments follow.
-const MORE_FRAGMENTS: u16 = 0x2000;
-const FRAGMENT_OFFSET: u16 = 0x1fff;
+const _: () = assert!(IPV4_HEADER as usize == IPV4_OCTETS);
 /// Positions of a table that holds lengths and fragments only: enough for shares to come out within
 /// 0.03 %.
 const POSITIONS: usize = 1 << 12;
@@ -73,8 +73,9 @@ pub struct Plan {
     pub step_mask: u32,
 }
 
-/// One position of the table.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+/// One position of the table: `struct step` of send.bpf.c.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, IntoBytes, Immutable)]
+#[repr(C)]
 pub struct Step {
     /// Zipf rank of the flow, from 0.
     pub rank: u32,
@@ -85,12 +86,10 @@ pub struct Step {
 }
 
 impl Step {
-    /// As it stands in the program's table.
+    /// The step as a value of the program's table.
     #[must_use]
     pub fn to_bits(self) -> u64 {
-        let [a, b, c, d] = self.rank.to_ne_bytes();
-        let ([e, f], [g, h]) = (self.ip_octets.to_ne_bytes(), self.fragment.to_ne_bytes());
-        u64::from_ne_bytes([a, b, c, d, e, f, g, h])
+        zerocopy::transmute!(self)
     }
 
     fn is_later(self) -> bool {
@@ -117,6 +116,7 @@ impl Plan {
             options.vlan.len() + options.mpls.len()
         );
         let is_tcp = options.pattern == Pattern::Syn || options.protocol == Protocol::Tcp;
+        let transport = u32::from(if is_tcp { TCP } else { UDP });
         let packets = template_packets(is_tcp, options.pattern == Pattern::Syn);
         let mut random = Pcg64Mcg::seed_from_u64(options.seed);
         let seed = random.random();
@@ -140,10 +140,10 @@ impl Plan {
                 .unwrap_or(0),
             ipv6_below: threshold(options.ipv6_share),
             l3: u32::try_from(l3)?,
-            transport: if is_tcp { 6 } else { 17 },
+            transport,
             frame_octets_max: u32::try_from((l3 + ip_octets_max).max(FRAME_OCTETS_MIN))?,
             templates: templates(&ethernet, &packets),
-            sums: sums(&packets),
+            sums: sums(&packets, transport),
             step_mask: u32::try_from(steps.len() - 1)?,
             steps,
         })
@@ -233,14 +233,23 @@ fn threshold(percent: u8) -> u32 {
 }
 
 fn transport_octets(is_tcp: bool) -> usize {
-    if is_tcp { TCP_OCTETS } else { UDP_OCTETS }
+    if is_tcp {
+        size_of::<Tcp>()
+    } else {
+        size_of::<Udp>()
+    }
 }
 
 fn ethernet(options: &Options) -> Ethernet {
     let mut ethernet = Ethernet::new(options.source_mac.0, options.destination_mac.0);
     let outer = options.vlan.len().saturating_sub(1);
     for (at, id) in options.vlan.iter().enumerate() {
-        ethernet = ethernet.tag(if at < outer { 0x88a8 } else { 0x8100 }, *id);
+        let ether_type = if at < outer {
+            ether_type::SERVICE_VLAN
+        } else {
+            ether_type::VLAN
+        };
+        ethernet = ethernet.tag(ether_type, *id);
     }
     if options.mpls.is_empty() {
         ethernet
@@ -272,20 +281,33 @@ fn template_packets(is_tcp: bool, is_syn: bool) -> [Vec<u8>; 2] {
         } else {
             frames::udp(source, destination, &[])
         };
-        let (lengths_and_sums, transport): (&[usize], _) = match family {
-            0 => (&[2, 3, 10, 11], IPV4_OCTETS),
-            _ => (&[4, 5], IPV6_OCTETS),
-        };
-        let in_transport: &[usize] = if is_tcp { &[16, 17] } else { &[4, 5, 6, 7] };
-        for at in lengths_and_sums
-            .iter()
-            .copied()
-            .chain(in_transport.iter().map(|at| transport + at))
-        {
-            packet[at] = 0;
-        }
+        clear(&mut packet, family == 0, is_tcp)
+            .expect("the packet has an IP header and a transport header");
         packet
     })
+}
+
+/// Zeroes lengths and checksums, which the program writes.
+fn clear(packet: &mut [u8], is_ipv4: bool, is_tcp: bool) -> Option<()> {
+    let transport = if is_ipv4 {
+        let (ip, transport) = Ipv4::mut_from_prefix(packet).ok()?;
+        ip.total_octets = 0.into();
+        ip.checksum = 0.into();
+        transport
+    } else {
+        let (ip, transport) = Ipv6::mut_from_prefix(packet).ok()?;
+        ip.payload_octets = 0.into();
+        transport
+    };
+    if is_tcp {
+        let (tcp, _) = Tcp::mut_from_prefix(transport).ok()?;
+        tcp.checksum = 0.into();
+    } else {
+        let (udp, _) = Udp::mut_from_prefix(transport).ok()?;
+        udp.octets = 0.into();
+        udp.checksum = 0.into();
+    }
+    Some(())
 }
 
 /// The octets of IPv4, of a later fragment (which has no transport header) and of IPv6.
@@ -302,14 +324,13 @@ fn templates(ethernet: &Ethernet, packets: &[Vec<u8>; 2]) -> Vec<u8> {
 
 /// Sums of the templates' IPv4 header, transport over IPv4 and transport over IPv6, pseudo headers
 /// included.
-fn sums(packets: &[Vec<u8>; 2]) -> [u32; 3] {
+fn sums(packets: &[Vec<u8>; 2], protocol: u32) -> [u32; 3] {
     let [ipv4, ipv6] = packets;
-    let protocol = u32::from(ipv4[9]);
+    let addresses = offset_of!(Ipv6, source);
     [
         sum_of(&ipv4[..IPV4_OCTETS]),
         sum_of(&ipv4[IPV4_OCTETS..]) + protocol,
-        // Addresses begin at octet 8.
-        sum_of(&ipv6[8..]) + protocol,
+        sum_of(&ipv6[addresses..]) + protocol,
     ]
 }
 
@@ -373,9 +394,12 @@ fn rank(sample: f64) -> u32 {
 
 /// IP total lengths in random order, in exactly the wanted shares.
 fn lengths(options: &Options, is_tcp: bool, positions: usize, random: &mut impl Rng) -> Vec<u16> {
-    let shortest = u16::try_from(IPV4_OCTETS + transport_octets(is_tcp)).unwrap_or(u16::MAX);
+    let shortest = IPV4_OCTETS + transport_octets(is_tcp);
     let mut lengths: Vec<u16> = match options.sizes {
-        Sizes::Fixed => return vec![(options.length - ETHERNET_OCTETS).max(shortest); positions],
+        Sizes::Fixed => {
+            let octets = usize::from(options.length) - ETHERNET_OCTETS;
+            return vec![ip_length(octets.max(shortest)); positions];
+        }
         Sizes::Imix => {
             let dozen = IMIX
                 .iter()
@@ -385,6 +409,10 @@ fn lengths(options: &Options, is_tcp: bool, positions: usize, random: &mut impl 
     };
     lengths.shuffle(random);
     lengths
+}
+
+fn ip_length(octets: usize) -> u16 {
+    u16::try_from(octets).expect("a frame is not longer than LENGTH_MAX")
 }
 
 /// Makes pairs of neighbours the two halves of one datagram, at random places, until `percent` of

@@ -16,8 +16,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use xdprobe_collect::header::{FLAG_PRELOADED, FileHeader};
 use xdprobe_collect::input::Input;
 use xdprobe_collect::{
-    ByteOrder, ExportVersion, FlowFileReader, FlowFileWriter, FlowStreamWriter, Losses,
-    StoredRecord, WriterOptions, system_zone,
+    ByteOrder, FlowFileReader, FlowFileWriter, FlowStreamWriter, Losses, StoredRecord, Version,
+    WriterOptions, system_zone,
 };
 
 /// Records between two looks at the progress and at the signals.
@@ -168,7 +168,7 @@ struct WriteError(#[from] io::Error);
 struct Output<'a> {
     arguments: &'a Arguments,
     known: Known,
-    to: Option<(ExportVersion, To)>,
+    to: Option<(Version, To)>,
 }
 
 enum To {
@@ -178,7 +178,7 @@ enum To {
 
 impl Output<'_> {
     /// Begins the output, or sees that it goes on with records of the same version.
-    fn take_version(&mut self, version: ExportVersion) -> anyhow::Result<()> {
+    fn take_version(&mut self, version: Version) -> anyhow::Result<()> {
         match &self.to {
             None => self.to = Some((version, self.begin(version)?)),
             Some((first, _)) if *first != version => bail!(
@@ -191,7 +191,7 @@ impl Output<'_> {
         Ok(())
     }
 
-    fn begin(&self, version: ExportVersion) -> Result<To, WriteError> {
+    fn begin(&self, version: Version) -> Result<To, WriteError> {
         let options = WriterOptions {
             version,
             order: self
@@ -287,7 +287,7 @@ impl Known {
     }
 
     /// A stream's header: empty unless the headers were to be read first, as by flow-cat.
-    fn header(&self, arguments: &Arguments, version: ExportVersion) -> FileHeader {
+    fn header(&self, arguments: &Arguments, version: Version) -> FileHeader {
         let header = FileHeader::new(version, ByteOrder::NATIVE);
         if !(arguments.preload || arguments.start.is_some() || arguments.end.is_some()) {
             return header;
@@ -387,7 +387,7 @@ mod tests {
         let header = FileHeader {
             capture_start_s: Some(100),
             capture_end_s: Some(200),
-            ..FileHeader::new(ExportVersion::V5, ByteOrder::NATIVE)
+            ..FileHeader::new(Version::V5, ByteOrder::NATIVE)
         };
         let inside = |start, end| in_window(&header, start, end);
         assert!(inside(None, None));

@@ -15,7 +15,7 @@ use std::time::Duration;
 use xdprobe_collect::collector::{Allowed, Collector, unix_s};
 use xdprobe_collect::receive::{Receiver, SOCKET_BUFFER_OCTETS};
 use xdprobe_collect::store::{Limits, Nesting, Rotations, Store, StoreOptions};
-use xdprobe_collect::{ByteOrder, ExportVersion, LEVEL_DEFAULT, system_zone};
+use xdprobe_collect::{ByteOrder, LEVEL_DEFAULT, Version, system_zone};
 
 /// How long one turn waits for datagrams; a signal ends the wait.
 const WAIT: Duration = Duration::from_millis(250);
@@ -49,8 +49,8 @@ pub struct Arguments {
     #[arg(short = 'z', value_name = "LEVEL", default_value_t = LEVEL_DEFAULT, value_parser = clap::value_parser!(u32).range(0..=9))]
     level: u32,
     /// Version of the stored records: 1, 5 or 7 [default: that of the first datagram]
-    #[arg(short = 'V', value_name = "VERSION", value_parser = version)]
-    version: Option<ExportVersion>,
+    #[arg(short = 'V', value_name = "VERSION")]
+    version: Option<Version>,
     /// Byte order of the files [default: this machine's]
     #[arg(short, value_name = "ORDER")]
     byte_order: Option<Order>,
@@ -312,13 +312,6 @@ fn nesting(text: &str) -> Result<Nesting, String> {
     text.parse::<i8>()
         .map_err(|error| error.to_string())?
         .try_into()
-}
-
-fn version(text: &str) -> Result<ExportVersion, String> {
-    text.parse()
-        .ok()
-        .and_then(ExportVersion::from_number)
-        .ok_or_else(|| "wanted 1, 5 or 7".into())
 }
 
 fn network(text: &str) -> Result<IpNet, String> {

@@ -14,7 +14,7 @@ use std::time::Duration;
 use xdprobe_collect::input::Input;
 use xdprobe_collect::print::{Format, Printer, header_text};
 use xdprobe_collect::receive::{Receiver, SOCKET_BUFFER_OCTETS};
-use xdprobe_collect::{ExportVersion, FlowFileReader, LocalZone, StoredRecord, datagram};
+use xdprobe_collect::{FlowFileReader, LocalZone, StoredRecord, Version, datagram};
 
 /// How often the listener looks whether it shall stop; a signal wakes it anyway.
 const WAIT: Duration = Duration::from_millis(250);
@@ -74,10 +74,7 @@ struct Output<'a> {
 }
 
 impl Output<'_> {
-    fn printer(
-        &mut self,
-        version: ExportVersion,
-    ) -> anyhow::Result<&mut Printer<StdoutLock<'static>>> {
+    fn printer(&mut self, version: Version) -> anyhow::Result<&mut Printer<StdoutLock<'static>>> {
         let printer = match self.printer.take() {
             Some(printer) => {
                 printer.format().check(version)?;
@@ -103,11 +100,7 @@ impl Output<'_> {
         })
     }
 
-    fn print_all(
-        &mut self,
-        version: ExportVersion,
-        records: &[StoredRecord],
-    ) -> anyhow::Result<()> {
+    fn print_all(&mut self, version: Version, records: &[StoredRecord]) -> anyhow::Result<()> {
         let printer = self.printer(version)?;
         for record in records {
             printer
