@@ -12,7 +12,7 @@ use xdprobe_export::Moment;
 
 const NS_PER_MS: u64 = 1_000_000;
 
-/// What tells a worker the time.
+/// Where a worker gets the time from.
 pub trait Clock: Send {
     /// The regime that this clock belongs to.
     const REGIME: Regime;
@@ -25,7 +25,7 @@ pub trait Clock: Send {
     fn uptime_of(&mut self, frame: &Frame<'_>) -> u64;
 }
 
-/// The system's clocks, counted from the probe's start. Copies tell the same time.
+/// The system's clocks, counted from the probe's start. Copies agree.
 #[derive(Clone, Copy, Debug)]
 pub struct LiveClock {
     /// Monotonic time at the start, and the uptime that it was then, in ns.
@@ -45,7 +45,7 @@ impl LiveClock {
     }
 
     /// A clock whose uptime is `uptime_ms` now, as if it had started that long ago.
-    fn start_at(uptime_ms: u64) -> Self {
+    pub(crate) fn start_at(uptime_ms: u64) -> Self {
         let started_ns = read_ns(ClockId::CLOCK_MONOTONIC);
         Self {
             started_ns,
@@ -60,8 +60,8 @@ impl LiveClock {
         self.uptime_at_start_ns + (self.monotonic_ns - self.started_ns)
     }
 
-    /// The present, by what the system's clocks say.
-    fn tell(&mut self, monotonic_ns: u64, wall_ns: u64) -> Moment {
+    /// The moment at which the system's clocks read so.
+    fn moment_at(&mut self, monotonic_ns: u64, wall_ns: u64) -> Moment {
         (self.monotonic_ns, self.wall_ns) = (monotonic_ns, wall_ns);
         let into_the_ms = self.uptime_ns() % NS_PER_MS;
         Moment {
@@ -75,7 +75,7 @@ impl Clock for LiveClock {
     const REGIME: Regime = Regime::Live;
 
     fn read(&mut self) -> Moment {
-        self.tell(
+        self.moment_at(
             read_ns(ClockId::CLOCK_MONOTONIC),
             read_ns(ClockId::CLOCK_REALTIME),
         )
@@ -87,7 +87,7 @@ impl Clock for LiveClock {
         /// is on another clock.
         const AGE_NS_MAX: u64 = 1_000_000_000;
         let age_ns = match frame.captured {
-            CaptureTime::OfTheTurn => 0,
+            CaptureTime::AtReceipt => 0,
             CaptureTime::Wall(ns) => self.wall_ns.saturating_sub(ns),
             CaptureTime::Monotonic(ns) => self.monotonic_ns.saturating_sub(ns),
         };
@@ -130,7 +130,7 @@ impl Clock for CaptureClock {
         let captured_ms = match frame.captured {
             CaptureTime::Wall(ns) => i64::try_from(ns / NS_PER_MS).unwrap_or(i64::MAX),
             // No frame of a file is without a time of its own.
-            CaptureTime::OfTheTurn | CaptureTime::Monotonic(_) => 0,
+            CaptureTime::AtReceipt | CaptureTime::Monotonic(_) => 0,
         };
         let epoch_ms = *self.epoch_unix_ms.get_or_insert(captured_ms);
         let latest_ms = i64::try_from(self.latest_ms).unwrap_or(i64::MAX);
@@ -224,7 +224,7 @@ mod tests {
             4_980,
             "out of order"
         );
-        assert_eq!(clock.uptime_of(&frame(CaptureTime::OfTheTurn)), 5_000);
+        assert_eq!(clock.uptime_of(&frame(CaptureTime::AtReceipt)), 5_000);
         assert_eq!(
             clock.uptime_of(&frame(CaptureTime::Wall(1))),
             5_000,
@@ -255,12 +255,12 @@ mod tests {
                 started_ns: 0,
                 ..LiveClock::start()
             };
-            let before = clock.tell(10 * SECOND, 100 * HOUR);
+            let before = clock.moment_at(10 * SECOND, 100 * HOUR);
             assert_eq!(
                 clock.uptime_of(&frame(CaptureTime::Wall(100 * HOUR - SECOND / 10))),
                 9_900
             );
-            let after = clock.tell(11 * SECOND, wall_ns);
+            let after = clock.moment_at(11 * SECOND, wall_ns);
             assert_eq!(
                 (before.uptime_ms, after.uptime_ms, after.unix_ns),
                 (10_000, 11_000, wall_ns)

@@ -1,10 +1,10 @@
 //! Step 5 of a packet's way: expired records go to the exporter in batches, and the emptied batches
 //! come back.
 //!
-//! All batches are made at the start and go round, so nothing is allocated later and what is under
-//! way is bounded. A worker that finds no empty batch on a live interface drops the record and
-//! counts it with its packets: back-pressure never reaches a network card. A capture file can wait,
-//! and does.
+//! All batches are made at the start and go round, so nothing is allocated later and the number of
+//! records under way is bounded. A live worker that finds no empty batch drops the record and counts
+//! it with its packets: back-pressure never reaches a network card. The worker of a capture file
+//! waits.
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use xdprobe_export::{Moment, Tally};
@@ -26,13 +26,13 @@ pub struct Batch {
     pub records: Vec<FlowRecord>,
     /// When they were handed over.
     pub moment: Moment,
-    /// Its worker waits rather than lose a record.
+    /// Whether its worker waits rather than lose a record.
     pub patient: bool,
     /// Where the emptied batch goes back to.
     worker: usize,
 }
 
-/// What a worker does when there is no empty batch.
+/// What a worker does where there is no empty batch.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Patience {
     /// Drop the record and count it.
@@ -41,15 +41,15 @@ pub enum Patience {
     Wait,
 }
 
-/// A worker's end: a sink for what its cache lets go.
+/// A worker's end: the sink for the records that its flow cache expires.
 pub struct Outbox {
     full: Sender<Batch>,
     empty: Receiver<Vec<FlowRecord>>,
     worker: usize,
     patience: Patience,
-    /// The batch under way; without capacity while there was none to be had.
+    /// The batch under way; without capacity where there was no empty one.
     batch: Vec<FlowRecord>,
-    /// When the turn under way is, and when the oldest record of the batch came.
+    /// When the turn under way began, and when the oldest record of the batch came.
     now: Moment,
     oldest_ms: u64,
     pushed: Tally,
@@ -100,9 +100,7 @@ fn outbox(
 }
 
 impl Outbox {
-    /// Tells the time: what is pushed from here on is handed over at `now` or later. What has
-    /// waited long enough for more is handed over first, at the time that it still was: the clock
-    /// of a capture may leap by hours.
+    /// Sets the time: records pushed from here on are handed over at `now` or later. A batch that has waited for long enough is handed over first, at the time before: the clock of a capture may leap by hours.
     pub fn begin_turn(&mut self, now: Moment) {
         if !self.batch.is_empty() && now.uptime_ms.saturating_sub(self.oldest_ms) >= KEPT_MS {
             self.hand_over();
@@ -142,13 +140,12 @@ impl Outbox {
         }
     }
 
-    /// From here on waits for empty batches: nobody is kept waiting any more by a worker that
-    /// stops.
+    /// Waits for empty batches from here on: a worker that stops has no packets to lose meanwhile.
     pub fn wait_from_now_on(&mut self) {
         self.patience = Patience::Wait;
     }
 
-    /// Records that the cache let go: handed over, dropped or kept.
+    /// Records that were pushed: handed over, dropped or kept.
     pub fn pushed(&self) -> Tally {
         self.pushed
     }
@@ -158,7 +155,7 @@ impl Outbox {
         (self.batch.len() as u64, self.oldest_ms)
     }
 
-    /// Records that were dropped for want of an empty batch.
+    /// Records that were dropped because no empty batch was left.
     pub fn dropped(&self) -> Tally {
         self.dropped
     }
@@ -204,7 +201,7 @@ impl Inbox {
             ..
         } = batch;
         records.clear();
-        // A worker that has ended wants none back.
+        // A worker that has ended takes none back.
         let _ = self.empty[worker].try_send(records);
     }
 }

@@ -18,28 +18,27 @@ use xdprobe_flow::{DecodeError, EndReason, MeterCounters, Volume};
 /// The ledger of a run.
 #[derive(Debug, Serialize)]
 pub struct Ledger {
-    /// What came to the observation point.
+    /// Packets that came to the observation point.
     offered: Packets,
     /// What workers received, with its octets on the wire.
     received: PacketsAndOctets,
-    /// Not received, or thrown away at once, since others of their number stand for them.
+    /// Left out by sampling, before or after they were received.
     sampled_out: Packets,
-    /// Received and thrown away, since the filter does not want it.
+    /// Received and left out by the filter.
     filtered: Packets,
     /// Packets lost before they were received, by place.
     dropped: BTreeMap<&'static str, u64>,
     /// Frames without a packet in them, by reason.
     undecoded: BTreeMap<&'static str, u64>,
-    /// The probe's own datagrams, which it does not meter, with their layer-3 octets.
+    /// The probe's own export datagrams, which it does not meter, with their layer-3 octets.
     excluded: PacketsAndOctets,
     /// Packets that the flow caches observed, with their layer-3 octets.
     observed: PacketsAndOctets,
     /// Flows created, and expired by reason.
     flows: Flows,
-    /// Records that were sent and not refused. Where all collectors get all, this is what became of
-    /// them at the one that got most; each has an account of its own below.
+    /// Records that were sent and not refused. Where every collector gets every record, these are the counts of the one that got most; each has its own counts below.
     exported: Records,
-    /// Records that were not.
+    /// Records that were not sent, or were refused.
     lost: Lost,
     /// What is still in the caches.
     resident: Resident,
@@ -120,9 +119,7 @@ struct CollectorEntry {
 impl Ledger {
     /// Draws up the ledger of what was counted at one moment.
     ///
-    /// Once everything is at rest each identity holds exactly. Before that it holds to within what
-    /// is under way between two counts, which is bounded by the memory that it lies in: frames of a
-    /// queue, batches of a worker. See [`Balance`].
+    /// Once everything is at rest each identity holds exactly. Before that it holds to within what is under way between two counts, which the memory for it bounds: the frames of a queue, the batches of a worker. See [`Balance`].
     pub fn draw_up(snapshot: &Snapshot) -> Self {
         let sum = Sums::of(&snapshot.workers);
         let mut dropped = sum.source.dropped;
@@ -136,7 +133,7 @@ impl Ledger {
         let in_xdp = |on: &InterfaceSnapshot| on.counters.sampled_out;
         let sampled_out =
             sum.source.sampled_out + snapshot.interfaces.iter().map(in_xdp).sum::<u64>();
-        // Files and libpcap have no count of their own of what there was.
+        // For files and libpcap, what the source took and lost is all that is known.
         let no_program = |worker: &&WorkerSnapshot| worker.queue.is_none();
         let offered_to = |worker: &WorkerSnapshot| {
             let source = worker.counters.source;
@@ -244,8 +241,7 @@ impl<'a> Balance<'a> {
             && self.is_distributed()
     }
 
-    /// What was handed to sockets was taken from them, refused by them, or lies in one of their
-    /// frames.
+    /// Frames redirected to sockets were taken from them, refused by them, or are in their rings.
     fn is_received(&self, interface: &InterfaceSnapshot) -> bool {
         let InterfaceSnapshot {
             name,
@@ -277,7 +273,7 @@ impl<'a> Balance<'a> {
         )
     }
 
-    /// What caches let go was dropped at hand-over, taken by the exporter, or is under way to it.
+    /// Expired records were dropped at hand-over, taken by the exporter, or are under way to it.
     fn is_taken(&self) -> bool {
         let Snapshot {
             workers,
@@ -285,8 +281,7 @@ impl<'a> Balance<'a> {
             taken_after,
             ..
         } = self.snapshot;
-        let mut sum = Sums::default();
-        workers.iter().for_each(|worker| sum.add(&worker.counters));
+        let sum = Sums::of(workers);
         let taken_before = exporting.taken;
         let handed_over = sum.expired.records - sum.dropped.records;
         let volume = sum.expired.volume - sum.dropped.volume;
@@ -303,7 +298,7 @@ impl<'a> Balance<'a> {
             && (!self.at_rest || volume == taken_after.volume)
     }
 
-    /// What the exporter took it sent or lost, or it waits for its datagram to fill.
+    /// Records that the exporter took were sent or lost, or wait for their datagram to fill.
     fn is_exported(&self) -> bool {
         let ExportingCounters {
             taken, exporter, ..
@@ -313,27 +308,28 @@ impl<'a> Balance<'a> {
         waits && (!self.at_rest || (done.volume == taken.volume && done.records == taken.records))
     }
 
-    /// Where every collector is to get all, each was sent or not sent all that the exporter took.
+    /// Each record meant for a collector is in one of its counts. Where every collector gets every
+    /// record, each was meant to get all that the exporter took since it was added.
     fn is_distributed(&self) -> bool {
         let Snapshot {
             exporting: ExportingCounters { taken, .. },
             collectors,
+            distribution,
             ..
         } = self.snapshot;
-        let has_its_share = |counters: &CollectorCounters| {
-            let done = counters.exported + counters.lost_total();
-            counters.waiting == 0 && (done.records, done.volume) == (taken.records, taken.volume)
+        let has_all = |counters: &CollectorCounters| {
+            let meant = counters.taken_before + counters.pushed;
+            *distribution != Distribution::Copy
+                || (meant.records, meant.volume) == (taken.records, taken.volume)
         };
-        let copies = self.snapshot.distribution == Distribution::Copy;
-        !self.at_rest
-            || !copies
-            || collectors
-                .iter()
-                .all(|(_, counters)| has_its_share(counters))
+        let is_accounted_for = |CollectorSnapshot { counters, .. }: &CollectorSnapshot| {
+            counters.accounts_for_all()
+                && (!self.at_rest || (counters.waiting.records == 0 && has_all(counters)))
+        };
+        collectors.iter().all(is_accounted_for)
     }
 
-    /// Whether a count that is reached later is neither above what came in by now, nor so far below
-    /// what had come in before that more would have to be under way than can be.
+    /// Whether a count that is reached later is neither above what came in by now, nor further below what had come in before than can be under way.
     fn is_between(&self, before: u64, later: u64, now: u64, under_way_max: u64) -> bool {
         let under_way_max = if self.at_rest { 0 } else { under_way_max };
         (before.saturating_sub(under_way_max)..=now).contains(&later)
@@ -429,27 +425,24 @@ impl From<Tally> for Records {
     }
 }
 
-impl From<&(String, CollectorCounters)> for CollectorEntry {
-    fn from((name, counters): &(String, CollectorCounters)) -> Self {
+impl From<&CollectorSnapshot> for CollectorEntry {
+    fn from(collector: &CollectorSnapshot) -> Self {
+        let CollectorSnapshot { name, counters, .. } = collector;
+        let lost = counters.lost.map(|lost| lost.records);
+        let send_errors = SendErrorKind::NAMES.into_iter().zip(counters.errors);
         Self {
-            collector: name.clone(),
+            collector: name.to_string(),
             state: counters.state().name(),
             records: counters.sent.records,
             packets: counters.sent.volume.packets,
             datagrams: counters.sent.datagrams,
             octets: counters.octets,
-            lost: LossReason::NAMES
-                .into_iter()
-                .zip(counters.lost.map(|lost| lost.records))
-                .collect(),
+            lost: LossReason::NAMES.into_iter().zip(lost).collect(),
             refusals: counters.refusals,
-            send_errors: SendErrorKind::NAMES
-                .into_iter()
-                .zip(counters.errors)
-                .collect(),
+            send_errors: send_errors.collect(),
             delayed_records: counters.delayed_records,
             delayed_ms: counters.delayed_ms,
-            waiting: counters.waiting,
+            waiting: counters.waiting.records,
             resolves: counters.resolves,
             resolve_failures: counters.resolve_failures,
         }
@@ -457,8 +450,7 @@ impl From<&(String, CollectorCounters)> for CollectorEntry {
 }
 
 impl fmt::Display for Ledger {
-    /// The ledger as a person reads it: top to bottom the way of a packet, losses by name, nothing
-    /// that is 0 but the totals.
+    /// The ledger for people: top to bottom the way of a packet, losses by name, and no zeros except totals.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         line(f, "offered", self.offered.packets, "packets")?;
         reasons(f, "dropped", &self.dropped)?;
@@ -509,10 +501,12 @@ impl fmt::Display for Ledger {
                 0 => String::new(),
                 times => format!(", refused {times} times"),
             };
-            let sent = format!(
-                "records in {} datagrams to {}{refused}",
-                collector.datagrams, collector.collector
-            );
+            // Records go into a file without datagrams.
+            let datagrams = match collector.datagrams {
+                0 => String::new(),
+                datagrams => format!(" in {datagrams} datagrams"),
+            };
+            let sent = format!("records{datagrams} to {}{refused}", collector.collector);
             line(f, "sent", collector.records, &sent)?;
             if collector.delayed_records > 0 {
                 line(
@@ -556,9 +550,11 @@ fn reasons(
 mod tests {
     use super::*;
     use crate::hand_over::UNDER_WAY_MAX;
-    use crate::worker::Phase;
+    use crate::counters::Phase;
     use xdprobe_capture::interface::Refused;
     use xdprobe_capture::xdp::{InterfaceCounters, Losses, QueueReport};
+    use xdprobe_export::CollectorId;
+    use xdprobe_flow::CacheCounters;
 
     /// Ten frames, two of them undecoded; two records, both dropped at hand-over: at rest.
     fn snapshot() -> Snapshot {
@@ -577,11 +573,14 @@ mod tests {
                 received_octets: 1000,
                 ..SourceCounters::default()
             },
-            undecoded: [2, 0, 0, 0, 0, 0, 0, 0, 0],
-            cache: CacheCounters {
-                observed,
-                created: 2,
-                expired: [2, 0, 0, 0, 0, 0],
+            meter: MeterCounters {
+                undecoded: [2, 0, 0, 0, 0, 0, 0, 0, 0],
+                cache: CacheCounters {
+                    observed,
+                    created: 2,
+                    expired: [2, 0, 0, 0, 0, 0],
+                },
+                ..MeterCounters::default()
             },
             expired: dropped,
             dropped,
@@ -704,38 +703,46 @@ mod tests {
                 octets: 800,
             },
         };
-        let balanced_with = |distribution, exported: Tally, waiting| {
+        // One collector got all; of the other's records so many are counted.
+        let balanced_with = |distribution, pushed: Tally, exported: Tally, waiting: Tally| {
             balanced(|it| {
                 worker(it).dropped = Tally::default();
-                (
-                    it.exporting.taken,
-                    it.taken_after,
-                    it.exporting.exporter.exported,
-                ) = (sent, sent, sent);
-                let full = CollectorCounters {
-                    exported: sent,
-                    ..CollectorCounters::default()
+                it.exporting.taken = sent;
+                it.taken_after = sent;
+                it.exporting.exporter.exported = sent;
+                let got = |pushed, exported, waiting| CollectorSnapshot {
+                    id: CollectorId::default(),
+                    name: "collector".into(),
+                    counters: CollectorCounters {
+                        pushed,
+                        sent: exported,
+                        exported,
+                        waiting,
+                        ..CollectorCounters::default()
+                    },
                 };
-                let other = CollectorCounters {
-                    exported,
-                    waiting,
-                    ..CollectorCounters::default()
-                };
-                it.collectors = vec![("one".to_owned(), full), ("other".to_owned(), other)];
+                let none = Tally::default();
+                it.collectors = vec![got(sent, sent, none), got(pushed, exported, waiting)];
                 it.distribution = distribution;
             })
         };
-        assert!(balanced_with(Distribution::Copy, sent, 0));
+        let none = Tally::default();
+        let half = Tally { records: 1, ..sent };
+        assert!(balanced_with(Distribution::Copy, sent, sent, none));
         assert!(
-            !balanced_with(Distribution::Copy, Tally { records: 1, ..sent }, 0),
-            "a copy is in no count"
+            !balanced_with(Distribution::Copy, sent, half, none),
+            "a record is in no count"
         );
         assert!(
-            !balanced_with(Distribution::Copy, sent, 1),
-            "a record is left waiting"
+            !balanced_with(Distribution::Copy, half, half, none),
+            "a copy was never meant for it"
         );
         assert!(
-            balanced_with(Distribution::Balance, Tally::default(), 0),
+            !balanced_with(Distribution::Copy, sent, none, sent),
+            "records are left waiting"
+        );
+        assert!(
+            balanced_with(Distribution::Balance, none, none, none),
             "none was meant for the other"
         );
     }

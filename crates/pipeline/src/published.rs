@@ -1,5 +1,5 @@
-//! Counters that their owner publishes now and then, and anybody reads without costing the owner
-//! anything.
+//! Counters that their owner publishes now and then, and that any thread reads at no cost to the
+//! owner.
 //!
 //! The owner counts in plain integers of its own. Publishing copies them into a block of atomic
 //! words with relaxed stores between two steps of a sequence number, which is odd meanwhile; a
@@ -42,8 +42,7 @@ impl<T> Default for Published<T> {
 }
 
 impl<T: FromBytes + Immutable + IntoBytes> Published<T> {
-    /// Shows `counters` to whoever reads from now on. For the one owner: two that publish at the
-    /// same time mix their counts.
+    /// Publishes `counters` to every reader from now on. For the one owner: two that publish at the same time mix their counts.
     #[inline]
     pub fn publish(&self, counters: &T) {
         let sequence = self.sequence.load(Ordering::Relaxed);
@@ -78,7 +77,7 @@ impl<T: FromBytes + Immutable + IntoBytes> Published<T> {
             if before.is_multiple_of(2) && self.sequence.load(Ordering::Relaxed) == before {
                 return counters;
             }
-            // The owner is in the midst of it, or lost its core there.
+            // The owner is publishing right now, or lost its core while it did.
             std::thread::yield_now();
         }
     }

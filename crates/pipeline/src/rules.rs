@@ -1,5 +1,4 @@
-//! Rules that tell input and output interface: a TOML file of `[[rule]]`, the first that fits a
-//! packet decides.
+//! Rules for input and output interface: a TOML file of `[[rule]]`, of which the first that matches a packet decides.
 
 use ipnet::Ipv4Net;
 use macaddr::MacAddr6;
@@ -12,13 +11,13 @@ use xdprobe_flow::{PointRule, PointRules};
 #[derive(Clone, Debug, Default)]
 pub struct Rules(Vec<Rule>);
 
-/// A rule: what has to be so, and what records say then.
+/// A rule: what a packet has to match, and the interfaces in its records then.
 #[derive(Clone, Debug)]
 struct Rule {
     /// The line that it begins in.
     line: u64,
     interface: Option<String>,
-    /// What frame and packet have to show; its number is not given yet.
+    /// What frame and packet have to match; its point has no number yet.
     shown: PointRule,
     input: Option<u16>,
     output: Option<u16>,
@@ -45,7 +44,7 @@ struct RuleEntry {
 }
 
 impl Rules {
-    /// The rules that a file says.
+    /// Reads the rules of a file.
     ///
     /// # Errors
     ///
@@ -71,7 +70,7 @@ impl Rules {
             return Err(wrong(
                 file,
                 0,
-                "no rule in this file, wanted at least one [[rule]]".to_owned(),
+                "no rule in this file: expected at least one [[rule]]".to_owned(),
             ));
         }
         read.rule
@@ -81,8 +80,7 @@ impl Rules {
             .map(Self)
     }
 
-    /// The points of the packets of one interface, whose own ifIndex is `input`; none if there are
-    /// more pairs of interfaces than can be told apart.
+    /// The observation points of one interface, whose own ifIndex is `input`; none if there are more pairs of input and output than numbers for them.
     pub fn on(&self, interface: &str, input: u16, points: &mut Points) -> Option<PointRules> {
         let otherwise = points.number_of(Interfaces { input, output: 0 })?;
         let here = self.0.iter().filter(|rule| {
@@ -106,8 +104,7 @@ impl Rules {
         ))
     }
 
-    /// The rules that name an interface which is none of those that are `captured`: the line of
-    /// each, and the name.
+    /// The rules that name an interface which is not among the `captured`: the line of each, and the name.
     pub fn of_others<'a>(&'a self, captured: &'a [&str]) -> impl Iterator<Item = (u64, &'a str)> {
         let named = self
             .0
@@ -116,7 +113,7 @@ impl Rules {
         named.filter(|(_, name)| !captured.contains(name))
     }
 
-    /// How many there are.
+    /// How many rules there are.
     pub fn len(&self) -> usize {
         self.0.len()
     }
@@ -130,7 +127,7 @@ impl Rule {
             return Err(wrong(
                 file,
                 at,
-                "a rule that says nothing: wanted input, output or both".to_owned(),
+                "a rule that sets nothing: expected input, output or both".to_owned(),
             ));
         }
         let shown = PointRule {
@@ -180,7 +177,7 @@ fn number(
         wrong(
             file,
             value.span().start,
-            format!("{name} {}, wanted 0 to {max}, {why}", value.get_ref()),
+            format!("{name} {} is out of range: expected 0 to {max}, {why}", value.get_ref()),
         )
     };
     number.map(Some).ok_or_else(wanted)
@@ -190,7 +187,7 @@ fn mac(value: Option<&Spanned<String>>, file: &str) -> Result<Option<[u8; 6]>, T
     let Some(value) = value else { return Ok(None) };
     let wanted = |_| {
         let what = format!(
-            "'{}' is no address of a network card: wanted six octets, as in 02:00:00:00:00:01",
+            "'{}' is not a MAC address: expected six octets, as in 02:00:00:00:00:01",
             value.get_ref()
         );
         wrong(file, value.span().start, what)
@@ -210,7 +207,7 @@ fn network(
     let net: Option<Ipv4Net> = value.get_ref().parse().ok();
     let net = net.filter(|net| net.addr() == net.network()).ok_or_else(|| {
         let what = format!(
-            "'{}' is no IPv4 network: wanted ADDRESS/LENGTH without bits beyond the length, as in 192.0.2.0/24",
+            "'{}' is not an IPv4 network: expected ADDRESS/LENGTH without bits beyond the length, as in 192.0.2.0/24",
             value.get_ref()
         );
         wrong(file, value.span().start, what)

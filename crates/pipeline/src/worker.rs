@@ -288,10 +288,17 @@ impl Board {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::LiveClock;
+    use crate::exporting::ExporterThread;
     use crate::hand_over::{Patience, channels};
+    use crate::mailbox::mailbox;
+    use crate::regime::Regime;
     use std::net::{Ipv4Addr, SocketAddr};
-    use xdprobe_capture::CaptureTime;
-    use xdprobe_flow::{Backing, CacheConfig, Timeouts};
+    use xdprobe_capture::{CaptureTime, SourceCounters};
+    use xdprobe_export::{
+        CollectorConfig, DatagramOutlet, Distribution, Exporter, SocketOptions, Tally, UdpTransport,
+    };
+    use xdprobe_flow::{Backing, CacheConfig, EndReason, MeterConfig, Timeouts};
     use xdprobe_lab::frames::{Ethernet, fragments, udp};
 
     /// Frames in memory, a burst a turn, over and over.
@@ -312,7 +319,7 @@ mod tests {
                     octets,
                     wire_octets,
                     link: 1,
-                    captured: CaptureTime::OfTheTurn,
+                    captured: CaptureTime::AtReceipt,
                 });
             }
             Ok(Received::Frames)
@@ -329,7 +336,7 @@ mod tests {
     struct Ticks(u64);
 
     impl Clock for Ticks {
-        const DRIVEN_BY_FRAMES: bool = false;
+        const REGIME: Regime = Regime::Live;
 
         fn read(&mut self) -> Moment {
             self.0 += 1;
@@ -373,34 +380,20 @@ mod tests {
             active_ms: 400,
             ..Timeouts::default()
         };
-        let config = CacheConfig {
-            flows_max: 2_000,
-            timeouts,
-            seed: 1,
-            backing: Backing::OnDemand,
-        };
-        let cache = FlowCache::new(&config).unwrap();
+        let meter = meter(2_000, timeouts);
         let (mut outboxes, inbox) = channels(1, Patience::Drop);
         let source = Memory {
             frames: traffic(),
             next: 0,
             counters: SourceCounters::default(),
         };
-        let (published, stop) = (
-            Arc::new(Published::default()),
-            Arc::new(AtomicBool::new(false)),
-        );
-        let outbox = outboxes.pop().unwrap();
-        let point = ObservationPoint {
-            points: PointTable::default(),
-            own: OwnDatagrams::default(),
-        };
-        let mut worker = Worker::new(source, Ticks(0), cache, outbox, point, published, stop);
+        let (outbox, (_postbox, mailbox)) = (outboxes.pop().unwrap(), mailbox());
+        let mut worker = Worker::new(source, Ticks(0), meter, outbox, mailbox, Arc::default());
         let mut records = 0;
         for _ in 0..2_000 {
             let allocated = allocation_counter::measure(|| {
                 let turn = worker.turn().unwrap();
-                worker.tell(&turn);
+                worker.publish(&turn);
             });
             assert_eq!(allocated.count_total, 0);
             while let Ok(batch) = inbox.batches().try_recv() {
@@ -409,17 +402,129 @@ mod tests {
             }
         }
         let counters = worker.counters(Phase::Running);
-        let expired = &counters.cache.expired;
-        assert!(counters.cache.created > 10_000 && counters.undecoded.iter().sum::<u64>() > 1_000);
+        let expired = &counters.meter.cache.expired;
+        assert!(counters.meter.cache.created > 10_000 && counters.meter.undecoded.iter().sum::<u64>() > 1_000);
         for reason in [
-            xdprobe_flow::EndReason::Active,
-            xdprobe_flow::EndReason::LackOfResources,
+            EndReason::Active,
+            EndReason::LackOfResources,
         ] {
             assert!(expired[reason as usize] > 100, "{expired:?}");
         }
         assert_eq!(
             (records + counters.kept, counters.dropped),
-            (counters.cache.expired_total(), Tally::default())
+            (counters.meter.cache.expired_total(), Tally::default())
         );
+    }
+
+    /// Frames of one flow, one each time that somebody looks and 5 ms have passed, for `lasts`.
+    struct OneFlow {
+        clock: LiveClock,
+        due_ms: u64,
+        ends_ms: u64,
+        counters: SourceCounters,
+    }
+
+    impl Source for OneFlow {
+        fn receive(
+            &mut self,
+            each: &mut impl FnMut(Frame<'_>),
+        ) -> Result<Received, CaptureError> {
+            let now_ms = self.clock.read().uptime_ms;
+            if now_ms >= self.ends_ms {
+                return Ok(Received::End);
+            }
+            if now_ms < self.due_ms {
+                return Ok(Received::Nothing);
+            }
+            self.due_ms = now_ms + 5;
+            let octets = xdprobe_lab::frames::udp(
+                "10.0.0.1:7".parse().unwrap(),
+                "10.0.0.2:9".parse().unwrap(),
+                &[],
+            );
+            let wire_octets = u32::try_from(octets.len()).unwrap();
+            self.counters.received += 1;
+            self.counters.received_octets += u64::from(wire_octets);
+            each(Frame {
+                octets: &octets,
+                wire_octets,
+                link: 101,
+                captured: CaptureTime::AtReceipt,
+            });
+            Ok(Received::Frames)
+        }
+
+        fn wait(&mut self, _: std::time::Duration) {
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+
+        fn counters(&self) -> SourceCounters {
+            self.counters
+        }
+    }
+
+    /// The worker's and the exporter's own threads, with a clock that is about to wrap.
+    #[test]
+    fn a_flow_that_is_active_over_the_wrap_of_sys_uptime_keeps_its_times_in_order() {
+        use xdprobe_lab::test_collector::{Keep, TestCollector};
+
+        /// Uptime at which SysUptime wraps, in ms.
+        const WRAP_MS: u64 = 1 << 32;
+        let clock = LiveClock::start_at(WRAP_MS - 700);
+        let checking = TestCollector::start(Keep::Records).unwrap();
+        let way = UdpTransport::connect(checking.address(), &SocketOptions::default()).unwrap();
+        let config = CollectorConfig {
+            flush_delay_ms: 50,
+            ..CollectorConfig::default()
+        };
+        let mut exporter = Exporter::new(Distribution::Copy);
+        exporter.add("checking", Box::new(DatagramOutlet::new(way, config).unwrap()));
+        let (mut outboxes, inbox) = channels(1, Patience::Drop);
+        let (_requests, arrivals) = crossbeam_channel::bounded(1);
+        let exporter = ExporterThread::new(exporter, inbox, arrivals, clock);
+        let timeouts = Timeouts {
+            idle_ms: 1_400,
+            active_ms: 1_500,
+            linger_ms: 100,
+            lifetime_spread_ms: 0,
+        };
+        let source = OneFlow {
+            clock,
+            due_ms: 0,
+            ends_ms: WRAP_MS + 1_500,
+            counters: SourceCounters::default(),
+        };
+        let (outbox, (_postbox, mailbox)) = (outboxes.remove(0), mailbox());
+        let meter = meter(100, timeouts);
+        let worker = Worker::new(source, clock, meter, outbox, mailbox, Arc::default());
+        let worker = std::thread::Builder::new()
+            .name("worker".to_owned())
+            .spawn(move || worker.run())
+            .unwrap();
+        exporter.run(Regime::Live).unwrap();
+        worker.join().unwrap().unwrap();
+        let received = checking.stop().unwrap();
+        received.assert_sound();
+        let over_the_wrap = received
+            .list
+            .iter()
+            .filter(|record| record.first_ms.get() > record.last_ms.get())
+            .count();
+        assert!(
+            over_the_wrap == 1 && received.list.len() > 1,
+            "{received}"
+        );
+    }
+
+    fn meter(flows_max: usize, timeouts: Timeouts) -> Meter {
+        let cache = CacheConfig {
+            flows_max,
+            timeouts,
+            counter_max: u64::from(u32::MAX),
+            seed: 1,
+            backing: Backing::OnDemand,
+        };
+        let (points, own) = Default::default();
+        Meter::new(&MeterConfig { cache, points, own }).unwrap()
     }
 }
