@@ -19,44 +19,27 @@ use workspace::Workspace;
 
 /// The crates of the workspace by their directory, and the workspace crates that each may depend
 /// on. Dev-dependencies may be on `lab` too.
+#[rustfmt::skip]
 const ARROWS: [(&str, &[&str]); 9] = [
-    ("netflow", &[]),
-    ("flow", &[]),
-    ("capture", &[]),
-    ("export", &["flow", "netflow"]),
-    ("collect", &["netflow"]),
-    (
-        "pipeline",
-        &["capture", "flow", "export", "collect", "netflow"],
-    ),
-    ("probe", &["pipeline", "collect"]),
-    ("lab", &["netflow"]),
-    (
-        "benches",
-        &["pipeline", "capture", "flow", "export", "netflow"],
-    ),
+    ("netflow",  &[]),
+    ("flow",     &[]),
+    ("capture",  &[]),
+    ("export",   &["flow", "netflow"]),
+    ("collect",  &["netflow"]),
+    ("pipeline", &["capture", "flow", "export", "collect", "netflow"]),
+    ("probe",    &["pipeline", "collect"]),
+    ("lab",      &["netflow"]),
+    ("benches",  &["pipeline", "capture", "flow", "export", "netflow"]),
 ];
 
 /// External crates that a crate must not reach, directly or through others. A name covers its
 /// family: `crossbeam` is `crossbeam-channel` too.
+#[rustfmt::skip]
 const FORBIDDEN: [(&str, &[&str]); 4] = [
-    (
-        "netflow",
-        &["socket2", "nix", "rustix", "libc", "tokio", "crossbeam"],
-    ),
-    ("flow", &["socket2", "tokio", "crossbeam", "clap", "pcap"]),
-    ("capture", &["clap", "hyper"]),
-    (
-        "pipeline",
-        &[
-            "clap",
-            "hyper",
-            "ratatui",
-            "indicatif",
-            "tokio",
-            "metrics-exporter-prometheus",
-        ],
-    ),
+    ("netflow",  &["socket2", "nix", "rustix", "libc", "tokio", "crossbeam"]),
+    ("flow",     &["socket2", "tokio", "crossbeam", "clap", "pcap"]),
+    ("capture",  &["clap", "hyper"]),
+    ("pipeline", &["clap", "hyper", "ratatui", "indicatif", "tokio", "metrics-exporter-prometheus"]),
 ];
 
 /// `netflow` is about bytes and errors: these are its only external dependencies.
@@ -127,7 +110,7 @@ fn netflow_depends_on_bytes_and_errors_only() {
         .map(|dependency| dependency["name"].as_str().unwrap())
         .collect();
     names.sort_unstable();
-    assert_eq!(names, NETFLOW_DEPENDS_ON);
+    assert_eq!(names, NETFLOW_DEPENDS_ON, "dependencies of netflow");
 }
 
 #[test]
