@@ -336,7 +336,7 @@ fn a_visit_reaches_each_flow_that_stays_once<K: Numbered>(
         let record = cache.table.resident(place).record(EndReason::Forced);
         stayed.insert(record.key, record.first_ms);
     }
-    let picks = |record: &FlowRecord<K>| record.volume.packets % 2 == 0;
+    let picks = |record: &FlowRecord<K>| record.volume.packets.is_multiple_of(2);
     let (mut cursor, mut shown, mut picked) = (Cursor::default(), Vec::new(), Vec::new());
     let mut during = during.iter();
     loop {
