@@ -523,3 +523,5 @@ struct Vacancy {
     /// made room.
     noted_ms: u64,
 }
+#[cfg(test)]
+mod tests;

@@ -50,7 +50,7 @@ impl FlowFilter {
 }
 
 /// Whether the value is the expected one, if one is expected.
-fn is_or_any<T: PartialEq>(expected: Option<T>, value: T) -> bool {
+fn is_or_any<T: Copy + PartialEq>(expected: Option<T>, value: T) -> bool {
     expected.is_none_or(|expected| expected == value)
 }
 

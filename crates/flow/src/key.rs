@@ -146,6 +146,48 @@ impl Hash for KeyV4 {
     }
 }
 
+/// A key as long as one of IPv6 flows would be, which shows that the cache works with others than
+/// [`KeyV4`].
+#[cfg(test)]
+pub(crate) mod long {
+    use super::Key;
+
+    /// 40 octets: two addresses of 16 octets, and the rest.
+    #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+    pub(crate) struct LongKey(pub(crate) [u64; 5]);
+
+    impl Key for LongKey {
+        type Bits = [u64; 5];
+
+        fn to_bits(&self) -> [u64; 5] {
+            self.0
+        }
+
+        fn from_bits(bits: [u64; 5]) -> Self {
+            Self(bits)
+        }
+
+        fn fold(bits: &[u64; 5]) -> u64 {
+            bits.iter()
+                .fold(0, |folded, word| folded.rotate_left(13) ^ word)
+        }
+
+        fn ports(&self) -> (u16, u16) {
+            let [_, _, _, _, a, b, c, d] = self.0[4].to_be_bytes();
+            (u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d]))
+        }
+
+        fn with_ports(mut self, source: u16, destination: u16) -> Self {
+            self.0[4] = self.0[4] >> 32 << 32 | u64::from(source) << 16 | u64::from(destination);
+            self
+        }
+
+        fn without_transport(self) -> Self {
+            self.with_ports(0, 0)
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -216,3 +216,195 @@ impl Meter {
         self.cache.page_size()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::memory::Backing;
+    use crate::point::PointRule;
+    use crate::record::EndReason;
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+    use std::net::SocketAddrV4;
+
+    /// A UDP datagram of 28 octets behind Ethernet, from 10.0.0.`source` port `source_port` to
+    /// 10.0.1.1 port 2055.
+    fn frame(source: u8, source_port: u16) -> Vec<u8> {
+        #[rustfmt::skip]
+        let mut frame = vec![
+            2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 8, 0, // Ethernet: to, from, IPv4
+            0x45, 0, 0, 28, 0, 0, 0, 0, 64, 17, 0, 0, 10, 0, 0, source, 10, 0, 1, 1, // IPv4
+            0, 0, 8, 7, 0, 8, 0, 0, // UDP
+        ];
+        frame[34..36].copy_from_slice(&source_port.to_be_bytes());
+        frame
+    }
+
+    fn meter_with(own: &[OwnDatagrams]) -> Meter {
+        let cache = CacheConfig {
+            flows_max: 100,
+            timeouts: Timeouts::default(),
+            counter_max: u32::MAX.into(),
+            seed: 1,
+            backing: Backing::OnDemand,
+        };
+        Meter::new(&MeterConfig {
+            cache,
+            points: Arc::new(PointRules::new([], 3)),
+            own: own.into(),
+        })
+        .unwrap()
+    }
+
+    fn own(source: u8, source_port: u16) -> OwnDatagrams {
+        OwnDatagrams {
+            source: SocketAddrV4::new([10, 0, 0, source].into(), source_port),
+            destination: SocketAddrV4::new([10, 0, 1, 1].into(), 2055),
+        }
+    }
+
+    fn meter(meter: &mut Meter, frame: &[u8], at_ms: u64) {
+        let wire_octets = u32::try_from(frame.len()).unwrap();
+        meter.meter(frame, wire_octets, Link::Ethernet, at_ms);
+    }
+
+    fn drained(meter: &mut Meter) -> Vec<FlowRecord> {
+        let mut records = Vec::new();
+        assert!(meter.drain(usize::MAX, &mut records));
+        records
+    }
+
+    #[test]
+    fn frames_become_records() {
+        let mut metering = meter_with(&[]);
+        assert_eq!((metering.earliest_ms(), metering.latest_ms()), (None, None));
+        meter(&mut metering, &frame(1, 4000), 5);
+        meter(&mut metering, &frame(1, 4000), 9);
+        assert_eq!(
+            (metering.earliest_ms(), metering.latest_ms()),
+            (Some(5), Some(9))
+        );
+        let mut records = Vec::new();
+        metering.observe(&mut records);
+        assert_eq!(metering.latest_ms(), None);
+        assert_eq!(metering.earliest_due_ms(), Some(15_009));
+        assert!(metering.expire(15_100, usize::MAX, &mut records));
+        let record = records[0];
+        assert_eq!(
+            (record.key.source_port, record.key.point, record.end),
+            (4000, 3, EndReason::Idle)
+        );
+        let volume = Volume {
+            packets: 2,
+            octets: 56,
+        };
+        assert_eq!(
+            (record.volume, record.first_ms, record.last_ms),
+            (volume, 5, 9)
+        );
+        assert_eq!(metering.counters().cache.observed, volume);
+    }
+
+    #[test]
+    fn frames_without_a_packet_are_counted_by_reason() {
+        let mut metering = meter_with(&[]);
+        let mut arp = frame(1, 1);
+        arp[13] = 6;
+        meter(&mut metering, &arp, 0);
+        meter(&mut metering, &arp[..13], 0);
+        let counters = metering.counters();
+        assert_eq!(counters.undecoded[DecodeError::Arp.index()], 1);
+        assert_eq!(counters.undecoded[DecodeError::Truncated("").index()], 1);
+        assert_eq!(counters.undecoded.iter().sum::<u64>(), 2);
+        assert!(drained(&mut metering).is_empty());
+    }
+
+    #[test]
+    fn own_datagrams_are_excluded_and_counted() {
+        let mut metering = meter_with(&[own(1, 4000), own(2, 4000)]);
+        for source in [1, 2, 3] {
+            meter(&mut metering, &frame(source, 4000), 0);
+        }
+        assert_eq!(
+            metering.counters().excluded,
+            Volume {
+                packets: 2,
+                octets: 56
+            }
+        );
+        metering.set_own([own(3, 4000)].into());
+        meter(&mut metering, &frame(1, 4000), 0);
+        meter(&mut metering, &frame(3, 4000), 0);
+        let mut sources: Vec<_> = drained(&mut metering)
+            .iter()
+            .map(|record| record.key.source.octets()[3])
+            .collect();
+        sources.sort_unstable();
+        assert_eq!(
+            (sources, metering.counters().excluded.packets),
+            (vec![1, 3], 3)
+        );
+    }
+
+    #[test]
+    fn later_rules_hold_for_later_frames() {
+        let mut metering = meter_with(&[]);
+        meter(&mut metering, &frame(1, 4000), 0);
+        let untagged = PointRule {
+            vlan: Some(0),
+            point: 8,
+            ..PointRule::default()
+        };
+        metering.set_points(Arc::new(PointRules::new([untagged], 9)));
+        meter(&mut metering, &frame(1, 4000), 0);
+        let mut points: Vec<_> = drained(&mut metering)
+            .iter()
+            .map(|record| record.key.point)
+            .collect();
+        points.sort_unstable();
+        assert_eq!(points, [3, 8]);
+    }
+
+    #[test]
+    fn resident_flows_are_visited_and_expired() {
+        let mut metering = meter_with(&[]);
+        for source in 1..=10 {
+            meter(&mut metering, &frame(source, 4000), 0);
+        }
+        let mut records = Vec::new();
+        metering.observe(&mut records);
+        let mut shown = 0;
+        assert!(!metering.visit(&mut Cursor::default(), usize::MAX, &mut |_| shown += 1));
+        assert_eq!((shown, metering.counters().resident_flows), (10, 10));
+        let mut picks = |record: &FlowRecord| record.key.source.octets()[3] > 7;
+        metering.expire_where(&mut Cursor::default(), usize::MAX, &mut picks, &mut records);
+        assert_eq!((records.len(), metering.resident().packets), (3, 7));
+    }
+
+    proptest! {
+        /// Each frame is undecoded, excluded, or observed, and each packet observed is in a record
+        /// or resident.
+        #[test]
+        fn every_frame_is_accounted_once(
+            frames in vec((0u8..4, 0u16..4, 0usize..60, 0usize..44, any::<u8>()), 0..200),
+        ) {
+            let mut metering = meter_with(&[own(1, 1), own(2, 2)]);
+            let mut records = Vec::new();
+            for &(source, source_port, end, at, octet) in &frames {
+                let mut frame = frame(source, source_port);
+                if let Some(damaged) = frame.get_mut(at) {
+                    *damaged = octet;
+                }
+                frame.truncate(end);
+                meter(&mut metering, &frame, 0);
+                metering.observe(&mut records);
+            }
+            let MeterCounters { undecoded, excluded, cache, .. } = metering.counters();
+            let undecoded: u64 = undecoded.iter().sum();
+            let total = undecoded + excluded.packets + cache.observed.packets;
+            prop_assert_eq!(total, frames.len() as u64);
+            let exported: Volume = records.iter().map(|record| record.volume).sum();
+            prop_assert_eq!(exported + metering.resident(), cache.observed);
+        }
+    }
+}

@@ -147,7 +147,7 @@ fn is_expendable<K: Key>(flow: &Resident<K>, now_ms: u64) -> bool {
 /// A share from 0 to all of `spread_ms` that depends on the folded key alone. No seed takes part,
 /// so that a flow has the same share on each queue and in each run over a file.
 #[inline]
-fn share_of(spread_ms: u64, folded: u64) -> u64 {
+pub(super) fn share_of(spread_ms: u64, folded: u64) -> u64 {
     // The finisher of MurmurHash3: each bit of the key changes about half of the result's.
     let mixed = (folded ^ folded >> 33).wrapping_mul(0xff51_afd7_ed55_8ccd);
     let mixed = (mixed ^ mixed >> 33).wrapping_mul(0xc4ce_b9fe_1a85_ec53);

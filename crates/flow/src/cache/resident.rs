@@ -110,3 +110,20 @@ impl<K: Key> Resident<K> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::key::long::LongKey;
+
+    #[test]
+    fn a_flow_with_a_key_of_40_octets_takes_two_cache_lines() {
+        assert_eq!(
+            (
+                size_of::<Resident<LongKey>>(),
+                align_of::<Resident<LongKey>>()
+            ),
+            (128, 64)
+        );
+    }
+}
