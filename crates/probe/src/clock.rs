@@ -338,10 +338,10 @@ mod tests {
             Collector, CollectorConfig, Distribution, Exporter, SocketOptions, UdpTransport,
         };
         use xdprobe_flow::{Backing, CacheConfig, FlowCache, Timeouts};
-        use xdprobe_lab::collector::{Collector as Checking, Keep};
+        use xdprobe_lab::test_collector::{Keep, TestCollector};
 
         let clock = LiveClock::start_at(WRAP_MS - 700);
-        let checking = Checking::start(Keep::Records).unwrap();
+        let checking = TestCollector::start(Keep::Records).unwrap();
         let way = UdpTransport::connect(checking.address(), &SocketOptions::default()).unwrap();
         let config = CollectorConfig {
             flush_delay_ms: 50,

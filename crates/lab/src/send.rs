@@ -12,9 +12,9 @@
 //!
 //! Source: Linux, *Documentation/bpf/bpf_prog_run.rst*, "Running XDP programs in live frame mode".
 
-mod capture;
 mod options;
 mod plan;
+mod replay;
 
 use std::io;
 use std::os::unix::thread::JoinHandleExt;
@@ -40,9 +40,9 @@ use serde::Serialize;
 
 use crate::frames::{ETHERNET_OCTETS, VLAN_OCTETS};
 use crate::interface;
-use capture::{Capture, FRAME_WORDS};
 pub use options::{LENGTH_MAX, LENGTH_MIN, Mac, Options, Pattern, Protocol, Sizes};
-use plan::{Plan, TICKS_A_SECOND};
+use plan::{PatternPlan, TICKS_A_SECOND};
+use replay::{FRAME_WORDS, Replay};
 
 /// The XDP program, compiled by build.rs.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/send.bpf.o"));
@@ -77,7 +77,7 @@ pub struct Report {
     pub core_share: f64,
     /// What the driver made of the frames, where it tells (veth does). Others' frames sent
     /// meanwhile are among them.
-    pub driver: Option<Driver>,
+    pub driver: Option<DriverCounts>,
     /// Whether it was stopped before all was sent.
     pub stopped: bool,
 }
@@ -105,7 +105,7 @@ pub struct Counts {
 
 /// What the driver made of the frames.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
-pub struct Driver {
+pub struct DriverCounts {
     /// Frames that went into the far end's ring.
     pub accepted: u64,
     /// Frames that found the ring full and are lost.
@@ -228,15 +228,15 @@ impl Drop for Sender {
 
 /// Where packets come from.
 enum Traffic {
-    Pattern(Plan),
-    Capture(Capture),
+    Pattern(PatternPlan),
+    Replay(Replay),
 }
 
 impl Traffic {
     fn new(options: &Options) -> Result<Self> {
         Ok(match &options.pcap {
-            Some(path) => Self::Capture(Capture::read(path)?),
-            None => Self::Pattern(Plan::new(options)?),
+            Some(path) => Self::Replay(Replay::read(path)?),
+            None => Self::Pattern(PatternPlan::new(options)?),
         })
     }
 
@@ -244,7 +244,7 @@ impl Traffic {
     fn packets(&self, options: &Options) -> u64 {
         match self {
             Self::Pattern(_) => options.packets,
-            Self::Capture(capture) => u64::from(capture.count) * u64::from(options.loops),
+            Self::Replay(capture) => u64::from(capture.count) * u64::from(options.loops),
         }
     }
 
@@ -252,21 +252,21 @@ impl Traffic {
     fn program(&self) -> &'static str {
         match self {
             Self::Pattern(_) => "send",
-            Self::Capture(_) => "replay",
+            Self::Replay(_) => "replay",
         }
     }
 
     fn frame_octets_max(&self) -> u32 {
         match self {
             Self::Pattern(plan) => plan.frame_octets_max,
-            Self::Capture(capture) => capture.frame_octets_max,
+            Self::Replay(capture) => capture.frame_octets_max,
         }
     }
 
     fn counts(&self, state: &State) -> Counts {
         match self {
             Self::Pattern(plan) => plan.counts(state),
-            Self::Capture(capture) => capture.counts(state.packets),
+            Self::Replay(capture) => capture.counts(state.packets),
         }
     }
 }
@@ -288,7 +288,7 @@ impl Worker {
         let before = driver(&self.options.interface);
         let state = self.send_all()?;
         let after = driver(&self.options.interface);
-        let driver = before.zip(after).map(|(before, after)| Driver {
+        let driver = before.zip(after).map(|(before, after)| DriverCounts {
             accepted: after.accepted - before.accepted,
             refused: after.refused - before.refused,
         });
@@ -321,7 +321,7 @@ impl Worker {
         }
     }
 
-    fn report(&self, state: &State, driver: Option<Driver>) -> Result<Report> {
+    fn report(&self, state: &State, driver: Option<DriverCounts>) -> Result<Report> {
         let stopped = state.packets < self.packets;
         // Flat out, the program reads the clock at the first packet and the last only.
         let last_ns = if stopped && self.options.rate.is_none() {
@@ -466,7 +466,7 @@ fn load(options: &Options, traffic: &Traffic, packets: u64) -> Result<Program> {
     loader.override_global("frame_octets_max", &frame_octets_max, true);
     let mut ebpf = match traffic {
         Traffic::Pattern(plan) => load_pattern(loader, plan)?,
-        Traffic::Capture(capture) => load_capture(loader, capture)?,
+        Traffic::Replay(capture) => load_capture(loader, capture)?,
     };
     let ifindex = if_nametoindex(options.interface.as_str()).with_context(|| {
         format!(
@@ -490,7 +490,7 @@ fn load(options: &Options, traffic: &Traffic, packets: u64) -> Result<Program> {
     })
 }
 
-fn load_pattern<'a>(mut loader: EbpfLoader<'a>, plan: &'a Plan) -> Result<Ebpf> {
+fn load_pattern<'a>(mut loader: EbpfLoader<'a>, plan: &'a PatternPlan) -> Result<Ebpf> {
     let [ipv4_sum, ipv4_transport_sum, ipv6_transport_sum] = &plan.sums;
     for (name, value) in [
         ("pattern", &plan.pattern),
@@ -518,7 +518,7 @@ fn load_pattern<'a>(mut loader: EbpfLoader<'a>, plan: &'a Plan) -> Result<Ebpf> 
     Ok(ebpf)
 }
 
-fn load_capture<'a>(mut loader: EbpfLoader<'a>, capture: &'a Capture) -> Result<Ebpf> {
+fn load_capture<'a>(mut loader: EbpfLoader<'a>, capture: &'a Replay) -> Result<Ebpf> {
     let mut ebpf = loader
         .override_global("flows", &capture.count, true)
         .map_max_entries("frames", capture.count)
@@ -551,12 +551,12 @@ fn check_fits(interface: &str, frame_octets_max: u32) -> Result<()> {
 }
 
 /// The driver's counts of XDP frames, where it has any.
-fn driver(interface: &str) -> Option<Driver> {
+fn driver(interface: &str) -> Option<DriverCounts> {
     let counters = interface::driver_counters(interface).ok()?;
     counters
         .keys()
         .any(|name| name.ends_with("_xdp_xmit"))
-        .then(|| Driver {
+        .then(|| DriverCounts {
             accepted: interface::sum_of(&counters, "tx_queue_", "_xdp_xmit"),
             refused: interface::sum_of(&counters, "tx_queue_", "_xdp_xmit_errors"),
         })
