@@ -359,7 +359,7 @@ mod tests {
     /// 2026-11-22 12:54:48 UTC.
     const NOW: i64 = 1_795_352_088;
 
-    pub(super) fn options(directory: &Path) -> StoreOptions {
+    fn options(directory: &Path) -> StoreOptions {
         StoreOptions {
             directory: directory.to_owned(),
             nesting: Nesting::try_from(0).unwrap(),

@@ -291,9 +291,10 @@ impl FlowFileWriter {
         Ok(records)
     }
 
-    /// Gives the file up after an error, unfinished, under its temporary name.
+    /// Abandons the file after an error, unfinished, and returns its temporary name.
     ///
-    /// Plain records are cut back to whole ones; `crate::store` can recover the rest.
+    /// A plain file is cut after its last whole record. A store that is opened on the directory
+    /// completes the file.
     pub fn abandon(self) -> PathBuf {
         if let Body {
             encoder: Encoder::Plain(output),

@@ -14,9 +14,12 @@
 
 mod options;
 mod plan;
+mod program;
 mod replay;
+mod report;
+mod state;
+mod traffic;
 
-use std::io;
 use std::os::unix::thread::JoinHandleExt;
 use std::sync::Arc;
 use std::sync::OnceLock;
@@ -25,10 +28,6 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, ensure};
-use aya::maps::{Array, DevMap, Map, MapData};
-use aya::programs::{ProgramError, Xdp};
-use aya::{Ebpf, EbpfLoader, TestRun, TestRunAttrs, TestRunOptions};
-use nix::net::if_::if_nametoindex;
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::pthread::pthread_kill;
 use nix::sys::resource::{UsageWho, getrusage};
@@ -36,81 +35,20 @@ use nix::sys::signal::Signal;
 use nix::sys::time::TimeValLike;
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::Pid;
-use serde::Serialize;
 
 use crate::frames::{ETHERNET_OCTETS, VLAN_OCTETS};
 use crate::interface;
 pub use options::{LENGTH_MAX, LENGTH_MIN, Mac, Options, Pattern, Protocol, Sizes};
-use plan::{PatternPlan, TICKS_A_SECOND};
-use replay::{FRAME_WORDS, Replay};
+use program::{Ended, Program};
+pub use report::{Counts, DriverCounts, Report};
+use state::{State, StateMap};
+use traffic::Traffic;
 
-/// The XDP program, compiled by build.rs.
-static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/send.bpf.o"));
-/// Frames of one turn of the kernel's loop: its own default, and enough to make the driver's flush
-/// cheap.
-const BATCH: u32 = 64;
 /// Octets of Ethernet and of one VLAN tag: what the kernel lets a frame be longer than the MTU
 /// (is_skb_forwardable).
 const OVER_MTU_OCTETS: usize = ETHERNET_OCTETS + VLAN_OCTETS;
 /// How often a waiting thread looks whether all is sent: the most by which a paced run ends late.
 const LOOK_EVERY: Duration = Duration::from_millis(1);
-
-/// What was sent: octets are counted from the IP header on unless they are said to be of frames.
-#[derive(Clone, Debug, Serialize)]
-pub struct Report {
-    /// Interface that was sent on.
-    pub interface: String,
-    /// Packets handed to the driver.
-    pub packets: u64,
-    /// What is in them.
-    #[serde(flatten)]
-    pub counts: Counts,
-    /// From the first packet to the last, in seconds.
-    pub seconds: f64,
-    /// Packets a second.
-    pub pps: f64,
-    /// Time of a core that sending took, with the far end's work where the kernel does it on the
-    /// same core, in seconds.
-    pub cpu_seconds: f64,
-    /// The same as a share of one core from the first packet to the last: near 1 at any rate, since
-    /// pacing keeps the core busy.
-    pub core_share: f64,
-    /// What the driver made of the frames, where it tells (veth does). Others' frames sent
-    /// meanwhile are among them.
-    pub driver: Option<DriverCounts>,
-    /// Whether it was stopped before all was sent.
-    pub stopped: bool,
-}
-
-/// What is in the packets, from the IP header on where nothing else is said.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize)]
-pub struct Counts {
-    /// IP total lengths of the IPv4 packets: what a NetFlow v5 ledger has to come to.
-    pub octets: u64,
-    /// Octets of all frames, without frame check sequences.
-    pub frame_octets: u64,
-    /// IPv4 packets, fragments included.
-    pub ipv4_packets: u64,
-    /// IPv6 packets.
-    pub ipv6_packets: u64,
-    /// IPv6 packets' octets, header included.
-    pub ipv6_octets: u64,
-    /// IPv4 packets that are fragments, first ones included.
-    pub fragments: u64,
-    /// Distinct IPv4 flows (a datagram's later fragment counts with its first).
-    pub flows: u64,
-    /// Distinct IPv6 flows.
-    pub ipv6_flows: u64,
-}
-
-/// What the driver made of the frames.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
-pub struct DriverCounts {
-    /// Frames that went into the far end's ring.
-    pub accepted: u64,
-    /// Frames that found the ring full and are lost.
-    pub refused: u64,
-}
 
 /// A generator at work on a thread of its own, in the network namespace of the thread that started
 /// it.
@@ -119,14 +57,6 @@ pub struct Sender {
     packets: u64,
     stop: Arc<AtomicBool>,
     worker: Option<JoinHandle<Result<Report>>>,
-}
-
-impl std::ops::Deref for Report {
-    type Target = Counts;
-
-    fn deref(&self) -> &Counts {
-        &self.counts
-    }
 }
 
 impl Sender {
@@ -141,8 +71,8 @@ impl Sender {
         let traffic = Traffic::new(options)?;
         check_fits(&options.interface, traffic.frame_octets_max())?;
         let packets = traffic.packets(options);
-        let program = load(options, &traffic, packets)?;
-        let state = program.state.clone();
+        let program = Program::load(options, &traffic, packets)?;
+        let state = program.state();
         let stop = Arc::new(AtomicBool::new(false));
         let worker = Worker {
             options: options.clone(),
@@ -226,51 +156,6 @@ impl Drop for Sender {
     }
 }
 
-/// Where packets come from.
-enum Traffic {
-    Pattern(PatternPlan),
-    Replay(Replay),
-}
-
-impl Traffic {
-    fn new(options: &Options) -> Result<Self> {
-        Ok(match &options.pcap {
-            Some(path) => Self::Replay(Replay::read(path)?),
-            None => Self::Pattern(PatternPlan::new(options)?),
-        })
-    }
-
-    /// How many are to be sent.
-    fn packets(&self, options: &Options) -> u64 {
-        match self {
-            Self::Pattern(_) => options.packets,
-            Self::Replay(capture) => u64::from(capture.count) * u64::from(options.loops),
-        }
-    }
-
-    /// Name of the XDP program.
-    fn program(&self) -> &'static str {
-        match self {
-            Self::Pattern(_) => "send",
-            Self::Replay(_) => "replay",
-        }
-    }
-
-    fn frame_octets_max(&self) -> u32 {
-        match self {
-            Self::Pattern(plan) => plan.frame_octets_max,
-            Self::Replay(capture) => capture.frame_octets_max,
-        }
-    }
-
-    fn counts(&self, state: &State) -> Counts {
-        match self {
-            Self::Pattern(plan) => plan.counts(state),
-            Self::Replay(capture) => capture.counts(state.packets),
-        }
-    }
-}
-
 /// What the sending thread owns.
 struct Worker {
     options: Options,
@@ -300,7 +185,7 @@ impl Worker {
     fn send_all(&mut self) -> Result<State> {
         let frame = vec![0; self.traffic.frame_octets_max() as usize];
         loop {
-            let before = State::read(&self.program.state)?;
+            let before = self.program.counted()?;
             if before.packets >= self.packets || self.stop.load(Ordering::Relaxed) {
                 return Ok(before);
             }
@@ -311,7 +196,7 @@ impl Worker {
                 u32::MAX
             };
             let ended = self.program.run(&frame, repeat)?;
-            let after = State::read(&self.program.state)?;
+            let after = self.program.counted()?;
             ensure!(
                 ended == Ended::Signal || after.packets > before.packets,
                 "the program sent none of {repeat} frames of {} octets on {}; this is a fault of the generator",
@@ -351,188 +236,6 @@ impl Worker {
             stopped,
         })
     }
-}
-
-/// The program's one map value, as integers in the order of `struct state` in send.bpf.c.
-type StateMap = Arc<Array<MapData, [u64; 13]>>;
-
-/// What the program counted.
-#[derive(Clone, Copy, Debug, Default)]
-struct State {
-    packets: u64,
-    frame_octets: u64,
-    ipv4_packets: u64,
-    ipv4_octets: u64,
-    ipv6_packets: u64,
-    ipv6_octets: u64,
-    fragments: u64,
-    turns: u64,
-    born: u64,
-    first_ns: u64,
-    last_ns: u64,
-}
-
-impl State {
-    fn read(map: &StateMap) -> Result<Self> {
-        let [
-            packets,
-            frame_octets,
-            ipv4_packets,
-            ipv4_octets,
-            ipv6_packets,
-            ipv6_octets,
-            fragments,
-            turns,
-            born,
-            _slot,
-            _half,
-            first_ns,
-            last_ns,
-        ] = map.get(&0, 0).context("reading the generator's counters")?;
-        Ok(Self {
-            packets,
-            frame_octets,
-            ipv4_packets,
-            ipv4_octets,
-            ipv6_packets,
-            ipv6_octets,
-            fragments,
-            turns,
-            born,
-            first_ns,
-            last_ns,
-        })
-    }
-}
-
-/// The loaded program.
-struct Program {
-    /// Which of the object's programs it is.
-    name: &'static str,
-    /// Holds the program, and the maps that nobody looks at again.
-    ebpf: Ebpf,
-    state: StateMap,
-}
-
-/// Why a call of the kernel's loop came back.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Ended {
-    AllFrames,
-    Signal,
-}
-
-impl Program {
-    fn run(&mut self, frame: &[u8], repeat: u32) -> Result<Ended> {
-        let program = xdp(&mut self.ebpf, self.name)?;
-        let attrs = TestRunAttrs::new().xdp_live_frames(BATCH);
-        match program.test_run(TestRunOptions {
-            data_in: Some(frame),
-            repeat,
-            attrs,
-            ..TestRunOptions::new()
-        }) {
-            Ok(_) => Ok(Ended::AllFrames),
-            Err(error) if was_interrupted(&error) => Ok(Ended::Signal),
-            Err(error) => Err(error).with_context(|| {
-                format!(
-                    "sending frames of {} octets by BPF_PROG_TEST_RUN (needs Linux 5.18 and root)",
-                    frame.len()
-                )
-            }),
-        }
-    }
-}
-
-fn was_interrupted(error: &ProgramError) -> bool {
-    matches!(error, ProgramError::SyscallError(error) if error.io_error.kind() == io::ErrorKind::Interrupted)
-}
-
-fn xdp<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Xdp> {
-    Ok(ebpf
-        .program_mut(name)
-        .with_context(|| format!("the object holds no program `{name}`"))?
-        .try_into()?)
-}
-
-fn load(options: &Options, traffic: &Traffic, packets: u64) -> Result<Program> {
-    let interval = options.rate.map_or(0, |rate| TICKS_A_SECOND / rate);
-    // Half the interval: what is late is caught up at no more than twice the rate.
-    let gap_ns = (interval >> 16) / 2;
-    let frame_octets_max = traffic.frame_octets_max();
-    let mut loader = EbpfLoader::new();
-    loader.override_global("packets", &packets, true);
-    loader.override_global("interval", &interval, true);
-    loader.override_global("gap_ns", &gap_ns, true);
-    loader.override_global("frame_octets_max", &frame_octets_max, true);
-    let mut ebpf = match traffic {
-        Traffic::Pattern(plan) => load_pattern(loader, plan)?,
-        Traffic::Replay(capture) => load_capture(loader, capture)?,
-    };
-    let ifindex = if_nametoindex(options.interface.as_str()).with_context(|| {
-        format!(
-            "interface {:?}, wanted one of this network namespace",
-            options.interface
-        )
-    })?;
-    DevMap::try_from(map(&mut ebpf, "out")?)?.set(0, ifindex, None, 0)?;
-    let state = Array::try_from(
-        ebpf.take_map("state")
-            .context("the object holds no map `state`")?,
-    )?;
-    let name = traffic.program();
-    xdp(&mut ebpf, name)?
-        .load()
-        .context("loading the generator's XDP program (needs to be root)")?;
-    Ok(Program {
-        name,
-        ebpf,
-        state: Arc::new(state),
-    })
-}
-
-fn load_pattern<'a>(mut loader: EbpfLoader<'a>, plan: &'a PatternPlan) -> Result<Ebpf> {
-    let [ipv4_sum, ipv4_transport_sum, ipv6_transport_sum] = &plan.sums;
-    for (name, value) in [
-        ("pattern", &plan.pattern),
-        ("flows", &plan.flows),
-        ("step_mask", &plan.step_mask),
-        ("seed", &plan.seed),
-        ("ipv6_below", &plan.ipv6_below),
-        ("l3", &plan.l3),
-        ("transport", &plan.transport),
-        ("ipv4_sum", ipv4_sum),
-        ("ipv4_transport_sum", ipv4_transport_sum),
-        ("ipv6_transport_sum", ipv6_transport_sum),
-    ] {
-        loader.override_global(name, value, true);
-    }
-    loader.override_global("birth_interval", &plan.birth_interval, true);
-    loader.override_global("templates", plan.templates.as_slice(), true);
-    let mut ebpf = loader
-        .map_max_entries("steps", plan.step_mask + 1)
-        .load(OBJECT)?;
-    let mut steps = Array::<_, u64>::try_from(map(&mut ebpf, "steps")?)?;
-    for (at, step) in (0..).zip(&plan.steps) {
-        steps.set(at, step.to_bits(), 0)?;
-    }
-    Ok(ebpf)
-}
-
-fn load_capture<'a>(mut loader: EbpfLoader<'a>, capture: &'a Replay) -> Result<Ebpf> {
-    let mut ebpf = loader
-        .override_global("flows", &capture.count, true)
-        .map_max_entries("frames", capture.count)
-        .load(OBJECT)?;
-    let mut frames = Array::<_, [u64; FRAME_WORDS]>::try_from(map(&mut ebpf, "frames")?)?;
-    for (at, frame) in (0..).zip(capture.frames()) {
-        frames.set(at, frame.to_words(), 0)?;
-    }
-    Ok(ebpf)
-}
-
-fn map<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Map> {
-    ebpf.map_mut(name)
-        .with_context(|| format!("the object holds no map `{name}`"))
 }
 
 /// Frames longer than the interface takes would vanish without a trace: the kernel drops them

@@ -16,7 +16,8 @@ use rand_pcg::Pcg64Mcg;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use super::options::{Options, Pattern, Protocol, Sizes};
-use super::{Counts, State};
+use super::report::Counts;
+use super::state::State;
 use crate::frames::{
     self, ETHERNET_OCTETS, Ethernet, FRAME_OCTETS_MIN, IPV4_OCTETS, ether_type, flags,
 };

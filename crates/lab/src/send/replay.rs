@@ -14,7 +14,8 @@ use pcap::Linktype;
 use zerocopy::byteorder::network_endian::U32;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
-use super::{Counts, LENGTH_MAX};
+use super::options::LENGTH_MAX;
+use super::report::Counts;
 use crate::frames::{FRAME_OCTETS_MIN, IPV4_OCTETS, ip_offset};
 use crate::headers::{ICMP, Ipv4, Ipv6, has_ports};
 
