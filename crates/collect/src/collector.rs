@@ -5,12 +5,12 @@
 //! keep up the receiver waits, the socket's buffer fills, and what the system drops then is counted
 //! by the system.
 
-use crate::datagram::{self, Arrival, Refusal};
+use crate::datagram::{self, DatagramSummary, Refusal};
 use crate::receive::{BURST_DATAGRAMS, Receiver};
 use crate::record::StoredRecord;
 use crate::sequence::{Continuity, Exporters};
 use crate::store::Store;
-use crate::writer::Losses;
+use crate::writer::FileLosses;
 use crossbeam_channel::{RecvTimeoutError, Sender, TryRecvError};
 use ipnet::IpNet;
 use std::io;
@@ -67,9 +67,9 @@ impl Allowed {
 pub struct Collector {
     receiver: Receiver,
     intake: Intake,
-    batch: Batch,
-    orders: Sender<Order>,
-    empties: crossbeam_channel::Receiver<Batch>,
+    batch: StoreBatch,
+    commands: Sender<StoreCommand>,
+    empties: crossbeam_channel::Receiver<StoreBatch>,
     written: Arc<Written>,
     writer: Option<JoinHandle<io::Result<()>>>,
 }
@@ -133,14 +133,14 @@ impl Collector {
     ///
     /// Those of starting a thread.
     pub fn start(receiver: Receiver, store: Store, allowed: Allowed) -> io::Result<Self> {
-        let (orders, incoming) = crossbeam_channel::bounded(BATCHES_MAX);
+        let (commands, incoming) = crossbeam_channel::bounded(BATCHES_MAX);
         let (emptied, empties) = crossbeam_channel::bounded(BATCHES_MAX);
         let written = Arc::new(Written::default());
         let told = Arc::clone(&written);
         let writer = std::thread::Builder::new()
             .name("store".into())
             .spawn(move || {
-                Writer {
+                StoreThread {
                     store,
                     incoming,
                     emptied,
@@ -156,8 +156,8 @@ impl Collector {
                 refused: [0; Refusal::ALL.len()],
                 lines_to_tell: LINES_TOLD,
             },
-            batch: Batch::new(),
-            orders,
+            batch: StoreBatch::new(),
+            commands,
             empties,
             written,
             writer: Some(writer),
@@ -196,7 +196,7 @@ impl Collector {
     ///
     /// That the writer is gone.
     pub fn rotate(&mut self) -> io::Result<()> {
-        self.send(Order::Rotate)
+        self.send(StoreCommand::Rotate)
     }
 
     /// What was counted so far. Records that the writer has not seen yet are received and neither
@@ -238,7 +238,7 @@ impl Collector {
             }
         }
         // A writer that is gone says why when it is joined.
-        let _ = self.send(Order::Stop);
+        let _ = self.send(StoreCommand::Stop);
         self.join()?;
         Ok(self.totals())
     }
@@ -255,17 +255,17 @@ impl Collector {
         }
         let empty = match self.empties.try_recv() {
             Ok(empty) => empty,
-            Err(TryRecvError::Empty | TryRecvError::Disconnected) => Batch::new(),
+            Err(TryRecvError::Empty | TryRecvError::Disconnected) => StoreBatch::new(),
         };
         let batch = std::mem::replace(&mut self.batch, empty);
         self.written
             .received
             .fetch_add(batch.records.len() as u64, Relaxed);
-        self.send(Order::Store(batch))
+        self.send(StoreCommand::Store(batch))
     }
 
-    fn send(&mut self, order: Order) -> io::Result<()> {
-        if self.orders.send(order).is_ok() {
+    fn send(&mut self, command: StoreCommand) -> io::Result<()> {
+        if self.commands.send(command).is_ok() {
             return Ok(());
         }
         self.join()?;
@@ -290,7 +290,7 @@ struct Intake {
 impl Intake {
     /// Takes one datagram into `batch`, or refuses it.
     #[inline]
-    fn take(&mut self, exporter: IpAddr, octets: &[u8], batch: &mut Batch) {
+    fn take(&mut self, exporter: IpAddr, octets: &[u8], batch: &mut StoreBatch) {
         if !self.allowed.has(exporter) {
             return self.refuse(
                 exporter,
@@ -300,29 +300,29 @@ impl Intake {
             );
         }
         match datagram::decode(octets, exporter, &mut batch.records) {
-            Ok(arrival) => self.accept(exporter, &arrival, batch),
+            Ok(summary) => self.accept(exporter, &summary, batch),
             Err(error) => self.refuse(exporter, error.into(), &error, batch),
         }
     }
 
-    fn accept(&mut self, exporter: IpAddr, arrival: &Arrival, batch: &mut Batch) {
-        batch.version.get_or_insert(arrival.version);
-        let continuity = self.exporters.note(exporter, arrival);
+    fn accept(&mut self, exporter: IpAddr, summary: &DatagramSummary, batch: &mut StoreBatch) {
+        batch.version.get_or_insert(summary.version);
+        let continuity = self.exporters.note(exporter, summary);
         match continuity {
             Continuity::Expected => return,
-            Continuity::Lost(lost) => batch.losses.add(Losses {
+            Continuity::Lost(lost) => batch.losses.add(FileLosses {
                 lost,
-                ..Losses::default()
+                ..FileLosses::default()
             }),
-            Continuity::Reset { .. } => batch.losses.add(Losses {
+            Continuity::Reset { .. } => batch.losses.add(FileLosses {
                 resets: 1,
-                ..Losses::default()
+                ..FileLosses::default()
             }),
         }
         if self.may_tell() {
             tracing::warn!(
                 "sequence: src_ip={exporter} d_version={} {continuity}",
-                arrival.version.number()
+                summary.version.number()
             );
         }
     }
@@ -333,12 +333,12 @@ impl Intake {
         exporter: IpAddr,
         refusal: Refusal,
         why: &dyn std::fmt::Display,
-        batch: &mut Batch,
+        batch: &mut StoreBatch,
     ) {
         self.refused[refusal as usize] += 1;
-        batch.losses.add(Losses {
+        batch.losses.add(FileLosses {
             corrupt: 1,
-            ..Losses::default()
+            ..FileLosses::default()
         });
         if self.may_tell() {
             tracing::warn!("refused: src_ip={exporter} {why}");
@@ -354,40 +354,40 @@ impl Intake {
 
 /// What the receiver tells the writer.
 #[derive(Debug)]
-enum Order {
-    Store(Batch),
+enum StoreCommand {
+    Store(StoreBatch),
     Rotate,
     Stop,
 }
 
 /// Records, and what is missing among them.
 #[derive(Debug)]
-struct Batch {
+struct StoreBatch {
     /// Version of the first datagram.
     version: Option<Version>,
     records: Vec<StoredRecord>,
-    losses: Losses,
+    losses: FileLosses,
 }
 
-impl Batch {
+impl StoreBatch {
     fn new() -> Self {
         let records =
             Vec::with_capacity(BATCH_RECORDS + BURST_DATAGRAMS * xdprobe_netflow::v5::RECORDS_MAX);
         Self {
             version: None,
             records,
-            losses: Losses::default(),
+            losses: FileLosses::default(),
         }
     }
 
     fn is_empty(&self) -> bool {
-        self.records.is_empty() && self.losses == Losses::default()
+        self.records.is_empty() && self.losses == FileLosses::default()
     }
 
     fn clear(&mut self) {
         self.version = None;
         self.records.clear();
-        self.losses = Losses::default();
+        self.losses = FileLosses::default();
     }
 }
 
@@ -401,21 +401,21 @@ struct Written {
 }
 
 /// The writing end.
-struct Writer {
+struct StoreThread {
     store: Store,
-    incoming: crossbeam_channel::Receiver<Order>,
-    emptied: Sender<Batch>,
+    incoming: crossbeam_channel::Receiver<StoreCommand>,
+    emptied: Sender<StoreBatch>,
     written: Arc<Written>,
 }
 
-impl Writer {
+impl StoreThread {
     fn run(mut self) -> io::Result<()> {
         loop {
             let done = match self.incoming.recv_timeout(WRITER_TICK) {
-                Ok(Order::Store(batch)) => self.write(batch),
-                Ok(Order::Rotate) => self.store.rotate(unix_s()),
+                Ok(StoreCommand::Store(batch)) => self.write(batch),
+                Ok(StoreCommand::Rotate) => self.store.rotate(unix_s()),
                 Err(RecvTimeoutError::Timeout) => self.store.tick(unix_s()),
-                Ok(Order::Stop) | Err(RecvTimeoutError::Disconnected) => {
+                Ok(StoreCommand::Stop) | Err(RecvTimeoutError::Disconnected) => {
                     let closed = self.store.close(unix_s());
                     self.tell();
                     return closed;
@@ -430,7 +430,7 @@ impl Writer {
         }
     }
 
-    fn write(&mut self, mut batch: Batch) -> io::Result<()> {
+    fn write(&mut self, mut batch: StoreBatch) -> io::Result<()> {
         let done = match batch.version {
             Some(version) => self.store.push(version, &batch.records, unix_s()),
             None => self.store.tick(unix_s()),

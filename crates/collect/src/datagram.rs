@@ -8,7 +8,7 @@ use xdprobe_netflow::{DatagramError, Engine, Version, v1, v5, v7};
 
 /// What the header of a good datagram says about its place among others.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Arrival {
+pub struct DatagramSummary {
     /// Its version.
     pub version: Version,
     /// Its records.
@@ -80,7 +80,7 @@ pub fn decode(
     datagram: &[u8],
     exporter: IpAddr,
     records: &mut Vec<StoredRecord>,
-) -> Result<Arrival, DatagramError> {
+) -> Result<DatagramSummary, DatagramError> {
     let address = stored_address(exporter);
     let short = DatagramError::Short {
         found: datagram.len(),
@@ -94,7 +94,7 @@ pub fn decode(
                     .iter()
                     .map(|flow| StoredRecord::from_v1(address, header, flow)),
             );
-            Ok(Arrival {
+            Ok(DatagramSummary {
                 version: Version::V1,
                 count: header.count.get(),
                 sequence: None,
@@ -108,7 +108,7 @@ pub fn decode(
                     .iter()
                     .map(|flow| StoredRecord::from_v7(address, header, flow)),
             );
-            Ok(Arrival {
+            Ok(DatagramSummary {
                 version: Version::V7,
                 count: header.count.get(),
                 sequence: Some(header.flow_sequence.get()),
@@ -122,7 +122,7 @@ pub fn decode(
                     .iter()
                     .map(|flow| StoredRecord::from_v5(address, header, flow)),
             );
-            Ok(Arrival {
+            Ok(DatagramSummary {
                 version: Version::V5,
                 count: header.count.get(),
                 sequence: Some(header.flow_sequence.get()),
@@ -165,10 +165,10 @@ mod tests {
             &mut datagram,
         )
         .unwrap();
-        let arrival = decode(&datagram[..octets], EXPORTER, &mut records).unwrap();
+        let summary = decode(&datagram[..octets], EXPORTER, &mut records).unwrap();
         assert_eq!(
-            arrival,
-            Arrival {
+            summary,
+            DatagramSummary {
                 version: Version::V1,
                 count: 2,
                 sequence: None,
@@ -182,10 +182,10 @@ mod tests {
             engine_id: 2,
             ..v5::Header::default()
         };
-        let arrival = decode(&v5_datagram(&header, 3), EXPORTER, &mut records).unwrap();
+        let summary = decode(&v5_datagram(&header, 3), EXPORTER, &mut records).unwrap();
         assert_eq!(
-            arrival,
-            Arrival {
+            summary,
+            DatagramSummary {
                 version: Version::V5,
                 count: 3,
                 sequence: Some(7),
@@ -202,10 +202,10 @@ mod tests {
             ..v7::Record::default()
         };
         let octets = v7::encode(&header, &[flow], &mut datagram).unwrap();
-        let arrival = decode(&datagram[..octets], EXPORTER, &mut records).unwrap();
+        let summary = decode(&datagram[..octets], EXPORTER, &mut records).unwrap();
         assert_eq!(
-            arrival,
-            Arrival {
+            summary,
+            DatagramSummary {
                 version: Version::V7,
                 count: 1,
                 sequence: Some(9),
@@ -245,7 +245,7 @@ mod tests {
             octets[..2].copy_from_slice(&version.to_be_bytes());
             let mut records = Vec::new();
             match decode(&octets, EXPORTER, &mut records) {
-                Ok(arrival) => prop_assert_eq!(records.len(), usize::from(arrival.count)),
+                Ok(summary) => prop_assert_eq!(records.len(), usize::from(summary.count)),
                 Err(_) => prop_assert!(records.is_empty()),
             }
         }

@@ -29,7 +29,7 @@ mod zone;
 
 pub use reader::{FlowFileReader, ReadError};
 pub use record::{ByteOrder, RECORD_OCTETS_MAX, StoredRecord};
-pub use writer::{FlowFileWriter, FlowStreamWriter, LEVEL_DEFAULT, Losses, WriterOptions};
+pub use writer::{FileLosses, FlowFileWriter, FlowStreamWriter, LEVEL_DEFAULT, WriterOptions};
 /// The version of the records in a file, and of the datagrams that they came in.
 pub use xdprobe_netflow::Version;
 pub use zone::{LocalZone, system as system_zone};

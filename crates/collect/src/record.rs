@@ -201,7 +201,7 @@ impl StoredRecord {
     /// UTC time of uptime `stamp_ms` in ms since 1970, for a stamp at or before the datagram's own,
     /// as the protocol means it: `unix - ((SysUptime - stamp) mod 2^32)`.
     ///
-    /// flow-print reckons otherwise, see [`Printer`](crate::print::Printer).
+    /// flow-print computes times in another way, and so do the formats that are its own.
     #[must_use]
     pub fn unix_ms_of(&self, stamp_ms: u32) -> i64 {
         let sent_ms = i64::from(self.unix_s) * 1000 + i64::from(self.unix_ns / 1_000_000);

@@ -5,7 +5,7 @@
 //! sequencer, also a small one backward. Of the latter those that reordering explains are counted
 //! besides. Source: flow-tools 0.68, `lib/ftdecode.c`, `ftpdu_check_seq`, and `src/flow-capture.c`.
 
-use crate::datagram::Arrival;
+use crate::datagram::DatagramSummary;
 use std::collections::HashMap;
 use std::net::IpAddr;
 use xdprobe_netflow::{Engine, Version};
@@ -18,7 +18,7 @@ const TRACKED_MAX: usize = 65_536;
 
 /// What is known of one exporter and version.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct Exporter {
+pub struct ExporterTotals {
     /// Good datagrams.
     pub datagrams: u64,
     /// Records in them.
@@ -71,7 +71,7 @@ impl std::fmt::Display for Continuity {
 /// Every exporter and each of its engines.
 #[derive(Debug, Default)]
 pub struct Exporters {
-    exporters: HashMap<(IpAddr, Version), Exporter>,
+    exporters: HashMap<(IpAddr, Version), ExporterTotals>,
     expected: HashMap<(IpAddr, Version, Engine), u32>,
     /// Datagrams of those beyond the limit, whose sequence is not looked at.
     untracked: u64,
@@ -79,16 +79,16 @@ pub struct Exporters {
 
 impl Exporters {
     /// Accounts one good datagram, and says how it follows the one before it.
-    pub fn note(&mut self, address: IpAddr, arrival: &Arrival) -> Continuity {
-        let key = (address, arrival.version);
+    pub fn note(&mut self, address: IpAddr, summary: &DatagramSummary) -> Continuity {
+        let key = (address, summary.version);
         if self.exporters.len() >= TRACKED_MAX && !self.exporters.contains_key(&key) {
             self.untracked += 1;
             return Continuity::Expected;
         }
-        let continuity = self.follow(address, arrival);
+        let continuity = self.follow(address, summary);
         let exporter = self.exporters.entry(key).or_default();
         exporter.datagrams += 1;
-        exporter.records += u64::from(arrival.count);
+        exporter.records += u64::from(summary.count);
         match continuity {
             Continuity::Expected => {}
             Continuity::Lost(records) => exporter.lost += u64::from(records),
@@ -102,7 +102,7 @@ impl Exporters {
 
     /// Each exporter and version, in the order of their addresses.
     #[must_use]
-    pub fn list(&self) -> Vec<(IpAddr, Version, Exporter)> {
+    pub fn list(&self) -> Vec<(IpAddr, Version, ExporterTotals)> {
         let mut list: Vec<_> = self
             .exporters
             .iter()
@@ -114,10 +114,10 @@ impl Exporters {
 
     /// Sum over all exporters.
     #[must_use]
-    pub fn total(&self) -> Exporter {
+    pub fn total(&self) -> ExporterTotals {
         self.exporters
             .values()
-            .fold(Exporter::default(), |sum, exporter| Exporter {
+            .fold(ExporterTotals::default(), |sum, exporter| ExporterTotals {
                 datagrams: sum.datagrams + exporter.datagrams,
                 records: sum.records + exporter.records,
                 lost: sum.lost + exporter.lost,
@@ -133,15 +133,15 @@ impl Exporters {
     }
 
     /// Compares with what the engine's previous datagram let expect.
-    fn follow(&mut self, address: IpAddr, arrival: &Arrival) -> Continuity {
-        let Some(received) = arrival.sequence else {
+    fn follow(&mut self, address: IpAddr, summary: &DatagramSummary) -> Continuity {
+        let Some(received) = summary.sequence else {
             return Continuity::Expected;
         };
-        let key = (address, arrival.version, arrival.engine);
+        let key = (address, summary.version, summary.engine);
         if self.expected.len() >= TRACKED_MAX && !self.expected.contains_key(&key) {
             return Continuity::Expected;
         }
-        let next = received.wrapping_add(u32::from(arrival.count));
+        let next = received.wrapping_add(u32::from(summary.count));
         match self.expected.insert(key, next) {
             None => Continuity::Expected,
             Some(expected) => judge(expected, received),
@@ -177,8 +177,8 @@ mod tests {
 
     const HERE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
-    fn arrival(sequence: u32, count: u16) -> Arrival {
-        Arrival {
+    fn datagram(sequence: u32, count: u16) -> DatagramSummary {
+        DatagramSummary {
             version: Version::V5,
             count,
             sequence: Some(sequence),
@@ -188,8 +188,8 @@ mod tests {
 
     fn after(expected: u32, received: u32) -> Continuity {
         let mut exporters = Exporters::default();
-        exporters.note(HERE, &arrival(expected.wrapping_sub(30), 30));
-        exporters.note(HERE, &arrival(received, 30))
+        exporters.note(HERE, &datagram(expected.wrapping_sub(30), 30));
+        exporters.note(HERE, &datagram(received, 30))
     }
 
     #[test]
@@ -219,13 +219,13 @@ mod tests {
     fn exporters_versions_and_engines_have_sequences_of_their_own() {
         let mut exporters = Exporters::default();
         let there = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
-        let engine = |sequence, id| Arrival {
+        let engine = |sequence, id| DatagramSummary {
             engine: Engine { r#type: 0, id },
-            ..arrival(sequence, 10)
+            ..datagram(sequence, 10)
         };
-        let v7 = |sequence| Arrival {
+        let v7 = |sequence| DatagramSummary {
             version: Version::V7,
-            ..arrival(sequence, 10)
+            ..datagram(sequence, 10)
         };
         for round in 0..3 {
             for note in [
@@ -252,10 +252,10 @@ mod tests {
     #[test]
     fn version_1_has_no_sequence() {
         let mut exporters = Exporters::default();
-        let v1 = Arrival {
+        let v1 = DatagramSummary {
             version: Version::V1,
             sequence: None,
-            ..arrival(0, 1)
+            ..datagram(0, 1)
         };
         assert_eq!(exporters.note(HERE, &v1), Continuity::Expected);
         assert_eq!(exporters.note(HERE, &v1), Continuity::Expected);
@@ -265,7 +265,7 @@ mod tests {
     fn forged_senders_do_not_fill_the_memory() {
         let mut exporters = Exporters::default();
         for address in 0..70_000_u32 {
-            exporters.note(Ipv4Addr::from(address).into(), &arrival(0, 1));
+            exporters.note(Ipv4Addr::from(address).into(), &datagram(0, 1));
         }
         assert_eq!(exporters.list().len(), TRACKED_MAX);
         assert_eq!(exporters.untracked(), 70_000 - TRACKED_MAX as u64);

@@ -14,7 +14,7 @@ pub use recover::Recovered;
 pub use schedule::{Nesting, Rotations};
 
 use crate::record::{ByteOrder, StoredRecord};
-use crate::writer::{FlowFileWriter, Losses, WriterOptions};
+use crate::writer::{FileLosses, FlowFileWriter, WriterOptions};
 use expire::Kept;
 use jiff::tz::TimeZone;
 use schedule::Schedule;
@@ -65,7 +65,7 @@ pub struct Store {
     current: Option<Current>,
     version: Option<Version>,
     /// What the next file's header will say, while there is none.
-    losses: Losses,
+    losses: FileLosses,
     stored: u64,
     failed: u64,
     files: u64,
@@ -103,7 +103,7 @@ impl Store {
             kept,
             current: None,
             version,
-            losses: Losses::default(),
+            losses: FileLosses::default(),
             stored: 0,
             failed: 0,
             files: 0,
@@ -148,7 +148,7 @@ impl Store {
     }
 
     /// Adds to what the current file's header will say is missing.
-    pub fn note(&mut self, losses: Losses) {
+    pub fn note(&mut self, losses: FileLosses) {
         match &mut self.current {
             Some(current) => current.writer.note(losses),
             None => self.losses.add(losses),
@@ -359,7 +359,7 @@ mod tests {
     /// 2026-11-22 12:54:48 UTC.
     const NOW: i64 = 1_795_352_088;
 
-    pub(super) fn options(directory: &Path) -> StoreOptions {
+    fn options(directory: &Path) -> StoreOptions {
         StoreOptions {
             directory: directory.to_owned(),
             nesting: Nesting::try_from(0).unwrap(),

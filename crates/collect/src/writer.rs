@@ -84,7 +84,7 @@ impl WriterOptions {
 
 /// What the header says of records that are not in the file.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct Losses {
+pub struct FileLosses {
     /// Records that sequence numbers say were lost.
     pub lost: u32,
     /// Datagrams that were malformed or refused.
@@ -93,7 +93,7 @@ pub struct Losses {
     pub resets: u32,
 }
 
-impl Losses {
+impl FileLosses {
     /// Adds `other`; counts stay at their greatest value rather than wrap.
     pub fn add(&mut self, other: Self) {
         self.lost = self.lost.saturating_add(other.lost);
@@ -113,7 +113,7 @@ pub struct FlowFileWriter {
     file: File,
     temporary: PathBuf,
     path: PathBuf,
-    losses: Losses,
+    losses: FileLosses,
 }
 
 impl FlowFileWriter {
@@ -173,7 +173,7 @@ impl FlowFileWriter {
             file: second,
             temporary,
             path,
-            losses: Losses::default(),
+            losses: FileLosses::default(),
         })
     }
 
@@ -220,7 +220,7 @@ impl FlowFileWriter {
     }
 
     /// Adds to what the header will say of records that are not here.
-    pub fn note(&mut self, losses: Losses) {
+    pub fn note(&mut self, losses: FileLosses) {
         self.losses.add(losses);
     }
 
@@ -291,9 +291,10 @@ impl FlowFileWriter {
         Ok(records)
     }
 
-    /// Gives the file up after an error, unfinished, under its temporary name.
+    /// Abandons the file after an error, unfinished, and returns its temporary name.
     ///
-    /// Plain records are cut back to whole ones; `crate::store` can recover the rest.
+    /// A plain file is cut after its last whole record. A store that is opened on the directory
+    /// completes the file.
     pub fn abandon(self) -> PathBuf {
         if let Body {
             encoder: Encoder::Plain(output),
@@ -556,7 +557,7 @@ mod tests {
             for number in 0..3000 {
                 writer.push(&record(number)).unwrap();
             }
-            writer.note(Losses {
+            writer.note(FileLosses {
                 lost: 3,
                 corrupt: 2,
                 resets: 1,

@@ -9,7 +9,7 @@ use jiff::tz::TimeZone;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use xdprobe_collect::header::{FLAG_COMPRESS, FileHeader};
-use xdprobe_collect::print::{Format, Printer};
+use xdprobe_collect::print::{PrintFormat, Printer};
 use xdprobe_collect::{
     ByteOrder, FlowFileReader, FlowFileWriter, LocalZone, ReadError, StoredRecord, Version,
     WriterOptions,
@@ -139,7 +139,7 @@ proptest! {
     #[test]
     fn every_format_prints_every_record(octets in vec(any::<u8>(), 68), wide: bool) {
         let record = StoredRecord::decode(Version::V7, ByteOrder::Big, &octets).unwrap();
-        for format in (0..8).filter_map(Format::from_number).chain([Format::Json, Format::Csv]) {
+        for format in (0..8).filter_map(PrintFormat::from_number).chain([PrintFormat::Json, PrintFormat::Csv]) {
             let zone = LocalZone::new(TimeZone::posix("CET-1CEST,M3.5.0,M10.5.0/3").unwrap());
             let mut text = Vec::new();
             let mut printer = Printer::new(format, wide, Version::V7, zone, &mut text).unwrap();

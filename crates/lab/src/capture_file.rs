@@ -18,7 +18,7 @@ use rand_distr::{Distribution, Zipf};
 use rand_pcg::Pcg64Mcg;
 use serde::Serialize;
 
-use crate::frames::{ByteOrder, Ethernet, PcapWriter, Resolution, flags, icmp, tcp, udp};
+use crate::frames::{ByteOrder, Ethernet, PcapWriter, StampResolution, flags, icmp, tcp, udp};
 
 /// What a capture is like.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, ValueEnum)]
@@ -288,7 +288,7 @@ struct Writer<W> {
 
 impl<W: Write> Writer<W> {
     fn new(output: W) -> io::Result<Self> {
-        let pcap = PcapWriter::new(output, ByteOrder::Little, Resolution::Micro)?;
+        let pcap = PcapWriter::new(output, ByteOrder::Little, StampResolution::Micro)?;
         Ok(Self {
             pcap,
             ethernet: Ethernet::default(),

@@ -370,7 +370,7 @@ pub enum ByteOrder {
 
 /// What the second half of a time stamp in a capture file counts.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Resolution {
+pub enum StampResolution {
     /// Microseconds: magic number 0xa1b2c3d4.
     Micro,
     /// Nanoseconds: magic number 0xa1b23c4d.
@@ -381,7 +381,7 @@ pub enum Resolution {
 pub struct PcapWriter<W> {
     output: W,
     order: ByteOrder,
-    resolution: Resolution,
+    resolution: StampResolution,
     octets: u64,
 }
 
@@ -391,7 +391,7 @@ impl<W: Write> PcapWriter<W> {
     /// # Errors
     ///
     /// What `output` says.
-    pub fn new(output: W, order: ByteOrder, resolution: Resolution) -> io::Result<Self> {
+    pub fn new(output: W, order: ByteOrder, resolution: StampResolution) -> io::Result<Self> {
         let mut writer = Self {
             output,
             order,
@@ -399,8 +399,8 @@ impl<W: Write> PcapWriter<W> {
             octets: 0,
         };
         let magic = match resolution {
-            Resolution::Micro => 0xa1b2_c3d4,
-            Resolution::Nano => 0xa1b2_3c4d,
+            StampResolution::Micro => 0xa1b2_c3d4,
+            StampResolution::Nano => 0xa1b2_3c4d,
         };
         writer.number(magic)?;
         // Version 2.4 is two halves of 16 bits.
@@ -430,8 +430,8 @@ impl<W: Write> PcapWriter<W> {
     /// What the output says.
     pub fn cut_frame(&mut self, time: Duration, kept: &[u8], wire_octets: usize) -> io::Result<()> {
         let fraction = match self.resolution {
-            Resolution::Micro => time.subsec_micros(),
-            Resolution::Nano => time.subsec_nanos(),
+            StampResolution::Micro => time.subsec_micros(),
+            StampResolution::Nano => time.subsec_nanos(),
         };
         let invalid = |_| {
             io::Error::new(
@@ -599,13 +599,13 @@ mod tests {
             writer.frame(Duration::new(1, 5_000), &[9]).unwrap();
             writer.finish().unwrap()
         };
-        let big = bytes(ByteOrder::Big, Resolution::Nano);
+        let big = bytes(ByteOrder::Big, StampResolution::Nano);
         assert_eq!(big[..8], [0xa1, 0xb2, 0x3c, 0x4d, 0, 2, 0, 4]);
         assert_eq!(
             big[24..],
             [0, 0, 0, 1, 0, 0, 0x13, 0x88, 0, 0, 0, 1, 0, 0, 0, 1, 9]
         );
-        let little = bytes(ByteOrder::Little, Resolution::Micro);
+        let little = bytes(ByteOrder::Little, StampResolution::Micro);
         assert_eq!(little[..8], [0xd4, 0xc3, 0xb2, 0xa1, 2, 0, 4, 0]);
         assert_eq!(little[24..32], [1, 0, 0, 0, 5, 0, 0, 0]);
     }

@@ -13,9 +13,9 @@ use clap::{Args, Parser, Subcommand};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use xdprobe_lab::capture_file::{Kind, Recipe};
-use xdprobe_lab::collector::{Collector, Keep};
 use xdprobe_lab::plain;
 use xdprobe_lab::send::{Options, Report, Sender};
+use xdprobe_lab::test_collector::{Keep, TestCollector};
 
 /// Traffic whose truth is known, for tests and benches of xdprobe.
 #[derive(Parser)]
@@ -37,7 +37,7 @@ enum Command {
     )]
     Send(Options),
     /// Send known frames through a packet socket, on any driver, and print as JSON what was sent
-    SendPlain(plain::Options),
+    SendPlain(plain::PlainOptions),
     /// Write a large capture file from a seed and print as JSON what is in it
     Capture(Capture),
     /// Collect NetFlow v1, v5 and v7 until SIGINT or SIGTERM and print as JSON what came, and what
@@ -101,7 +101,7 @@ fn send(options: &Options) -> Result<()> {
     Ok(())
 }
 
-fn send_plain(options: &plain::Options) -> Result<()> {
+fn send_plain(options: &plain::PlainOptions) -> Result<()> {
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM] {
         signal_hook::flag::register(signal, stop.clone())?;
@@ -135,7 +135,8 @@ const WRITE_OCTETS: usize = 1 << 20;
 
 fn collect(options: &Collect) -> Result<()> {
     let mut signals = Signals::new([SIGINT, SIGTERM])?;
-    let collector = Collector::bind(SocketAddr::new(options.address, options.port), Keep::Counts)?;
+    let collector =
+        TestCollector::bind(SocketAddr::new(options.address, options.port), Keep::Counts)?;
     eprintln!("xdprobe-lab: collecting on {}", collector.address());
     signals.forever().next();
     let received = collector.stop()?;

@@ -1,9 +1,9 @@
 //! Known frames through a packet socket: slow beside [`send`](crate::send), but on every driver
 //! that Linux has, since all that it asks of one is to transmit.
 //!
-//! Packets belong to [`Options::flows`] flows, each in turn, and a flow's number decides what its
+//! Packets belong to [`PlainOptions::flows`] flows, each in turn, and a flow's number decides what its
 //! frames look like: short or long, tagged or not. So any run of a few flows has all four shapes in
-//! it, and the counts of its [`Report`] are exact.
+//! it, and the counts of its [`PlainReport`] are exact.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::AsRawFd;
@@ -33,7 +33,7 @@ const FULL_PAUSE: Duration = Duration::from_micros(500);
 
 /// What to send.
 #[derive(Args, Clone, Debug)]
-pub struct Options {
+pub struct PlainOptions {
     /// Interface to send on
     #[arg(short, long, value_name = "IFACE")]
     pub interface: String,
@@ -57,7 +57,7 @@ pub struct Options {
 
 /// What was sent.
 #[derive(Clone, Debug, Default, Eq, PartialEq, Serialize)]
-pub struct Report {
+pub struct PlainReport {
     /// Packets that the driver took.
     pub packets: u64,
     /// Their IP total lengths: what a NetFlow v5 ledger has to come to.
@@ -75,13 +75,13 @@ pub struct Report {
 /// # Errors
 ///
 /// When the interface does not exist, is down, or takes no frames of this length.
-pub fn send(options: &Options, stop: &Arc<AtomicBool>) -> Result<Report> {
+pub fn send(options: &PlainOptions, stop: &Arc<AtomicBool>) -> Result<PlainReport> {
     let socket = open(&options.interface)?;
     let frames: Vec<_> = (0..options.flows)
         .map(|flow| frame(options, flow))
         .collect();
     let start = clock_gettime(ClockId::CLOCK_MONOTONIC)?;
-    let mut report = Report::default();
+    let mut report = PlainReport::default();
     for (frame, packet_octets) in frames.iter().cycle() {
         if report.packets == options.packets {
             break;
@@ -112,7 +112,7 @@ pub fn send(options: &Options, stop: &Arc<AtomicBool>) -> Result<Report> {
 }
 
 /// The frame of a flow, and the octets of the packet in it.
-fn frame(options: &Options, flow: u16) -> (Vec<u8>, u64) {
+fn frame(options: &PlainOptions, flow: u16) -> (Vec<u8>, u64) {
     let is_long = flow % 2 == 1;
     let ethernet = if flow % 4 < 2 {
         Ethernet::default()
@@ -194,7 +194,7 @@ mod tests {
 
     #[test]
     fn four_flows_have_all_four_shapes() {
-        let options = Options {
+        let options = PlainOptions {
             interface: String::new(),
             packets: 4,
             flows: 4,

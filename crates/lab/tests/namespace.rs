@@ -5,10 +5,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use xdprobe_lab::collector::{Collector, Keep};
 use xdprobe_lab::interface::mtu;
 use xdprobe_lab::namespace::{Namespace, VethOptions};
 use xdprobe_lab::requirements::are_met;
+use xdprobe_lab::test_collector::{Keep, TestCollector};
 
 const TOOLS: [&str; 2] = ["ip", "ethtool"];
 
@@ -104,7 +104,7 @@ fn interfaces_can_be_handed_to_another_namespace() {
     here.address("near", "10.1.0.1/24").unwrap();
     there.address("far", "10.1.0.2/24").unwrap();
     let collector = there
-        .run(|| Collector::bind("10.1.0.2:0".parse().unwrap(), Keep::Counts).unwrap())
+        .run(|| TestCollector::bind("10.1.0.2:0".parse().unwrap(), Keep::Counts).unwrap())
         .unwrap();
     here.run(|| {
         UdpSocket::bind("10.1.0.1:0")

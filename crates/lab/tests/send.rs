@@ -9,7 +9,9 @@ use std::time::Duration;
 use capture::Capture;
 use etherparse::Ipv4HeaderSlice;
 use seen::{Seen, count};
-use xdprobe_lab::frames::{ByteOrder, Ethernet, PcapWriter, Resolution, fragments, ip_offset, udp};
+use xdprobe_lab::frames::{
+    ByteOrder, Ethernet, PcapWriter, StampResolution, fragments, ip_offset, udp,
+};
 use xdprobe_lab::interface::{driver_counters, sum_of};
 use xdprobe_lab::namespace::{Namespace, VethOptions};
 use xdprobe_lab::requirements::{are_met, skip};
@@ -304,8 +306,12 @@ fn a_capture_file_is_sent_in_order_and_shifted_each_loop() {
             .map(|piece| plain.carry(piece)),
     );
     let file = tempfile::NamedTempFile::new().unwrap();
-    let mut writer =
-        PcapWriter::new(file.reopen().unwrap(), ByteOrder::Big, Resolution::Nano).unwrap();
+    let mut writer = PcapWriter::new(
+        file.reopen().unwrap(),
+        ByteOrder::Big,
+        StampResolution::Nano,
+    )
+    .unwrap();
     for frame in &sent {
         writer.frame(Duration::ZERO, frame).unwrap();
     }

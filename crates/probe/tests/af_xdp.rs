@@ -6,10 +6,10 @@ mod harness;
 
 use harness::{Probe, TOOLS, assert_balanced, count, pause, send, traffic, wire};
 use std::net::SocketAddr;
-use xdprobe_lab::collector::{Collector, Keep};
 use xdprobe_lab::namespace::VethOptions;
 use xdprobe_lab::requirements::are_met;
 use xdprobe_lab::send::{Options, Pattern, Report, Sender, Sizes};
+use xdprobe_lab::test_collector::{Keep, TestCollector};
 
 const TWO_QUEUES: VethOptions = VethOptions {
     queues: 2,
@@ -48,7 +48,7 @@ fn two_queues_are_metered_and_the_collector_gets_every_packet() {
     }
     let wire = wire(TWO_QUEUES);
     let collector = wire
-        .run(|| Collector::bind(SocketAddr::from(([127, 0, 0, 1], 0)), Keep::Records).unwrap())
+        .run(|| TestCollector::bind(SocketAddr::from(([127, 0, 0, 1], 0)), Keep::Records).unwrap())
         .unwrap();
     let probe = Probe::start(
         &wire,
@@ -393,7 +393,7 @@ fn of_n_frames_one_is_metered_and_the_others_are_counted_in_xdp() {
     }
     let wire = wire(TWO_QUEUES);
     let collector = wire
-        .run(|| Collector::start(Keep::Counts).unwrap())
+        .run(|| TestCollector::start(Keep::Counts).unwrap())
         .unwrap();
     let by_count = [
         "--sampling",
@@ -451,7 +451,7 @@ fn frames_are_sampled_by_chance_on_every_queue_and_mode() {
     for mode in ["copy", "skb"] {
         let wire = wire(TWO_QUEUES);
         let collector = wire
-            .run(|| Collector::start(Keep::Counts).unwrap())
+            .run(|| TestCollector::start(Keep::Counts).unwrap())
             .unwrap();
         let arguments = [
             "--mode",
@@ -606,7 +606,7 @@ fn flows_expire_on_a_silent_link() {
     }
     let wire = wire(VethOptions::default());
     let collector = wire
-        .run(|| Collector::start(Keep::Counts).unwrap())
+        .run(|| TestCollector::start(Keep::Counts).unwrap())
         .unwrap();
     let mut probe = Probe::start(
         &wire,
@@ -661,7 +661,7 @@ fn what_comes_while_the_reader_rests_is_timed_by_when_it_came() {
     }
     let wire = wire(VethOptions::default());
     let collector = wire
-        .run(|| Collector::bind(SocketAddr::from(([127, 0, 0, 1], 0)), Keep::Records).unwrap())
+        .run(|| TestCollector::bind(SocketAddr::from(([127, 0, 0, 1], 0)), Keep::Records).unwrap())
         .unwrap();
     let probe = Probe::start(&wire, &line(&[&collector.address().to_string()]));
     let sent = send(

@@ -17,10 +17,10 @@ use std::process::Stdio;
 use std::time::Duration;
 use tempfile::TempDir;
 use xdprobe_export::v5;
-use xdprobe_lab::collector::{Collector, Keep, Violation};
 use xdprobe_lab::frames::{
-    ByteOrder, Ethernet, PcapWriter, Resolution, flags, fragments, icmp, tcp, udp,
+    ByteOrder, Ethernet, PcapWriter, StampResolution, flags, fragments, icmp, tcp, udp,
 };
+use xdprobe_lab::test_collector::{Keep, TestCollector, Violation};
 
 /// Where nobody listens.
 const NOWHERE: &str = "127.0.0.1:9";
@@ -38,7 +38,7 @@ fn host(last: u8, port: u16) -> SocketAddr {
 /// A capture of `frames`, each with its time after the epoch in ms.
 fn capture(folder: &TempDir, frames: &[(u64, Vec<u8>)]) -> PathBuf {
     let path = folder.path().join("capture.pcap");
-    let mut file = PcapWriter::new(Vec::new(), ByteOrder::Little, Resolution::Micro).unwrap();
+    let mut file = PcapWriter::new(Vec::new(), ByteOrder::Little, StampResolution::Micro).unwrap();
     for (at_ms, frame) in frames {
         file.frame(
             Duration::from_secs(EPOCH_S) + Duration::from_millis(*at_ms),
@@ -126,7 +126,7 @@ fn a_slow_pipe_gives_the_datagrams_of_the_file() {
 fn a_pipe_that_is_interrupted_in_the_middle_of_a_burst_is_accounted_up_to_there() {
     let folder = TempDir::new().unwrap();
     let file = capture(&folder, &ten_minutes());
-    let collector = Collector::start(Keep::Counts).unwrap();
+    let collector = TestCollector::start(Keep::Counts).unwrap();
     let line = [
         "run",
         "-r",

@@ -7,10 +7,10 @@ use harness::{Probe, TOOLS, assert_balanced, count, pause, send, traffic, wire};
 use std::fs::File;
 use std::process::{Child, Command, Stdio};
 use tempfile::TempDir;
-use xdprobe_lab::collector::{Collector, Keep};
 use xdprobe_lab::namespace::{Namespace, VethOptions};
 use xdprobe_lab::requirements::are_met;
 use xdprobe_lab::send::{Options, Sizes};
+use xdprobe_lab::test_collector::{Keep, TestCollector};
 
 /// A program of somebody else's, ended as its users end it.
 struct Peer(Child);
@@ -169,7 +169,7 @@ fn assert_tshark_sees_all(version: &str) {
     // Without a listener the kernel would answer that the port is unreachable.
     let address = "127.0.0.1:2055".parse().unwrap();
     let listener = wire
-        .run(|| Collector::bind(address, Keep::Counts).unwrap())
+        .run(|| TestCollector::bind(address, Keep::Counts).unwrap())
         .unwrap();
     let tshark = sniff_loopback(&wire, &folder, file);
     let probe = Probe::start(
@@ -227,7 +227,7 @@ fn tshark_sees_the_dscp_and_ttl_that_were_chosen_over_either_protocol() {
     let file = folder.path().join("export.pcapng");
     let file = file.to_str().unwrap();
     let to = ["127.0.0.1:2055", "[::1]:2055"];
-    let bind = |address: &str| Collector::bind(address.parse().unwrap(), Keep::Counts).unwrap();
+    let bind = |address: &str| TestCollector::bind(address.parse().unwrap(), Keep::Counts).unwrap();
     let listeners = wire.run(|| to.map(bind)).unwrap();
     let tshark = sniff_loopback(&wire, &folder, file);
     let how = [

@@ -8,11 +8,11 @@ use serde_json::Value;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use xdprobe_lab::collector::{Collector, Keep, Received};
 use xdprobe_lab::frames::{Ethernet, udp};
 use xdprobe_lab::namespace::{Namespace, VethOptions};
 use xdprobe_lab::requirements::are_met;
 use xdprobe_lab::send::Options;
+use xdprobe_lab::test_collector::{Collected, Keep, TestCollector};
 
 /// Options that let a flow go soon after its last packet, and its record soon after that.
 const SOON: [&str; 8] = [
@@ -26,10 +26,10 @@ const SOON: [&str; 8] = [
     "50ms",
 ];
 
-fn collector_at(namespace: &Namespace, address: &str) -> Collector {
+fn collector_at(namespace: &Namespace, address: &str) -> TestCollector {
     let address: SocketAddr = address.parse().unwrap();
     namespace
-        .run(|| Collector::bind(address, Keep::Counts).unwrap())
+        .run(|| TestCollector::bind(address, Keep::Counts).unwrap())
         .unwrap()
 }
 
@@ -57,7 +57,7 @@ fn entry(ledger: &Value, nth: usize) -> (&Value, u64) {
     )
 }
 
-fn records(received: &[&Received]) -> u64 {
+fn records(received: &[&Collected]) -> u64 {
     received.iter().for_each(|received| received.assert_sound());
     received.iter().map(|received| received.records).sum()
 }

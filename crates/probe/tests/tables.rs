@@ -12,11 +12,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tempfile::TempDir;
 use xdprobe_export::v5::Record;
-use xdprobe_lab::collector::{Collector, Keep};
-use xdprobe_lab::frames::{ByteOrder, Ethernet, PcapWriter, Resolution, udp};
+use xdprobe_lab::frames::{ByteOrder, Ethernet, PcapWriter, StampResolution, udp};
 use xdprobe_lab::namespace::VethOptions;
 use xdprobe_lab::requirements::are_met;
 use xdprobe_lab::send::Options;
+use xdprobe_lab::test_collector::{Keep, TestCollector};
 
 const A: [u8; 6] = [2, 0, 0, 0, 0, 1];
 const B: [u8; 6] = [2, 0, 0, 0, 0, 2];
@@ -34,7 +34,7 @@ fn conversation(folder: &TempDir) -> PathBuf {
         "198.51.100.200:53".parse().unwrap(),
     );
     let (there, back) = (udp(client, server, &[0; 10]), udp(server, client, &[0; 10]));
-    let mut file = PcapWriter::new(Vec::new(), ByteOrder::Little, Resolution::Micro).unwrap();
+    let mut file = PcapWriter::new(Vec::new(), ByteOrder::Little, StampResolution::Micro).unwrap();
     // Who sends comes first.
     for frame in [
         Ethernet::new(A, B).carry(&there),
@@ -55,7 +55,7 @@ const PREFIXES: &str = "prefix,as,nexthop\n192.0.2.0/24,64496,203.0.113.1\n198.5
                         198.51.100.128/25,4200000000,203.0.113.3\n";
 
 fn records_of(file: &Path, arguments: &[&str]) -> Vec<Record> {
-    let collector = Collector::start(Keep::Records).unwrap();
+    let collector = TestCollector::start(Keep::Records).unwrap();
     let (ledger, output) = run_over(
         file,
         &[arguments, &[&collector.address().to_string()]].concat(),
@@ -234,7 +234,7 @@ fn tables_are_read_again_without_a_gap_and_bad_ones_change_nothing() {
     let rules_path = write(&folder, "rules.toml", &rule(2));
     let prefixes_path = write(&folder, "prefixes.csv", &prefixes(10));
     let collector = wire
-        .run(|| Collector::start(Keep::Records).unwrap())
+        .run(|| TestCollector::start(Keep::Records).unwrap())
         .unwrap();
     let mut probe = Probe::start(
         &wire,

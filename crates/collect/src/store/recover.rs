@@ -9,7 +9,7 @@ use crate::header::{FLAG_COMPRESS, FLAG_DONE};
 use crate::reader::FlowFileReader;
 use crate::record::{RECORD_OCTETS_MAX, StoredRecord};
 use crate::writer::{
-    FlowFileWriter, Losses, WriterOptions, complete, lock, modulo_2_32, publish, whole_octets,
+    FileLosses, FlowFileWriter, WriterOptions, complete, lock, modulo_2_32, publish, whole_octets,
 };
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -123,7 +123,7 @@ fn complete_beside(temporary: &Path, mut reader: FlowFileReader<File>) -> io::Re
     let name = temporary.file_name().unwrap_or_default().to_string_lossy();
     let beside = temporary.with_file_name(format!(".recovering-{name}"));
     let mut writer = FlowFileWriter::create_as(beside, temporary.to_owned(), &options)?;
-    writer.note(Losses {
+    writer.note(FileLosses {
         lost: header.lost.unwrap_or(0),
         corrupt: header.corrupt.unwrap_or(0),
         resets: header.resets.unwrap_or(0),

@@ -22,7 +22,7 @@
 #define TEMPLATE_OCTETS 128
 #define FRAME_OCTETS_MIN 60 /* IEEE 802.3: 64 with the frame check sequence, which software does not see */
 #define HEAD_OCTETS 128
-#define SHIFT 0x00010001 /* added to addresses for each loop of a capture file; odd, as capture.rs relies on */
+#define SHIFT 0x00010001 /* added to addresses for each loop of a capture file; odd, as replay.rs relies on */
 #define IP_MF 0x2000
 #define IP_OFFSET 0x1fff
 #define TIME_SHIFT 16 /* schedule times are in 2^-16 ns, so that no rate up to 100 Mpps is off by more than 2 in a million */

@@ -16,7 +16,8 @@ use rand_pcg::Pcg64Mcg;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use super::options::{Options, Pattern, Protocol, Sizes};
-use super::{Counts, State};
+use super::report::Counts;
+use super::state::State;
 use crate::frames::{
     self, ETHERNET_OCTETS, Ethernet, FRAME_OCTETS_MIN, IPV4_OCTETS, ether_type, flags,
 };
@@ -45,7 +46,7 @@ const IMIX: [(u16, usize); 3] = [(40, 7), (576, 4), (1500, 1)];
 pub const TICKS_A_SECOND: u64 = 1_000_000_000 << 16;
 
 /// Everything that the XDP program is loaded with.
-pub struct Plan {
+pub struct PatternPlan {
     /// The pattern's number in the program.
     pub pattern: u32,
     /// Flows of the pattern.
@@ -101,7 +102,7 @@ impl Step {
     }
 }
 
-impl Plan {
+impl PatternPlan {
     /// What the options ask for.
     ///
     /// # Errors
@@ -454,7 +455,7 @@ mod tests {
 
     #[test]
     fn imix_has_its_shares() {
-        let plan = Plan::new(&Options {
+        let plan = PatternPlan::new(&Options {
             sizes: Sizes::Imix,
             ..Options::on("none")
         })
@@ -475,7 +476,7 @@ mod tests {
             sizes: Sizes::Imix,
             ..Options::on("none")
         };
-        let plan = Plan::new(&options).unwrap();
+        let plan = PatternPlan::new(&options).unwrap();
         assert_eq!(
             plan.steps.iter().filter(|step| step.fragment != 0).count(),
             2048
@@ -489,7 +490,7 @@ mod tests {
     #[test]
     fn one_seed_gives_one_plan_and_another_another() {
         let plan = |seed| {
-            Plan::new(&Options {
+            PatternPlan::new(&Options {
                 seed,
                 pattern: Pattern::Zipf,
                 ..Options::on("none")
@@ -507,7 +508,9 @@ mod tests {
             ipv6_share: 30,
             ..Options::on("none")
         };
-        let (ipv4, ipv6) = Plan::new(&options).unwrap().distinct_flows(5_000, 5_000, 0);
+        let (ipv4, ipv6) = PatternPlan::new(&options)
+            .unwrap()
+            .distinct_flows(5_000, 5_000, 0);
         assert_eq!(ipv4 + ipv6, 1_000);
         assert!(
             (250..350).contains(&ipv6),
@@ -517,7 +520,7 @@ mod tests {
 
     #[test]
     fn refuses_more_tags_than_templates_hold() {
-        let error = Plan::new(&Options {
+        let error = PatternPlan::new(&Options {
             vlan: vec![1; 14],
             ..Options::on("none")
         })

@@ -1,7 +1,7 @@
 //! `xdprobe cat`: flow-cat, many flow-tools files in and one out.
 
 use super::UsageError;
-use super::files::{Failures, Progress, is_broken_pipe, quietly};
+use super::files::{Failures, InputProgress, is_broken_pipe, quietly};
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
 use jiff::Timestamp;
@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use xdprobe_collect::header::{FLAG_PRELOADED, FileHeader};
 use xdprobe_collect::input::Input;
 use xdprobe_collect::{
-    ByteOrder, FlowFileReader, FlowFileWriter, FlowStreamWriter, Losses, StoredRecord, Version,
+    ByteOrder, FileLosses, FlowFileReader, FlowFileWriter, FlowStreamWriter, StoredRecord, Version,
     WriterOptions, system_zone,
 };
 
@@ -102,7 +102,7 @@ fn join(arguments: &Arguments) -> anyhow::Result<()> {
         known,
         to: None,
     };
-    let progress = Progress::new(inputs.iter().map(Input::octets).sum(), true);
+    let progress = InputProgress::new(inputs.iter().map(Input::octets).sum(), true);
     let mut failures = Failures::default();
     for input in &inputs {
         match copy(input, &mut output, &progress, &stop) {
@@ -132,7 +132,7 @@ fn join(arguments: &Arguments) -> anyhow::Result<()> {
 fn copy(
     input: &Input,
     output: &mut Output,
-    progress: &Progress,
+    progress: &InputProgress,
     stop: &AtomicBool,
 ) -> anyhow::Result<()> {
     let mut reader = FlowFileReader::new(input.open()?)?;
@@ -264,7 +264,7 @@ struct Known {
     start_s: Option<u32>,
     end_s: Option<u32>,
     flows: u32,
-    losses: Losses,
+    losses: FileLosses,
 }
 
 impl Known {
@@ -278,7 +278,7 @@ impl Known {
             .flatten()
             .max();
         self.flows = self.flows.wrapping_add(header.flows.unwrap_or(0));
-        let losses = Losses {
+        let losses = FileLosses {
             lost: header.lost.unwrap_or(0),
             corrupt: header.corrupt.unwrap_or(0),
             resets: header.resets.unwrap_or(0),

@@ -51,14 +51,14 @@ pub fn is_broken_pipe(error: &anyhow::Error) -> bool {
 /// A bar on standard error, over octets of input. It shows when the output is not a terminal, the
 /// error output is one, and the work takes more than a second.
 #[derive(Debug)]
-pub struct Progress {
+pub struct InputProgress {
     bar: ProgressBar,
     done: Cell<u64>,
     shown: Cell<bool>,
     wanted: bool,
 }
 
-impl Progress {
+impl InputProgress {
     /// A bar for `octets` of input whose result goes to standard output.
     pub fn to_stdout(octets: u64) -> Self {
         Self::new(octets, !io::stdout().is_terminal())
@@ -95,7 +95,7 @@ impl Progress {
     }
 }
 
-impl Drop for Progress {
+impl Drop for InputProgress {
     fn drop(&mut self) {
         self.bar.finish_and_clear();
     }

@@ -1,7 +1,7 @@
 //! `xdprobe print`: flow-print's formats over files, standard input, or a UDP port.
 
 use super::UsageError;
-use super::files::{Failures, Progress, is_broken_pipe, quietly};
+use super::files::{Failures, InputProgress, is_broken_pipe, quietly};
 use anyhow::Context;
 use clap::Args;
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use xdprobe_collect::input::Input;
-use xdprobe_collect::print::{Format, Printer, header_text};
+use xdprobe_collect::print::{PrintFormat, Printer, header_text};
 use xdprobe_collect::receive::{Receiver, SOCKET_BUFFER_OCTETS};
 use xdprobe_collect::{FlowFileReader, LocalZone, StoredRecord, Version, datagram};
 
@@ -69,7 +69,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
 /// The printer once the first version is known, which the default format and the columns depend on.
 struct Output<'a> {
     arguments: &'a Arguments,
-    format: Option<Format>,
+    format: Option<PrintFormat>,
     printer: Option<Printer<StdoutLock<'static>>>,
 }
 
@@ -81,7 +81,9 @@ impl Output<'_> {
                 printer
             }
             None => {
-                let format = self.format.unwrap_or_else(|| Format::default_of(version));
+                let format = self
+                    .format
+                    .unwrap_or_else(|| PrintFormat::default_of(version));
                 Printer::new(
                     format,
                     self.arguments.wide,
@@ -115,7 +117,7 @@ impl Output<'_> {
 /// from being printed.
 fn print_inputs(arguments: &Arguments, output: &mut Output) -> anyhow::Result<()> {
     let inputs = Input::list(&arguments.paths, false)?;
-    let progress = Progress::to_stdout(inputs.iter().map(Input::octets).sum());
+    let progress = InputProgress::to_stdout(inputs.iter().map(Input::octets).sum());
     let mut failures = Failures::default();
     for input in &inputs {
         match print_input(input, output, &progress) {
@@ -136,7 +138,7 @@ fn print_inputs(arguments: &Arguments, output: &mut Output) -> anyhow::Result<()
     failures.last()
 }
 
-fn print_input(input: &Input, output: &mut Output, progress: &Progress) -> anyhow::Result<()> {
+fn print_input(input: &Input, output: &mut Output, progress: &InputProgress) -> anyhow::Result<()> {
     let mut reader = FlowFileReader::new(input.open()?)?;
     let unbuffered = output.arguments.unbuffered;
     if output.arguments.header {
@@ -193,7 +195,7 @@ fn listen(address: SocketAddr, output: &mut Output) -> anyhow::Result<()> {
         for (exporter, datagram) in receiver.burst() {
             records.clear();
             match datagram::decode(datagram, exporter, &mut records) {
-                Ok(arrival) => output.print_all(arrival.version, &records)?,
+                Ok(summary) => output.print_all(summary.version, &records)?,
                 Err(error) => {
                     refused += 1;
                     eprintln!("xdprobe: from {exporter}: {error}");
@@ -208,12 +210,12 @@ fn listen(address: SocketAddr, output: &mut Output) -> anyhow::Result<()> {
 }
 
 /// The format that was asked for, if one was.
-fn chosen_format(arguments: &Arguments) -> Result<Option<Format>, UsageError> {
+fn chosen_format(arguments: &Arguments) -> Result<Option<PrintFormat>, UsageError> {
     match arguments.format {
-        _ if arguments.json => Ok(Some(Format::Json)),
-        _ if arguments.csv => Ok(Some(Format::Csv)),
+        _ if arguments.json => Ok(Some(PrintFormat::Json)),
+        _ if arguments.csv => Ok(Some(PrintFormat::Csv)),
         None => Ok(None),
-        Some(number) => Format::from_number(number).map(Some).ok_or_else(|| {
+        Some(number) => PrintFormat::from_number(number).map(Some).ok_or_else(|| {
             UsageError(format!(
                 "no such format, {number}: wanted 0 to 7 for records of versions 1, 5 and 7"
             ))

@@ -13,9 +13,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 use tempfile::TempDir;
-use xdprobe_lab::collector::{Collector, Keep, Received};
 use xdprobe_lab::namespace::{Namespace, VethOptions};
 use xdprobe_lab::send::{Options, Report, Sender};
+use xdprobe_lab::test_collector::{Collected, Keep, TestCollector};
 
 /// The programs that tests on interfaces need.
 pub const TOOLS: [&str; 2] = ["ip", "ethtool"];
@@ -36,8 +36,8 @@ pub fn run_over(file: &Path, arguments: &[&str]) -> (Value, Output) {
 }
 
 /// The same, with what the collector got instead of its verdict.
-pub fn run_and_collect(file: &Path, arguments: &[&str]) -> (Value, Output, Received) {
-    let collector = Collector::start(Keep::Counts).unwrap();
+pub fn run_and_collect(file: &Path, arguments: &[&str]) -> (Value, Output, Collected) {
+    let collector = TestCollector::start(Keep::Counts).unwrap();
     let mut command = xdprobe(&["run", "--report", "json", "-r"]);
     command
         .arg(file)
@@ -49,7 +49,7 @@ pub fn run_and_collect(file: &Path, arguments: &[&str]) -> (Value, Output, Recei
 
 /// Asserts that no rule was broken, and that what came is what the ledger, where there is one, says
 /// was exported.
-pub fn assert_received(received: &Received, ledger: &Value) {
+pub fn assert_received(received: &Collected, ledger: &Value) {
     received.assert_sound();
     if !ledger.is_null() {
         let wanted =
@@ -109,14 +109,14 @@ pub struct Probe {
     child: Child,
     folder: TempDir,
     /// None once what it received was checked.
-    collector: Option<Collector>,
+    collector: Option<TestCollector>,
 }
 
 impl Probe {
     /// Starts a probe in a namespace, and returns once it receives.
     pub fn start(namespace: &Namespace, arguments: &[&str]) -> Self {
         let collector = namespace
-            .run(|| Collector::start(Keep::Counts).unwrap())
+            .run(|| TestCollector::start(Keep::Counts).unwrap())
             .unwrap();
         let address = collector.address().to_string();
         let mut probe = Self::start_alone(namespace, &[arguments, &[&address]].concat());

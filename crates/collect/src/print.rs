@@ -23,7 +23,7 @@ const TCP: u8 = 6;
 
 /// How records are printed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Format {
+pub enum PrintFormat {
     /// `-f0`: one line, interfaces, protocol and ports in hexadecimal.
     Hexadecimal,
     /// `-f1`: two lines, with times.
@@ -46,7 +46,7 @@ pub enum Format {
     Csv,
 }
 
-impl Format {
+impl PrintFormat {
     /// Every format that has a number, in the order of the numbers.
     const NUMBERED: [Self; 8] = [
         Self::Hexadecimal,
@@ -147,7 +147,7 @@ impl Format {
 )]
 pub struct MissingField {
     /// What was asked for.
-    format: Format,
+    format: PrintFormat,
     /// What the records are.
     version: u16,
 }
@@ -160,7 +160,7 @@ pub struct MissingField {
 /// [`StoredRecord::unix_ms_of`].
 #[derive(Debug)]
 pub struct Printer<W> {
-    format: Format,
+    format: PrintFormat,
     wide: bool,
     version: Version,
     zone: LocalZone,
@@ -176,7 +176,7 @@ impl<W: Write> Printer<W> {
     ///
     /// [`MissingField`] if the version has not the fields that the format prints.
     pub fn new(
-        format: Format,
+        format: PrintFormat,
         wide: bool,
         version: Version,
         zone: LocalZone,
@@ -198,7 +198,7 @@ impl<W: Write> Printer<W> {
 
     /// The format.
     #[must_use]
-    pub fn format(&self) -> Format {
+    pub fn format(&self) -> PrintFormat {
         self.format
     }
 
@@ -217,16 +217,16 @@ impl<W: Write> Printer<W> {
     #[inline]
     pub fn print(&mut self, record: &StoredRecord) -> io::Result<()> {
         match self.format {
-            Format::Hexadecimal => self.format0(record),
-            Format::TwoLines => self.format1(record),
-            Format::SynOnly => self.format2(record),
-            Format::OneLine => self.format3(record),
-            Format::Prefixes => self.format4(record),
-            Format::Times => self.format5(record),
-            Format::Accounting => self.format6(record),
-            Format::Switched => self.format7(record),
-            Format::Json => json::write(&mut self.line, self.version, record),
-            Format::Csv => csv::write(&mut self.line, self.version, record),
+            PrintFormat::Hexadecimal => self.format0(record),
+            PrintFormat::TwoLines => self.format1(record),
+            PrintFormat::SynOnly => self.format2(record),
+            PrintFormat::OneLine => self.format3(record),
+            PrintFormat::Prefixes => self.format4(record),
+            PrintFormat::Times => self.format5(record),
+            PrintFormat::Accounting => self.format6(record),
+            PrintFormat::Switched => self.format7(record),
+            PrintFormat::Json => json::write(&mut self.line, self.version, record),
+            PrintFormat::Csv => csv::write(&mut self.line, self.version, record),
         }
         if self.line.len() < BUFFER_OCTETS {
             Ok(())
@@ -502,7 +502,12 @@ mod tests {
         }
     }
 
-    fn printed_by(format: Format, wide: bool, version: Version, record: &StoredRecord) -> String {
+    fn printed_by(
+        format: PrintFormat,
+        wide: bool,
+        version: Version,
+        record: &StoredRecord,
+    ) -> String {
         let mut text = Vec::new();
         let mut printer = Printer::new(
             format,
@@ -517,7 +522,7 @@ mod tests {
         String::from_utf8(text).unwrap()
     }
 
-    fn printed(format: Format) -> String {
+    fn printed(format: PrintFormat) -> String {
         printed_by(format, false, Version::V5, &record())
     }
 
@@ -525,45 +530,45 @@ mod tests {
     #[test]
     fn prints_as_flow_print() {
         assert_eq!(
-            printed(Format::Hexadecimal),
+            printed(PrintFormat::Hexadecimal),
             "Sif  SrcIPaddress     Dif  DstIPaddress      Pr SrcP DstP  Pkts       Octets\n\
              0000 192.168.5.16     0000 68.233.253.133    06 d165 50    2          98        \n"
         );
         assert_eq!(
-            printed(Format::TwoLines),
+            printed(PrintFormat::TwoLines),
             "Sif  SrcIPaddress     DIf  DstIPaddress      Pr SrcP DstP  Pkts  Octets\n \
              StartTime          EndTime             Active   B/Pk Ts Fl\n\n\
              0000 192.168.5.16     0000 68.233.253.133    06 d165 50    2          98        \n \
              1206.01:51:29.915  1206.01:51:52.811     22.896 49  00 15\n\n"
         );
         assert_eq!(
-            printed(Format::OneLine),
+            printed(PrintFormat::OneLine),
             "srcIP            dstIP            prot  srcPort  dstPort  octets      packets\n\
              192.168.5.16     68.233.253.133   6     53605    80       98          2         \n"
         );
         assert_eq!(
-            printed_by(Format::OneLine, true, Version::V5, &record()),
+            printed_by(PrintFormat::OneLine, true, Version::V5, &record()),
             "srcIP            dstIP            prot   srcPort           dstPort           octets      packets\n\
              192.168.5.16     68.233.253.133   6      53605             80                98          2         \n"
         );
         assert_eq!(
-            printed(Format::Prefixes),
+            printed(PrintFormat::Prefixes),
             "srcIP              dstIP              prot  srcAS  dstAS  octets      packets\n\
              192.168.5.16/0     68.233.253.133/0   6     0      0      98          2         \n"
         );
         assert_eq!(
-            printed(Format::Times),
+            printed(PrintFormat::Times),
             "Start             End               Sif   SrcIPaddress    SrcP  DIf   DstIPaddress    DstP    P Fl \
              Pkts       Octets\n\n1206.01:51:29.915 1206.01:51:52.811 0     192.168.5.16    53605 0     \
              68.233.253.133  80    6   5  2          98        \n"
         );
         assert_eq!(
-            printed(Format::Accounting),
+            printed(PrintFormat::Accounting),
             "   Source           Destination              Packets               Bytes\n \
              192.168.5.16     68.233.253.133                   2                  98\n"
         );
         assert_eq!(
-            printed_by(Format::Switched, false, Version::V7, &record()),
+            printed_by(PrintFormat::Switched, false, Version::V7, &record()),
             "srcIP               dstIP               router_sc        prot   srcPort         dstPort         octets      \
              packets\n192.168.5.16/0      68.233.253.133/0    0.0.0.0          6      53605           80              \
              98          2         \n"
@@ -572,8 +577,8 @@ mod tests {
 
     #[test]
     fn format_2_prints_scans_only() {
-        let heading = Format::SynOnly.heading(false, Version::V5);
-        assert_eq!(printed(Format::SynOnly), heading);
+        let heading = PrintFormat::SynOnly.heading(false, Version::V5);
+        assert_eq!(printed(PrintFormat::SynOnly), heading);
         let scan = StoredRecord {
             tcp_flags: 2,
             octets: 80,
@@ -581,7 +586,7 @@ mod tests {
             ..record()
         };
         assert_eq!(
-            printed_by(Format::SynOnly, false, Version::V5, &scan),
+            printed_by(PrintFormat::SynOnly, false, Version::V5, &scan),
             heading
                 + "1ff  192.168.5.16     00  68.233.253.133  06 d165 50   2          80        \n \
                    1206.01:51:29.915  1206.01:51:52.811     22.896 40  00 02\n\n"
@@ -594,7 +599,7 @@ mod tests {
             packets: 0,
             ..record()
         };
-        for format in [Format::TwoLines, Format::SynOnly] {
+        for format in [PrintFormat::TwoLines, PrintFormat::SynOnly] {
             let heading = format.heading(false, Version::V5);
             assert_eq!(printed_by(format, false, Version::V5, &empty), heading);
         }
@@ -604,16 +609,16 @@ mod tests {
     fn prints_json_with_the_times_that_the_protocol_means() {
         // The stamps are above SysUptime, so they are from before the wrap: in the past.
         assert_eq!(
-            printed(Format::Json),
+            printed(PrintFormat::Json),
             "{\"start\":\"2026-10-17T08:48:42.619Z\",\"end\":\"2026-10-17T08:49:05.515Z\",\"duration_ms\":22896,\
              \"exporter\":\"127.0.0.1\",\"source\":\"192.168.5.16\",\"destination\":\"68.233.253.133\",\
              \"next_hop\":\"0.0.0.0\",\"input\":0,\"output\":0,\"protocol\":6,\"source_port\":53605,\
              \"destination_port\":80,\"packets\":2,\"octets\":98,\"tos\":0,\"tcp_flags\":21,\"source_mask\":0,\
              \"destination_mask\":0,\"source_as\":0,\"destination_as\":0,\"engine_type\":0,\"engine_id\":0}\n"
         );
-        let v1 = printed_by(Format::Json, false, Version::V1, &record());
+        let v1 = printed_by(PrintFormat::Json, false, Version::V1, &record());
         assert!(v1.ends_with("\"tcp_flags\":21}\n"), "{v1}");
-        let v7 = printed_by(Format::Json, false, Version::V7, &record());
+        let v7 = printed_by(PrintFormat::Json, false, Version::V7, &record());
         assert!(
             v7.ends_with("\"engine_id\":0,\"router\":\"0.0.0.0\"}\n"),
             "{v7}"
@@ -623,7 +628,7 @@ mod tests {
     #[test]
     fn prints_values_as_flow_export() {
         assert_eq!(
-            printed(Format::Csv),
+            printed(PrintFormat::Csv),
             "#:unix_secs,unix_nsecs,sysuptime,exaddr,dpkts,doctets,first,last,engine_type,engine_id,srcaddr,dstaddr,\
              nexthop,input,output,srcport,dstport,prot,tos,tcp_flags,src_mask,dst_mask,src_as,dst_as\n\
              1795352088,239396000,2,127.0.0.1,2,98,1169801678,1169824574,0,0,192.168.5.16,68.233.253.133,0.0.0.0,0,0,\
@@ -633,13 +638,16 @@ mod tests {
 
     #[test]
     fn refuses_formats_whose_fields_a_version_has_not() {
-        let refused = Format::Prefixes.check(Version::V1).unwrap_err().to_string();
+        let refused = PrintFormat::Prefixes
+            .check(Version::V1)
+            .unwrap_err()
+            .to_string();
         assert!(
             refused.starts_with("Flow record missing required field for format."),
             "{refused}"
         );
-        assert!(Format::Switched.check(Version::V5).is_err());
-        assert!(Format::Switched.check(Version::V7).is_ok());
+        assert!(PrintFormat::Switched.check(Version::V5).is_err());
+        assert!(PrintFormat::Switched.check(Version::V7).is_ok());
     }
 
     #[test]

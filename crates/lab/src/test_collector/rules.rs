@@ -1,15 +1,14 @@
 //! The rules that a datagram of NetFlow version 1, 5 or 7 keeps beside its length and count, which
 //! decoding checks.
 //!
-//! [`Datagram`] is one of any version in the terms of version 5; [`Datagram::violations`] names
-//! what it breaks by itself, and [`Engine::violations`] what it breaks beside the datagram before
+//! [`DatagramAsV5`] is one of any version in the terms of version 5; [`DatagramAsV5::violations`] names
+//! what it breaks by itself, and [`SpaceHistory::violations`] what it breaks beside the datagram before
 //! it in its sequence space.
 
 use crate::frames::IPV4_OCTETS;
 use crate::headers::{self, ICMP, TCP};
 use xdprobe_netflow::v5::{self, Record, SamplingInterval, SamplingMode};
-use xdprobe_netflow::wire::{self, DatagramError};
-use xdprobe_netflow::{v1, v7};
+use xdprobe_netflow::{DatagramError, Engine, v1, v7, wire};
 
 /// A rule that a datagram or one of its records breaks, with what was found there.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
@@ -24,11 +23,11 @@ pub enum Violation {
     #[error("sampling field {0:#06x}: mode 3, or a mode without an interval")]
     Sampling(u16),
     /// Collectors take the sampling of the first datagram for all.
-    #[error("sampling field {found:#06x} after {wanted:#06x}")]
+    #[error("sampling field {found:#06x}, expected {first:#06x} as in the first datagram")]
     SamplingChanged {
-        /// The engine's first.
-        wanted: u16,
-        /// This datagram's.
+        /// Field of the first datagram.
+        first: u16,
+        /// Field of this datagram.
         found: u16,
     },
     /// SysUptime never goes back, in the order of numbers modulo 2^32.
@@ -99,7 +98,7 @@ pub enum Violation {
 }
 
 /// A datagram of version 1, 5 or 7 in the terms of version 5; what its version has not is zero.
-pub struct Datagram {
+pub struct DatagramAsV5 {
     header: v5::Header,
     /// Whether the version has sequence numbers.
     is_numbered: bool,
@@ -108,7 +107,7 @@ pub struct Datagram {
     records: Vec<Record>,
 }
 
-impl Datagram {
+impl DatagramAsV5 {
     /// Reads a datagram of whatever version it is.
     ///
     /// # Errors
@@ -234,9 +233,9 @@ impl Datagram {
         self.header.version.get()
     }
 
-    /// Engine type and id; zero where the version has none.
-    pub fn engine(&self) -> (u8, u8) {
-        (self.header.engine_type, self.header.engine_id)
+    /// SpaceHistory type and id; zero where the version has none.
+    pub fn engine(&self) -> Engine {
+        self.header.engine()
     }
 
     /// The sampling field; zero where the version has none.
@@ -282,16 +281,16 @@ impl Datagram {
 
 /// What the datagrams so far of one sequence space have fixed for those to come.
 #[derive(Clone, Copy)]
-pub struct Engine {
+pub struct SpaceHistory {
     /// The sequence number that comes next; none where the version has none.
     pub next: Option<u32>,
     sampling: u16,
     sys_uptime_ms: u32,
 }
 
-impl Engine {
+impl SpaceHistory {
     /// A sequence space that begins with `datagram`.
-    pub fn begin(datagram: &Datagram) -> Self {
+    pub fn begin(datagram: &DatagramAsV5) -> Self {
         let v5::Header {
             sampling,
             sys_uptime_ms,
@@ -307,15 +306,18 @@ impl Engine {
 
     /// What the next datagram breaks beside those before it; its sequence is for the caller to look
     /// at.
-    pub fn violations(&mut self, datagram: &Datagram) -> impl Iterator<Item = Violation> + use<> {
+    pub fn violations(
+        &mut self,
+        datagram: &DatagramAsV5,
+    ) -> impl Iterator<Item = Violation> + use<> {
         let (found, found_ms) = (
             datagram.header.sampling.get(),
             datagram.header.sys_uptime_ms.get(),
         );
         let before_ms = std::mem::replace(&mut self.sys_uptime_ms, found_ms);
-        let (wanted, went_back) = (self.sampling, !is_at_most(before_ms, found_ms));
+        let (first, went_back) = (self.sampling, !is_at_most(before_ms, found_ms));
         self.next = datagram.sequence().map(|(_, next)| next);
-        let changed = (found != wanted).then_some(Violation::SamplingChanged { wanted, found });
+        let changed = (found != first).then_some(Violation::SamplingChanged { first, found });
         let went_back = went_back.then_some(Violation::UptimeWentBack {
             before_ms,
             found_ms,
@@ -409,12 +411,12 @@ mod tests {
         (header, record)
     }
 
-    fn datagram(change: impl FnOnce(&mut v5::Header, &mut Record)) -> Datagram {
+    fn datagram(change: impl FnOnce(&mut v5::Header, &mut Record)) -> DatagramAsV5 {
         let (mut header, mut record) = sound();
         change(&mut header, &mut record);
         let mut octets = [0; 72];
         v5::encode(&header, &[record], &mut octets).unwrap();
-        Datagram::read(&octets).unwrap()
+        DatagramAsV5::read(&octets).unwrap()
     }
 
     fn broken(change: impl FnOnce(&mut v5::Header, &mut Record)) -> Vec<Violation> {
@@ -506,7 +508,7 @@ mod tests {
 
     #[test]
     fn sampling_is_constant_and_uptime_goes_on() {
-        let mut engine = Engine::begin(&datagram(|_, _| {}));
+        let mut engine = SpaceHistory::begin(&datagram(|_, _| {}));
         let mut beside = |change: fn(&mut v5::Header)| -> Vec<_> {
             engine
                 .violations(&datagram(|header, _| change(header)))
@@ -518,10 +520,7 @@ mod tests {
             found_ms: 100,
         };
         assert_eq!(beside(|_| {}), [back]);
-        let changed = Violation::SamplingChanged {
-            wanted: 0,
-            found: 7,
-        };
+        let changed = Violation::SamplingChanged { first: 0, found: 7 };
         assert_eq!(beside(|header| header.sampling = 7.into()), [changed]);
     }
 
@@ -536,7 +535,7 @@ mod tests {
             ..Default::default()
         };
         let length = v1::encode(&v1::Header::default(), &[record], &mut octets).unwrap();
-        let read = Datagram::read(&octets[..length]).unwrap();
+        let read = DatagramAsV5::read(&octets[..length]).unwrap();
         assert_eq!((read.version(), read.sequence()), (1, None));
         assert_eq!(read.violations().count(), 3, "volume, flags, padding");
         let header = v7::Header {
@@ -551,12 +550,12 @@ mod tests {
             ..Default::default()
         };
         let length = v7::encode(&header, &[record], &mut octets).unwrap();
-        let read = Datagram::read(&octets[..length]).unwrap();
+        let read = DatagramAsV5::read(&octets[..length]).unwrap();
         assert_eq!((read.version(), read.sequence()), (7, Some((7, 8))));
         let found: Vec<_> = read.violations().collect();
         assert_eq!(found, [Violation::HeaderPadding, Violation::RecordPadding]);
         assert_eq!(
-            Datagram::read(&[0, 9, 0, 1]).err(),
+            DatagramAsV5::read(&[0, 9, 0, 1]).err(),
             Some(DatagramError::Short {
                 found: 4,
                 expected: 24

@@ -1,10 +1,10 @@
 //! A collector of NetFlow versions 1, 5 and 7 for tests: it counts, and looks for whatever an
 //! exporter may do wrong.
 //!
-//! [`Collector::bind`] opens a socket with a receive buffer so large that a test loses nothing
-//! there, a thread of its own receives, and [`Collector::stop`] gives what came: totals, gaps in
+//! [`TestCollector::bind`] opens a socket with a receive buffer so large that a test loses nothing
+//! there, a thread of its own receives, and [`TestCollector::stop`] gives what came: totals, gaps in
 //! the sequence of each engine, and every rule of the format that a datagram or a record breaks
-//! ([`Violation`]). [`Received::assert_sound`] is for tests that want none of it.
+//! ([`Violation`]). [`Collected::assert_sound`] is for tests that want none of it.
 
 mod rules;
 
@@ -24,10 +24,10 @@ use nix::sys::socket::{setsockopt, sockopt};
 use nix::sys::stat::fstat;
 use socket2::SockRef;
 use xdprobe_netflow::v5::Record;
-use xdprobe_netflow::wire::{self, DatagramError};
+use xdprobe_netflow::{DatagramError, Engine, wire};
 
 pub use rules::Violation;
-use rules::{Datagram, Engine};
+use rules::{DatagramAsV5, SpaceHistory};
 
 /// Octets of the socket's receive buffer: some 40 000 datagrams.
 const RECEIVE_BUFFER_OCTETS: usize = 64 << 20;
@@ -49,7 +49,7 @@ pub enum Keep {
 
 /// What came.
 #[derive(Clone, Debug, Default)]
-pub struct Received {
+pub struct Collected {
     /// Datagrams that were of version 1, 5 or 7.
     pub datagrams: u64,
     /// Records in them.
@@ -75,17 +75,25 @@ pub struct Received {
     pub list: Vec<Record>,
 }
 
-/// One sequence space: the exporter's address, the version, engine type and engine id.
-pub type Space = (SocketAddr, u16, u8, u8);
+/// What has sequence numbers of its own.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub struct SequenceSpace {
+    /// Address that the datagrams came from.
+    pub exporter: SocketAddr,
+    /// Version of NetFlow.
+    pub version: u16,
+    /// Engine of the exporter.
+    pub engine: Engine,
+}
 
 /// A sequence that did not go on as its count of records says.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Gap {
-    /// The sequence's space.
-    pub space: Space,
-    /// The number that was to come.
-    pub wanted: u32,
-    /// The number that came.
+    /// Where the gap is.
+    pub space: SequenceSpace,
+    /// Sequence number that follows from the datagram before.
+    pub expected: u32,
+    /// Sequence number of the datagram.
     pub found: u32,
 }
 
@@ -93,11 +101,11 @@ impl Gap {
     /// Records missing, or above 2^31 when numbers went back.
     #[must_use]
     pub fn missing(&self) -> u32 {
-        self.found.wrapping_sub(self.wanted)
+        self.found.wrapping_sub(self.expected)
     }
 }
 
-impl fmt::Display for Received {
+impl fmt::Display for Collected {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
             datagrams,
@@ -126,14 +134,14 @@ impl fmt::Display for Received {
 }
 
 /// A collector at work on a thread of its own.
-pub struct Collector {
+pub struct TestCollector {
     address: SocketAddr,
     stop: Arc<AtomicBool>,
     records: Arc<AtomicU64>,
-    worker: Option<JoinHandle<Result<Received>>>,
+    worker: Option<JoinHandle<Result<Collected>>>,
 }
 
-impl Collector {
+impl TestCollector {
     /// Starts a collector on a free port of 127.0.0.1, in the caller's network namespace.
     ///
     /// # Errors
@@ -198,11 +206,11 @@ impl Collector {
     /// # Panics
     ///
     /// When the receiving thread did.
-    pub fn stop(mut self) -> Result<Received> {
-        self.join().unwrap_or_else(|| Ok(Received::default()))
+    pub fn stop(mut self) -> Result<Collected> {
+        self.join().unwrap_or_else(|| Ok(Collected::default()))
     }
 
-    fn join(&mut self) -> Option<Result<Received>> {
+    fn join(&mut self) -> Option<Result<Collected>> {
         self.stop.store(true, Ordering::Relaxed);
         let worker = self.worker.take()?;
         Some(
@@ -213,7 +221,7 @@ impl Collector {
     }
 }
 
-impl Drop for Collector {
+impl Drop for TestCollector {
     fn drop(&mut self) {
         self.join();
     }
@@ -229,15 +237,15 @@ struct Receiver {
 
 impl Receiver {
     /// Receives until it is to stop and nothing more comes.
-    fn run(self) -> Result<Received> {
-        let mut received = Received::default();
-        let mut engines = HashMap::new();
+    fn run(self) -> Result<Collected> {
+        let mut received = Collected::default();
+        let mut histories = HashMap::new();
         // One octet more than the longest datagram, so that a longer one is seen to be too long.
         let mut datagram = [0; wire::DATAGRAM_OCTETS_MAX + 1];
         loop {
             match self.socket.recv_from(&mut datagram) {
                 Ok((octets, exporter)) => {
-                    received.count(&datagram[..octets], exporter, &mut engines, self.keep);
+                    received.count(&datagram[..octets], exporter, &mut histories, self.keep);
                 }
                 Err(error) if is_timeout(&error) && self.stop.load(Ordering::Relaxed) => break,
                 Err(error) if is_timeout(&error) || error.kind() == io::ErrorKind::Interrupted => {}
@@ -250,7 +258,7 @@ impl Receiver {
     }
 }
 
-impl Received {
+impl Collected {
     /// Asserts that nothing was wrong with what came, and that all of it did.
     ///
     /// # Panics
@@ -278,31 +286,34 @@ impl Received {
         &mut self,
         octets: &[u8],
         exporter: SocketAddr,
-        engines: &mut HashMap<Space, Engine>,
+        histories: &mut HashMap<SequenceSpace, SpaceHistory>,
         keep: Keep,
     ) {
-        let datagram = match Datagram::read(octets) {
+        let datagram = match DatagramAsV5::read(octets) {
             Ok(datagram) => datagram,
             Err(error) => return self.undecoded.push(error),
         };
-        let (r#type, id) = datagram.engine();
-        let space = (exporter, datagram.version(), r#type, id);
-        match engines.entry(space) {
-            Entry::Vacant(engine) => {
-                engine.insert(Engine::begin(&datagram));
+        let space = SequenceSpace {
+            exporter,
+            version: datagram.version(),
+            engine: datagram.engine(),
+        };
+        match histories.entry(space) {
+            Entry::Vacant(history) => {
+                history.insert(SpaceHistory::begin(&datagram));
             }
-            Entry::Occupied(mut engine) => {
-                let engine = engine.get_mut();
-                if let (Some(wanted), Some((found, _))) = (engine.next, datagram.sequence())
-                    && wanted != found
+            Entry::Occupied(mut history) => {
+                let history = history.get_mut();
+                if let (Some(expected), Some((found, _))) = (history.next, datagram.sequence())
+                    && expected != found
                 {
                     self.gaps.push(Gap {
                         space,
-                        wanted,
+                        expected,
                         found,
                     });
                 }
-                self.violations.extend(engine.violations(&datagram));
+                self.violations.extend(history.violations(&datagram));
             }
         }
         self.violations.extend(datagram.violations());
@@ -390,8 +401,8 @@ mod tests {
         socket.send_to(&datagram[..octets], to).unwrap();
     }
 
-    fn collect(send: impl FnOnce(&UdpSocket, SocketAddr)) -> Received {
-        let collector = Collector::start(Keep::Records).unwrap();
+    fn collect(send: impl FnOnce(&UdpSocket, SocketAddr)) -> Collected {
+        let collector = TestCollector::start(Keep::Records).unwrap();
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         send(&socket, collector.address());
         collector.stop().unwrap()

@@ -14,22 +14,23 @@ use pcap::Linktype;
 use zerocopy::byteorder::network_endian::U32;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
-use super::{Counts, LENGTH_MAX};
+use super::options::LENGTH_MAX;
+use super::report::Counts;
 use crate::frames::{FRAME_OCTETS_MIN, IPV4_OCTETS, ip_offset};
 use crate::headers::{ICMP, Ipv4, Ipv6, has_ports};
 
 /// Octets of a frame that are kept; as in send.bpf.c.
 const HEAD_OCTETS: usize = 128;
-/// Length of a [`Frame`] in 64-bit words.
-pub const FRAME_WORDS: usize = size_of::<Frame>() / size_of::<u64>();
-const _: () = assert!(size_of::<Frame>().is_multiple_of(size_of::<u64>()));
+/// Length of a [`ReplayFrame`] in 64-bit words.
+pub const FRAME_WORDS: usize = size_of::<ReplayFrame>() / size_of::<u64>();
+const _: () = assert!(size_of::<ReplayFrame>().is_multiple_of(size_of::<u64>()));
 /// What undoes a multiplication by the program's shift of 0x00010001, modulo 2^32.
 const SHIFT_INVERSE: u32 = 0xffff_0001;
 const _: () = assert!(SHIFT_INVERSE.wrapping_mul(0x0001_0001) == 1);
 
 /// The frames of a capture file.
-pub struct Capture {
-    frames: Vec<Frame>,
+pub struct Replay {
+    frames: Vec<ReplayFrame>,
     /// How many there are.
     pub count: u32,
     /// Length of the longest frame as it is sent, in octets.
@@ -39,7 +40,7 @@ pub struct Capture {
 /// What is kept of a frame: `struct frame` of send.bpf.c.
 #[derive(IntoBytes, Immutable)]
 #[repr(C)]
-pub struct Frame {
+pub struct ReplayFrame {
     octets: u16,
     head_octets: u16,
     /// Offset of the IPv4 header; 0 = there is none.
@@ -57,7 +58,7 @@ struct Unshifted {
     tos: u8,
 }
 
-impl Capture {
+impl Replay {
     /// Reads a capture file of any format that libpcap reads.
     ///
     /// # Errors
@@ -77,9 +78,9 @@ impl Capture {
         loop {
             match file.next_packet() {
                 Ok(packet) => frames.push(
-                    Frame::new(packet.data, packet.header.len as usize).with_context(|| {
-                        format!("frame {} of {}", frames.len() + 1, path.display())
-                    })?,
+                    ReplayFrame::new(packet.data, packet.header.len as usize).with_context(
+                        || format!("frame {} of {}", frames.len() + 1, path.display()),
+                    )?,
                 ),
                 Err(pcap::Error::NoMorePackets) => break,
                 Err(error) => {
@@ -101,7 +102,7 @@ impl Capture {
     }
 
     /// The frames in order.
-    pub fn frames(&self) -> &[Frame] {
+    pub fn frames(&self) -> &[ReplayFrame] {
         &self.frames
     }
 
@@ -137,7 +138,7 @@ impl Capture {
     }
 }
 
-impl Frame {
+impl ReplayFrame {
     fn new(data: &[u8], wire_octets: usize) -> Result<Self> {
         ensure!(
             wire_octets <= usize::from(LENGTH_MAX),
@@ -245,7 +246,7 @@ mod tests {
     use super::*;
     use crate::frames::{Ethernet, udp};
 
-    fn capture(sources: &[&str]) -> Capture {
+    fn capture(sources: &[&str]) -> Replay {
         let packet = |source: &&str| {
             let source: std::net::Ipv4Addr = source.parse().unwrap();
             let destination = source.to_bits().wrapping_add(1);
@@ -257,10 +258,10 @@ mod tests {
         };
         let frame = |source| {
             let frame = Ethernet::default().carry(&packet(source));
-            Frame::new(&frame, frame.len()).unwrap()
+            ReplayFrame::new(&frame, frame.len()).unwrap()
         };
-        let frames: Vec<Frame> = sources.iter().map(frame).collect();
-        Capture {
+        let frames: Vec<ReplayFrame> = sources.iter().map(frame).collect();
+        Replay {
             count: u32::try_from(frames.len()).unwrap(),
             frames,
             frame_octets_max: 92,
