@@ -1,21 +1,20 @@
 //! Capture files: pcap in both byte orders and resolutions, and pcapng, from a path or standard
 //! input.
 //!
-//! A thread of its own reads ahead and finds the frames, in a few large pieces of the file that go
-//! round between it and whoever receives; frames are shown where they lie in them. The packets' own
-//! times are the clock, so a burst ends before it spans more than [`BURST_SPAN_NS`] of them:
-//! whoever expires flows between bursts is then never later than that, however fast the file is
-//! read, and however it arrives.
+//! A thread reads ahead and finds the frames, in a few large pieces of the file that circulate
+//! between it and the [`CaptureFile`]; frames are shown in place. The clock is the packets' own
+//! times, so a burst ends before its frames span more than [`BURST_SPAN_NS`]: flows expired between
+//! bursts are late by no more than that, however fast the file is read and however it arrives.
 
 mod reader;
 mod section;
 
-use crate::filter::Matcher;
-use crate::sampling::Sampler;
-use crate::{
-    BURST_MAX, CaptureError, Filter, Frame, PREFETCH_AHEAD, Received, Sampling, Source,
-    SourceCounters, prefetch,
-};
+use crate::counters::SourceCounters;
+use crate::error::CaptureError;
+use crate::filter::{Filter, FilterByLink};
+use crate::prefetch::{PREFETCH_AHEAD, prefetch};
+use crate::sampling::{Sampler, Sampling};
+use crate::source::{BURST_MAX, Frame, Received, Source, SourceChange, Unchangeable};
 use crossbeam_channel::TryRecvError;
 use reader::{Piece, Reading, Readings};
 use section::Section;
@@ -27,43 +26,28 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// The longest that the frames of one burst lie apart, by their own times.
-pub const BURST_SPAN_NS: u64 = 100_000_000;
+/// The longest time between frames of one burst, by their own times.
+const BURST_SPAN_NS: u64 = 100_000_000;
 
 /// A capture file, read from start to end.
 pub struct CaptureFile {
     name: String,
     readings: Readings,
-    /// What came while somebody waited for it.
+    /// The reading that [`Source::wait`] received.
     arrived: Option<Reading>,
-    /// The piece at hand, and which of its frames is the next.
+    /// The current piece, and the index of its next frame.
     piece: Option<Piece>,
     next: usize,
-    filter: Option<Matcher>,
+    filter: Option<FilterByLink>,
     sampler: Sampler,
     counters: SourceCounters,
     burst: Burst,
     ended: bool,
-    progress: Arc<AtomicU64>,
-}
-
-/// The burst under way: a pipe that has no more for now interrupts it, but does not end it.
-#[derive(Default)]
-struct Burst {
-    frames: usize,
-    first_ns: Option<u64>,
-}
-
-impl Burst {
-    /// Whether a frame of that time is still one of it.
-    #[inline]
-    fn reaches(&mut self, captured_ns: u64) -> bool {
-        captured_ns.abs_diff(*self.first_ns.get_or_insert(captured_ns)) <= BURST_SPAN_NS
-    }
+    progress: ReadProgress,
 }
 
 impl CaptureFile {
-    /// Opens the capture file at `path`, or standard input for `-`, and begins to read it.
+    /// Opens the capture file at `path`, or standard input for `-`, and starts reading it.
     ///
     /// # Errors
     ///
@@ -81,10 +65,16 @@ impl CaptureFile {
             name: name.clone(),
             error,
         })?;
-        Self::from_reader(&name, file, filter)
+        let octets_total = match file.metadata() {
+            Ok(metadata) if metadata.is_file() => Some(metadata.len()),
+            _ => None,
+        };
+        let mut opened = Self::from_reader(&name, file, filter)?;
+        opened.progress.octets_total = octets_total;
+        Ok(opened)
     }
 
-    /// Reads a capture file called `name` from wherever it comes.
+    /// Reads a capture file called `name` from any reader; its total length is not known.
     ///
     /// # Errors
     ///
@@ -122,36 +112,33 @@ impl CaptureFile {
             arrived: None,
             piece: None,
             next: 0,
-            filter: filter.map(Filter::matcher),
-            sampler: Sampling::NONE.sampler(0),
+            filter: filter.cloned().map(FilterByLink::new),
+            sampler: sampler(Sampling::NONE),
             counters: SourceCounters::default(),
             burst: Burst::default(),
             ended: false,
-            progress: Arc::default(),
+            progress: ReadProgress::default(),
         })
     }
 
-    /// The same file, sampled before it is filtered: of each two runs the same frames are shown, by
-    /// chance too.
+    /// The same file, sampled before it is filtered. Two runs show the same frames, in random mode
+    /// as well.
     #[must_use]
-    pub fn sampled(self, sampling: Sampling) -> Self {
-        Self {
-            sampler: sampling.sampler(0),
-            ..self
-        }
+    pub fn sampled(mut self, sampling: Sampling) -> Self {
+        self.sampler = sampler(sampling);
+        self
     }
 
-    /// Octets of the file whose frames have all been shown, kept up to date with each piece: for
-    /// whoever shows it.
+    /// How far the file has been read; the handle stays up to date.
     #[must_use]
-    pub fn progress(&self) -> Arc<AtomicU64> {
-        Arc::clone(&self.progress)
+    pub fn progress(&self) -> ReadProgress {
+        self.progress.clone()
     }
 
-    /// Gives the piece at hand back and takes the next, if it has been read by now.
+    /// Returns the current piece to the reader and takes the next, if it has been read by now.
     fn take_piece(&mut self) -> Result<Received, CaptureError> {
         if let Some(used) = self.piece.take() {
-            self.progress.store(used.end_offset(), Ordering::Relaxed);
+            self.progress.set(used.end_offset());
             self.readings.give_back(used);
         }
         let arrived = self
@@ -175,13 +162,23 @@ impl CaptureFile {
             Err(TryRecvError::Empty) => Ok(Received::Nothing),
             Err(TryRecvError::Disconnected) => {
                 self.ended = true;
-                let error = io::Error::other("its reader died; please report this");
+                let error = io::Error::other("its reader thread panicked; please report this");
                 Err(CaptureError::Read {
                     name: self.name.clone(),
                     error,
                 })
             }
         }
+    }
+
+    /// The filter, compiled for the link types of the current piece: an expression without a
+    /// meaning there is found now. For a link type that appears later it is compiled then.
+    fn compile(&self, filter: Filter) -> Result<FilterByLink, CaptureError> {
+        let mut by_link = FilterByLink::new(filter);
+        for place in self.piece.iter().flat_map(|piece| &piece.places) {
+            by_link.compile_for(place.link)?;
+        }
+        Ok(by_link)
     }
 }
 
@@ -216,7 +213,7 @@ impl Source for CaptureFile {
             } else if self
                 .filter
                 .as_mut()
-                .map_or(Ok(true), |filter| filter.wants(&frame))?
+                .map_or(Ok(true), |filter| filter.matches(frame.link, frame.octets))?
             {
                 self.counters.received += 1;
                 self.counters.received_octets += u64::from(frame.wire_octets);
@@ -242,10 +239,71 @@ impl Source for CaptureFile {
     fn counters(&self) -> SourceCounters {
         self.counters
     }
+
+    fn apply(&mut self, change: SourceChange) -> Result<(), Unchangeable> {
+        let setting = change.setting();
+        match change {
+            SourceChange::Sampling(sampling) => self.sampler = sampler(sampling),
+            SourceChange::Filter(None) => self.filter = None,
+            SourceChange::Filter(Some(filter)) => {
+                let compiled = self.compile(filter).map_err(|error| Unchangeable {
+                    setting,
+                    reason: error.to_string(),
+                })?;
+                self.filter = Some(compiled);
+            }
+        }
+        Ok(())
+    }
 }
 
-/// The file's beginning as the parser wants it, in one piece: a pcap header, or a whole pcapng
-/// section header. A pipe may give it in any number of pieces.
+/// How far a capture file has been read. Clones share the position; any thread may read it.
+#[derive(Clone, Debug, Default)]
+pub struct ReadProgress {
+    octets_read: Arc<AtomicU64>,
+    octets_total: Option<u64>,
+}
+
+impl ReadProgress {
+    /// Octets of the file whose frames have all been shown, in steps of the pieces it is read in.
+    #[must_use]
+    pub fn octets_read(&self) -> u64 {
+        self.octets_read.load(Ordering::Relaxed)
+    }
+
+    /// Octets of the file when it was opened; `None` if it is a pipe or another stream.
+    #[must_use]
+    pub fn octets_total(&self) -> Option<u64> {
+        self.octets_total
+    }
+
+    fn set(&self, octets_read: u64) {
+        self.octets_read.store(octets_read, Ordering::Relaxed);
+    }
+}
+
+/// The current burst. A pipe that is empty for now interrupts it but does not end it.
+#[derive(Default)]
+struct Burst {
+    frames: usize,
+    first_ns: Option<u64>,
+}
+
+impl Burst {
+    /// Whether a frame of that time still belongs to it.
+    #[inline]
+    fn reaches(&mut self, captured_ns: u64) -> bool {
+        captured_ns.abs_diff(*self.first_ns.get_or_insert(captured_ns)) <= BURST_SPAN_NS
+    }
+}
+
+/// A sampler that makes the same choices in each run.
+fn sampler(sampling: Sampling) -> Sampler {
+    sampling.sampler(0)
+}
+
+/// The start of the file as the parser needs it, in one piece: a pcap header, or a whole pcapng
+/// section header. A pipe may deliver it in any number of pieces.
 fn read_head(reader: &mut impl Read) -> io::Result<Vec<u8>> {
     const PCAP_HEADER_OCTETS: u64 = 24;
     const SECTION_HEADER: [u8; 4] = [0x0a, 0x0d, 0x0d, 0x0a];
@@ -272,16 +330,18 @@ fn read_head(reader: &mut impl Read) -> io::Result<Vec<u8>> {
     Ok(head)
 }
 
-/// What a file that is no capture begins with, for the error.
+/// What the head of a file that is not a capture file contains, for the error.
 fn describe(head: &[u8]) -> String {
     match head {
-        [] => "nothing at all (it is empty)".to_owned(),
-        [0x1f, 0x8b, ..] => "gzip (unpack it: `zcat FILE | xdprobe run -r - ...`)".to_owned(),
+        [] => "nothing (it is empty)".to_owned(),
+        [0x1f, 0x8b, ..] => {
+            "gzip data; decompress it first: `zcat FILE | xdprobe run -r - ...`".to_owned()
+        }
         [0x28, 0xb5, 0x2f, 0xfd, ..] => {
-            "zstd (unpack it: `zstdcat FILE | xdprobe run -r - ...`)".to_owned()
+            "zstd data; decompress it first: `zstdcat FILE | xdprobe run -r - ...`".to_owned()
         }
         [0xfd, b'7', b'z', b'X', ..] => {
-            "xz (unpack it: `xzcat FILE | xdprobe run -r - ...`)".to_owned()
+            "xz data; decompress it first: `xzcat FILE | xdprobe run -r - ...`".to_owned()
         }
         _ => head
             .iter()
@@ -295,10 +355,11 @@ fn describe(head: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::CaptureTime;
+    use crate::sampling::SamplingMode;
+    use crate::source::CaptureTime;
     use proptest::collection::vec;
     use proptest::prelude::*;
-    use std::io::Cursor;
+    use std::io::{Cursor, Write};
     use std::sync::mpsc;
 
     /// A pcap file in either byte order and resolution.
@@ -394,10 +455,10 @@ mod tests {
         }
     }
 
-    /// No wait in these tests is as long, unless something is broken.
+    /// A limit for waits that end much earlier unless something is broken.
     const LONG: Duration = Duration::from_secs(60);
 
-    /// Gives so many octets at a time, as a slow pipe may.
+    /// Delivers at most so many octets a read(), as a slow pipe may.
     struct Trickle(usize, Cursor<Vec<u8>>);
 
     impl Read for Trickle {
@@ -407,8 +468,7 @@ mod tests {
         }
     }
 
-    /// One read() for each of what is sent, and an error where that is one; then the end, once
-    /// nobody sends any more.
+    /// Each read() returns the next result sent; the end of the file once the sender is dropped.
     struct Pipe(mpsc::Receiver<io::Result<Vec<u8>>>);
 
     impl Read for Pipe {
@@ -422,7 +482,7 @@ mod tests {
         }
     }
 
-    /// A pipe that holds `octets` so far, and its other end.
+    /// A pipe that contains `octets`, and its sending end.
     fn pipe_with(octets: &[u8]) -> (mpsc::SyncSender<io::Result<Vec<u8>>>, Pipe) {
         let (pipe, pieces) = mpsc::sync_channel(100);
         let (head, rest) = octets.split_at(24.min(octets.len()));
@@ -444,9 +504,9 @@ mod tests {
     #[test]
     fn reads_pcap_in_both_byte_orders_and_resolutions() {
         for big_endian in [false, true] {
-            for (nanoseconds, wanted_ns) in [(false, 7_000_005_000), (true, 7_000_000_005)] {
+            for (nanoseconds, expected_ns) in [(false, 7_000_005_000), (true, 7_000_000_005)] {
                 let (shown, error) = read(&pcap(big_endian, nanoseconds, &[(7, 5, &[1, 2, 3])]));
-                assert_eq!(shown, [(vec![1, 2, 3], 103, 1, wanted_ns)]);
+                assert_eq!(shown, [(vec![1, 2, 3], 103, 1, expected_ns)]);
                 assert!(error.is_none());
             }
         }
@@ -454,8 +514,8 @@ mod tests {
 
     #[test]
     fn reads_every_kind_of_packet_block_and_interface() {
-        // Interface 0: Ethernet, microseconds. Interface 1: raw IP, 2^-10 s (option 9), 100 s late
-        // (option 14).
+        // Interface 0: Ethernet, microseconds. Interface 1: raw IP, 2^-10 s (option 9), offset
+        // 100 s (option 14).
         let options = [9 | 1 << 16, 0x8a, 14 | 8 << 16, 100, 0, 0];
         let raw = block(1, &[words(&[101, 0]), words(&options)].concat());
         let enhanced = block(6, &[words(&[1, 0, 2048, 3, 60]), vec![7, 8, 9]].concat());
@@ -475,7 +535,7 @@ mod tests {
     }
 
     #[test]
-    fn shows_what_comes_before_the_damage_and_says_where_it_is() {
+    fn shows_the_frames_before_the_damage_and_says_where_it_is() {
         let file = pcap(false, false, &[(1, 0, &[1; 60]), (2, 0, &[2; 60])]);
         let (shown, error) = read(&file[..file.len() - 1]);
         assert_eq!(shown.len(), 1);
@@ -484,42 +544,42 @@ mod tests {
             error.contains("damaged at octet 100: the file ends inside a record"),
             "{error}"
         );
-        let mut monstrous = file;
-        monstrous[108..112].copy_from_slice(&[0, 0, 0, 0x7f]);
-        let (shown, error) = read(&monstrous);
+        let mut oversized = file;
+        oversized[108..112].copy_from_slice(&[0, 0, 0, 0x7f]);
+        let (shown, error) = read(&oversized);
         assert_eq!(shown.len(), 1);
         assert!(error.unwrap().to_string().contains("damaged at octet 100"));
     }
 
     #[test]
-    fn a_packet_of_an_interface_never_described_is_damage() {
+    fn a_packet_of_an_undescribed_interface_is_damage() {
         let section = block(0x0a0d_0d0a, &words(&[0x1a2b_3c4d, 1, u32::MAX, u32::MAX]));
         let (_, error) = read(&[section, block(6, &words(&[0, 0, 0, 0, 0]))].concat());
         assert!(
             error
                 .unwrap()
                 .to_string()
-                .contains("a packet of interface 0, but 0 are described")
+                .contains("a packet of interface 0, but only 0 interfaces are described")
         );
     }
 
     #[test]
-    fn says_what_is_not_a_capture() {
-        for (file, wanted) in [
-            (&b""[..], "begins with nothing at all"),
+    fn says_what_a_file_contains_that_is_not_a_capture() {
+        for (file, expected) in [
+            (&b""[..], "it starts with nothing"),
             (
                 b"GIF89a and so on and so forth",
-                "begins with 47 49 46 38, wanted a capture file",
+                "not a capture file (pcap or pcapng): it starts with 47 49 46 38",
             ),
             (&[0x1f, 0x8b, 8, 0, 0], "zcat"),
         ] {
             let error = read(file).1.unwrap().to_string();
-            assert!(error.contains(wanted), "{error}");
+            assert!(error.contains(expected), "{error}");
         }
     }
 
     #[test]
-    fn bursts_end_with_their_span_of_time_and_depend_on_nothing_else() {
+    fn bursts_end_by_their_span_of_time_however_the_file_is_read() {
         let times: Vec<(u32, u32)> = (0..200)
             .map(|n| (1, n * 1000))
             .chain([(1, 600_000), (9, 0)])
@@ -548,10 +608,10 @@ mod tests {
         let trickled = bursts(
             CaptureFile::from_reader("slow", Trickle(1, Cursor::new(file.clone())), None).unwrap(),
         );
-        let in_bits =
-            bursts(CaptureFile::in_pieces_of(50, "bits", Cursor::new(file), None).unwrap());
+        let in_small_pieces =
+            bursts(CaptureFile::in_pieces_of(50, "small", Cursor::new(file), None).unwrap());
         assert_eq!(whole, [64, 64, 64, 8, 1, 1]);
-        assert_eq!((trickled, in_bits), (whole.clone(), whole));
+        assert_eq!((trickled, in_small_pieces), (whole.clone(), whole));
     }
 
     #[test]
@@ -563,7 +623,7 @@ mod tests {
             (3, 0, &[3; 60]),
             (4, 0, &long),
         ];
-        let wanted: Vec<_> = records
+        let expected: Vec<_> = records
             .iter()
             .map(|&(.., octets)| octets.to_vec())
             .collect();
@@ -581,13 +641,13 @@ mod tests {
                     .into_iter()
                     .map(|(octets, ..)| octets)
                     .collect::<Vec<_>>(),
-                wanted
+                expected
             );
         }
     }
 
     #[test]
-    fn a_pipe_shows_what_it_has_at_once_and_nothing_twice() {
+    fn a_pipe_shows_its_frames_at_once_and_each_once() {
         let file = pcap(false, false, &[(1, 0, &[1; 60]), (2, 0, &[2; 60])]);
         let (pipe, end) = pipe_with(&file[..150]);
         let mut source = CaptureFile::from_reader("pipe", end, None).unwrap();
@@ -601,7 +661,7 @@ mod tests {
         assert_eq!(
             receive(&mut source),
             Received::Nothing,
-            "the burst may go on"
+            "the burst may continue"
         );
         pipe.send(Ok(file[150..].to_vec())).unwrap();
         source.wait(LONG);
@@ -618,11 +678,13 @@ mod tests {
             (Received::Frames, Received::End)
         );
         assert_eq!(shown, [1, 2]);
-        assert_eq!(source.progress().load(Ordering::Relaxed), file.len() as u64);
+        let progress = source.progress();
+        assert_eq!(progress.octets_read(), file.len() as u64);
+        assert_eq!(progress.octets_total(), None);
     }
 
     #[test]
-    fn a_file_that_cannot_be_read_any_further_is_shown_up_to_there() {
+    fn the_frames_before_a_read_error_are_shown() {
         let file = pcap(false, false, &[(1, 0, &[1; 60]), (2, 0, &[2; 60])]);
         let (pipe, end) = pipe_with(&file[..150]);
         pipe.send(Err(io::Error::from(io::ErrorKind::Interrupted)))
@@ -632,69 +694,170 @@ mod tests {
         assert_eq!(shown.len(), 1);
         let error = error.unwrap().to_string();
         assert!(
-            error.contains("bad: damaged at octet 100: the file cannot be read any further"),
+            error.contains(
+                "bad: damaged at octet 100: the file cannot be read further (a bad sector)"
+            ),
             "{error}"
         );
     }
 
     #[test]
-    fn a_source_that_is_dropped_in_the_middle_ends_its_reader() {
+    fn dropping_a_source_in_the_middle_ends_its_reader_thread() {
         let records: Vec<_> = (0..1_000).map(|s| (s, 0, &[0u8; 60][..])).collect();
         let file = pcap(false, false, &records);
-        /// Says when the reader lets go of its file.
-        struct Told(Cursor<Vec<u8>>, mpsc::SyncSender<()>);
-        impl Read for Told {
+        /// Reports when the reader drops its file.
+        struct ReportsDrop(Cursor<Vec<u8>>, mpsc::SyncSender<()>);
+        impl Read for ReportsDrop {
             fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
                 self.0.read(into)
             }
         }
-        impl Drop for Told {
+        impl Drop for ReportsDrop {
             fn drop(&mut self) {
                 let _ = self.1.send(());
             }
         }
         for received in [false, true] {
-            let (dropped, told) = mpsc::sync_channel(1);
-            let reader = Told(Cursor::new(file.clone()), dropped);
+            let (dropped, reported) = mpsc::sync_channel(1);
+            let reader = ReportsDrop(Cursor::new(file.clone()), dropped);
             let mut source = CaptureFile::in_pieces_of(200, "dropped", reader, None).unwrap();
             if received {
                 source.wait(LONG);
                 source.receive(&mut |_: Frame<'_>| ()).unwrap();
             }
             drop(source);
-            told.recv_timeout(LONG).unwrap();
+            reported.recv_timeout(LONG).unwrap();
         }
     }
 
     #[test]
-    fn a_reader_that_dies_is_no_end_of_the_file() {
-        struct Deadly(Cursor<Vec<u8>>);
-        impl Read for Deadly {
+    fn a_panic_of_the_reader_thread_is_not_taken_for_the_end_of_the_file() {
+        struct Panicking(Cursor<Vec<u8>>);
+        impl Read for Panicking {
             fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
                 match self.0.read(into)? {
-                    0 => std::panic::resume_unwind(Box::new("of what nobody thought of")),
+                    0 => std::panic::resume_unwind(Box::new("in a test")),
                     octets => Ok(octets),
                 }
             }
         }
         let file = pcap(false, false, &[(1, 0, &[1; 60])]);
-        let (shown, error) = read_in_pieces_of(1 << 20, Deadly(Cursor::new(file)));
+        let (shown, error) = read_in_pieces_of(1 << 20, Panicking(Cursor::new(file)));
         assert_eq!(shown.len(), 1);
-        assert!(error.unwrap().to_string().contains("test: its reader died"));
+        assert!(
+            error
+                .unwrap()
+                .to_string()
+                .contains("test: its reader thread panicked")
+        );
+    }
+
+    #[test]
+    fn the_progress_of_a_file_ends_at_its_length() {
+        let file = pcap(false, false, &[(1, 0, &[1; 60]), (2, 0, &[2; 60])]);
+        let mut path = tempfile::NamedTempFile::new().unwrap();
+        path.write_all(&file).unwrap();
+        let source = CaptureFile::open(path.path(), None).unwrap();
+        let progress = source.progress();
+        assert_eq!(progress.octets_total(), Some(file.len() as u64));
+        assert_eq!(progress.octets_read(), 0);
+        show_all(source);
+        assert_eq!(progress.octets_read(), file.len() as u64);
+    }
+
+    /// Shows the first burst of `source`, then applies `change`, and returns the first octets of
+    /// the frames shown before and after.
+    fn shown_around(
+        mut source: CaptureFile,
+        change: SourceChange,
+    ) -> (Vec<u8>, Result<(), Unchangeable>, Vec<u8>, SourceCounters) {
+        let mut before = Vec::new();
+        source.wait(LONG);
+        source
+            .receive(&mut |frame: Frame<'_>| before.push(frame.octets[0]))
+            .unwrap();
+        let applied = source.apply(change);
+        let mut after = Vec::new();
+        loop {
+            let received = source.receive(&mut |frame: Frame<'_>| after.push(frame.octets[0]));
+            match received.unwrap() {
+                Received::Nothing => source.wait(LONG),
+                Received::Frames => {}
+                Received::End => return (before, applied, after, source.counters()),
+            }
+        }
+    }
+
+    /// Each frame is a burst of its own, and its first octet is its number.
+    fn numbered() -> CaptureFile {
+        let octets: Vec<[u8; 60]> = (1..=7).map(|n| [n; 60]).collect();
+        let records: Vec<_> = (1..)
+            .zip(&octets)
+            .map(|(s, octets)| (s, 0, &octets[..]))
+            .collect();
+        CaptureFile::from_reader("numbered", Cursor::new(pcap(false, false, &records)), None)
+            .unwrap()
+    }
+
+    #[test]
+    fn a_filter_applies_from_the_next_burst_on_and_can_be_removed() {
+        let four = Filter::new("ether[0] = 4").unwrap();
+        let (before, applied, after, counters) =
+            shown_around(numbered(), SourceChange::Filter(Some(four.clone())));
+        assert_eq!((before, applied, after), (vec![1], Ok(()), vec![4]));
+        assert_eq!((counters.received, counters.filtered), (2, 5));
+        let mut filtered = numbered();
+        filtered.apply(SourceChange::Filter(Some(four))).unwrap();
+        let (before, applied, after, _) = shown_around(filtered, SourceChange::Filter(None));
+        assert_eq!(
+            (before, applied, after),
+            (vec![], Ok(()), vec![2, 3, 4, 5, 6, 7])
+        );
+    }
+
+    #[test]
+    fn sampling_applies_from_the_next_burst_on() {
+        let one_of_three = Sampling {
+            mode: SamplingMode::Deterministic,
+            interval: 3.try_into().unwrap(),
+        };
+        let (before, applied, after, counters) =
+            shown_around(numbered(), SourceChange::Sampling(one_of_three));
+        assert_eq!((before, applied, after), (vec![1], Ok(()), vec![2, 5]));
+        assert_eq!((counters.received, counters.sampled_out), (3, 4));
+    }
+
+    #[test]
+    fn a_filter_without_a_meaning_on_the_link_type_at_hand_is_refused_and_the_old_one_stays() {
+        let raw = block(1, &words(&[101, 0]));
+        let packet = |n: u8| {
+            let times_and_lengths = [1, 0, u32::from(n) * 1_000_000, 1, 60];
+            block(6, &[words(&times_and_lengths), vec![n]].concat())
+        };
+        let file = [section(), raw, packet(1), packet(2)].concat();
+        let source = CaptureFile::from_reader("raw", Cursor::new(file), None).unwrap();
+        let by_address = Filter::new("ether host 00:00:00:00:00:01").unwrap();
+        let (before, applied, after, _) =
+            shown_around(source, SourceChange::Filter(Some(by_address)));
+        assert_eq!((before, after), (vec![1], vec![2]));
+        let refused = applied.unwrap_err();
+        assert_eq!(refused.setting, "filter");
+        assert!(refused.reason.contains("link type 101"), "{refused}");
     }
 
     proptest! {
-        /// Whatever the pieces, wherever they cut records, however little a read() gives: the same
-        /// frames, and the same damage.
+        /// Whatever the size of pieces and wherever they cut records, however little a read()
+        /// returns: the same frames and the same damage.
         #[test]
-        fn what_a_file_shows_does_not_depend_on_how_it_is_read(
+        fn the_frames_of_a_file_do_not_depend_on_how_it_is_read(
             lengths in vec(0usize..120, 0..40),
             pcapng: bool,
             piece_octets in 1usize..300,
             at_a_time in 1usize..300,
             missing in 0usize..50,
         ) {
-            let frames: Vec<Vec<u8>> = lengths.iter().map(|&octets| vec![u8::try_from(octets).unwrap(); octets]).collect();
+            let frame = |&octets: &usize| vec![u8::try_from(octets).unwrap(); octets];
+            let frames: Vec<Vec<u8>> = lengths.iter().map(frame).collect();
             let mut file = if pcapng {
                 frames.iter().fold(section(), |file, octets| {
                     let length = u32::try_from(octets.len()).unwrap();
@@ -702,29 +865,36 @@ mod tests {
                     [file, block(6, &packet), block(5, &[0; 20])].concat()
                 })
             } else {
-                pcap(false, false, &frames.iter().map(|octets| (1, 0, &octets[..])).collect::<Vec<_>>())
+                let records: Vec<_> = frames.iter().map(|octets| (1, 0, &octets[..])).collect();
+                pcap(false, false, &records)
             };
             file.truncate((file.len() - missing.min(file.len())).max(24));
             let (shown, error) = read(&file);
             prop_assert!(missing > 0 || (shown.len() == frames.len() && error.is_none()));
-            let (again, error_again) = read_in_pieces_of(piece_octets, Trickle(at_a_time, Cursor::new(file)));
+            let slow = Trickle(at_a_time, Cursor::new(file));
+            let (again, error_again) = read_in_pieces_of(piece_octets, slow);
             prop_assert_eq!(again, shown);
-            prop_assert_eq!(error_again.map(|error| error.to_string()), error.map(|error| error.to_string()));
+            let text = |error: Option<CaptureError>| error.map(|error| error.to_string());
+            prop_assert_eq!(text(error_again), text(error));
         }
 
         #[test]
-        fn no_file_panics(mut file in vec(any::<u8>(), 0..300), magic in 0usize..4) {
-            let magics: [&[u8]; 4] = [&[], &[0xd4, 0xc3, 0xb2, 0xa1, 2, 0, 4, 0], &[0xa1, 0xb2, 0x3c, 0x4d], &[
-                0x0a, 0x0d, 0x0d, 0x0a, 28, 0, 0, 0, 0x4d, 0x3c, 0x2b, 0x1a, 1, 0, 0, 0, 255, 255, 255, 255, 255, 255, 255,
-                255, 28, 0, 0, 0, 1, 0, 0, 0, 20, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 20, 0, 0, 0,
-            ]];
-            file.splice(0..0, magics[magic].iter().copied());
+        fn no_file_panics(mut file in vec(any::<u8>(), 0..300), head in 0usize..4) {
+            let heads: [&[u8]; 4] = [
+                &[],
+                &[0xd4, 0xc3, 0xb2, 0xa1, 2, 0, 4, 0],
+                &[0xa1, 0xb2, 0x3c, 0x4d],
+                &section(),
+            ];
+            file.splice(0..0, heads[head].iter().copied());
             let _ = read(&file);
         }
 
         #[test]
         fn no_bit_flip_panics(at in 0usize..400, bit in 0u8..8) {
-            let mut file = pcap(false, false, &[(1, 0, &[1; 60]), (2, 0, &[2; 60]), (3, 0, &[3; 60])]);
+            let records: [(u32, u32, &[u8]); 3] =
+                [(1, 0, &[1; 60]), (2, 0, &[2; 60]), (3, 0, &[3; 60])];
+            let mut file = pcap(false, false, &records);
             if let Some(octet) = file.get_mut(at) {
                 *octet ^= 1 << bit;
             }

@@ -1,104 +1,133 @@
-//! Filters in libpcap's syntax, for the sources that have no kernel to filter for them.
+//! Filters in libpcap's syntax, for the sources whose frames no kernel filters.
 //!
-//! libpcap compiles the expression and runs it over each frame, on the core that received it: exact
-//! for every expression that libpcap knows, at some 20 to 100 ns a frame. Live captures through
+//! libpcap compiles the expression and runs it over each frame on the core that received it: exact
+//! for every expression that libpcap supports, at 20 to 100 ns a frame. Live captures through
 //! libpcap filter in the kernel instead.
 
-use crate::{CaptureError, Frame};
+use crate::error::{CaptureError, pcap_text};
 use pcap::{BpfProgram, Capture, Linktype};
 
-/// A filter expression that libpcap knows how to compile.
+/// A filter expression that libpcap can compile.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Filter {
     expression: String,
 }
 
 impl Filter {
-    /// The filter that `expression` says, proven on Ethernet.
+    /// The filter for `expression`, which compiles for Ethernet.
     ///
     /// # Errors
     ///
-    /// [`CaptureError::Filter`] with what libpcap has against it.
+    /// [`CaptureError::Filter`] with libpcap's error.
     pub fn new(expression: &str) -> Result<Self, CaptureError> {
-        const ETHERNET: u16 = 1;
-        compile(expression, ETHERNET)?;
+        CompiledFilter::new(expression, ETHERNET)?;
         Ok(Self {
             expression: expression.to_owned(),
         })
     }
 
-    /// The expression that it was made from.
+    /// The expression.
     #[must_use]
     pub fn expression(&self) -> &str {
         &self.expression
     }
 
-    /// What runs it over frames, one for each source.
-    pub(crate) fn matcher(&self) -> Matcher {
-        Matcher {
-            expression: self.expression.clone(),
-            programs: Vec::new(),
-        }
+    /// The filter compiled for the frames of one link type.
+    ///
+    /// # Errors
+    ///
+    /// [`CaptureError::Filter`] if the expression has no meaning on that link type.
+    pub(crate) fn compile(&self, link: u16) -> Result<CompiledFilter, CaptureError> {
+        CompiledFilter::new(&self.expression, link)
     }
 }
 
-/// A filter at work: compiled for each link type when it first meets it.
-pub(crate) struct Matcher {
-    expression: String,
-    programs: Vec<(u16, BpfProgram)>,
+/// LINKTYPE_ETHERNET.
+pub(crate) const ETHERNET: u16 = 1;
+
+/// A filter compiled for one link type.
+pub(crate) struct CompiledFilter {
+    program: BpfProgram,
 }
 
-impl Matcher {
-    /// Whether the filter wants the frame.
+impl CompiledFilter {
+    fn new(expression: &str, link: u16) -> Result<Self, CaptureError> {
+        // Files use LINKTYPE_RAW; libpcap's compiler on Linux uses its own DLT_RAW.
+        const LINKTYPE_RAW: u16 = 101;
+        const DLT_RAW: i32 = 12;
+        let dlt = if link == LINKTYPE_RAW {
+            DLT_RAW
+        } else {
+            i32::from(link)
+        };
+        let program = Capture::dead(Linktype(dlt)).and_then(|dead| dead.compile(expression, true));
+        match program {
+            Ok(program) => Ok(Self { program }),
+            Err(error) => Err(CaptureError::Filter {
+                expression: expression.to_owned(),
+                link,
+                what: pcap_text(error),
+            }),
+        }
+    }
+
+    /// Whether the filter matches a frame of its link type.
+    #[inline]
+    pub fn matches(&self, octets: &[u8]) -> bool {
+        self.program.filter(octets)
+    }
+}
+
+/// A filter for frames of several link types, compiled for each when its first frame comes.
+pub(crate) struct FilterByLink {
+    filter: Filter,
+    compiled: Vec<(u16, CompiledFilter)>,
+}
+
+impl FilterByLink {
+    /// The filter, compiled for no link type yet.
+    pub fn new(filter: Filter) -> Self {
+        Self {
+            filter,
+            compiled: Vec::new(),
+        }
+    }
+
+    /// Whether the filter matches a frame.
     ///
     /// # Errors
     ///
     /// [`CaptureError::Filter`] if the expression has no meaning on the frame's link type.
     #[inline]
-    pub fn wants(&mut self, frame: &Frame<'_>) -> Result<bool, CaptureError> {
-        let known = self
-            .programs
-            .iter()
-            .position(|&(link, _)| link == frame.link);
-        let index = match known {
-            Some(index) => index,
-            None => {
-                self.programs
-                    .push((frame.link, compile(&self.expression, frame.link)?));
-                self.programs.len() - 1
-            }
-        };
-        Ok(self.programs[index].1.filter(frame.octets))
+    pub fn matches(&mut self, link: u16, octets: &[u8]) -> Result<bool, CaptureError> {
+        let index = self.compile_for(link)?;
+        Ok(self.compiled[index].1.matches(octets))
     }
-}
 
-fn compile(expression: &str, link: u16) -> Result<BpfProgram, CaptureError> {
-    // Files say LINKTYPE_RAW, libpcap's compiler on Linux wants its own DLT_RAW.
-    let dlt = if link == 101 { 12 } else { i32::from(link) };
-    let program = Capture::dead(Linktype(dlt)).and_then(|dead| dead.compile(expression, true));
-    program.map_err(|error| CaptureError::Filter {
-        expression: expression.to_owned(),
-        link,
-        what: crate::live::in_plain_words(error),
-    })
+    /// Compiles the filter for `link` unless it is; returns the index of the compiled filter.
+    ///
+    /// # Errors
+    ///
+    /// [`CaptureError::Filter`] if the expression has no meaning on that link type.
+    #[inline]
+    pub fn compile_for(&mut self, link: u16) -> Result<usize, CaptureError> {
+        match self.compiled.iter().position(|&(known, _)| known == link) {
+            Some(index) => Ok(index),
+            None => {
+                self.compiled.push((link, self.filter.compile(link)?));
+                Ok(self.compiled.len() - 1)
+            }
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn frame(octets: &[u8], link: u16) -> Frame<'_> {
-        Frame {
-            octets,
-            wire_octets: u32::try_from(octets.len()).unwrap(),
-            link,
-            captured: crate::CaptureTime::OfTheTurn,
-        }
-    }
-
     #[test]
-    fn wants_what_the_expression_says_on_each_link_type() {
-        let mut filter = Filter::new("udp port 53").unwrap().matcher();
+    fn matches_what_the_expression_says_on_each_link_type() {
+        let mut filter = FilterByLink::new(Filter::new("udp port 53").unwrap());
         let udp = [
             0x45, 0, 0, 28, 0, 0, 0, 0, 64, 17, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 4, 0, 0, 53, 0, 8, 0,
             0,
@@ -106,10 +135,10 @@ mod tests {
         let mut tcp = udp;
         tcp[9] = 6;
         let ethernet = |packet: &[u8]| [&[0; 12][..], &[8, 0], packet].concat();
-        assert!(filter.wants(&frame(&ethernet(&udp), 1)).unwrap());
-        assert!(!filter.wants(&frame(&ethernet(&tcp), 1)).unwrap());
-        assert!(filter.wants(&frame(&udp, 101)).unwrap());
-        assert!(!filter.wants(&frame(&tcp, 101)).unwrap());
+        assert!(filter.matches(ETHERNET, &ethernet(&udp)).unwrap());
+        assert!(!filter.matches(ETHERNET, &ethernet(&tcp)).unwrap());
+        assert!(filter.matches(101, &udp).unwrap());
+        assert!(!filter.matches(101, &tcp).unwrap());
     }
 
     #[test]

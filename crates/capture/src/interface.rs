@@ -1,15 +1,17 @@
-//! What the host knows of a network interface: its queues, its MTU, who uses it, and what its
+//! A network interface of this host: its queues, its MTU, whether the host uses it, and what its
 //! driver dropped.
-
-use crate::CaptureError;
-use std::fs;
-use std::io;
-use std::path::{Path, PathBuf};
 
 mod driver;
 mod ethtool;
+mod named_drops;
 
-pub use driver::{Driver, NamedDrops, Refused};
+pub use driver::{Driver, RefusedFrame};
+pub use named_drops::NamedDrops;
+
+use crate::error::CaptureError;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
 
 /// A network interface of this host.
 #[derive(Clone, Debug)]
@@ -18,7 +20,7 @@ pub struct Interface {
     pub name: String,
     /// Its ifIndex.
     pub index: u32,
-    /// Its MTU in octets: what a frame carries behind its link header.
+    /// Its MTU in octets: the most that a frame carries after its link header.
     pub mtu: u32,
     /// Its RX queues (channels).
     pub queue_count: u32,
@@ -26,8 +28,11 @@ pub struct Interface {
     pub driver: Driver,
 }
 
+/// Assumed where sysfs does not show the MTU: Ethernet's.
+const MTU_UNKNOWN: u32 = 1500;
+
 impl Interface {
-    /// Looks the interface up.
+    /// Looks up the interface with this name.
     ///
     /// # Errors
     ///
@@ -35,12 +40,15 @@ impl Interface {
     pub fn look_up(name: &str) -> Result<Self, CaptureError> {
         let missing = |_| CaptureError::NoInterface(name.to_owned());
         let index = nix::net::if_::if_nametoindex(name).map_err(missing)?;
-        let mtu = read_number(&sysfs(name).join("mtu")).unwrap_or(1500);
+        let mtu = read_number(&sysfs(name).join("mtu"))
+            .and_then(|mtu| u32::try_from(mtu).ok())
+            .unwrap_or(MTU_UNKNOWN);
         let queue_count = entries(&sysfs(name).join("queues"))
             .filter(|queue| queue.starts_with("rx-"))
             .count();
-        let queue_count = u32::try_from(queue_count).unwrap_or(u32::MAX).max(1);
-        let mtu = u32::try_from(mtu).unwrap_or(u32::MAX);
+        // Without sysfs there is no queue directory; an interface has at least one queue.
+        let queue_count =
+            u32::try_from(queue_count.max(1)).expect("queues are numbered in 32 bits");
         Ok(Self {
             name: name.to_owned(),
             index,
@@ -50,8 +58,8 @@ impl Interface {
         })
     }
 
-    /// Whether its frames begin with an Ethernet header, as those of AF_XDP must: tunnels of the
-    /// network layer have none.
+    /// Whether its frames start with an Ethernet header, as AF_XDP requires; network-layer tunnels
+    /// have none.
     #[must_use]
     pub fn has_ethernet_frames(&self) -> bool {
         const ARPHRD_ETHER: u64 = 1;
@@ -62,8 +70,8 @@ impl Interface {
         )
     }
 
-    /// Why taking the interface's frames away would cut the host off, if it would: the host has an
-    /// address on it, or on something that stands on it (a VLAN, bridge or bond).
+    /// Why the host needs the frames of this interface, if it does: it has an address on it, or a
+    /// VLAN, bridge or bond uses it. AF_XDP would take those frames away.
     #[must_use]
     pub fn carries_host_traffic(&self) -> Option<String> {
         if let Some(address) = host_address(&self.name) {
@@ -71,10 +79,10 @@ impl Interface {
         }
         let upper = entries(&sysfs(&self.name))
             .find_map(|entry| entry.strip_prefix("upper_").map(str::to_owned));
-        upper.map(|upper| format!("'{upper}' stands on it"))
+        upper.map(|upper| format!("'{upper}' uses it"))
     }
 
-    /// What the card and its driver have counted of drops since they were loaded, in packets.
+    /// Packets that the card and its driver have dropped since the driver was loaded.
     #[must_use]
     pub fn driver_drops(&self) -> u64 {
         let statistics = sysfs(&self.name).join("statistics");
@@ -85,11 +93,11 @@ impl Interface {
             .sum()
     }
 
-    /// Writes a tunable of the device in sysfs and returns what it was.
+    /// Writes a tunable of the device in sysfs and returns its former value.
     ///
     /// # Errors
     ///
-    /// What the system said.
+    /// The system's error.
     pub fn set_tunable(&self, tunable: &str, value: u64) -> io::Result<u64> {
         let path = sysfs(&self.name).join(tunable);
         let before = read_number(&path).ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
@@ -98,8 +106,8 @@ impl Interface {
     }
 }
 
-/// An address of the host on the interface. Link-local IPv6 does not count: every interface that is
-/// up has one, taps too.
+/// An address of the host on the interface. Link-local IPv6 addresses do not count: every interface
+/// that is up has one, taps too.
 fn host_address(name: &str) -> Option<String> {
     let on_it = nix::ifaddrs::getifaddrs()
         .ok()?
@@ -149,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn an_interface_that_is_not_there_is_named() {
+    fn an_unknown_interface_is_named_in_the_error() {
         let error = Interface::look_up("ngeth77").unwrap_err().to_string();
         assert!(error.contains("'ngeth77' does not exist"), "{error}");
     }

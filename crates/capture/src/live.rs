@@ -1,10 +1,11 @@
-//! Live captures through libpcap: they look on, see both directions and take nothing from the host.
+//! Passive live captures through libpcap: copies of the frames of both directions, while the host
+//! receives and sends as before.
 
-use crate::sampling::Sampler;
-use crate::{
-    BURST_MAX, CaptureError, CaptureTime, Dropped, Filter, Frame, Received, Sampling, Source,
-    SourceCounters,
-};
+use crate::counters::{Dropped, SourceCounters};
+use crate::error::{CaptureError, pcap_text};
+use crate::filter::Filter;
+use crate::sampling::{Sampler, Sampling};
+use crate::source::{BURST_MAX, CaptureTime, Frame, Received, Source, SourceChange, Unchangeable};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use pcap::{Active, Capture, Stat};
 use std::collections::hash_map::RandomState;
@@ -12,35 +13,35 @@ use std::hash::{BuildHasher, Hasher};
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::time::Duration;
 
-/// An interface seen through libpcap.
+/// An interface captured through libpcap.
 pub struct LiveCapture {
     capture: Capture<Active>,
     name: String,
     link: u16,
     sampler: Sampler,
     counters: SourceCounters,
-    /// libpcap's own counters at the last look: 32 bits wide, so they are added up by their
-    /// differences.
-    seen: (u32, u32),
-    /// The link is down, as far as is known; it comes back by itself.
+    /// libpcap's drop counters (kernel, interface) when they were last read. They have 32 bits, so
+    /// their differences are summed.
+    drops_before: (u32, u32),
+    /// The last event was the link going down, not a frame.
     down: bool,
 }
 
-/// Headers are all that decoding reads: room for eight tags or labels, the longest IP and TCP
-/// headers, and some to spare.
+/// Decoding reads headers only: eight tags or labels, the longest IP and TCP headers, and a
+/// reserve.
 const SNAP_OCTETS: i32 = 256;
 /// 10 ms of 10 Gbit/s in the smallest frames, with libpcap's overhead for each.
 const BUFFER_OCTETS: i32 = 64 << 20;
-/// How long the kernel gathers packets before it shows a block of them.
-const GATHER_MS: i32 = 20;
+/// How long the kernel collects packets before it delivers a block of them.
+const BLOCK_MS: i32 = 20;
 
 impl LiveCapture {
-    /// Opens `name` in promiscuous mode, with `filter` running in the kernel; what it lets through
-    /// is sampled.
+    /// Opens `name` in promiscuous mode. `filter` runs in the kernel; the packets that match it are
+    /// sampled.
     ///
     /// # Errors
     ///
-    /// [`CaptureError::Live`] or [`CaptureError::Filter`] with what libpcap said.
+    /// [`CaptureError::Live`] or [`CaptureError::Filter`] with libpcap's error.
     pub fn open(
         name: &str,
         filter: Option<&Filter>,
@@ -48,38 +49,48 @@ impl LiveCapture {
     ) -> Result<Self, CaptureError> {
         let failed = |error| CaptureError::Live {
             name: name.to_owned(),
-            what: in_plain_words(error),
+            what: pcap_text(error),
         };
         let inactive = Capture::from_device(name).map_err(failed)?;
         let mut capture = inactive
             .promisc(true)
             .snaplen(SNAP_OCTETS)
             .buffer_size(BUFFER_OCTETS)
-            .timeout(GATHER_MS)
+            .timeout(BLOCK_MS)
             .precision(pcap::Precision::Nano)
             .open()
             .and_then(Capture::setnonblock)
             .map_err(failed)?;
-        let link = u16::try_from(capture.get_datalink().0).unwrap_or(u16::MAX);
+        let link = u16::try_from(capture.get_datalink().0)
+            .expect("a LINKTYPE number has 16 bits: LINKTYPE_ registry of libpcap");
         if let Some(filter) = filter {
-            capture
-                .filter(filter.expression(), true)
-                .map_err(|error| CaptureError::Filter {
-                    expression: filter.expression().to_owned(),
-                    link,
-                    what: in_plain_words(error),
-                })?;
+            install(&mut capture, link, filter)?;
         }
         Ok(Self {
             capture,
             name: name.to_owned(),
             link,
-            sampler: sampling.sampler(RandomState::new().build_hasher().finish()),
+            sampler: sampler(sampling),
             counters: SourceCounters::default(),
-            seen: (0, 0),
+            drops_before: (0, 0),
             down: false,
         })
     }
+}
+
+/// Lets the kernel run `filter`; on an error the filter before it stays.
+fn install(capture: &mut Capture<Active>, link: u16, filter: &Filter) -> Result<(), CaptureError> {
+    let installed = capture.filter(filter.expression(), true);
+    installed.map_err(|error| CaptureError::Filter {
+        expression: filter.expression().to_owned(),
+        link,
+        what: pcap_text(error),
+    })
+}
+
+/// A sampler whose random numbers differ from run to run.
+fn sampler(sampling: Sampling) -> Sampler {
+    sampling.sampler(RandomState::new().build_hasher().finish())
 }
 
 impl Source for LiveCapture {
@@ -94,7 +105,8 @@ impl Source for LiveCapture {
                         Received::Frames
                     });
                 }
-                // The kernel reports a link that went down this way; it comes back by itself.
+                // The kernel reports a link that went down as an error; capturing continues once
+                // the link is up.
                 Err(pcap::Error::PcapError(what)) if what.contains("went down") => {
                     self.down = true;
                     return Ok(if shown == 0 {
@@ -109,7 +121,7 @@ impl Source for LiveCapture {
                 Err(error) => {
                     return Err(CaptureError::Live {
                         name: self.name.clone(),
-                        what: in_plain_words(error),
+                        what: pcap_text(error),
                     });
                 }
             };
@@ -121,7 +133,7 @@ impl Source for LiveCapture {
             let (s, ns) = (packet.header.ts.tv_sec, packet.header.ts.tv_usec);
             let captured = match (u64::try_from(s), u64::try_from(ns)) {
                 (Ok(s), Ok(ns)) => CaptureTime::Wall(s * 1_000_000_000 + ns),
-                _ => CaptureTime::OfTheTurn,
+                _ => CaptureTime::AtReceipt,
             };
             self.down = false;
             self.counters.received += 1;
@@ -142,7 +154,7 @@ impl Source for LiveCapture {
         let fd = unsafe { BorrowedFd::borrow_raw(self.capture.as_raw_fd()) };
         let mut waiting = [PollFd::new(fd, PollFlags::POLLIN)];
         let ready = poll(&mut waiting, timeout);
-        // A link that is down makes poll return at once, again and again: sleep instead.
+        // While the link is down poll returns at once: sleep instead.
         let erred = waiting[0]
             .revents()
             .is_some_and(|flags| flags.contains(PollFlags::POLLERR));
@@ -163,7 +175,7 @@ impl Source for LiveCapture {
         }) = self.capture.stats()
         {
             let (dropped_before, if_dropped_before) =
-                std::mem::replace(&mut self.seen, (dropped, if_dropped));
+                std::mem::replace(&mut self.drops_before, (dropped, if_dropped));
             self.counters.dropped += Dropped {
                 kernel: u64::from(dropped.wrapping_sub(dropped_before)),
                 interface: u64::from(if_dropped.wrapping_sub(if_dropped_before)),
@@ -175,12 +187,29 @@ impl Source for LiveCapture {
     fn is_down(&self) -> bool {
         self.down
     }
-}
-
-/// What libpcap said, without the crate's own wrapping.
-pub(crate) fn in_plain_words(error: pcap::Error) -> String {
-    match error {
-        pcap::Error::PcapError(what) => what.trim().to_owned(),
-        other => other.to_string(),
+    /// The sampling changes with the next frame. The kernel swaps filters while frames arrive:
+    /// libpcap lets no frame pass in the microseconds between, and neither counts it as dropped.
+    fn apply(&mut self, change: SourceChange) -> Result<(), Unchangeable> {
+        let setting = change.setting();
+        let applied = match change {
+            SourceChange::Sampling(sampling) => {
+                self.sampler = sampler(sampling);
+                return Ok(());
+            }
+            SourceChange::Filter(Some(filter)) => install(&mut self.capture, self.link, &filter),
+            // The empty expression matches every frame.
+            SourceChange::Filter(None) => {
+                self.capture
+                    .filter("", true)
+                    .map_err(|error| CaptureError::Live {
+                        name: self.name.clone(),
+                        what: pcap_text(error),
+                    })
+            }
+        };
+        applied.map_err(|error| Unchangeable {
+            setting,
+            reason: error.to_string(),
+        })
     }
 }

@@ -1,7 +1,7 @@
-//! Sampling: of N frames one is shown, the others are counted.
+//! Sampling: one frame of N is shown, the others are only counted.
 //!
-//! AF_XDP samples in its XDP program, before a frame costs anything; a [`Sampler`] does the same
-//! for the sources that have no such program.
+//! AF_XDP samples in the XDP program, before the frame is copied or queued; a [`Sampler`] does the
+//! same for the other sources.
 
 use rand_pcg::Pcg32;
 use rand_pcg::rand_core::Rng;
@@ -10,18 +10,18 @@ use std::num::NonZeroU16;
 /// Which frames are shown (RFC 5475, section 5).
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum SamplingMode {
-    /// The first of every N on each core: systematic, by count.
+    /// The first of every N on each core: systematic, count-based.
     Deterministic,
-    /// Each with a probability of 1 in N, whatever became of the others.
+    /// Each frame with a probability of 1/N, independent of the others.
     Random,
 }
 
-/// How a source samples.
+/// How a source samples: which packets it takes.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Sampling {
     /// Which frames are shown.
     pub mode: SamplingMode,
-    /// One of so many is shown.
+    /// N: one frame of N is shown.
     pub interval: NonZeroU16,
 }
 
@@ -32,7 +32,7 @@ impl Sampling {
         interval: NonZeroU16::MIN,
     };
 
-    /// What chooses among a source's frames; chance begins with `seed`.
+    /// The sampler for one source; `seed` starts its random numbers.
     pub(crate) fn sampler(self, seed: u64) -> Sampler {
         const STREAM: u64 = 0xa02b_dbf7_bb3c_0a7a;
         Sampler {
@@ -43,16 +43,16 @@ impl Sampling {
     }
 }
 
-/// Sampling at work on the frames of one source.
+/// Samples the frames of one source.
 pub(crate) struct Sampler {
     sampling: Sampling,
-    /// Frames that are still passed over, where they are counted.
+    /// Frames still to be left out in deterministic mode.
     left: u16,
     random: Pcg32,
 }
 
 impl Sampler {
-    /// Whether the next frame is to be shown.
+    /// Whether the next frame is shown.
     #[inline]
     pub fn takes_next(&mut self) -> bool {
         let interval = self.sampling.interval.get();
@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn by_count_the_first_of_every_n_is_shown() {
+    fn deterministic_mode_shows_the_first_of_every_n() {
         assert_eq!(
             shown(SamplingMode::Deterministic, 30_000, 1),
             [0, 30_000, 60_000, 90_000]
@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn by_chance_about_one_of_n_is_shown_and_by_the_same_seed_the_same_ones() {
+    fn random_mode_shows_about_one_of_n_and_the_same_ones_for_the_same_seed() {
         let random = |seed| shown(SamplingMode::Random, 100, seed);
         // Five standard deviations of a binomial distribution around 1000.
         assert!(

@@ -1,62 +1,64 @@
-//! The thread that reads a capture file: large pieces, one read() after the other, and where the
-//! frames stand in them.
+//! The thread that reads a capture file in large pieces and finds the frames in them.
 //!
-//! All pieces are made at the start and go round between it and whoever receives. A record that the
-//! end of a piece cuts is moved to the front of the next; nothing else is copied. A pipe that has
-//! little gives a piece with little in it, at once.
+//! All pieces are allocated at the start and circulate between this thread and the
+//! [`CaptureFile`](super::CaptureFile). A record that is cut by the end of a piece is copied to the
+//! front of the next; nothing else is copied. A pipe that holds little gives a small piece at once.
 
 use super::section::Section;
-use crate::{CaptureError, CaptureTime, Frame};
+use crate::error::CaptureError;
+use crate::source::{CaptureTime, Frame};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bounded};
 use pcap_parser::nom::Offset;
 use std::io::{self, ErrorKind, Read};
 use std::thread;
 use std::time::Duration;
 
-/// Octets of a piece, where no record is longer: what comes out of read() is still in the
-/// processor's cache when it is decoded.
+/// Octets of a piece, unless a record is longer: small enough that the octets are still in the
+/// processor's cache when they are decoded.
 pub(super) const PIECE_OCTETS: usize = 512 << 10;
-/// Pieces that go round: one is read into, one is shown, and between them nobody waits for each
-/// other's hiccups.
+/// Pieces in circulation: one is read into, one is shown, and two bridge delays of either side.
 const PIECES: usize = 4;
-/// No capture length or block is longer in a sound file (libpcap's MAXIMUM_SNAPLEN for all but a
-/// few link types is 256 KiB, and 128 MiB for those).
+/// The longest record or block of a sound file: libpcap's MAXIMUM_SNAPLEN is 256 KiB for most link
+/// types and 128 MiB for a few.
 const BLOCK_OCTETS_MAX: usize = 128 << 20;
 
 /// A piece of the file, and the frames in it.
 #[derive(Default)]
 pub(super) struct Piece {
-    /// Where the frames stand, in the order of the file.
+    /// The frames, in the order of the file.
     pub places: Vec<Place>,
     octets: Vec<u8>,
-    /// Of the octets, those that have been read, and of these, those of records that are whole.
+    /// How many of `octets` have been read, and how many of those belong to whole records.
     read: usize,
     whole: usize,
-    /// Of the first octet, in the file.
+    /// Offset of the first octet in the file.
     offset: u64,
 }
 
-/// Where a frame stands in its piece, and what its record says of it.
+/// Where a frame is in its piece, and its record's fields.
 pub(super) struct Place {
     /// When it was captured, in ns since 1970.
     pub captured_ns: u64,
+    /// The LINKTYPE number of its link layer.
+    pub link: u16,
     at: u32,
     octets: u32,
     wire_octets: u32,
-    link: u16,
 }
 
 impl Place {
-    /// Where `frame` stands among `octets`.
+    /// The place of `frame` within `octets`.
     #[expect(
         clippy::cast_possible_truncation,
-        reason = "a piece grows to 256 MiB at the most"
+        reason = "a piece has at most 256 MiB"
     )]
     fn of(frame: &Frame<'_>, octets: &[u8]) -> Self {
         Self {
             captured_ns: match frame.captured {
                 CaptureTime::Wall(captured_ns) => captured_ns,
-                CaptureTime::OfTheTurn | CaptureTime::Monotonic(_) => 0,
+                CaptureTime::AtReceipt | CaptureTime::Monotonic(_) => {
+                    unreachable!("frames of a file carry wall times")
+                }
             },
             at: octets.offset(frame.octets) as u32,
             octets: frame.octets.len() as u32,
@@ -67,7 +69,7 @@ impl Place {
 }
 
 impl Piece {
-    /// The file's first piece: its head, of whose octets `whole` are known already.
+    /// The first piece of the file: its head, of which `whole` octets have been parsed.
     pub fn of_head(head: Vec<u8>, whole: usize) -> Self {
         Self {
             read: head.len(),
@@ -77,7 +79,7 @@ impl Piece {
         }
     }
 
-    /// The frame at one of its places.
+    /// The frame at a place of this piece.
     #[inline]
     pub fn frame(&self, place: &Place) -> Frame<'_> {
         let Place {
@@ -96,13 +98,13 @@ impl Piece {
         }
     }
 
-    /// Where in the file its last whole record ends.
+    /// The offset in the file at which its last whole record ends.
     pub fn end_offset(&self) -> u64 {
         self.offset + self.whole as u64
     }
 
-    /// Goes on where `before` ends: with the record that it cut.
-    fn continue_behind(&mut self, before: &Self, piece_octets: usize) {
+    /// Starts with the octets of the record that `before` cut.
+    fn continue_after(&mut self, before: &Self, piece_octets: usize) {
         let cut = &before.octets[before.whole..before.read];
         self.octets.resize(piece_octets.max(cut.len()), 0);
         self.octets.shrink_to_fit();
@@ -111,7 +113,7 @@ impl Piece {
         (self.read, self.whole, self.offset) = (cut.len(), 0, before.end_offset());
     }
 
-    /// Where more can be read to; `None` if one record is longer than any can be.
+    /// Free room to read into; `None` if a record exceeds the longest that is allowed.
     fn room(&mut self) -> Option<&mut [u8]> {
         if self.read == self.octets.len() {
             if self.whole == 0 {
@@ -127,11 +129,12 @@ impl Piece {
     }
 }
 
-/// What the reader tells.
+/// What the reader thread sends.
 pub(super) enum Reading {
     /// The next piece with frames in it.
     Piece(Piece),
-    /// All has been read, or can be. Without it, a closed channel is no end of the file.
+    /// The end of the file, or of what can be read. A channel that closes without it means that
+    /// the thread panicked.
     End(Result<(), CaptureError>),
 }
 
@@ -142,7 +145,7 @@ pub(super) struct Readings {
 }
 
 impl Readings {
-    /// Begins to read a capture file called `name`, of which `first` has been read.
+    /// Starts reading a capture file called `name`, of which `first` has been read.
     pub fn start(
         name: &str,
         file: impl Read + Send + 'static,
@@ -150,57 +153,57 @@ impl Readings {
         first: Piece,
         piece_octets: usize,
     ) -> io::Result<Self> {
-        // Room for each piece and for the end: the reader waits for pieces to come back and for
-        // nothing else.
-        let (tell, readings) = bounded(PIECES + 1);
-        let (used, come_back) = bounded(PIECES);
+        // Room for each piece and for the end: the reader waits only for returned pieces.
+        let (found, readings) = bounded(PIECES + 1);
+        let (used, returned) = bounded(PIECES);
         for _ in 1..PIECES {
-            // There is room, and the receiver is right here.
-            let _ = used.send(Piece {
+            let piece = Piece {
                 octets: vec![0; piece_octets],
                 ..Piece::default()
-            });
+            };
+            used.send(piece)
+                .expect("the channel has room and its receiver is alive");
         }
         let reader = Reader {
             name: name.to_owned(),
             file,
             section,
             piece_octets,
-            tell,
-            come_back,
+            found,
+            returned,
         };
-        // Nobody waits for its end: it may be waiting for a pipe that stays silent.
+        // The thread is not joined: it may be blocked on a silent pipe.
         thread::Builder::new()
             .name("reader".to_owned())
             .spawn(move || reader.run(first))?;
         Ok(Self { readings, used })
     }
 
-    /// What has been read, if there is any yet.
+    /// The next reading, if there is one by now.
     pub fn try_recv(&self) -> Result<Reading, TryRecvError> {
         self.readings.try_recv()
     }
 
-    /// What will have been read within `timeout`.
+    /// The next reading, waiting at most for `timeout`.
     pub fn recv_timeout(&self, timeout: Duration) -> Result<Reading, RecvTimeoutError> {
         self.readings.recv_timeout(timeout)
     }
 
-    /// Gives a piece back whose frames have all been shown.
+    /// Returns a piece whose frames have all been shown.
     pub fn give_back(&self, piece: Piece) {
-        // A reader that has come to the end wants none back.
+        // The reader is gone once it has reached the end.
         let _ = self.used.try_send(piece);
     }
 }
 
-/// The reading end.
+/// The reader thread's state.
 struct Reader<R> {
     name: String,
     file: R,
     section: Section,
     piece_octets: usize,
-    tell: Sender<Reading>,
-    come_back: Receiver<Piece>,
+    found: Sender<Reading>,
+    returned: Receiver<Piece>,
 }
 
 impl<R: Read> Reader<R> {
@@ -209,26 +212,25 @@ impl<R: Read> Reader<R> {
             .octets
             .resize(self.piece_octets.max(piece.octets.len()), 0);
         let end = self.read(&mut piece);
-        // What comes before the end, or the damage; and then this. Somebody who wants no more of
-        // the file does not listen.
+        // The frames before the end or the damage, then the end. Sending fails if the source was
+        // dropped; the thread ends either way.
         if !piece.places.is_empty() {
-            let _ = self.tell.send(Reading::Piece(piece));
+            let _ = self.found.send(Reading::Piece(piece));
         }
-        let _ = self.tell.send(Reading::End(end));
+        let _ = self.found.send(Reading::End(end));
     }
 
-    /// Reads to the end, or as long as somebody takes what is read; leaves what is not told yet in
-    /// `piece`.
+    /// Reads to the end, or until the source is dropped; leaves the frames not yet sent in `piece`.
     fn read(&mut self, piece: &mut Piece) -> Result<(), CaptureError> {
         loop {
             self.find(piece)?;
             if !piece.places.is_empty() {
-                let Ok(mut next) = self.come_back.recv() else {
+                let Ok(mut next) = self.returned.recv() else {
                     return Ok(());
                 };
-                next.continue_behind(piece, self.piece_octets);
-                let found = std::mem::replace(piece, next);
-                if self.tell.send(Reading::Piece(found)).is_err() {
+                next.continue_after(piece, self.piece_octets);
+                let full = std::mem::replace(piece, next);
+                if self.found.send(Reading::Piece(full)).is_err() {
                     return Ok(());
                 }
             }
@@ -238,7 +240,7 @@ impl<R: Read> Reader<R> {
         }
     }
 
-    /// Finds the frames in what has been read.
+    /// Finds the frames in the octets that have been read.
     fn find(&mut self, piece: &mut Piece) -> Result<(), CaptureError> {
         let Piece {
             places,
@@ -261,13 +263,15 @@ impl<R: Read> Reader<R> {
         Err(self.damaged(piece, damage))
     }
 
-    /// Reads more of the file, as much as there is room for and there is for now; says whether
-    /// there was any.
+    /// Reads more of the file, as much as is available and fits; returns whether there was any.
     fn read_more(&mut self, piece: &mut Piece) -> Result<bool, CaptureError> {
         let Some(room) = piece.room() else {
             return Err(self.damaged(
                 piece,
-                format!("a block longer than {} MiB", BLOCK_OCTETS_MAX >> 20),
+                format!(
+                    "a record or block longer than {} MiB",
+                    BLOCK_OCTETS_MAX >> 20
+                ),
             ));
         };
         let read = loop {
@@ -283,7 +287,9 @@ impl<R: Read> Reader<R> {
                 piece.read += octets;
                 Ok(true)
             }
-            Err(_) => Err(self.damaged(piece, "the file cannot be read any further")),
+            Err(error) => {
+                Err(self.damaged(piece, format!("the file cannot be read further ({error})")))
+            }
         }
     }
 

@@ -1,7 +1,7 @@
-//! What the records and blocks of a capture file say: how the next ones are read, and the frames
-//! that they hold.
+//! The records and blocks of a capture file: how the following ones are read, and the frames that
+//! they contain.
 
-use crate::{CaptureTime, Frame};
+use crate::source::{CaptureTime, Frame};
 use pcap_parser::nom::{Err as Unparsed, IResult, Offset};
 use pcap_parser::{
     Block, InterfaceDescriptionBlock, LegacyPcapBlock, PcapError, PcapHeader, UnknownBlock,
@@ -9,7 +9,7 @@ use pcap_parser::{
     parse_pcap_frame_modified, parse_pcap_header, parse_sectionheaderblock,
 };
 
-/// What the file so far says about what is to come: a pcap header, or the interfaces of a pcapng
+/// What the file has declared so far: its pcap header, or the interfaces of the current pcapng
 /// section.
 pub(super) struct Section {
     format: Format,
@@ -19,7 +19,7 @@ pub(super) struct Section {
     last_ns: u64,
 }
 
-/// How records are read.
+/// The file's format.
 #[derive(Clone, Copy)]
 enum Format {
     Pcap(ParseRecord),
@@ -28,15 +28,15 @@ enum Format {
 
 type ParseRecord = fn(&[u8]) -> IResult<&[u8], LegacyPcapBlock<'_>, PcapError<&[u8]>>;
 
-/// What libpcap allows a record where the file's own snap length is smaller.
+/// The longest record that libpcap accepts in a file with a smaller snap length of its own.
 const SNAP_OCTETS_MAX: u32 = 256 << 10;
 
 impl Section {
-    /// What a file's head says, and how many octets of it that took; `None` if it is not that of a
-    /// capture.
+    /// The section that a file's head declares, and how many octets of the head that took; `None`
+    /// if it is not a capture file.
     pub fn begin(head: &[u8]) -> Option<(Self, usize)> {
         if parse_sectionheaderblock(head).is_ok() {
-            // The block tells its byte order again when it is read as the first of the file.
+            // The byte order is read again, with this block as the first of the file.
             return Some((Self::of_pcapng(false), 0));
         }
         let (_, header) = parse_pcap_header(head).ok()?;
@@ -77,20 +77,20 @@ impl Section {
         }
     }
 
-    /// The octets of the record or block that `file` begins with, none if it is not all there;
-    /// shows the frame in it to `each`, if it holds one.
+    /// The length of the record or block at the start of `file`, `None` if it is incomplete. Shows
+    /// its frame to `each`, if it has one.
     ///
     /// # Errors
     ///
-    /// What is wrong with it.
+    /// What is wrong with the record or block.
     #[inline]
     pub fn next<'a>(
         &mut self,
         file: &'a [u8],
         each: &mut impl FnMut(Frame<'a>),
     ) -> Result<Option<usize>, String> {
-        // Nothing is returned and copied on the way: a copy of fields that were just written one by
-        // one waits for all of them.
+        // The record is used by reference: a copy of fields that were just written one by one would
+        // stall until all of them are stored.
         let unparsed = match self.format {
             Format::Pcap(parse) => match parse(file) {
                 Ok((rest, ref record)) => {
@@ -121,7 +121,7 @@ impl Section {
     ) -> Result<(), String> {
         if record.caplen > self.snap_octets_max {
             return Err(format!(
-                "a record of {} octets, at most {} allowed",
+                "a record of {} octets; at most {} are allowed",
                 record.caplen, self.snap_octets_max
             ));
         }
@@ -152,11 +152,10 @@ impl Section {
             }
             Block::EnhancedPacket(packet) => {
                 let units = u64::from(packet.ts_high) << 32 | u64::from(packet.ts_low);
-                let captured = usize::try_from(packet.caplen).unwrap_or(usize::MAX);
                 (
                     packet.if_id,
                     Some(units),
-                    &packet.data[..packet.data.len().min(captured)],
+                    &packet.data[..packet.data.len().min(packet.caplen as usize)],
                     packet.origlen,
                 )
             }
@@ -175,7 +174,7 @@ impl Section {
         let interface = self.interface(interface)?;
         let captured_ns = units.map_or(self.last_ns, |units| interface.units.of_count(units));
         self.last_ns = captured_ns;
-        // A simple packet has no captured length: it is as long as on the wire, or cut at the
+        // A simple packet has no captured length: it has its length on the wire, or is cut at the
         // interface's snap length.
         let captured = match interface.snap_octets {
             0 => wire_octets,
@@ -183,7 +182,7 @@ impl Section {
         };
         let simple = matches!(block, Block::SimplePacket(_));
         let kept = if simple {
-            usize::try_from(captured).unwrap_or(usize::MAX)
+            captured as usize
         } else {
             octets.len()
         };
@@ -198,7 +197,7 @@ impl Section {
             .copied();
         found.ok_or_else(|| {
             format!(
-                "a packet of interface {id}, but {} are described",
+                "a packet of interface {id}, but only {} interfaces are described",
                 self.interfaces.len()
             )
         })
@@ -213,7 +212,7 @@ fn parse_block(file: &[u8], big_endian: bool) -> IResult<&[u8], Block<'_>, PcapE
     }
 }
 
-/// An interface that frames were captured on.
+/// An interface description of the file.
 #[derive(Clone, Copy)]
 struct FileInterface {
     link: u16,
@@ -225,7 +224,7 @@ impl FileInterface {
     fn described_by(description: &InterfaceDescriptionBlock<'_>) -> Result<Self, String> {
         let per_second = units_per_second(description.if_tsresol).ok_or_else(|| {
             format!(
-                "a time resolution of {:#04x}, finer than can be",
+                "a time resolution of {:#04x}, which exceeds 64 bits",
                 description.if_tsresol
             )
         })?;
@@ -240,9 +239,11 @@ impl FileInterface {
     }
 
     fn frame(self, octets: &[u8], wire_octets: u32, captured_ns: u64) -> Frame<'_> {
-        // Some writers left the length on the wire smaller than what they captured; what is there
-        // was on the wire.
-        let wire_octets = wire_octets.max(u32::try_from(octets.len()).unwrap_or(u32::MAX));
+        // Some writers store a wire length below the captured length; every captured octet was on
+        // the wire.
+        let captured_octets =
+            u32::try_from(octets.len()).expect("a record's length field has 32 bits");
+        let wire_octets = wire_octets.max(captured_octets);
         Frame {
             octets,
             wire_octets,
@@ -252,7 +253,7 @@ impl FileInterface {
     }
 }
 
-/// How a file counts time.
+/// The unit and offset of a file's times.
 #[derive(Clone, Copy)]
 struct TimeUnits {
     per_second: u64,
@@ -262,7 +263,7 @@ struct TimeUnits {
 const NS_PER_S: u64 = 1_000_000_000;
 
 impl TimeUnits {
-    /// A pcap record's seconds and fraction, in ns since 1970. Fractions beyond a second occur, and
+    /// A pcap record's seconds and fraction, in ns since 1970. Fractions above a second occur; they
     /// carry.
     fn of_record(self, s: u32, fraction: u32) -> u64 {
         u64::from(s) * NS_PER_S + u64::from(fraction) * (NS_PER_S / self.per_second)
@@ -289,14 +290,14 @@ fn units_per_second(resolution: u8) -> Option<u64> {
     }
 }
 
-/// The LINKTYPE number in the low half of the field; the high half may say how long a frame check
-/// sequence is.
+/// The LINKTYPE number: the low half of the field. The high half may give the length of the frame
+/// check sequence.
 fn link_number(field: i32) -> u16 {
     let [.., high, low] = field.to_be_bytes();
     u16::from_be_bytes([high, low])
 }
 
-/// The packet block of early pcapng (type 2), which the parser does not know.
+/// The packet block of early pcapng (type 2), which the parser does not support.
 struct ObsoletePacket<'a> {
     interface: u32,
     units: u64,

@@ -1,16 +1,19 @@
-// SPDX-License-Identifier: GPL-2.0 OR MIT
+// SPDX-License-Identifier: MIT OR Apache-2.0 OR GPL-2.0-only
 /*
- * Hands each frame to the AF_XDP socket of the queue that it came in on, and counts what becomes of it.
+ * Redirects each frame to the AF_XDP socket of the queue that it arrived on, and counts what became
+ * of it.
  *
- * A queue without a socket passes its frames on to the host: nothing is taken that nobody reads, and the count shows that
- * somebody changed the number of channels. Of the others, those that are sampled out end here. While a queue's reader rests,
- * each of its frames is stamped with its time, and the frame that fills the rest rings the reader's bell (rest.rs).
+ * A queue without a socket passes its frames on to the host, so no frame is taken without a reader;
+ * the counter shows that the number of channels was changed. Of the other frames, sampling drops
+ * those that it leaves out. While a queue's reader rests, the program stamps each frame with its
+ * time, and rings the reader's bell at the frame that ends the rest (rest.rs).
  *
- * One map element a counter, with a look-up of its own: two counters in the two branches of an if on one map value make clang
- * compute the offset, which the verifier refuses without CAP_PERFMON.
+ * Each counter is a map element with a look-up of its own: with two counters in the branches of an
+ * if on one map value, clang computes the offset, which the verifier rejects without CAP_PERFMON.
  */
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
+#include "abi.h"
 
 struct {
 	__uint(type, BPF_MAP_TYPE_XSKMAP);
@@ -19,9 +22,6 @@ struct {
 	__type(value, __u32);
 } sockets SEC(".maps");
 
-/* In the order of XdpCounters in interface.rs. */
-enum counter { REDIRECTED, NO_SOCKET, SAMPLED_OUT, COUNTERS };
-
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, COUNTERS);
@@ -29,11 +29,10 @@ struct {
 	__type(value, __u64);
 } counters SEC(".maps");
 
-/* Set before loading: the verifier then knows them, and leaves out what is never reached. */
-const volatile __u32 sampling_interval = 1;
-const volatile __u32 sampling_random = 0;
+/* A section of its own becomes a map of its own, which user space writes to. */
+volatile struct sampling sampling SEC(".data.sampling") = { .interval = 1 };
 
-/* Frames that are still passed over on this core, where sampling is deterministic. */
+/* Frames still to be left out on this CPU in deterministic mode. */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, 1);
@@ -41,52 +40,40 @@ struct {
 	__type(value, __u32);
 } countdown SEC(".maps");
 
-/* Rest in rest.rs: how many frames its reader still rests for, 0 while it is awake; and which rest this is. */
-struct rest {
-	__u32 frames;
-	__u32 number;
-};
-
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 1); /* the queue count, as above */
+	__uint(max_entries, 1); /* the queue count, set before loading */
 	__type(key, __u32);
 	__type(value, struct rest);
 } rests SEC(".maps");
 
-/* Each reader sleeps on a bell of its own. */
 struct bell {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
-	__uint(max_entries, 4096);
+	__uint(max_entries, BELL_OCTETS);
 };
 
+/* Each reader sleeps on its own bell. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
-	__uint(max_entries, 1); /* the queue count, as above */
+	__uint(max_entries, 1); /* the queue count, set before loading */
 	__type(key, __u32);
 	__array(values, struct bell);
 } bells SEC(".maps");
 
-/* Stamp in rest.rs: stands right before the frame. */
-struct stamp {
-	__u64 monotonic_ns;
-	__u32 rest;
-	__u32 unused;
-};
-
 static __always_inline int is_sampled_out(void)
 {
-	__u32 zero = 0, *left;
+	__u32 interval = sampling.interval, zero = 0, *left;
 
-	if (sampling_interval <= 1)
+	if (interval <= 1)
 		return 0;
-	if (sampling_random)
-		return bpf_get_prandom_u32() % sampling_interval != 0;
+	if (sampling.random)
+		return bpf_get_prandom_u32() % interval != 0;
 	left = bpf_map_lookup_elem(&countdown, &zero);
 	if (!left)
 		return 0;
-	if (*left == 0) {
-		*left = sampling_interval - 1;
+	/* Above interval - 1 it is left over from a longer interval. */
+	if (*left == 0 || *left >= interval) {
+		*left = interval - 1;
 		return 0;
 	}
 	(*left)--;
@@ -96,11 +83,12 @@ static __always_inline int is_sampled_out(void)
 static __always_inline void count(__u32 counter)
 {
 	__u64 *value = bpf_map_lookup_elem(&counters, &counter);
+
 	if (value)
 		(*value)++;
 }
 
-/* Not every driver leaves room before its frames for this: those go without. */
+/* Drivers that leave no room before their frames get no stamps. */
 static __always_inline void stamp(struct xdp_md *frame, __u32 rest)
 {
 	struct stamp *stamp;
@@ -115,7 +103,7 @@ static __always_inline void stamp(struct xdp_md *frame, __u32 rest)
 	stamp->unused = 0;
 }
 
-static __always_inline void tell_reader(struct xdp_md *frame)
+static __always_inline void serve_rest(struct xdp_md *frame)
 {
 	__u32 queue = frame->rx_queue_index, frames;
 	struct rest *rest = bpf_map_lookup_elem(&rests, &queue);
@@ -123,7 +111,10 @@ static __always_inline void tell_reader(struct xdp_md *frame)
 
 	if (!rest)
 		return;
-	/* Only this queue's driver and its reader write it; where they meet, a bell rings that nobody sleeps on. */
+	/*
+	 * Written by this queue's driver and its reader only. If both write at once, the bell may ring
+	 * while the reader is awake, which does no harm.
+	 */
 	frames = *(volatile __u32 *)&rest->frames;
 	if (!frames)
 		return;
@@ -141,12 +132,12 @@ static __always_inline int redirect(struct xdp_md *frame)
 	int action = bpf_redirect_map(&sockets, frame->rx_queue_index, XDP_PASS);
 
 	if (action == XDP_REDIRECT && is_sampled_out()) {
-		count(SAMPLED_OUT);
+		count(COUNTER_SAMPLED_OUT);
 		return XDP_DROP;
 	}
 	if (action == XDP_REDIRECT)
-		tell_reader(frame);
-	count(action == XDP_REDIRECT ? REDIRECTED : NO_SOCKET);
+		serve_rest(frame);
+	count(action == XDP_REDIRECT ? COUNTER_REDIRECTED : COUNTER_NO_SOCKET);
 	return action;
 }
 
@@ -156,11 +147,20 @@ int redirect_linear(struct xdp_md *frame)
 	return redirect(frame);
 }
 
-/* For frames that need more than one buffer; costs every frame a little, so only where the MTU asks for it. */
+/*
+ * For frames that need more than one buffer. Support for them costs every frame a little, so it is
+ * loaded only where the MTU requires it.
+ */
 SEC("xdp.frags")
 int redirect_frags(struct xdp_md *frame)
 {
 	return redirect(frame);
 }
 
+/*
+ * What the kernel checks before it allows GPL-only helpers and kfuncs. It accepts the strings of
+ * include/linux/license.h only; none names Apache-2.0, and this one comes closest to the first line
+ * of this file, which is the licence: MIT or Apache-2.0 like the rest of xdprobe, or GPL-2.0. Since
+ * Linux 5.8 no helper used here is GPL-only (before, bpf_ktime_get_ns was).
+ */
 char _license[] SEC("license") = "Dual MIT/GPL";

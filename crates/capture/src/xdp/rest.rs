@@ -1,244 +1,191 @@
-//! How a queue's reader sleeps.
+//! How a queue's reader sleeps, and the times of the frames that arrive meanwhile.
 //!
 //! A socket wakes its reader for every frame, which costs more than the frame. So while many frames
-//! come the reader naps, and looks again; while few come it rests for longer. A rest is known to
-//! the XDP program: it stamps each frame with its time, since nobody looks at the clock meanwhile,
-//! and rings the reader's bell when so many have come that the ring could fill. So no ring
-//! overflows because its reader slept, and no time is wrong by the length of a rest.
+//! arrive the reader *naps* for a fixed time; while few arrive it *rests* for longer. The XDP
+//! program knows of a rest: it stamps each frame with its time, since the reader does not read the
+//! clock meanwhile, and rings the reader's bell after as many frames as fill a quarter of the ring.
+//! So no ring overflows because its reader slept, and no time is wrong by the length of a rest.
 
-use super::in_one_line;
-use crate::{BURST_MAX, CaptureTime, prefetch};
-use aya::Pod;
-use aya::maps::{Array, ArrayOfMaps, Map, MapData, MapError, RingBuf};
-use aya_obj::generated::bpf_map_type::BPF_MAP_TYPE_RINGBUF;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::time::{ClockId, clock_gettime};
-use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::{Mutex, PoisonError};
+use super::abi::{Rest, Stamp};
+use crate::source::{BURST_MAX, CaptureTime};
 use std::time::Duration;
 
-/// While many frames come, the reader looks again after this long: at 60 Mpps the default ring
-/// would not be full by then.
-const NAP: Duration = Duration::from_micros(500);
-/// So many frames in a nap are many: 128 000 a second.
-const MANY: u64 = BURST_MAX as u64;
-/// Octets of a bell: a page is the least. Each ringing takes 16.
-const BELL_OCTETS: u32 = 4096;
-
-/// The XDP program's side of all rests on one interface.
-pub(super) struct Rests {
-    told: MapData,
-    bells: Mutex<ArrayOfMaps<MapData, RingBuf<MapData>>>,
-}
-
-impl Rests {
-    /// From the program's maps `rests` and `bells`.
-    pub(super) fn new(told: Map, bells: Map) -> Result<Self, String> {
-        let Map::Array(told) = told else {
-            return Err("its map 'rests' is no array".to_owned());
-        };
-        let bells = ArrayOfMaps::try_from(bells).map_err(|error| in_one_line(&error))?;
-        Ok(Self {
-            told,
-            bells: Mutex::new(bells),
-        })
-    }
-
-    /// How the reader of a queue sleeps whose ring has so many entries.
-    pub(super) fn sleeper(&self, queue: u32, ring_entries: u32) -> Result<Sleeper, String> {
-        let failed = |error: &MapError| format!("no way to be woken: {}", in_one_line(error));
-        let told = self
-            .told
-            .fd()
-            .as_fd()
-            .try_clone_to_owned()
-            .map_err(|error| error.to_string())?;
-        let told = MapData::from_fd(told).and_then(|told| Array::try_from(Map::Array(told)));
-        let bell = aya_obj::Map::new_from_params(BPF_MAP_TYPE_RINGBUF as u32, 0, 0, BELL_OCTETS, 0);
-        let bell = MapData::create(bell, "bell", None)
-            .and_then(|bell| RingBuf::try_from(Map::RingBuf(bell)));
-        let (told, bell) = (
-            told.map_err(|error| failed(&error))?,
-            bell.map_err(|error| failed(&error))?,
-        );
-        let mut bells = self.bells.lock().unwrap_or_else(PoisonError::into_inner);
-        bells.set(queue, &bell, 0).map_err(|error| failed(&error))?;
-        Ok(Sleeper {
-            queue,
-            told,
-            bell,
-            frames_max: (ring_entries / 4).max(1),
-            number: 0,
-            slept: Slept::Napped,
-            times: Times::OfTheTurn,
-            stamps: Stamps::Unknown,
-        })
-    }
-}
-
-/// How one queue's reader sleeps, and when the frames came that it finds afterwards.
-pub(super) struct Sleeper {
-    queue: u32,
-    told: Array<MapData, Rest>,
-    bell: RingBuf<MapData>,
-    /// Frames that a rest ends with.
-    frames_max: u32,
-    /// Which rest this is or was; stamps of earlier ones still stand in frames.
+/// The sleep of one queue's reader.
+pub(super) struct Sleeper<B> {
+    pub bell: B,
+    /// Frames after which the bell rings.
+    bell_frames: u32,
+    /// The number of the current or last rest: frames may still carry stamps of earlier ones.
     number: u32,
-    /// The last time.
+    /// How the last sleep ended.
     slept: Slept,
-    times: Times,
+    timing: Timing,
     stamps: Stamps,
 }
 
-/// Whether the driver leaves room for stamps before its frames.
+/// How a sleep ended.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Stamps {
-    /// No frame has come in a rest yet.
-    Unknown,
-    /// It does.
-    Seen,
-    /// None was found where one should be. The reader then rests only until the next frame, and
-    /// naps while any come, so that the turn's time is right for them.
-    Missing,
+pub(super) enum Slept {
+    /// A nap is over.
+    Napped,
+    /// A rest ended because frames are waiting.
+    Woken,
+    /// A rest ended because its time was over.
+    TimedOut,
 }
 
-/// What the XDP program is told: `struct rest` there.
-#[derive(Clone, Copy)]
-#[repr(C)]
-struct Rest {
-    /// How many frames the reader still rests for; 0 while it is awake.
-    frames: u32,
-    number: u32,
-}
+/// What the reader needs of the XDP program and the clock to sleep.
+pub(super) trait Bell {
+    /// Publishes a rest, or its end, to the XDP program; returns whether that worked.
+    fn publish(&mut self, rest: Rest) -> bool;
 
-// SAFETY: two integers without padding, of which any value is one.
-unsafe impl Pod for Rest {}
+    /// Sleeps until the bell rings, at most for `timeout`; returns whether it rang.
+    fn wait(&mut self, timeout: Duration) -> bool;
 
-/// What stands before a frame that came in a rest: `struct stamp` in the XDP program.
-#[derive(Clone, Copy)]
-#[repr(C)]
-struct Stamp {
-    monotonic_ns: u64,
-    rest: u32,
-    unused: u32,
+    /// Discards all ringing so far.
+    fn silence(&mut self);
+
+    /// Sleeps for `time`, whatever arrives.
+    fn nap(&mut self, time: Duration);
+
+    /// CLOCK_MONOTONIC in ns.
+    fn now_ns(&self) -> u64;
 }
 
 /// What times the frames in the ring.
-#[derive(Clone, Copy)]
-enum Times {
-    /// The turn: the reader was awake, or napped.
-    OfTheTurn,
-    /// The program, while the reader rested.
-    OfTheRest {
-        /// Since when, in ns of CLOCK_MONOTONIC.
+#[derive(Clone, Copy, Debug)]
+enum Timing {
+    /// The caller's clock: the reader was awake or napped.
+    Receipt,
+    /// The XDP program: the reader rested.
+    Stamps {
+        /// When the rest began, CLOCK_MONOTONIC in ns.
         began_ns: u64,
-        /// A frame with a stamp was found.
-        stamped: bool,
+        /// Whether a stamp of this rest has been found.
+        found: bool,
     },
 }
 
-/// How a reader slept.
+/// Whether the driver leaves room before its frames for stamps.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Slept {
-    /// For a moment.
-    Napped,
-    /// Until the bell rang, or not at all since frames were waiting.
-    Rung,
-    /// For all the time that it was given.
-    Through,
+enum Stamps {
+    /// No frame has arrived during a rest yet.
+    Unknown,
+    /// Stamps have been found.
+    Seen,
+    /// The first frame of a rest had none. The reader then rests only until the next frame, and
+    /// naps while any arrive, so that the time of receipt is right for them.
+    Missing,
 }
 
-impl Sleeper {
-    /// Sleeps until frames may be waiting on `socket`, at most for `timeout`. `taken` frames were
-    /// found since the last time.
-    pub(super) fn sleep(&mut self, taken: u64, socket: BorrowedFd<'_>, timeout: Duration) -> Slept {
-        let many = match self.slept {
+/// The length of a nap: at 60 Mpps the default ring does not fill in that time.
+const NAP: Duration = Duration::from_micros(500);
+/// The reader naps again after so many frames in one nap: 128 000 a second.
+const NAP_FRAMES_MIN: u64 = BURST_MAX as u64;
+/// The bell rings when this part of the ring is full: the rest is room for what arrives until the
+/// reader runs.
+const BELL_RING_SHARE: u32 = 4;
+
+impl<B: Bell> Sleeper<B> {
+    /// The sleeper of a reader whose receive ring has `ring_entries`.
+    pub fn new(bell: B, ring_entries: u32) -> Self {
+        Self {
+            bell,
+            bell_frames: (ring_entries / BELL_RING_SHARE).max(1),
+            number: 0,
+            slept: Slept::Napped,
+            timing: Timing::Receipt,
+            stamps: Stamps::Unknown,
+        }
+    }
+
+    /// Sleeps until frames may be waiting, at most for `timeout`. `taken` frames were found since
+    /// the last sleep; `has_frames` is whether the receive ring has entries now.
+    pub fn sleep(
+        &mut self,
+        taken: u64,
+        timeout: Duration,
+        has_frames: impl FnOnce() -> bool,
+    ) -> Slept {
+        let naps = match self.slept {
             _ if self.stamps == Stamps::Missing => taken > 0,
-            Slept::Napped => taken >= MANY,
-            Slept::Rung => true,
-            Slept::Through => false,
+            Slept::Napped => taken >= NAP_FRAMES_MIN,
+            Slept::Woken => true,
+            Slept::TimedOut => false,
         };
-        self.slept = if many {
-            nap(timeout)
+        self.slept = if naps {
+            self.nap(timeout)
         } else {
-            self.rest(socket, timeout)
+            self.rest(timeout, has_frames)
         };
         self.slept
     }
 
-    fn rest(&mut self, socket: BorrowedFd<'_>, timeout: Duration) -> Slept {
-        let began = clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(Duration::ZERO, Duration::from);
-        self.times = Times::OfTheRest {
-            began_ns: u64::try_from(began.as_nanos()).unwrap_or(u64::MAX),
-            stamped: false,
+    fn nap(&mut self, timeout: Duration) -> Slept {
+        self.bell.nap(NAP.min(timeout));
+        Slept::Napped
+    }
+
+    fn rest(&mut self, timeout: Duration, has_frames: impl FnOnce() -> bool) -> Slept {
+        self.timing = Timing::Stamps {
+            began_ns: self.bell.now_ns(),
+            found: false,
         };
         self.number = self.number.wrapping_add(1);
-        let frames_max = if self.stamps == Stamps::Missing {
+        let frames = if self.stamps == Stamps::Missing {
             1
         } else {
-            self.frames_max
+            self.bell_frames
         };
-        if self.tell(frames_max).is_err() {
-            // Nobody would ring.
-            return nap(timeout);
+        if !self.publish(frames) {
+            // The bell would not ring.
+            return self.nap(timeout);
         }
-        let timeout = PollTimeout::try_from(timeout).unwrap_or(PollTimeout::MAX);
-        // No bell rings for what came before the program knew.
-        let rung =
-            is_readable(socket, PollTimeout::ZERO) || is_readable(self.bell.as_fd(), timeout);
-        // If this fails the next rest tells it anew; until then the program stamps frames for
-        // nobody.
-        let _ = self.tell(0);
-        while self.bell.next().is_some() {}
-        if rung { Slept::Rung } else { Slept::Through }
+        // Frames that arrived before the program knew of the rest ring no bell.
+        let woken = has_frames() || self.bell.wait(timeout);
+        // If this fails the program stamps frames until the next rest is published, which does no
+        // harm.
+        self.publish(0);
+        self.bell.silence();
+        if woken { Slept::Woken } else { Slept::TimedOut }
     }
 
-    fn tell(&mut self, frames: u32) -> Result<(), MapError> {
-        self.told.set(
-            self.queue,
-            Rest {
-                frames,
-                number: self.number,
-            },
-            0,
-        )
+    fn publish(&mut self, frames: u32) -> bool {
+        self.bell.publish(Rest {
+            frames,
+            number: self.number,
+        })
     }
 
-    /// The ring was found empty: what comes from now on comes while the reader is awake.
+    /// Ends the times of the last rest: the ring was found empty, so all following frames arrive
+    /// while the reader is awake.
     #[inline]
-    pub(super) fn all_is_taken(&mut self) {
-        self.times = Times::OfTheTurn;
+    pub fn all_taken(&mut self) {
+        self.timing = Timing::Receipt;
     }
 
-    /// Asks for what [`time_of`](Self::time_of) will read.
+    /// Whether [`time_of`](Self::time_of) reads stamps.
     #[inline(always)]
-    pub(super) fn prefetch_time_of(&self, octets: &[u8]) {
-        if matches!(self.times, Times::OfTheRest { .. }) {
-            prefetch(stamp_of(octets));
-        }
+    pub fn reads_stamps(&self) -> bool {
+        matches!(self.timing, Timing::Stamps { .. })
     }
 
-    /// When the frame came that begins at `octets` in this queue's memory.
+    /// When the frame arrived before which `stamp` was read, which is called only if needed. Frames
+    /// come in the order of the ring.
     #[inline]
-    pub(super) fn time_of(&mut self, octets: &[u8]) -> CaptureTime {
-        match self.times {
-            Times::OfTheTurn => CaptureTime::OfTheTurn,
-            Times::OfTheRest { began_ns, stamped } => self.time_in_rest(octets, began_ns, stamped),
+    pub fn time_of(&mut self, stamp: impl FnOnce() -> Stamp) -> CaptureTime {
+        match self.timing {
+            Timing::Receipt => CaptureTime::AtReceipt,
+            Timing::Stamps { began_ns, found } => self.time_in_rest(stamp(), began_ns, found),
         }
     }
 
     #[inline(never)]
-    fn time_in_rest(&mut self, octets: &[u8], began_ns: u64, stamped: bool) -> CaptureTime {
-        let stamp = stamp_of(octets);
-        // SAFETY: the kernel leaves 256 octets (XDP_PACKET_HEADROOM) before a frame, in the same
-        // UMEM; of these any value is one, and neither kernel nor card writes them before the frame
-        // is given back.
-        let stamp = unsafe { stamp.read_unaligned() };
+    fn time_in_rest(&mut self, stamp: Stamp, began_ns: u64, found: bool) -> CaptureTime {
         if stamp.rest == self.number && stamp.monotonic_ns > 0 {
-            self.times = Times::OfTheRest {
+            self.timing = Timing::Stamps {
                 began_ns,
-                stamped: true,
+                found: true,
             };
             self.stamps = Stamps::Seen;
             return CaptureTime::Monotonic(stamp.monotonic_ns);
@@ -246,26 +193,200 @@ impl Sleeper {
         if self.stamps == Stamps::Unknown {
             self.stamps = Stamps::Missing;
         }
-        // Before the first stamped frame come those that were on their way when the program was
-        // told; behind the last, those that came when it was told again.
-        if self.stamps == Stamps::Seen && !stamped {
+        // Frames without a stamp before the first stamp were in flight when the rest was published;
+        // those after the last stamp arrived when its end was published.
+        if self.stamps == Stamps::Seen && !found {
             CaptureTime::Monotonic(began_ns)
         } else {
-            CaptureTime::OfTheTurn
+            CaptureTime::AtReceipt
         }
     }
 }
 
-/// Where the stamp of a frame is, if it has one.
-fn stamp_of(octets: &[u8]) -> *const Stamp {
-    octets.as_ptr().wrapping_sub(size_of::<Stamp>()).cast()
-}
+#[cfg(test)]
+mod tests {
+    use super::super::memory::{Call, MemoryBell};
+    use super::*;
 
-fn nap(timeout: Duration) -> Slept {
-    std::thread::sleep(NAP.min(timeout));
-    Slept::Napped
-}
+    const RING: u32 = 1000;
+    const SECOND: Duration = Duration::from_secs(1);
 
-fn is_readable(file: BorrowedFd<'_>, timeout: PollTimeout) -> bool {
-    poll(&mut [PollFd::new(file, PollFlags::POLLIN)], timeout) == Ok(1)
+    fn sleeper() -> Sleeper<MemoryBell> {
+        Sleeper::new(MemoryBell::default(), RING)
+    }
+
+    /// A sleeper that has slept in this way, with a driver that has stamped frames.
+    fn slept(slept: Slept) -> Sleeper<MemoryBell> {
+        Sleeper {
+            slept,
+            stamps: Stamps::Seen,
+            ..sleeper()
+        }
+    }
+
+    /// The calls of one sleep after `taken` frames, with an empty ring.
+    fn calls(sleeper: &mut Sleeper<MemoryBell>, taken: u64) -> Vec<Call> {
+        sleeper.sleep(taken, SECOND, || false);
+        std::mem::take(&mut sleeper.bell.calls)
+    }
+
+    fn rests(calls: &[Call]) -> bool {
+        matches!(calls[0], Call::Publish { .. })
+    }
+
+    fn stamp(monotonic_ns: u64, rest: u32) -> Stamp {
+        Stamp {
+            monotonic_ns,
+            rest,
+            unused: 0,
+        }
+    }
+
+    /// The times of frames with these stamps, in the order of the ring.
+    fn times(sleeper: &mut Sleeper<MemoryBell>, stamps: &[Stamp]) -> Vec<CaptureTime> {
+        let times = stamps.iter().map(|&stamp| sleeper.time_of(|| stamp));
+        times.collect()
+    }
+
+    #[test]
+    fn the_reader_naps_while_many_frames_arrive_and_rests_while_few_do() {
+        assert!(!rests(&calls(&mut slept(Slept::Napped), NAP_FRAMES_MIN)));
+        assert!(rests(&calls(&mut slept(Slept::Napped), NAP_FRAMES_MIN - 1)));
+        assert!(!rests(&calls(&mut slept(Slept::Woken), 1)));
+        assert!(rests(&calls(&mut slept(Slept::TimedOut), NAP_FRAMES_MIN)));
+    }
+
+    #[test]
+    fn a_nap_is_no_longer_than_the_timeout() {
+        let mut sleeper = slept(Slept::Woken);
+        let short = Duration::from_micros(3);
+        assert_eq!(sleeper.sleep(1, short, || true), Slept::Napped);
+        assert_eq!(
+            sleeper.sleep(NAP_FRAMES_MIN, SECOND, || true),
+            Slept::Napped
+        );
+        assert_eq!(sleeper.bell.calls, [Call::Nap(short), Call::Nap(NAP)]);
+    }
+
+    #[test]
+    fn the_bell_rings_at_a_quarter_of_the_ring() {
+        assert_eq!(
+            calls(&mut slept(Slept::Napped), 0),
+            [
+                Call::Publish {
+                    frames: RING / 4,
+                    number: 1
+                },
+                Call::Wait(SECOND),
+                Call::Publish {
+                    frames: 0,
+                    number: 1
+                },
+                Call::Silence,
+            ]
+        );
+        let smallest = Sleeper::new(MemoryBell::default(), 2);
+        assert_eq!(smallest.bell_frames, 1);
+    }
+
+    #[test]
+    fn a_rest_says_whether_frames_ended_it() {
+        assert_eq!(sleeper().sleep(0, SECOND, || false), Slept::TimedOut);
+        let mut woken = sleeper();
+        woken.bell.rings = true;
+        assert_eq!(woken.sleep(0, SECOND, || false), Slept::Woken);
+    }
+
+    #[test]
+    fn frames_that_arrived_before_the_rest_was_published_end_it_at_once() {
+        let mut sleeper = sleeper();
+        assert_eq!(sleeper.sleep(0, SECOND, || true), Slept::Woken);
+        assert!(!sleeper.bell.calls.contains(&Call::Wait(SECOND)));
+    }
+
+    #[test]
+    fn a_reader_whose_rest_cannot_be_published_naps() {
+        let mut sleeper = sleeper();
+        sleeper.bell.is_broken = true;
+        assert_eq!(sleeper.sleep(0, SECOND, || false), Slept::Napped);
+        assert_eq!(sleeper.bell.calls.last(), Some(&Call::Nap(NAP)));
+    }
+
+    #[test]
+    fn frames_have_the_times_of_their_stamps_and_those_in_flight_the_start_of_the_rest() {
+        let mut sleeper = slept(Slept::TimedOut);
+        sleeper.bell.now_ns = 100;
+        sleeper.number = 4;
+        sleeper.sleep(0, SECOND, || false);
+        let frames = [stamp(0, 0), stamp(70, 4), stamp(110, 5), stamp(120, 5)];
+        let ends = [stamp(0, 0), stamp(80, 4)];
+        let monotonic = [100, 100, 110, 120].map(CaptureTime::Monotonic);
+        assert_eq!(times(&mut sleeper, &frames), monotonic);
+        assert_eq!(times(&mut sleeper, &ends), [CaptureTime::AtReceipt; 2]);
+    }
+
+    #[test]
+    fn stamps_are_read_until_the_ring_is_empty_and_not_after_a_nap() {
+        let mut sleeper = slept(Slept::TimedOut);
+        assert!(!sleeper.reads_stamps());
+        sleeper.sleep(0, SECOND, || true);
+        assert!(sleeper.reads_stamps());
+        assert_eq!(
+            times(&mut sleeper, &[stamp(9, 1)]),
+            [CaptureTime::Monotonic(9)]
+        );
+        sleeper.all_taken();
+        assert!(!sleeper.reads_stamps());
+        let unread = || unreachable!("no stamp is read");
+        assert_eq!(sleeper.time_of(unread), CaptureTime::AtReceipt);
+        assert_eq!(sleeper.sleep(1, SECOND, || true), Slept::Napped);
+        assert!(!sleeper.reads_stamps());
+    }
+
+    #[test]
+    fn a_stamp_of_the_rest_before_the_numbers_wrapped_is_not_taken_for_a_new_one() {
+        let mut sleeper = slept(Slept::TimedOut);
+        sleeper.number = u32::MAX;
+        sleeper.bell.now_ns = 100;
+        sleeper.sleep(0, SECOND, || false);
+        assert_eq!(sleeper.number, 0);
+        // Memory that was never written to has this number too, but no time.
+        assert_eq!(
+            times(
+                &mut sleeper,
+                &[stamp(0, 0), stamp(90, u32::MAX), stamp(101, 0)]
+            ),
+            [100, 100, 101].map(CaptureTime::Monotonic)
+        );
+    }
+
+    #[test]
+    fn without_stamps_the_reader_rests_until_the_next_frame_and_naps_while_any_arrive() {
+        let mut sleeper = sleeper();
+        sleeper.bell.rings = true;
+        assert!(rests(&calls(&mut sleeper, 0)));
+        assert_eq!(
+            times(&mut sleeper, &[stamp(0, 0)]),
+            [CaptureTime::AtReceipt]
+        );
+        sleeper.all_taken();
+        assert_eq!(calls(&mut sleeper, 1), [Call::Nap(NAP)]);
+        let rest = calls(&mut sleeper, 0);
+        let next_frame = Call::Publish {
+            frames: 1,
+            number: 2,
+        };
+        assert_eq!(rest[0], next_frame);
+        // A stamp shows that the driver leaves room for them after all.
+        assert_eq!(
+            times(&mut sleeper, &[stamp(7, 2)]),
+            [CaptureTime::Monotonic(7)]
+        );
+        sleeper.slept = Slept::TimedOut;
+        let quarter = Call::Publish {
+            frames: RING / 4,
+            number: 3,
+        };
+        assert_eq!(calls(&mut sleeper, 0)[0], quarter);
+    }
 }

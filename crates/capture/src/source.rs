@@ -1,0 +1,115 @@
+//! A source of frames, whatever it is: an AF_XDP queue, libpcap, a capture file, or a test.
+
+use crate::counters::SourceCounters;
+use crate::error::CaptureError;
+use crate::filter::Filter;
+use crate::sampling::Sampling;
+use std::time::Duration;
+
+/// The most frames that one call of [`Source::receive`] shows.
+pub const BURST_MAX: usize = 64;
+
+/// A source of frames.
+pub trait Source: Send {
+    /// Shows up to [`BURST_MAX`] waiting frames to `each`, oldest first. Never waits.
+    ///
+    /// # Errors
+    ///
+    /// [`CaptureError`] once the source can give no more frames; all earlier frames have been
+    /// shown.
+    fn receive(&mut self, each: &mut impl FnMut(Frame<'_>)) -> Result<Received, CaptureError>;
+
+    /// Sleeps until frames may be waiting, at most for `timeout`.
+    fn wait(&mut self, timeout: Duration);
+
+    /// What the source has received, left out and lost, as far as it counts losses itself. Makes
+    /// no system call.
+    fn counters(&self) -> SourceCounters;
+
+    /// Reads the losses that only the kernel counts. Makes a system call: at most once a second.
+    fn look_for_losses(&mut self) {}
+
+    /// Whether the link is down. Frames arrive again without further action once it is up.
+    fn is_down(&self) -> bool {
+        false
+    }
+
+    /// Changes the filter or the sampling while the source runs. Frames shown from the next call
+    /// of [`receive`](Self::receive) on follow the new setting.
+    ///
+    /// # Errors
+    ///
+    /// [`Unchangeable`] names the setting and says why it cannot be changed here; the source
+    /// continues with the old one.
+    fn apply(&mut self, change: SourceChange) -> Result<(), Unchangeable> {
+        Err(Unchangeable {
+            setting: change.setting(),
+            reason: "this source has a fixed configuration".to_owned(),
+        })
+    }
+}
+
+/// One frame, where the source stores it.
+#[derive(Clone, Copy, Debug)]
+pub struct Frame<'a> {
+    /// What was captured, from the link header on.
+    pub octets: &'a [u8],
+    /// Its length on the wire, in octets.
+    pub wire_octets: u32,
+    /// The LINKTYPE number of its link layer.
+    pub link: u16,
+    /// When it was captured.
+    pub captured: CaptureTime,
+}
+
+/// When a frame was captured.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum CaptureTime {
+    /// At the time of the [`Source::receive`] call that shows it: no other time is known.
+    AtReceipt,
+    /// In ns since 1970.
+    Wall(u64),
+    /// In ns of CLOCK_MONOTONIC.
+    Monotonic(u64),
+}
+
+/// The result of one [`Source::receive`] call.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Received {
+    /// Frames were taken, whether shown, filtered or sampled out; more may be waiting.
+    Frames,
+    /// No frame is waiting.
+    Nothing,
+    /// There will be no more frames.
+    End,
+}
+
+/// A setting that a running source is asked to take.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum SourceChange {
+    /// Show only the frames that match; `None` shows all.
+    Filter(Option<Filter>),
+    /// Show one frame of N.
+    Sampling(Sampling),
+}
+
+impl SourceChange {
+    /// The setting's name, for messages.
+    #[must_use]
+    pub fn setting(&self) -> &'static str {
+        match self {
+            Self::Filter(_) => "filter",
+            Self::Sampling(_) => "sampling",
+        }
+    }
+}
+
+/// Why a source keeps its setting.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("{setting} cannot be changed: {reason}")]
+pub struct Unchangeable {
+    /// The setting's name, as [`SourceChange::setting`] gives it.
+    pub setting: &'static str,
+    /// Why it cannot be changed, and where it can if anywhere.
+    pub reason: String,
+}

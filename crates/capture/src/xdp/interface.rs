@@ -1,0 +1,378 @@
+//! An interface with the XDP program attached, and its counters.
+
+use super::config::XdpConfig;
+use super::program::{Attached, Counter, Program};
+use super::queue::{QueueReport, XdpQueue};
+use super::socket::fits_one_umem_frame;
+use super::socket_options::{self, Losses};
+use crate::counters::Dropped;
+use crate::error::CaptureError;
+use crate::interface::{Interface, NamedDrops, RefusedFrame};
+use crate::sampling::Sampling;
+use crate::source::{SourceChange, Unchangeable};
+use std::fmt;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// An interface with the redirecting XDP program attached.
+pub struct XdpInterface {
+    interface: Interface,
+    config: XdpConfig,
+    /// Frames that need several buffers are accepted.
+    frags: bool,
+    opened: Mutex<Vec<Opened>>,
+    driver_drops_before: u64,
+    /// As last read: an interface that was removed has no counters any more.
+    driver_drops: AtomicU64,
+    named_drops: NamedDrops,
+    /// Settings of the device to restore, with their former values.
+    tunables: Vec<(&'static str, u64)>,
+    // Dropped in this order: the program is detached, then promiscuous mode ends, then the maps are
+    // closed.
+    attached: Attached,
+    _promiscuous: OwnedFd,
+    program: Program,
+}
+
+/// A queue that was opened, and its socket for the counters.
+struct Opened {
+    queue: u32,
+    report: QueueReport,
+    socket: OwnedFd,
+}
+
+/// The largest MTU whose frames fit one buffer in every driver: the smallest limit is that of
+/// drivers with 4 KiB pages, less 256 octets of headroom and 320 of shared info. Above it the frags
+/// program is used.
+const LINEAR_MTU_MAX: u32 = 3_498;
+
+impl XdpInterface {
+    /// Attaches the program to an interface. All frames pass to the host until a queue is opened.
+    ///
+    /// # Errors
+    ///
+    /// [`CaptureError::Xdp`] with what failed and what to do about it.
+    pub fn attach(interface: Interface, config: XdpConfig) -> Result<Self, CaptureError> {
+        let failed = |what: String| CaptureError::Xdp {
+            interface: interface.name.clone(),
+            what,
+        };
+        let frags = interface.mtu > LINEAR_MTU_MAX || !fits_one_umem_frame(&interface);
+        let driver_drops_before = interface.driver_drops();
+        let mut program = Program::load(interface.queue_count, frags).map_err(failed)?;
+        program.set_sampling(config.sampling).map_err(failed)?;
+        let promiscuous = socket_options::promiscuous(interface.index).map_err(|error| {
+            failed(format!(
+                "promiscuous mode is not possible ({error}): run as root, or grant CAP_NET_RAW"
+            ))
+        })?;
+        let attached = program.attach(&interface, config.mode).map_err(failed)?;
+        let mut this = Self {
+            driver_drops_before,
+            driver_drops: AtomicU64::new(0),
+            // Read after attaching: a driver can have other rings, and so other counters, then.
+            named_drops: NamedDrops::of(&interface.name),
+            interface,
+            config,
+            frags,
+            opened: Mutex::default(),
+            tunables: Vec::new(),
+            attached,
+            _promiscuous: promiscuous,
+            program,
+        };
+        if this.config.busy_poll {
+            this.defer_interrupts();
+        }
+        Ok(this)
+    }
+
+    /// Opens a queue and redirects its frames to it. Call it on the thread that will read the
+    /// queue, so that the kernel allocates its memory near that thread's core.
+    ///
+    /// # Errors
+    ///
+    /// [`CaptureError::Xdp`] with what failed and what to do about it.
+    pub fn open_queue(&self, queue: u32) -> Result<XdpQueue, CaptureError> {
+        let Interface {
+            name, queue_count, ..
+        } = &self.interface;
+        let failed = |what: String| CaptureError::Xdp {
+            interface: name.clone(),
+            what: format!("queue {queue}: {what}"),
+        };
+        if queue >= *queue_count {
+            return Err(failed(format!(
+                "no such queue: {name} has {queue_count}, 0 to {}",
+                queue_count - 1
+            )));
+        }
+        let bell = self.program.bell(queue).map_err(failed)?;
+        let places = (self.attached.in_driver, self.frags);
+        let opened = XdpQueue::open(&self.interface, queue, &self.config, places, bell)?;
+        let socket = opened
+            .socket()
+            .try_clone_to_owned()
+            .map_err(|error| failed(error.to_string()))?;
+        self.opened().push(Opened {
+            queue,
+            report: opened.report(),
+            socket,
+        });
+        // Last, so that no frame is taken before it can be read.
+        self.program
+            .set_socket(queue, opened.socket())
+            .map_err(failed)?;
+        Ok(opened)
+    }
+
+    /// Redirects no more frames. Once this returns, frames pass to the host, and all redirected
+    /// frames are in the rings, which can be read to their end.
+    pub fn stop_redirecting(&self) {
+        self.program.unset_sockets();
+        socket_options::await_drivers();
+    }
+
+    /// Changes the sampling of all queues. Each CPU uses the new setting from its next frame on.
+    ///
+    /// # Errors
+    ///
+    /// [`Unchangeable`] with the kernel's error; the old setting stays.
+    pub fn set_sampling(&self, sampling: Sampling) -> Result<(), Unchangeable> {
+        let set = self.program.set_sampling(sampling);
+        set.map_err(|reason| Unchangeable {
+            setting: SourceChange::Sampling(sampling).setting(),
+            reason,
+        })
+    }
+
+    /// The counters of the driver, the XDP program and the sockets. Makes some system calls for
+    /// each queue: at most once a second while frames arrive.
+    ///
+    /// The counters are read against the direction of a frame, so that no frame is in a later
+    /// counter and not yet in an earlier one: the driver's, then the sockets', then the program's.
+    #[must_use]
+    pub fn counters(&self) -> InterfaceCounters {
+        let driver = self
+            .interface
+            .driver_drops()
+            .saturating_sub(self.driver_drops_before);
+        let driver = self
+            .driver_drops
+            .fetch_max(driver, Ordering::Relaxed)
+            .max(driver);
+        let opened = self.opened();
+        let losses = opened.iter().map(|opened| {
+            socket_options::losses(opened.socket.as_fd())
+                .expect("an open AF_XDP socket has XDP_STATISTICS")
+        });
+        let losses: Vec<_> = losses.collect();
+        let mut counters = InterfaceCounters {
+            redirected: self.program.count(Counter::Redirected),
+            no_socket: self.program.count(Counter::NoSocket),
+            sampled_out: self.program.count(Counter::SampledOut),
+            driver,
+            ..InterfaceCounters::default()
+        };
+        let Attached { in_driver, .. } = self.attached;
+        if self.interface.driver.counts_sampled_out(in_driver) {
+            counters.driver = counters.driver.saturating_sub(counters.sampled_out);
+        }
+        for (Opened { queue, report, .. }, losses) in opened.iter().zip(losses) {
+            counters.add(*queue, *report, losses);
+        }
+        counters
+    }
+
+    /// The driver's own counters of lost frames, by name, for display only: they overlap with each
+    /// other and with [`counters`](Self::counters). Makes system calls, and some drivers query the
+    /// card: at most once a second.
+    #[must_use]
+    pub fn named_drops(&self) -> Vec<(String, u64)> {
+        self.named_drops.read()
+    }
+
+    /// The interface.
+    #[must_use]
+    pub fn interface(&self) -> &Interface {
+        &self.interface
+    }
+
+    /// The list only grows, so a panic elsewhere leaves it complete.
+    fn opened(&self) -> MutexGuard<'_, Vec<Opened>> {
+        self.opened.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets the reader's polling drive the card (Documentation/networking/napi.rst); undone on
+    /// drop.
+    fn defer_interrupts(&mut self) {
+        for (tunable, value) in [("napi_defer_hard_irqs", 2), ("gro_flush_timeout", 200_000)] {
+            match self.interface.set_tunable(tunable, value) {
+                Ok(before) => self.tunables.push((tunable, before)),
+                Err(error) => tracing::warn!(
+                    "{}: cannot set {tunable} to {value}: {error}",
+                    self.interface.name
+                ),
+            }
+        }
+    }
+}
+
+impl Drop for XdpInterface {
+    fn drop(&mut self) {
+        for (tunable, before) in self.tunables.drain(..) {
+            if let Err(error) = self.interface.set_tunable(tunable, before) {
+                tracing::warn!(
+                    "{}: cannot set {tunable} back to {before}: {error}",
+                    self.interface.name
+                );
+            }
+        }
+    }
+}
+
+impl fmt::Display for XdpInterface {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Interface {
+            name,
+            mtu,
+            queue_count,
+            ..
+        } = &self.interface;
+        let place = if self.attached.in_driver {
+            "in the driver (native)"
+        } else {
+            "after the driver (skb mode)"
+        };
+        let frags = if self.frags {
+            ", frames in several buffers"
+        } else {
+            ""
+        };
+        write!(
+            f,
+            "{name}: XDP program {place}, {queue_count} queues, MTU {mtu}{frags}"
+        )
+    }
+}
+
+/// What an interface counted, in packets: its driver, the XDP program, and the sockets.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct InterfaceCounters {
+    /// Handed to a socket.
+    pub redirected: u64,
+    /// Packets that `redirected` counts repeatedly: their driver offered them again after the
+    /// socket had refused them.
+    pub offered_again: u64,
+    /// Passed on to the host because their queue had no socket.
+    pub no_socket: u64,
+    /// Dropped by sampling in the XDP program.
+    pub sampled_out: u64,
+    /// Dropped by the driver since the program was attached.
+    pub driver: u64,
+    /// Each open queue.
+    pub queues: Vec<QueueCounters>,
+}
+
+impl InterfaceCounters {
+    /// All packets that reached the observation point.
+    #[must_use]
+    pub fn offered(&self) -> u64 {
+        self.redirected - self.offered_again + self.no_socket + self.sampled_out + self.driver
+    }
+
+    /// The losses that belong to no open queue.
+    #[must_use]
+    pub fn dropped(&self) -> Dropped {
+        Dropped {
+            driver: self.driver,
+            no_socket: self.no_socket,
+            ..Dropped::default()
+        }
+    }
+
+    /// Adds a queue, and takes the packets that its socket refused out of the other counters.
+    fn add(&mut self, queue: u32, report: QueueReport, mut losses: Losses) {
+        match report.refused_frame {
+            RefusedFrame::Dropped => {}
+            RefusedFrame::CountedAgain => {
+                self.driver = self
+                    .driver
+                    .saturating_sub(losses.ring_full + losses.no_frame);
+            }
+            RefusedFrame::OfferedAgain => {
+                // A full ring delayed these frames but did not lose them.
+                self.offered_again += std::mem::take(&mut losses.ring_full);
+            }
+        }
+        self.queues.push(QueueCounters {
+            queue,
+            report,
+            losses,
+        });
+    }
+}
+
+/// The counters of one queue's socket.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct QueueCounters {
+    /// The queue.
+    pub queue: u32,
+    /// What it got.
+    pub report: QueueReport,
+    /// What its socket refused, in packets.
+    pub losses: Losses,
+}
+
+impl QueueCounters {
+    /// The losses of this queue.
+    #[must_use]
+    pub fn dropped(&self) -> Dropped {
+        Dropped {
+            ring_full: self.losses.ring_full,
+            no_frame: self.losses.no_frame,
+            ..Dropped::default()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_frame_that_a_socket_refused_is_counted_once_whatever_the_driver_does_with_it() {
+        let counted = |refused_frame| {
+            let report = QueueReport {
+                zero_copy: false,
+                in_driver: true,
+                huge_pages: false,
+                refused_frame,
+                frame_count: 1,
+                frame_octets: 2048,
+            };
+            let mut counters = InterfaceCounters {
+                redirected: 100,
+                driver: 15,
+                ..InterfaceCounters::default()
+            };
+            counters.add(
+                0,
+                report,
+                Losses {
+                    ring_full: 10,
+                    no_frame: 2,
+                },
+            );
+            (
+                counters.offered() - counters.driver,
+                counters.driver,
+                counters.queues[0].dropped().ring_full,
+            )
+        };
+        assert_eq!(counted(RefusedFrame::Dropped), (100, 15, 10));
+        assert_eq!(counted(RefusedFrame::CountedAgain), (100, 3, 10));
+        assert_eq!(counted(RefusedFrame::OfferedAgain), (90, 15, 0));
+    }
+}

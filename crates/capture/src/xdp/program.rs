@@ -1,0 +1,314 @@
+//! The XDP program in the kernel: loading it, its maps, and the link that attaches it.
+
+use super::abi;
+use super::config::Mode;
+use super::rest::Bell;
+use crate::error::in_one_line;
+use crate::interface::Interface;
+use crate::sampling::{Sampling, SamplingMode};
+use aya::maps::{Array, ArrayOfMaps, Map, MapData, MapError, PerCpuArray, RingBuf, XskMap};
+use aya::programs::links::FdLink;
+use aya::programs::{ProgramError, Xdp, xdp::XdpMode};
+use aya::{Ebpf, EbpfLoader};
+use aya_obj::generated::bpf_map_type::BPF_MAP_TYPE_RINGBUF;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::time::{ClockId, clock_gettime};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// The program, loaded and verified, with its maps.
+pub(super) struct Program {
+    loaded: Ebpf,
+    entry: &'static str,
+    sockets: Mutex<XskMap<MapData>>,
+    counters: PerCpuArray<MapData, u64>,
+    /// Each counter as last read, for when it cannot be read.
+    counted: [AtomicU64; abi::COUNTERS as usize],
+    sampling: Mutex<Array<MapData, abi::Sampling>>,
+    rests: MapData,
+    bells: Mutex<ArrayOfMaps<MapData, RingBuf<MapData>>>,
+}
+
+/// What became of the frames that the program saw.
+#[derive(Clone, Copy)]
+#[repr(u32)]
+pub(super) enum Counter {
+    /// Handed to a socket.
+    Redirected = abi::COUNTER_REDIRECTED,
+    /// Passed on to the host: their queue has no socket.
+    NoSocket = abi::COUNTER_NO_SOCKET,
+    /// Dropped by sampling.
+    SampledOut = abi::COUNTER_SAMPLED_OUT,
+}
+
+impl Program {
+    /// Loads the program for an interface with so many queues; with `frags` it takes frames that
+    /// need several buffers. It samples nothing out.
+    ///
+    /// # Errors
+    ///
+    /// What failed and what to do, on one line.
+    pub fn load(queue_count: u32, frags: bool) -> Result<Self, String> {
+        let mut loaded = EbpfLoader::new()
+            .map_max_entries("sockets", queue_count)
+            .map_max_entries("rests", queue_count)
+            .map_max_entries("bells", queue_count)
+            .load(&OBJECT.0)
+            .map_err(|error| {
+                format!(
+                    "{}: run as root, or grant CAP_BPF and CAP_NET_ADMIN",
+                    in_one_line(&error)
+                )
+            })?;
+        let entry = if frags { ENTRY_FRAGS } else { ENTRY_LINEAR };
+        let verified = xdp_program(&mut loaded, entry).load();
+        verified.map_err(|error| in_one_line(&error))?;
+        let Some(Map::Array(rests)) = loaded.take_map("rests") else {
+            unreachable!("redirect.bpf.c declares rests as an array")
+        };
+        Ok(Self {
+            entry,
+            sockets: Mutex::new(take_map(&mut loaded, "sockets")),
+            counters: take_map(&mut loaded, "counters"),
+            counted: Default::default(),
+            sampling: Mutex::new(take_map(&mut loaded, SAMPLING)),
+            rests,
+            bells: Mutex::new(take_map(&mut loaded, "bells")),
+            loaded,
+        })
+    }
+
+    /// Attaches the program in the driver where mode and driver allow it, else after the driver
+    /// where the mode allows that.
+    ///
+    /// # Errors
+    ///
+    /// What failed and what to do, on one line.
+    pub fn attach(&mut self, interface: &Interface, mode: Mode) -> Result<Attached, String> {
+        let places: &[(XdpMode, bool)] = match mode {
+            Mode::Auto => &[(XdpMode::Driver, true), (XdpMode::Skb, false)],
+            Mode::ZeroCopy | Mode::Copy => &[(XdpMode::Driver, true)],
+            Mode::Skb => &[(XdpMode::Skb, false)],
+        };
+        let xdp = xdp_program(&mut self.loaded, self.entry);
+        let mut reason = String::new();
+        for &(place, in_driver) in places {
+            match xdp.attach_to_if_index(interface.index, place) {
+                Ok(id) => {
+                    let link = xdp.take_link(id).map_err(|error| in_one_line(&error))?;
+                    // Otherwise netlink was used, and the program would stay after a crash.
+                    let link = FdLink::try_from(link).map_err(|_| {
+                        "the kernel has no BPF links for XDP: use Linux 5.9 or newer".to_owned()
+                    })?;
+                    return Ok(Attached {
+                        in_driver,
+                        _link: link,
+                    });
+                }
+                Err(error) if is_busy(&error) => {
+                    return Err(
+                        "another XDP program is attached, perhaps another xdprobe: stop it first \
+                         (`ip link show` names it)"
+                            .to_owned(),
+                    );
+                }
+                Err(error) => reason = in_one_line(&error),
+            }
+        }
+        let remedy = match mode {
+            Mode::ZeroCopy | Mode::Copy => "the driver may have no XDP: use --mode skb",
+            Mode::Auto | Mode::Skb => "use --capture pcap",
+        };
+        Err(format!(
+            "the XDP program cannot be attached ({reason}): {remedy}"
+        ))
+    }
+
+    /// Redirects the frames of a queue to a socket from now on.
+    ///
+    /// # Errors
+    ///
+    /// The system's error on one line.
+    pub fn set_socket(&self, queue: u32, socket: BorrowedFd<'_>) -> Result<(), String> {
+        let set = locked(&self.sockets).set(queue, socket.as_raw_fd(), 0);
+        set.map_err(|error| in_one_line(&error))
+    }
+
+    /// Redirects no frame from now on.
+    pub fn unset_sockets(&self) {
+        let mut sockets = locked(&self.sockets);
+        for queue in 0..sockets.len() {
+            // Fails for queues without a socket, which need no change.
+            let _ = sockets.unset(queue);
+        }
+    }
+
+    /// Frames counted since the program was loaded, summed over CPUs.
+    pub fn count(&self, counter: Counter) -> u64 {
+        let index = counter as u32;
+        let read = self
+            .counters
+            .get(&index, 0)
+            .map_or(0, |cpus| cpus.iter().sum());
+        let known = self.counted[index as usize].fetch_max(read, Ordering::Relaxed);
+        known.max(read)
+    }
+
+    /// Samples with another setting from now on.
+    ///
+    /// # Errors
+    ///
+    /// The system's error on one line.
+    pub fn set_sampling(&self, sampling: Sampling) -> Result<(), String> {
+        let value = abi::Sampling {
+            interval: u32::from(sampling.interval.get()),
+            random: u32::from(sampling.mode == SamplingMode::Random),
+        };
+        let set = locked(&self.sampling).set(0, value, 0);
+        set.map_err(|error| in_one_line(&error))
+    }
+
+    /// Creates the bell of a queue's reader.
+    ///
+    /// # Errors
+    ///
+    /// What failed, on one line.
+    pub fn bell(&self, queue: u32) -> Result<ProgramBell, String> {
+        let failed = |error: &MapError| format!("no bell for its reader: {}", in_one_line(error));
+        let rests = self
+            .rests
+            .fd()
+            .as_fd()
+            .try_clone_to_owned()
+            .map_err(|error| error.to_string())?;
+        let rests = MapData::from_fd(rests).and_then(|rests| Array::try_from(Map::Array(rests)));
+        let ringing =
+            aya_obj::Map::new_from_params(BPF_MAP_TYPE_RINGBUF as u32, 0, 0, abi::BELL_OCTETS, 0);
+        let ringing = MapData::create(ringing, "bell", None)
+            .and_then(|ringing| RingBuf::try_from(Map::RingBuf(ringing)));
+        let bell = ProgramBell {
+            queue,
+            rests: rests.map_err(|error| failed(&error))?,
+            ringing: ringing.map_err(|error| failed(&error))?,
+        };
+        let set = locked(&self.bells).set(queue, &bell.ringing, 0);
+        set.map_err(|error| failed(&error))?;
+        Ok(bell)
+    }
+}
+
+/// The program attached to an interface, until this is dropped or the process ends in any way.
+pub(super) struct Attached {
+    /// The program runs in the driver, not after it on socket buffers.
+    pub in_driver: bool,
+    _link: FdLink,
+}
+
+/// What a queue's reader shares with the program: its entry in the map `rests`, and the ring buffer
+/// that the program writes to in order to wake it.
+pub(super) struct ProgramBell {
+    queue: u32,
+    rests: Array<MapData, abi::Rest>,
+    ringing: RingBuf<MapData>,
+}
+
+impl Bell for ProgramBell {
+    fn publish(&mut self, rest: abi::Rest) -> bool {
+        self.rests.set(self.queue, rest, 0).is_ok()
+    }
+
+    fn wait(&mut self, timeout: Duration) -> bool {
+        let timeout = PollTimeout::try_from(timeout).unwrap_or(PollTimeout::MAX);
+        let ringing = PollFd::new(self.ringing.as_fd(), PollFlags::POLLIN);
+        poll(&mut [ringing], timeout) == Ok(1)
+    }
+
+    fn silence(&mut self) {
+        while self.ringing.next().is_some() {}
+    }
+
+    fn nap(&mut self, time: Duration) {
+        std::thread::sleep(time);
+    }
+
+    fn now_ns(&self) -> u64 {
+        let now = clock_gettime(ClockId::CLOCK_MONOTONIC)
+            .expect("every Linux system has CLOCK_MONOTONIC");
+        u64::try_from(Duration::from(now).as_nanos()).expect("the uptime is below 584 years")
+    }
+}
+
+/// Aligned as the ELF reader requires it.
+#[repr(C, align(8))]
+struct Aligned<T: ?Sized>(T);
+
+static OBJECT: &Aligned<[u8]> =
+    &Aligned(*include_bytes!(concat!(env!("OUT_DIR"), "/redirect.bpf.o")));
+
+/// The program for frames in one buffer, and the one for frames in several.
+const ENTRY_LINEAR: &str = "redirect_linear";
+const ENTRY_FRAGS: &str = "redirect_frags";
+/// The map that is the section of the variable `sampling`.
+const SAMPLING: &str = ".data.sampling";
+
+fn xdp_program<'a>(loaded: &'a mut Ebpf, entry: &str) -> &'a mut Xdp {
+    loaded
+        .program_mut(entry)
+        .and_then(|program| program.try_into().ok())
+        .expect("redirect.bpf.c has this XDP program")
+}
+
+fn take_map<M: TryFrom<Map, Error = MapError>>(loaded: &mut Ebpf, name: &str) -> M {
+    let map = loaded.take_map(name).map(M::try_from);
+    map.and_then(Result::ok)
+        .expect("redirect.bpf.c declares this map with this type")
+}
+
+fn is_busy(error: &ProgramError) -> bool {
+    let errno = match error {
+        ProgramError::SyscallError(error) => error.io_error.raw_os_error(),
+        _ => None,
+    };
+    matches!(errno, Some(libc::EBUSY | libc::EEXIST))
+}
+
+/// The maps' handles have no state that a panic could leave half changed.
+fn locked<T>(handle: &Mutex<T>) -> MutexGuard<'_, T> {
+    handle.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use aya_obj::generated::bpf_map_type as map_type;
+
+    #[test]
+    fn the_object_has_each_program_and_each_map_with_values_of_the_right_length() {
+        let object = aya_obj::Object::parse(&OBJECT.0).unwrap();
+        for entry in [ENTRY_LINEAR, ENTRY_FRAGS] {
+            assert!(object.programs.contains_key(entry), "{entry}");
+        }
+        for (name, kind, value_octets) in [
+            ("sockets", map_type::BPF_MAP_TYPE_XSKMAP, 4),
+            ("counters", map_type::BPF_MAP_TYPE_PERCPU_ARRAY, 8),
+            (
+                SAMPLING,
+                map_type::BPF_MAP_TYPE_ARRAY,
+                size_of::<abi::Sampling>(),
+            ),
+            (
+                "rests",
+                map_type::BPF_MAP_TYPE_ARRAY,
+                size_of::<abi::Rest>(),
+            ),
+            ("bells", map_type::BPF_MAP_TYPE_ARRAY_OF_MAPS, 4),
+        ] {
+            let map = &object.maps[name];
+            assert_eq!(map.map_type(), kind as u32, "{name}");
+            assert_eq!(map.value_size() as usize, value_octets, "{name}");
+        }
+        assert_eq!(object.maps["counters"].max_entries(), abi::COUNTERS);
+    }
+}
