@@ -6,7 +6,8 @@
 //! the flow), Ethernet inside MPLS (told from IP only by guessing).
 
 use crate::fragment::Fragment;
-use crate::key::FlowKey;
+use crate::key::KeyV4;
+use crate::packet::Packet;
 use std::net::Ipv4Addr;
 
 /// What precedes the network layer in a frame, by the numbers of the LINKTYPE registry
@@ -44,21 +45,6 @@ impl Link {
     }
 }
 
-/// An IPv4 packet as the flow cache wants it.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Packet {
-    /// Whose flow it belongs to. `input` is left 0 and the ports of later fragments too: whoever
-    /// saw the frame knows them.
-    pub key: FlowKey,
-    /// Layer-3 octets: the IP total length, or what was on the wire behind the link header where
-    /// that says 0.
-    pub octets: u32,
-    /// TCP flags octet; 0 where there is none.
-    pub tcp_flags: u8,
-    /// Its place in a fragmented datagram.
-    pub fragment: Fragment,
-}
-
 /// Why a frame was not metered. `Copy` and allocation-free; counted by [`reason`](Self::reason),
 /// never logged.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
@@ -66,8 +52,8 @@ pub enum DecodeError {
     /// The frame ends before the named header does.
     #[error("frame ends inside the {0} header")]
     Truncated(&'static str),
-    /// An IPv6 packet: NetFlow v5 cannot carry it.
-    #[error("IPv6 cannot be carried by NetFlow v5")]
+    /// An IPv6 packet: only IPv4 is metered.
+    #[error("IPv6 is not metered")]
     Ipv6,
     /// ARP or RARP.
     #[error("ARP is not IP")]
@@ -280,10 +266,10 @@ fn protocol_by_family(octets: &[u8]) -> Result<u16, DecodeError> {
 const IPV4_OCTETS_MIN: usize = 20;
 const PROTOCOL_ICMP: u8 = 1;
 const PROTOCOL_TCP: u8 = 6;
-const PROTOCOL_UDP: u8 = 17;
+pub(crate) const PROTOCOL_UDP: u8 = 17;
 const PROTOCOL_DCCP: u8 = 33;
 const PROTOCOL_SCTP: u8 = 132;
-const PROTOCOL_UDP_LITE: u8 = 136;
+pub(crate) const PROTOCOL_UDP_LITE: u8 = 136;
 
 /// Reads an IPv4 header (RFC 791, section 3.1) and the ports behind it. `link_octets` is how much
 /// preceded it.
@@ -326,14 +312,14 @@ fn decode_ipv4(octets: &[u8], wire_octets: u32, link_octets: usize) -> Result<Pa
     };
     let (source_port, destination_port) = ports(protocol, transport);
     Ok(Packet {
-        key: FlowKey {
+        key: KeyV4 {
             source: Ipv4Addr::new(header[12], header[13], header[14], header[15]),
             destination: Ipv4Addr::new(header[16], header[17], header[18], header[19]),
             source_port,
             destination_port,
             protocol,
             tos: header[1],
-            input: 0,
+            point: 0,
         },
         octets: total_octets,
         tcp_flags: if protocol == PROTOCOL_TCP {
@@ -406,14 +392,14 @@ mod tests {
     #[test]
     fn reads_udp_behind_ethernet() {
         let packet = decode_all(&ethernet(&[8, 0], &ipv4(5, 17, &UDP)), Link::Ethernet).unwrap();
-        let key = FlowKey {
+        let key = KeyV4 {
             source: Ipv4Addr::new(192, 0, 2, 1),
             destination: Ipv4Addr::new(198, 51, 100, 2),
             source_port: 1234,
             destination_port: 53,
             protocol: 17,
             tos: 0x2e,
-            input: 0,
+            point: 0,
         };
         assert_eq!(
             packet,

@@ -1,11 +1,11 @@
-//! Which flow a fragment belongs to: later fragments carry no ports, so they are given those of
-//! their first.
+//! The flow of each fragment: only the first fragment of a datagram carries ports, so later ones
+//! are given those of their first.
 //!
-//! The table is small, bounded and forgetful: a datagram's fragments follow each other within
-//! milliseconds, or never. What comes before its first fragment, or after the table forgot it, is
-//! still accounted, with ports 0.
+//! The table is small and bounded: the fragments of a datagram follow each other within
+//! milliseconds or never. A later fragment that comes before its first, or after the table has
+//! forgotten it, is still accounted, with ports 0.
 
-use crate::key::FlowKey;
+use crate::key::Key;
 use hashbrown::HashMap;
 use std::collections::VecDeque;
 
@@ -15,7 +15,7 @@ use std::collections::VecDeque;
 pub enum Fragment {
     /// Not fragmented.
     Whole,
-    /// Offset 0 and more to come: carries the transport header.
+    /// Offset 0 and more fragments to come: carries the transport header.
     First(u16),
     /// Offset above 0: carries no transport header.
     Later(u16),
@@ -38,20 +38,20 @@ impl Fragment {
     }
 }
 
-/// The ports of first fragments seen lately. Bounded at [`ENTRIES_MAX`](Self::ENTRIES_MAX),
-/// allocated at once.
+/// The ports of recent first fragments. Holds at most [`ENTRIES_MAX`](Self::ENTRIES_MAX) of them,
+/// in memory that is allocated at once.
 #[derive(Debug)]
-pub struct FragmentTable {
-    ports: HashMap<Datagram, Ports>,
-    /// The keys of `ports`, oldest first. Each stands here once.
-    arrivals: VecDeque<Datagram>,
+pub struct FragmentTable<K> {
+    ports: HashMap<Datagram<K>, Ports>,
+    /// The keys of `ports`, oldest first, each once.
+    arrivals: VecDeque<Datagram<K>>,
 }
 
-/// What names one fragmented datagram: the flow key without ports and type of service, and the
+/// Identifies one fragmented datagram: the flow key without ports and type of service, and the
 /// identification.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-struct Datagram {
-    key: FlowKey,
+struct Datagram<K> {
+    key: K,
     id: u16,
 }
 
@@ -62,11 +62,10 @@ struct Ports {
     seen_ms: u64,
 }
 
-impl FragmentTable {
-    /// Datagrams remembered: at 30 s each that is 136 fragmented datagrams a second without
-    /// forgetting any early.
+impl<K: Key> FragmentTable<K> {
+    /// Datagrams that are remembered: enough for 136 fragmented datagrams a second at 30 s each.
     pub const ENTRIES_MAX: usize = 4096;
-    /// How long a first fragment is remembered: as long as Linux waits for the rest
+    /// How long a first fragment is remembered: as long as Linux waits for the others
     /// (net.ipv4.ipfrag_time).
     pub const REMEMBERED_MS: u64 = 30_000;
 
@@ -81,9 +80,11 @@ impl FragmentTable {
         }
     }
 
-    /// Remembers the ports of a first fragment; gives a later one the ports of its first, if that
-    /// was seen.
-    pub fn resolve(&mut self, key: &mut FlowKey, fragment: Fragment, now_ms: u64) {
+    /// Remembers the ports of a first fragment; sets the ports of a later one to those of its
+    /// first, if that was seen.
+    // Never inlined: fragments are rare, and the loop that calls this is on every packet's path.
+    #[inline(never)]
+    pub fn resolve(&mut self, key: &mut K, fragment: Fragment, now_ms: u64) {
         match fragment {
             Fragment::Whole => {}
             Fragment::First(id) => self.remember(key, id, now_ms),
@@ -91,17 +92,18 @@ impl FragmentTable {
                 if let Some(ports) = self.ports.get(&Datagram::new(key, id))
                     && now_ms.saturating_sub(ports.seen_ms) < Self::REMEMBERED_MS
                 {
-                    (key.source_port, key.destination_port) = (ports.source, ports.destination);
+                    *key = key.with_ports(ports.source, ports.destination);
                 }
             }
         }
     }
 
-    fn remember(&mut self, key: &FlowKey, id: u16, now_ms: u64) {
+    fn remember(&mut self, key: &K, id: u16, now_ms: u64) {
         let datagram = Datagram::new(key, id);
+        let (source, destination) = key.ports();
         let ports = Ports {
-            source: key.source_port,
-            destination: key.destination_port,
+            source,
+            destination,
             seen_ms: now_ms,
         };
         if let Some(known) = self.ports.get_mut(&datagram) {
@@ -119,21 +121,16 @@ impl FragmentTable {
     }
 }
 
-impl Default for FragmentTable {
+impl<K: Key> Default for FragmentTable<K> {
     fn default() -> Self {
         Self::new()
     }
 }
 
-impl Datagram {
-    fn new(key: &FlowKey, id: u16) -> Self {
+impl<K: Key> Datagram<K> {
+    fn new(key: &K, id: u16) -> Self {
         Self {
-            key: FlowKey {
-                source_port: 0,
-                destination_port: 0,
-                tos: 0,
-                ..*key
-            },
+            key: key.without_transport(),
             id,
         }
     }
@@ -142,49 +139,52 @@ impl Datagram {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::key::KeyV4;
     use std::net::Ipv4Addr;
 
-    fn key(host: u32, source_port: u16, destination_port: u16) -> FlowKey {
-        FlowKey {
+    type Table = FragmentTable<KeyV4>;
+
+    fn key(host: u32, source_port: u16, destination_port: u16) -> KeyV4 {
+        KeyV4 {
             source: Ipv4Addr::from_bits(host),
             destination: Ipv4Addr::LOCALHOST,
             source_port,
             destination_port,
             protocol: 17,
             tos: 0,
-            input: 1,
+            point: 1,
         }
     }
 
-    fn resolved(table: &mut FragmentTable, host: u32, id: u16, now_ms: u64) -> (u16, u16) {
+    fn resolved(table: &mut Table, host: u32, id: u16, now_ms: u64) -> (u16, u16) {
         let mut later = key(host, 0, 0);
         table.resolve(&mut later, Fragment::Later(id), now_ms);
         (later.source_port, later.destination_port)
     }
 
     #[test]
-    fn gives_later_fragments_the_ports_of_their_first() {
-        let mut table = FragmentTable::new();
+    fn later_fragments_get_the_ports_of_their_first() {
+        let mut table = Table::new();
         assert_eq!(resolved(&mut table, 9, 7, 0), (0, 0), "before its first");
         table.resolve(&mut key(9, 1000, 53), Fragment::First(7), 0);
         assert_eq!(resolved(&mut table, 9, 7, 10), (1000, 53));
         assert_eq!(resolved(&mut table, 9, 8, 10), (0, 0), "another datagram");
         assert_eq!(resolved(&mut table, 8, 7, 10), (0, 0), "another host");
         assert_eq!(
-            resolved(&mut table, 9, 7, FragmentTable::REMEMBERED_MS),
+            resolved(&mut table, 9, 7, Table::REMEMBERED_MS),
             (0, 0),
             "too late"
         );
     }
 
     #[test]
-    fn forgets_the_oldest_when_full() {
-        let mut table = FragmentTable::new();
-        let entries = u32::try_from(FragmentTable::ENTRIES_MAX).unwrap();
+    fn a_full_table_forgets_the_oldest() {
+        let mut table = Table::new();
+        let entries = u32::try_from(Table::ENTRIES_MAX).unwrap();
         for host in 0..=entries {
             table.resolve(&mut key(host, 1000, 53), Fragment::First(7), 0);
         }
-        assert_eq!(table.ports.len(), FragmentTable::ENTRIES_MAX);
+        assert_eq!(table.ports.len(), Table::ENTRIES_MAX);
         assert_eq!(resolved(&mut table, 0, 7, 1), (0, 0));
         assert_eq!(resolved(&mut table, 1, 7, 1), (1000, 53));
         assert_eq!(resolved(&mut table, entries, 7, 1), (1000, 53));

@@ -4,7 +4,8 @@
 //! tell them apart by VLAN id, by the addresses of the link layer and by the source's network; the
 //! point's number is the flow key's last field.
 
-use crate::decode::Link;
+use crate::decode::{ETHER_TYPE_TAGS, Link};
+use crate::prefix::Ipv4Prefix;
 use std::net::Ipv4Addr;
 
 /// An address of the link layer (IEEE 802, 48 bits).
@@ -19,8 +20,8 @@ pub struct PointRule {
     pub source_mac: Option<MacAddress>,
     /// For whom it is.
     pub destination_mac: Option<MacAddress>,
-    /// Network of the packet's source, and its length in bits, at most 32.
-    pub source: Option<(Ipv4Addr, u8)>,
+    /// Network of the packet's source address.
+    pub source: Option<Ipv4Prefix>,
     /// Number of the point.
     pub point: u16,
 }
@@ -86,22 +87,23 @@ impl PointRules {
 impl PointRule {
     #[inline]
     fn fits(&self, header: Option<&EthernetHeader>, source: Ipv4Addr) -> bool {
-        self.source.is_none_or(|(network, length)| {
-            (network.to_bits() ^ source.to_bits()) & mask(length) == 0
-        }) && match header {
-            Some(header) => {
-                self.vlan.is_none_or(|vlan| vlan == header.vlan)
-                    && self
-                        .source_mac
-                        .is_none_or(|address| address == header.source)
-                    && self
-                        .destination_mac
-                        .is_none_or(|address| address == header.destination)
+        self.source.is_none_or(|network| network.contains(source))
+            && match header {
+                Some(header) => {
+                    self.vlan.is_none_or(|vlan| vlan == header.vlan)
+                        && self
+                            .source_mac
+                            .is_none_or(|address| address == header.source)
+                        && self
+                            .destination_mac
+                            .is_none_or(|address| address == header.destination)
+                }
+                None => {
+                    self.vlan.is_none()
+                        && self.source_mac.is_none()
+                        && self.destination_mac.is_none()
+                }
             }
-            None => {
-                self.vlan.is_none() && self.source_mac.is_none() && self.destination_mac.is_none()
-            }
-        }
     }
 }
 
@@ -115,7 +117,7 @@ struct EthernetHeader {
 impl EthernetHeader {
     fn read(octets: &[u8]) -> Option<Self> {
         let &[d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5, t0, t1] = octets.first_chunk()?;
-        let is_tagged = crate::decode::ETHER_TYPE_TAGS.contains(&u16::from_be_bytes([t0, t1]));
+        let is_tagged = ETHER_TYPE_TAGS.contains(&u16::from_be_bytes([t0, t1]));
         // The lower 12 bits of what follows (IEEE 802.1Q, section 9.6).
         let vlan = match octets.get(14..16) {
             Some(&[high, low]) if is_tagged => u16::from_be_bytes([high, low]) & 0x0fff,
@@ -127,12 +129,6 @@ impl EthernetHeader {
             vlan,
         })
     }
-}
-
-/// The upper `length` bits, of 32.
-#[inline]
-fn mask(length: u8) -> u32 {
-    u32::MAX.checked_shl(32 - u32::from(length)).unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -172,7 +168,7 @@ mod tests {
                     ..rule
                 },
                 PointRule {
-                    source: Some((Ipv4Addr::new(10, 0, 0, 0), 8)),
+                    source: Ipv4Prefix::new(Ipv4Addr::new(10, 0, 0, 0), 8),
                     point: 4,
                     ..rule
                 },
@@ -204,9 +200,9 @@ mod tests {
 
     #[test]
     fn a_frame_without_an_ethernet_header_fits_no_rule_that_asks_for_one() {
-        let any = (Ipv4Addr::UNSPECIFIED, 0);
+        let any = Ipv4Prefix::new(Ipv4Addr::UNSPECIFIED, 0);
         let with_source = PointRule {
-            source: Some(any),
+            source: any,
             point: 2,
             ..PointRule::default()
         };

@@ -1,45 +1,45 @@
-//! What the flow cache lets go of: one [`FlowRecord`] per flow and expiry.
+//! What the flow cache exports: one [`FlowRecord`] for each flow that ends.
 
-use crate::key::FlowKey;
+use crate::key::KeyV4;
+use crate::volume::Volume;
 
-/// One expired flow: its key and what was seen of it since its previous record.
+/// An expired flow: its key, and what was observed of it since its previous record.
 ///
-/// Times are uptimes in milliseconds on the caller's monotonic clock, not yet reduced to the 32
-/// bits of the wire. `first_ms <= last_ms` always; `packets >= 1`.
+/// Times are uptimes in milliseconds on the caller's monotonic clock. `first_ms <= last_ms` and
+/// `volume.packets >= 1` always hold.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct FlowRecord {
-    /// The seven fields that tell flows apart.
-    pub key: FlowKey,
-    /// Packets since the flow's previous record.
-    pub packets: u32,
-    /// Layer-3 octets (IP total lengths) since the flow's previous record.
-    pub octets: u32,
+pub struct FlowRecord<K = KeyV4> {
+    /// The flow's key.
+    pub key: K,
+    /// Packets and layer-3 octets (IP total lengths) since the flow's previous record. Each is at
+    /// most the cache's counter ceiling, unless a single packet is above it.
+    pub volume: Volume,
     /// Uptime at the first of these packets, in ms.
     pub first_ms: u64,
     /// Uptime at the last of these packets, in ms.
     pub last_ms: u64,
     /// OR of the TCP flags octets of these packets.
     pub tcp_flags: u8,
-    /// Why the flow was expired.
+    /// Why the flow ended.
     pub end: EndReason,
 }
 
-/// Why a flow was expired, in the order of IPFIX flowEndReason (RFC 5102, section 5.11.3); the last
-/// is ours.
+/// Why a flow ended, in the order of IPFIX flowEndReason (RFC 5102, section 5.11.3); the last has
+/// no counterpart there.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[repr(u8)]
 pub enum EndReason {
-    /// No packet for as long as the idle timeout.
+    /// No packet for the length of the idle timeout.
     Idle,
-    /// The flow has gone on for as long as the active timeout.
+    /// The flow lasted for the length of the active timeout.
     Active,
     /// A TCP FIN or RST was seen, and the linger is over.
     EndOfFlow,
     /// The probe stops, or an operator asked for it.
     Forced,
-    /// The cache was full and this flow the oldest of its neighbourhood.
+    /// The cache was full, and this flow made room for a new one.
     LackOfResources,
-    /// The next packet would have overflowed a 32-bit counter.
+    /// The next packet would have lifted a counter above its ceiling.
     CounterLimit,
 }
 
@@ -68,14 +68,14 @@ impl EndReason {
     }
 }
 
-/// Where expired flows go: the worker's outbox, or a vector in tests.
-pub trait RecordSink {
-    /// Takes one expired flow over.
-    fn push(&mut self, record: FlowRecord);
+/// Where expired flows go: the outbox of a worker, or a vector in tests.
+pub trait RecordSink<K = KeyV4> {
+    /// Takes one expired flow.
+    fn push(&mut self, record: FlowRecord<K>);
 }
 
-impl RecordSink for Vec<FlowRecord> {
-    fn push(&mut self, record: FlowRecord) {
+impl<K> RecordSink<K> for Vec<FlowRecord<K>> {
+    fn push(&mut self, record: FlowRecord<K>) {
         Vec::push(self, record);
     }
 }

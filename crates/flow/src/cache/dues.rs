@@ -5,7 +5,7 @@
 //! ticks; a flow that is due later is looked at then, and again. A packet moves its flow's time
 //! without a word here: a flow that turns out not to be due is noted anew.
 
-use super::set::Ways;
+use super::set::{Place, Ways};
 use crate::memory::{Backing, Table, lanes_up_to};
 use std::io;
 use std::ops::Range;
@@ -18,7 +18,7 @@ const AHEAD_MAX: u64 = 127;
 const GROUP: usize = 64;
 /// Where the clock goes on by more than this between two looks, in ms, times can no longer be told
 /// apart.
-pub(super) const TOLD_APART_MS: u64 = 100 * TICK_MS;
+pub(super) const DISTINCT_MS: u64 = 100 * TICK_MS;
 
 /// Times of flows, by their sets and ways.
 pub(super) struct Dues {
@@ -63,10 +63,10 @@ impl Dues {
 
     /// Notes that a flow is due at `due_ms`, whatever was noted before.
     #[inline]
-    pub(super) fn note(&mut self, set: usize, way: usize, due_ms: u64, now_ms: u64) {
+    pub(super) fn note(&mut self, place: Place, due_ms: u64, now_ms: u64) {
         let due = due_ms.div_ceil(TICK_MS).min(now_ms / TICK_MS + AHEAD_MAX);
-        self.flows[set][way] = low_octet(due);
-        let group = &mut self.groups[set / GROUP];
+        self.flows[place.set()][place.way()] = low_octet(due);
+        let group = &mut self.groups[place.set() / GROUP];
         group.due = group.due.min(due);
     }
 
@@ -94,7 +94,7 @@ impl Dues {
     }
 
     /// The ways of a set that may hold a flow that is due at `now_ms`, which is at most
-    /// [`TOLD_APART_MS`] further than when they were asked for before.
+    /// [`DISTINCT_MS`] further than when they were asked for before.
     #[inline]
     pub(super) fn ways_due(&self, set: usize, now_ms: u64) -> Ways {
         Ways::of_mask(lanes_up_to(&self.flows[set], low_octet(now_ms / TICK_MS)))
@@ -163,7 +163,7 @@ mod tests {
             let seen_ms = due_ms.saturating_sub(10_000);
             let mut dues = dues(seen_ms);
             dues.add(70);
-            dues.note(70, 3, due_ms, seen_ms);
+            dues.note(Place::new(70, 3), due_ms, seen_ms);
             for early_ms in (seen_ms..due_ms).step_by(97) {
                 assert_eq!(
                     (ways(&dues, 70, early_ms), dues.first_due(64..128, early_ms)),
@@ -175,7 +175,7 @@ mod tests {
                 (ways(&dues, 70, late_ms), dues.first_due(64..128, late_ms)),
                 (vec![3], Some(64))
             );
-            assert!(ways(&dues, 70, due_ms + TOLD_APART_MS).contains(&3));
+            assert!(ways(&dues, 70, due_ms + DISTINCT_MS).contains(&3));
         }
     }
 
@@ -183,7 +183,7 @@ mod tests {
     fn a_flow_that_is_due_far_ahead_is_looked_at_before() {
         let mut dues = dues(0);
         dues.add(5);
-        dues.note(5, 14, 1_000_000, 0);
+        dues.note(Place::new(5, 14), 1_000_000, 0);
         assert_eq!(dues.first_due(0..200, AHEAD_MAX * TICK_MS - 1), None);
         assert_eq!(dues.first_due(0..200, AHEAD_MAX * TICK_MS), Some(0));
     }
@@ -194,9 +194,9 @@ mod tests {
         let all = |dues: &Dues| dues.occupied().collect::<Vec<_>>();
         assert!(all(&dues).is_empty() && dues.first_due(0..200, 60_000).is_none());
         dues.add(199);
-        dues.note(199, 0, 500, 0);
+        dues.note(Place::new(199, 0), 500, 0);
         dues.add(64);
-        dues.note(64, 0, 900, 0);
+        dues.note(Place::new(64, 0), 900, 0);
         assert_eq!(
             (dues.first_due(0..200, 640), dues.first_due(0..192, 640)),
             (Some(192), None)
@@ -211,10 +211,10 @@ mod tests {
     fn a_group_that_was_looked_at_is_due_with_the_first_of_what_is_left() {
         let mut dues = dues(0);
         dues.add(64);
-        dues.note(64, 0, 500, 0);
+        dues.note(Place::new(64, 0), 500, 0);
         dues.add(65);
-        dues.note(65, 0, 5_000, 0);
-        dues.note(64, 0, 9_000, 600);
+        dues.note(Place::new(65, 0), 5_000, 0);
+        dues.note(Place::new(64, 0), 9_000, 600);
         dues.sum_up(64, 640);
         assert_eq!(
             (

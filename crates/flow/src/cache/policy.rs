@@ -1,0 +1,197 @@
+//! When a flow ends, and which one makes room for another. How flows are stored is not decided
+//! here.
+
+use super::resident::Resident;
+use crate::key::Key;
+use crate::packet::Arrival;
+use crate::record::EndReason;
+
+/// How long flows stay, in ms.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Timeouts {
+    /// A flow without a packet for this long is expired.
+    pub idle_ms: u64,
+    /// A flow that has lasted for this long is expired, and its next packet begins another.
+    pub active_ms: u64,
+    /// The idle timeout of a flow that has shown FIN or RST; at most `idle_ms` counts.
+    pub linger_ms: u64,
+    /// The active timeout of each flow is shorter by a share of this that depends on its key alone,
+    /// so that flows that began together do not all end together. At most `active_ms` counts.
+    pub lifetime_spread_ms: u64,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            idle_ms: 15_000,
+            active_ms: 60_000,
+            linger_ms: 1_000,
+            lifetime_spread_ms: 0,
+        }
+    }
+}
+
+/// The rules by which flows end.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Policy {
+    timeouts: Timeouts,
+    /// At most 2^64 - 2^32, so that the octets of one more packet never overflow 64 bits.
+    counter_max: u64,
+}
+
+impl Policy {
+    pub(super) fn new(timeouts: Timeouts, counter_max: u64) -> Self {
+        Self {
+            timeouts: consistent(timeouts),
+            counter_max: counter_max.min(u64::MAX - u64::from(u32::MAX)),
+        }
+    }
+
+    /// From now on these timeouts hold. Each resident flow has to be [renewed](Self::renew) once.
+    pub(super) fn set_timeouts(&mut self, timeouts: Timeouts) {
+        self.timeouts = consistent(timeouts);
+    }
+
+    /// Whether the packet can join its flow: it neither comes after the flow's end nor lifts a
+    /// counter above the ceiling.
+    #[inline]
+    pub(super) fn admits<K: Key>(&self, flow: &Resident<K>, arrival: &Arrival<K>) -> bool {
+        let volume = flow.volume();
+        volume.octets + u64::from(arrival.packet.octets) <= self.counter_max
+            && volume.packets < self.counter_max
+            && !self.is_due(flow, arrival.at_ms)
+    }
+
+    /// The timeout that was over first at `now_ms`, if any was.
+    #[inline]
+    pub(super) fn due<K: Key>(&self, flow: &Resident<K>, now_ms: u64) -> Option<EndReason> {
+        if !self.is_due(flow, now_ms) {
+            return None;
+        }
+        let went_idle = self.idle_until_ms(flow) <= flow.active_until_ms;
+        Some(match (went_idle, flow.is_closing()) {
+            (true, true) => EndReason::EndOfFlow,
+            (true, false) => EndReason::Idle,
+            (false, _) => EndReason::Active,
+        })
+    }
+
+    /// Uptime at which the flow is due if no packet comes, in ms.
+    #[inline]
+    pub(super) fn due_ms<K: Key>(&self, flow: &Resident<K>) -> u64 {
+        self.idle_until_ms(flow).min(flow.active_until_ms)
+    }
+
+    /// Uptime at which the active timeout of a flow is over, in ms.
+    #[inline]
+    pub(super) fn active_until_ms<K: Key>(&self, key: &K::Bits, first_ms: u64) -> u64 {
+        let early_ms = share_of(self.timeouts.lifetime_spread_ms, K::fold(key));
+        first_ms + (self.timeouts.active_ms - early_ms)
+    }
+
+    /// Makes a flow that began under other timeouts one of the present timeouts.
+    #[inline]
+    pub(super) fn renew<K: Key>(&self, flow: &mut Resident<K>) {
+        flow.active_until_ms = self.active_until_ms::<K>(&flow.key, flow.first_ms);
+    }
+
+    /// Of flows that are given oldest first, the first that [costs little](is_expendable) to evict;
+    /// if there is none, the one that was idle longest. In a flood of flows of one packet each this
+    /// is the first flow of all, and no other is read.
+    #[inline]
+    pub(super) fn evicted<'a, K: Key + 'a, P>(
+        &self,
+        flows: impl Iterator<Item = (P, &'a Resident<K>)> + Clone,
+        now_ms: u64,
+    ) -> Option<P> {
+        let expendable = flows.clone().find(|(_, flow)| is_expendable(flow, now_ms));
+        expendable
+            .or_else(|| flows.min_by_key(|(_, flow)| flow.last_ms))
+            .map(|(place, _)| place)
+    }
+
+    #[inline]
+    fn is_due<K: Key>(&self, flow: &Resident<K>, now_ms: u64) -> bool {
+        now_ms >= self.due_ms(flow)
+    }
+
+    /// Uptime at which the flow has been idle for long enough, in ms.
+    #[inline]
+    fn idle_until_ms<K: Key>(&self, flow: &Resident<K>) -> u64 {
+        flow.last_ms
+            + if flow.is_closing() {
+                self.timeouts.linger_ms
+            } else {
+                self.timeouts.idle_ms
+            }
+    }
+}
+
+/// Timeouts of which none contradicts another.
+fn consistent(timeouts: Timeouts) -> Timeouts {
+    Timeouts {
+        // The linger is an idle timeout too, and the shorter one counts.
+        linger_ms: timeouts.linger_ms.min(timeouts.idle_ms),
+        lifetime_spread_ms: timeouts.lifetime_spread_ms.min(timeouts.active_ms),
+        ..timeouts
+    }
+}
+
+/// Whether evicting the flow at `now_ms` costs little: one packet only, or silent for a second.
+#[inline]
+fn is_expendable<K: Key>(flow: &Resident<K>, now_ms: u64) -> bool {
+    const SILENT_MS: u64 = 1_000;
+    flow.volume().packets == 1 || now_ms >= flow.last_ms + SILENT_MS
+}
+
+/// A share from 0 to all of `spread_ms` that depends on the folded key alone. No seed takes part,
+/// so that a flow has the same share on each queue and in each run over a file.
+#[inline]
+pub(super) fn share_of(spread_ms: u64, folded: u64) -> u64 {
+    // The finisher of MurmurHash3: each bit of the key changes about half of the result's.
+    let mixed = (folded ^ folded >> 33).wrapping_mul(0xff51_afd7_ed55_8ccd);
+    let mixed = (mixed ^ mixed >> 33).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
+    ((mixed >> 32) * (spread_ms + 1)) >> 32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        /// Whatever the key and the spread, a share is no more than the whole.
+        #[test]
+        fn a_share_is_at_most_the_spread(spread_ms in 0u64..=1 << 31, folded in any::<u64>()) {
+            prop_assert!(share_of(spread_ms, folded) <= spread_ms);
+        }
+    }
+
+    #[test]
+    fn shares_are_spread_evenly() {
+        let mut counts = [0; 10];
+        for key in 0..10_000 {
+            counts[usize::try_from(share_of(999, key)).unwrap() / 100] += 1;
+        }
+        assert!(
+            counts.iter().all(|count| (900..1_100).contains(count)),
+            "{counts:?}"
+        );
+    }
+
+    #[test]
+    fn a_linger_above_idle_and_a_spread_above_active_are_cut() {
+        let timeouts = Timeouts {
+            idle_ms: 10,
+            active_ms: 20,
+            linger_ms: 30,
+            lifetime_spread_ms: 40,
+        };
+        let Timeouts {
+            linger_ms,
+            lifetime_spread_ms,
+            ..
+        } = consistent(timeouts);
+        assert_eq!((linger_ms, lifetime_spread_ms), (10, 20));
+    }
+}
