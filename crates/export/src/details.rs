@@ -7,7 +7,7 @@ use crate::routes::{Route, RouteTable};
 use crate::tally::Tally;
 use arc_swap::ArcSwap;
 use std::sync::Arc;
-use xdprobe_flow::{FlowKey, FlowRecord};
+use xdprobe_flow::{FlowRecord, KeyV4};
 
 /// Interfaces that a flow came in and went out on, as ifIndex; 0 where it is unknown.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -113,8 +113,8 @@ impl DetailTables {
 }
 
 #[inline]
-fn details_of(key: &FlowKey, points: &Arc<Points>, routes: &Arc<RouteTable>) -> Details {
-    let interfaces = points.interfaces_of(key.input);
+fn details_of(key: &KeyV4, points: &Arc<Points>, routes: &Arc<RouteTable>) -> Details {
+    let interfaces = points.interfaces_of(key.point);
     if routes.is_empty() {
         return Details {
             interfaces,

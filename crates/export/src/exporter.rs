@@ -15,7 +15,7 @@ use std::hash::BuildHasher;
 use std::io;
 use std::str::FromStr;
 use std::sync::Arc;
-use xdprobe_flow::{FlowKey, FlowRecord};
+use xdprobe_flow::{FlowRecord, KeyV4};
 
 /// Distributes records over collectors, each of which has an [`Outlet`] of its own.
 ///
@@ -355,7 +355,7 @@ impl FromStr for Distribution {
 }
 
 /// Which of `collectors` gets the records of a key: the same one in every run.
-fn share_of(key: &FlowKey, collectors: usize) -> usize {
+fn share_of(key: &KeyV4, collectors: usize) -> usize {
     const SEED: u64 = 0x7864_7072_6f62_6500;
     let hash = FixedState::with_seed(SEED).hash_one(key);
     // The hash as a fraction of 2^64, times the number of shares (Lemire, "Fast random integer

@@ -192,19 +192,35 @@ impl Times {
     }
 }
 
+/// Packets and octets as the versions carry them, in 32 bits each.
+#[inline]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "asserted: neither has a bit above the lower 32"
+)]
+fn counters_on_the_wire(volume: Volume) -> (U32, U32) {
+    assert!(
+        (volume.packets | volume.octets) >> 32 == 0,
+        "a plan with versions 1, 5 or 7 caps the counters of a record at 2^32-1"
+    );
+    let Volume { packets, octets } = volume;
+    ((packets as u32).into(), (octets as u32).into())
+}
+
 impl From<&DetailedRecord> for v1::Record {
     /// The record as version 1 carries it; uptimes are reduced modulo 2^32.
     #[inline]
     fn from(record: &DetailedRecord) -> Self {
         let DetailedRecord { flow, details } = record;
+        let (packets, octets) = counters_on_the_wire(flow.volume);
         Self {
             source: flow.key.source.octets(),
             destination: flow.key.destination.octets(),
             next_hop: details.destination.next_hop,
             input: details.interfaces.input.into(),
             output: details.interfaces.output.into(),
-            packets: flow.packets.into(),
-            octets: flow.octets.into(),
+            packets,
+            octets,
             first_ms: uptime_on_the_wire(flow.first_ms).into(),
             last_ms: uptime_on_the_wire(flow.last_ms).into(),
             source_port: flow.key.source_port.into(),
@@ -222,14 +238,15 @@ impl From<&DetailedRecord> for v5::Record {
     #[inline]
     fn from(record: &DetailedRecord) -> Self {
         let DetailedRecord { flow, details } = record;
+        let (packets, octets) = counters_on_the_wire(flow.volume);
         Self {
             source: flow.key.source.octets(),
             destination: flow.key.destination.octets(),
             next_hop: details.destination.next_hop,
             input: details.interfaces.input.into(),
             output: details.interfaces.output.into(),
-            packets: flow.packets.into(),
-            octets: flow.octets.into(),
+            packets,
+            octets,
             first_ms: uptime_on_the_wire(flow.first_ms).into(),
             last_ms: uptime_on_the_wire(flow.last_ms).into(),
             source_port: flow.key.source_port.into(),
@@ -251,14 +268,15 @@ impl From<&DetailedRecord> for v7::Record {
     #[inline]
     fn from(record: &DetailedRecord) -> Self {
         let DetailedRecord { flow, details } = record;
+        let (packets, octets) = counters_on_the_wire(flow.volume);
         Self {
             source: flow.key.source.octets(),
             destination: flow.key.destination.octets(),
             next_hop: details.destination.next_hop,
             input: details.interfaces.input.into(),
             output: details.interfaces.output.into(),
-            packets: flow.packets.into(),
-            octets: flow.octets.into(),
+            packets,
+            octets,
             first_ms: uptime_on_the_wire(flow.first_ms).into(),
             last_ms: uptime_on_the_wire(flow.last_ms).into(),
             source_port: flow.key.source_port.into(),

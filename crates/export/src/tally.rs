@@ -22,7 +22,7 @@ impl Tally {
     #[inline]
     pub fn add_record(&mut self, record: &FlowRecord) {
         self.records += 1;
-        self.volume.add_record(record);
+        self.volume += record.volume;
     }
 
     /// What identities between tallies compare: the records and their volume. The datagrams are

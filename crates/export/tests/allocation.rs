@@ -6,23 +6,25 @@ use xdprobe_export::{
     DatagramConfig, DatagramOutlet, Distribution, Exporter, FixedFormat, Moment, Pace,
     SocketOptions, UdpTransport,
 };
-use xdprobe_flow::{EndReason, FlowKey, FlowRecord};
+use xdprobe_flow::{EndReason, FlowRecord, KeyV4, Volume};
 
 #[test]
 fn exporting_allocates_nothing() {
-    let key = FlowKey {
+    let key = KeyV4 {
         source: Ipv4Addr::new(192, 0, 2, 1),
         destination: Ipv4Addr::new(198, 51, 100, 2),
         source_port: 1234,
         destination_port: 80,
         protocol: 6,
         tos: 0,
-        input: 3,
+        point: 3,
     };
     let record = FlowRecord {
         key,
-        packets: 2,
-        octets: 100,
+        volume: Volume {
+            packets: 2,
+            octets: 100,
+        },
         first_ms: 1,
         last_ms: 2,
         tcp_flags: 0x1b,

@@ -200,7 +200,7 @@ impl Message {
         let appended = format.append(records, self.count, payload_octets, &mut self.octets);
         for record in &records[..appended.count] {
             self.latest_ms = self.latest_ms.max(record.flow.last_ms);
-            self.volume.add_record(&record.flow);
+            self.volume += record.flow.volume;
         }
         self.count += appended.count;
         appended

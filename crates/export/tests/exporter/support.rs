@@ -7,7 +7,7 @@ use xdprobe_export::{
     CollectorCounters, DatagramConfig, DatagramOutlet, Distribution, Exporter, ExporterCounters,
     FixedFormat, Moment, Outlet, Transport,
 };
-use xdprobe_flow::{EndReason, FlowKey, FlowRecord};
+use xdprobe_flow::{EndReason, FlowRecord, KeyV4, Volume};
 use xdprobe_netflow::{Engine, Version, v5};
 
 /// A transport that keeps what it is sent, and whose other end a test plays.
@@ -159,19 +159,21 @@ pub fn counters_of(exporter: &Exporter, nth: usize) -> CollectorCounters {
 
 /// A record of 2 packets and 100 octets.
 pub fn record(first_ms: u64, last_ms: u64) -> FlowRecord {
-    let key = FlowKey {
+    let key = KeyV4 {
         source: Ipv4Addr::new(192, 0, 2, 1),
         destination: Ipv4Addr::new(198, 51, 100, 2),
         source_port: 1234,
         destination_port: 80,
         protocol: 6,
         tos: 0,
-        input: 3,
+        point: 3,
     };
     FlowRecord {
         key,
-        packets: 2,
-        octets: 100,
+        volume: Volume {
+            packets: 2,
+            octets: 100,
+        },
         first_ms,
         last_ms,
         tcp_flags: 0x1b,
@@ -182,7 +184,7 @@ pub fn record(first_ms: u64, last_ms: u64) -> FlowRecord {
 /// Records that differ in their source port, which numbers them.
 pub fn numbered(numbers: std::ops::Range<u16>) -> Vec<FlowRecord> {
     let number = |source_port| FlowRecord {
-        key: FlowKey {
+        key: KeyV4 {
             source_port,
             ..record(1, 2).key
         },
