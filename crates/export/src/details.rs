@@ -4,9 +4,10 @@
 //! an exporter looks at them anew for each batch.
 
 use crate::routes::{Route, RouteTable};
+use crate::tally::Tally;
 use arc_swap::ArcSwap;
 use std::sync::Arc;
-use xdprobe_flow::{FlowKey, FlowRecord};
+use xdprobe_flow::{FlowRecord, KeyV4};
 
 /// Interfaces that a flow came in and went out on, as ifIndex; 0 where it is unknown.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -79,6 +80,18 @@ pub struct DetailedRecord {
     pub details: Details,
 }
 
+impl DetailedRecord {
+    /// The tally of records that are in no datagram.
+    #[must_use]
+    pub fn tally(records: &[Self]) -> Tally {
+        let mut tally = Tally::default();
+        for record in records {
+            tally.add_record(&record.flow);
+        }
+        tally
+    }
+}
+
 /// Where details come from; shared with whoever replaces them.
 #[derive(Debug, Default)]
 pub struct DetailTables {
@@ -89,7 +102,7 @@ pub struct DetailTables {
 }
 
 impl DetailTables {
-    /// Appends the records with their details to `detailed`, by the tables as they are now.
+    /// Appends the records with their details, by the tables as they are now, to `detailed`.
     pub(crate) fn detail(&self, records: &[FlowRecord], detailed: &mut Vec<DetailedRecord>) {
         let (points, routes) = (self.points.load(), self.routes.load());
         detailed.extend(records.iter().map(|&flow| DetailedRecord {
@@ -100,8 +113,8 @@ impl DetailTables {
 }
 
 #[inline]
-fn details_of(key: &FlowKey, points: &Arc<Points>, routes: &Arc<RouteTable>) -> Details {
-    let interfaces = points.interfaces_of(key.input);
+fn details_of(key: &KeyV4, points: &Arc<Points>, routes: &Arc<RouteTable>) -> Details {
+    let interfaces = points.interfaces_of(key.point);
     if routes.is_empty() {
         return Details {
             interfaces,

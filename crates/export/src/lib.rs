@@ -1,34 +1,43 @@
-//! The exporting process: flow records become NetFlow datagrams on their way to collectors.
+//! The exporting process: flow records go to collectors.
 //!
-//! An [`Exporter`] distributes records over [`Collector`]s. Each of them gathers its records until
-//! a datagram is full or the flush delay is over, numbers and stamps it, and sends it at its own
-//! [`Pace`]. They read no clock and own no thread; what they are told as a [`Moment`] goes into the
-//! headers, so that a capture file's export is the same octets every time. [`v5`] is a wire format,
-//! beside [`v1`] and [`v7`], with what they share in [`wire`], and [`Version`] chooses between
-//! them; a [`Transport`] is a way to a collector: UDP here, a file or a test elsewhere.
+//! An [`Exporter`] distributes records over collectors. Each collector has an [`Outlet`], which
+//! takes records and delivers them. A [`DatagramOutlet`] encodes them in a [`Format`] into
+//! datagrams, numbers and dates these, and sends them over a [`Transport`] at a [`Pace`] of its
+//! own; [`FixedFormat`] is NetFlow 1, 5 and 7, and [`UdpTransport`] is UDP. [`DetailTables`] add to
+//! each record what the flow cache does not know: interfaces, AS numbers, masks and next hop.
+//!
+//! The crate starts no thread and reads no clock. Time is an argument, a [`Moment`] or ms of the
+//! turn, so that the export of a capture file is the same octets each time.
 #![forbid(unsafe_code)]
 
 mod collector;
+mod datagrams;
 mod details;
 mod exporter;
 mod failover;
+mod fixed_format;
+mod format;
+mod moment;
+mod outlet;
 mod pace;
-mod queue;
+mod recipient;
 mod routes;
+mod tally;
+mod totals;
+mod transport;
 mod udp;
-pub mod v1;
-pub mod v5;
-pub mod v7;
-mod version;
-pub mod wire;
 
-pub use collector::{
-    Collector, CollectorConfig, CollectorCounters, CollectorState, Engine, LossReason,
-    SendErrorKind, TooNarrow, Transport,
-};
+pub use collector::{CollectorCounters, CollectorId, CollectorState, LossReason, SendErrorKind};
+pub use datagrams::{DatagramConfig, DatagramOutlet, TooNarrow};
 pub use details::{DetailTables, DetailedRecord, Details, Interfaces, Points};
-pub use exporter::{Distribution, Exporter, ExporterCounters, Moment, Tally};
+pub use exporter::{Distribution, Exporter, RemovedCollector};
+pub use fixed_format::FixedFormat;
+pub use format::{Appended, Format, Heading};
+pub use moment::Moment;
+pub use outlet::{OnRefusal, Outlet};
 pub use pace::Pace;
 pub use routes::{AS_TRANS, Route, RouteTable, TableError};
+pub use tally::Tally;
+pub use totals::ExporterCounters;
+pub use transport::Transport;
 pub use udp::{CollectorAddress, SocketOptions, UdpTransport};
-pub use version::Version;

@@ -1,7 +1,7 @@
 //! UDP to a collector: one connected socket, which sends many datagrams in one call where the
 //! kernel can.
 
-use crate::collector::Transport;
+use crate::transport::Transport;
 use nix::sys::socket::{setsockopt, sockopt};
 use rustix::net::sockopt::{
     Ipv4PathMtuDiscovery, Ipv6PathMtuDiscovery, ip_mtu, ipv6_mtu, set_ip_mtu_discover,

@@ -3,25 +3,28 @@
 use std::net::{Ipv4Addr, UdpSocket};
 use std::num::NonZeroU64;
 use xdprobe_export::{
-    Collector, CollectorConfig, Distribution, Exporter, Moment, Pace, SocketOptions, UdpTransport,
+    DatagramConfig, DatagramOutlet, Distribution, Exporter, FixedFormat, Moment, Pace,
+    SocketOptions, UdpTransport,
 };
-use xdprobe_flow::{EndReason, FlowKey, FlowRecord};
+use xdprobe_flow::{EndReason, FlowRecord, KeyV4, Volume};
 
 #[test]
 fn exporting_allocates_nothing() {
-    let key = FlowKey {
+    let key = KeyV4 {
         source: Ipv4Addr::new(192, 0, 2, 1),
         destination: Ipv4Addr::new(198, 51, 100, 2),
         source_port: 1234,
         destination_port: 80,
         protocol: 6,
         tos: 0,
-        input: 3,
+        point: 3,
     };
     let record = FlowRecord {
         key,
-        packets: 2,
-        octets: 100,
+        volume: Volume {
+            packets: 2,
+            octets: 100,
+        },
         first_ms: 1,
         last_ms: 2,
         tcp_flags: 0x1b,
@@ -38,24 +41,19 @@ fn exporting_allocates_nothing() {
         Distribution::Balance,
         Distribution::Failover,
     ] {
-        // All records have one key: the balanced share of it may be anybody's.
-        let collectors =
-            receivers
-                .iter()
-                .zip([Pace::default(), pace, pace])
-                .map(|(receiver, pace)| {
-                    let transport = UdpTransport::connect(
-                        receiver.local_addr().unwrap(),
-                        &SocketOptions::default(),
-                    )
-                    .unwrap();
-                    let config = CollectorConfig {
-                        pace,
-                        ..CollectorConfig::default()
-                    };
-                    Collector::new("here", transport, config).unwrap()
-                });
-        let mut exporter = Exporter::new(distribution, collectors.collect());
+        // All records have one key, so in balance one of the three gets all of them.
+        let mut exporter = Exporter::new(distribution);
+        for (receiver, pace) in receivers.iter().zip([Pace::default(), pace, pace]) {
+            let to = receiver.local_addr().unwrap();
+            let transport = UdpTransport::connect(to, &SocketOptions::default()).unwrap();
+            let config = DatagramConfig {
+                pace,
+                keeps_records: distribution != Distribution::Copy,
+                ..DatagramConfig::default()
+            };
+            let outlet = DatagramOutlet::new(transport, FixedFormat::default(), config).unwrap();
+            exporter.add("here", Box::new(outlet));
+        }
         let mut turns = |from_ms: u64, to_ms: u64| {
             for now_ms in from_ms..to_ms {
                 let now = Moment {
@@ -66,6 +64,7 @@ fn exporting_allocates_nothing() {
                 exporter.flush_due(now);
                 exporter.push(&batch, now);
                 exporter.send(now_ms % 2 == 0, now);
+                exporter.counters();
             }
         };
         // A thread that looks at tables for the first time gets a place to note that it does.
@@ -73,8 +72,7 @@ fn exporting_allocates_nothing() {
         let allocated = allocation_counter::measure(|| turns(11, 500));
         let datagrams: u64 = exporter
             .collectors()
-            .iter()
-            .map(|to| to.counters().sent.datagrams)
+            .map(|(_, _, counters)| counters.sent.datagrams)
             .sum();
         assert!(datagrams > 1_000, "{distribution:?}");
         assert_eq!(allocated.count_total, 0, "{distribution:?}");

@@ -1,0 +1,32 @@
+//! [`Transport`]: what carries datagrams to a collector.
+
+use std::io::{self, IoSlice};
+
+/// Carries datagrams to a collector: UDP in production, memory in tests.
+pub trait Transport: Send {
+    /// Sends the first of `datagrams`, at least one, and returns how many.
+    ///
+    /// # Errors
+    ///
+    /// Nothing was sent. [`io::ErrorKind::WouldBlock`]: the first has to wait.
+    /// [`io::ErrorKind::ConnectionRefused`]: an *earlier* datagram was refused. Any other error:
+    /// the first cannot be sent.
+    fn send(&mut self, datagrams: &[IoSlice<'_>]) -> io::Result<usize>;
+
+    /// The next error that was reported about datagrams sent earlier; each is returned once.
+    fn take_error(&mut self) -> Option<io::Error> {
+        None
+    }
+
+    /// The longest datagram that the path carries in one piece at present, in octets of payload.
+    fn payload_octets_max(&self) -> usize;
+
+    /// Completes what was sent, where that takes an action of its own. No datagram follows.
+    ///
+    /// # Errors
+    ///
+    /// What prevented it.
+    fn finish(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
