@@ -11,7 +11,7 @@ pub struct CollectorId(u32);
 
 impl CollectorId {
     /// The first id of an exporter.
-    pub(crate) const FIRST: Self = Self(0);
+    pub const FIRST: Self = Self(0);
 
     /// The id after this one.
     pub(crate) fn next(self) -> Self {

@@ -10,6 +10,8 @@
 //! turn, so that the export of a capture file is the same octets each time.
 #![forbid(unsafe_code)]
 
+pub use xdprobe_netflow as netflow;
+
 mod collector;
 mod datagrams;
 mod details;

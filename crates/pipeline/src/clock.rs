@@ -245,8 +245,6 @@ mod tests {
     /// In ns.
     const SECOND: u64 = 1_000_000_000;
     const HOUR: u64 = 3_600 * SECOND;
-    /// Uptime at which SysUptime wraps, in ms.
-    const WRAP_MS: u64 = 1 << 32;
 
     #[test]
     fn a_step_of_the_wall_clock_moves_headers_and_nothing_else() {

@@ -6,9 +6,7 @@ use crate::own_export::OwnExport;
 use crate::plan::{Destination, ExportPlan};
 use crate::resolver::{NamedCollector, Resolver};
 use std::net::SocketAddr;
-use xdprobe_export::{
-    CollectorAddress, CollectorId, DatagramOutlet, Outlet, UdpTransport,
-};
+use xdprobe_export::{CollectorAddress, CollectorId, DatagramOutlet, Outlet, UdpTransport};
 
 /// An outlet to a destination, and what is to be done once the exporter has it.
 pub struct Connected {
@@ -35,7 +33,7 @@ impl Connected {
         match destination {
             Destination::Collector(name) => Self::to_collector(name, plan),
             Destination::File(path) => {
-                let file = FlowFile::create(path, &plan.collector);
+                let file = FlowFile::create(path, plan.format);
                 let file = file.map_err(|error| StartError::File {
                     path: path.clone(),
                     error,
@@ -63,7 +61,7 @@ impl Connected {
             local: transport.local(),
             peer: transport.peer(),
         };
-        let outlet = DatagramOutlet::new(transport, plan.collector);
+        let outlet = DatagramOutlet::new(transport, plan.format, plan.datagrams);
         let outlet = outlet.map_err(|error| StartError::TooNarrow {
             name: name.clone(),
             error,

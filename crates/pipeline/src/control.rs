@@ -162,7 +162,7 @@ impl Controlled {
     }
 
     fn set_timeouts(&self, timeouts: Timeouts) -> Result<(), String> {
-        timeouts.check().map_err(|error| error.to_string())?;
+        check(timeouts)?;
         for worker in &self.workers {
             worker.post_or_wait(Request::Timeouts(timeouts));
         }
@@ -254,6 +254,29 @@ impl Controlled {
         let sent = self.exporter.send(request);
         sent.map_err(|_| "the exporter has ended".to_owned())
     }
+}
+
+/// Refuses timeouts by which a flow could never be idle.
+fn check(timeouts: Timeouts) -> Result<(), String> {
+    let Timeouts {
+        idle_ms,
+        active_ms,
+        lifetime_spread_ms,
+        ..
+    } = timeouts;
+    if idle_ms > active_ms {
+        return Err(format!(
+            "the idle timeout of {idle_ms} ms is above the active timeout of {active_ms} ms"
+        ));
+    }
+    if lifetime_spread_ms > active_ms - idle_ms {
+        return Err(format!(
+            "the lifetime spread of {lifetime_spread_ms} ms is above the {} ms between the idle \
+             and the active timeout",
+            active_ms - idle_ms
+        ));
+    }
+    Ok(())
 }
 
 /// Records that were metered at two rates would go out under one header.

@@ -85,7 +85,8 @@ impl Crew {
             Ok(()) => Ok(crew),
             Err(error) => {
                 crew.ask_to_stop();
-                crew.join();
+                // What the others met on their way out adds nothing.
+                let _ = crew.join();
                 Err(error)
             }
         }

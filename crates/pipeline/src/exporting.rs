@@ -281,8 +281,10 @@ impl ExporterThread {
                 let _ = reply.try_send(id);
             }
             ExporterRequest::Remove(id) => {
-                if let Err(error) = self.exporter.remove(id, now) {
-                    tracing::error!("{error}");
+                if let Some(removed) = self.exporter.remove(id, now)
+                    && let Err(error) = removed.finished
+                {
+                    tracing::error!("{}: {error}", removed.name);
                 }
                 self.renew_board();
             }

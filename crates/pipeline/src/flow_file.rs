@@ -4,10 +4,10 @@
 use std::io;
 use std::path::Path;
 use xdprobe_collect::{FlowFileWriter, StoredRecord, WriterOptions};
+use xdprobe_export::netflow::Engine;
 use xdprobe_export::netflow::wire::uptime_on_the_wire;
-use xdprobe_export::netflow::{Engine, Version};
 use xdprobe_export::{
-    CollectorConfig, CollectorCounters, DetailedRecord, LossReason, Moment, Outlet, SendErrorKind,
+    CollectorCounters, DetailedRecord, FixedFormat, LossReason, Moment, Outlet, SendErrorKind,
     Tally,
 };
 
@@ -15,31 +15,26 @@ use xdprobe_export::{
 pub struct FlowFile {
     /// None once it is finished.
     writer: Option<FlowFileWriter>,
-    version: Version,
-    engine: Engine,
+    format: FixedFormat,
     /// UTC seconds of the last records; none before the first.
     last_s: Option<u32>,
     counters: CollectorCounters,
 }
 
 impl FlowFile {
-    /// Begins the file at `path`, with records of the version and engine in `config`.
+    /// Begins the file at `path`, with records of the version and engine of `format`.
     ///
     /// # Errors
     ///
     /// Those of creating it.
-    pub fn create(path: &Path, config: &CollectorConfig) -> io::Result<Self> {
-        let CollectorConfig {
-            version, engine, ..
-        } = *config;
+    pub fn create(path: &Path, format: FixedFormat) -> io::Result<Self> {
         let options = WriterOptions {
-            version,
+            version: format.version,
             ..WriterOptions::plain_v5(0)
         };
         Ok(Self {
             writer: Some(FlowFileWriter::create(path, &options)?),
-            version,
-            engine,
+            format,
             last_s: None,
             counters: CollectorCounters::default(),
         })
@@ -50,7 +45,7 @@ impl FlowFile {
             .writer
             .as_mut()
             .ok_or_else(|| io::Error::other("the file is finished"))?;
-        let stored = stored(record, now, self.engine);
+        let stored = stored(record, now, self.format.engine);
         if self.last_s.replace(stored.unix_s).is_none() {
             writer.set_capture_start(stored.unix_s);
         }
@@ -66,7 +61,7 @@ impl Outlet for FlowFile {
             if self.write(record, now).is_ok() {
                 self.counters.sent += tally;
                 self.counters.exported += tally;
-                self.counters.octets += StoredRecord::encoded_octets(self.version) as u64;
+                self.counters.octets += StoredRecord::encoded_octets(self.format.version) as u64;
             } else {
                 self.counters.lost[LossReason::Send as usize] += tally;
                 self.counters.errors[SendErrorKind::Other as usize] += 1;

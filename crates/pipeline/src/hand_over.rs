@@ -210,22 +210,24 @@ impl Inbox {
 mod tests {
     use super::*;
     use std::net::Ipv4Addr;
-    use xdprobe_flow::{EndReason, FlowKey};
+    use xdprobe_flow::{EndReason, KeyV4, Volume};
 
-    fn record(packets: u32) -> FlowRecord {
-        let key = FlowKey {
+    fn record(packets: u64) -> FlowRecord {
+        let key = KeyV4 {
             source: Ipv4Addr::LOCALHOST,
             destination: Ipv4Addr::LOCALHOST,
             source_port: 1,
             destination_port: 2,
             protocol: 6,
             tos: 0,
-            input: 0,
+            point: 0,
         };
         FlowRecord {
             key,
-            packets,
-            octets: packets * 40,
+            volume: Volume {
+                packets,
+                octets: packets * 40,
+            },
             first_ms: 0,
             last_ms: 0,
             tcp_flags: 0,

@@ -549,9 +549,9 @@ fn reasons(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::hand_over::UNDER_WAY_MAX;
     use crate::counters::Phase;
-    use xdprobe_capture::interface::Refused;
+    use crate::hand_over::UNDER_WAY_MAX;
+    use xdprobe_capture::interface::RefusedFrame;
     use xdprobe_capture::xdp::{InterfaceCounters, Losses, QueueReport};
     use xdprobe_export::CollectorId;
     use xdprobe_flow::CacheCounters;
@@ -629,7 +629,7 @@ mod tests {
             zero_copy: false,
             in_driver: true,
             huge_pages: false,
-            refused: Refused::Dropped,
+            refused_frame: RefusedFrame::Dropped,
             frame_count: 64,
             frame_octets: 2048,
         };
@@ -711,7 +711,7 @@ mod tests {
                 it.taken_after = sent;
                 it.exporting.exporter.exported = sent;
                 let got = |pushed, exported, waiting| CollectorSnapshot {
-                    id: CollectorId::default(),
+                    id: CollectorId::FIRST,
                     name: "collector".into(),
                     counters: CollectorCounters {
                         pushed,

@@ -243,8 +243,8 @@ impl Expiry {
     fn advance(&mut self, meter: &mut Meter, outbox: &mut Outbox) -> Progress {
         let before = outbox.pushed().records;
         let filter = &self.filter;
-        let pick = |flow: &FlowRecord| filter.matches(flow);
-        let is_more = meter.expire_where(&mut self.cursor, VISIT_SETS_MAX, pick, outbox);
+        let mut picks = |flow: &FlowRecord| filter.matches(flow);
+        let is_more = meter.expire_where(&mut self.cursor, VISIT_SETS_MAX, &mut picks, outbox);
         self.expired += outbox.pushed().records - before;
         if is_more {
             return Progress::Advanced;

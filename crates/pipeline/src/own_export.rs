@@ -29,11 +29,7 @@ impl OwnExport {
     pub fn connected(&self, collector: CollectorId, local: SocketAddr, peer: SocketAddr) {
         self.change(|datagrams| {
             datagrams.remove(&collector);
-            if let (SocketAddr::V4(source), SocketAddr::V4(destination)) = (local, peer) {
-                let own = OwnDatagrams {
-                    source,
-                    destination,
-                };
+            if let Some(own) = OwnDatagrams::between(local, peer) {
                 datagrams.insert(collector, own);
             }
         });

@@ -22,7 +22,6 @@ use crate::snapshot::{Boards, Snapshot};
 use crate::thread::{CoreList, spawn};
 use crossbeam_channel::{Receiver, Sender, bounded, select};
 use std::io;
-use std::sync::Arc;
 use std::thread::JoinHandle;
 use xdprobe_capture::{CaptureError, ReadProgress};
 use xdprobe_export::Exporter;

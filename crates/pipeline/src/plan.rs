@@ -10,7 +10,7 @@ use std::str::FromStr;
 use std::time::Duration;
 use xdprobe_capture::xdp::XdpConfig;
 use xdprobe_capture::{Filter, Interface, Sampling};
-use xdprobe_export::{CollectorAddress, CollectorConfig, Distribution, SocketOptions};
+use xdprobe_export::{CollectorAddress, DatagramConfig, Distribution, FixedFormat, SocketOptions};
 use xdprobe_flow::Timeouts;
 
 /// What the probe is to do.
@@ -36,8 +36,10 @@ pub struct Plan {
 pub struct ExportPlan {
     /// Which collector gets which record.
     pub distribution: Distribution,
-    /// Version, headers, flush delay and pace, the same for every collector.
-    pub collector: CollectorConfig,
+    /// Version and headers of the datagrams, the same for every collector.
+    pub format: FixedFormat,
+    /// Flush delay and pace of the datagrams, the same for every collector.
+    pub datagrams: DatagramConfig,
     /// How sockets are set up.
     pub sockets: SocketOptions,
     /// How often names are resolved again.

@@ -142,8 +142,7 @@ impl Work {
         match &way {
             Ok(Some(transport)) => {
                 tracing::info!("collector {name} is now at {}", transport.peer());
-                self.own
-                    .connected(*id, transport.local(), transport.peer());
+                self.own.connected(*id, transport.local(), transport.peer());
             }
             Ok(None) if watched.is_failing => {
                 tracing::info!("collector {name} has an address again");
@@ -186,14 +185,14 @@ mod tests {
             exporter,
         );
         let collector = NamedCollector {
-            id: CollectorId::default(),
+            id: CollectorId::FIRST,
             name: name.parse().unwrap(),
             address: address.parse().unwrap(),
         };
         resolver.watch(collector).unwrap();
         match requests.recv().unwrap() {
             ExporterRequest::Resolved(id, way) => {
-                assert_eq!(id, CollectorId::default());
+                assert_eq!(id, CollectorId::FIRST);
                 way.unwrap()
             }
             _ => panic!("the resolver sends what it resolved"),

@@ -5,7 +5,7 @@ use macaddr::MacAddr6;
 use serde::Deserialize;
 use toml::Spanned;
 use xdprobe_export::{Interfaces, Points, TableError};
-use xdprobe_flow::{PointRule, PointRules};
+use xdprobe_flow::{Ipv4Prefix, PointRule, PointRules};
 
 /// The rules of a file, in their order.
 #[derive(Clone, Debug, Default)]
@@ -177,7 +177,10 @@ fn number(
         wrong(
             file,
             value.span().start,
-            format!("{name} {} is out of range: expected 0 to {max}, {why}", value.get_ref()),
+            format!(
+                "{name} {} is out of range: expected 0 to {max}, {why}",
+                value.get_ref()
+            ),
         )
     };
     number.map(Some).ok_or_else(wanted)
@@ -199,20 +202,21 @@ fn mac(value: Option<&Spanned<String>>, file: &str) -> Result<Option<[u8; 6]>, T
         .map_err(wanted)
 }
 
-fn network(
-    value: Option<&Spanned<String>>,
-    file: &str,
-) -> Result<Option<(std::net::Ipv4Addr, u8)>, TableError> {
+fn network(value: Option<&Spanned<String>>, file: &str) -> Result<Option<Ipv4Prefix>, TableError> {
     let Some(value) = value else { return Ok(None) };
     let net: Option<Ipv4Net> = value.get_ref().parse().ok();
     let net = net.filter(|net| net.addr() == net.network()).ok_or_else(|| {
         let what = format!(
-            "'{}' is not an IPv4 network: expected ADDRESS/LENGTH without bits beyond the length, as in 192.0.2.0/24",
+            "'{}' is not an IPv4 network: expected ADDRESS/LENGTH without bits beyond the length, \
+             as in 192.0.2.0/24",
             value.get_ref()
         );
         wrong(file, value.span().start, what)
     })?;
-    Ok(Some((net.network(), net.prefix_len())))
+    let prefix = Ipv4Prefix::new(net.network(), net.prefix_len());
+    Ok(Some(
+        prefix.expect("a network's prefix has at most 32 bits"),
+    ))
 }
 
 /// What is wrong at an octet of the file.

@@ -110,7 +110,12 @@ impl Boards {
     pub fn snapshot(&self) -> Snapshot {
         let redirected = |on: &Arc<XdpInterface>| on.counters().redirected;
         let redirected_before: Vec<_> = self.interfaces.iter().map(redirected).collect();
-        let collectors = self.exporter.collectors().iter().map(read_collector).collect();
+        let collectors = self
+            .exporter
+            .collectors()
+            .iter()
+            .map(read_collector)
+            .collect();
         let exporting = self.exporter.counters.read();
         let workers = self.workers.iter().map(WorkerBoard::snapshot).collect();
         let taken_after = self.exporter.counters.read().taken;

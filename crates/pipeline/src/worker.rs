@@ -203,8 +203,7 @@ impl<S: Source, C: Clock> Worker<S, C> {
                 break;
             }
             self.outbox.begin_turn(before.at(passed_ms));
-            self.meter
-                .expire(passed_ms, usize::MAX, &mut self.outbox);
+            self.meter.expire(passed_ms, usize::MAX, &mut self.outbox);
         }
         now
     }
@@ -296,7 +295,8 @@ mod tests {
     use std::net::{Ipv4Addr, SocketAddr};
     use xdprobe_capture::{CaptureTime, SourceCounters};
     use xdprobe_export::{
-        CollectorConfig, DatagramOutlet, Distribution, Exporter, SocketOptions, Tally, UdpTransport,
+        DatagramConfig, DatagramOutlet, Distribution, Exporter, FixedFormat, SocketOptions, Tally,
+        UdpTransport,
     };
     use xdprobe_flow::{Backing, CacheConfig, EndReason, MeterConfig, Timeouts};
     use xdprobe_lab::frames::{Ethernet, fragments, udp};
@@ -403,11 +403,11 @@ mod tests {
         }
         let counters = worker.counters(Phase::Running);
         let expired = &counters.meter.cache.expired;
-        assert!(counters.meter.cache.created > 10_000 && counters.meter.undecoded.iter().sum::<u64>() > 1_000);
-        for reason in [
-            EndReason::Active,
-            EndReason::LackOfResources,
-        ] {
+        assert!(
+            counters.meter.cache.created > 10_000
+                && counters.meter.undecoded.iter().sum::<u64>() > 1_000
+        );
+        for reason in [EndReason::Active, EndReason::LackOfResources] {
             assert!(expired[reason as usize] > 100, "{expired:?}");
         }
         assert_eq!(
@@ -425,10 +425,7 @@ mod tests {
     }
 
     impl Source for OneFlow {
-        fn receive(
-            &mut self,
-            each: &mut impl FnMut(Frame<'_>),
-        ) -> Result<Received, CaptureError> {
+        fn receive(&mut self, each: &mut impl FnMut(Frame<'_>)) -> Result<Received, CaptureError> {
             let now_ms = self.clock.read().uptime_ms;
             if now_ms >= self.ends_ms {
                 return Ok(Received::End);
@@ -473,12 +470,15 @@ mod tests {
         let clock = LiveClock::start_at(WRAP_MS - 700);
         let checking = TestCollector::start(Keep::Records).unwrap();
         let way = UdpTransport::connect(checking.address(), &SocketOptions::default()).unwrap();
-        let config = CollectorConfig {
+        let config = DatagramConfig {
             flush_delay_ms: 50,
-            ..CollectorConfig::default()
+            ..DatagramConfig::default()
         };
         let mut exporter = Exporter::new(Distribution::Copy);
-        exporter.add("checking", Box::new(DatagramOutlet::new(way, config).unwrap()));
+        exporter.add(
+            "checking",
+            Box::new(DatagramOutlet::new(way, FixedFormat::default(), config).unwrap()),
+        );
         let (mut outboxes, inbox) = channels(1, Patience::Drop);
         let (_requests, arrivals) = crossbeam_channel::bounded(1);
         let exporter = ExporterThread::new(exporter, inbox, arrivals, clock);
@@ -510,10 +510,7 @@ mod tests {
             .iter()
             .filter(|record| record.first_ms.get() > record.last_ms.get())
             .count();
-        assert!(
-            over_the_wrap == 1 && received.list.len() > 1,
-            "{received}"
-        );
+        assert!(over_the_wrap == 1 && received.list.len() > 1, "{received}");
     }
 
     fn meter(flows_max: usize, timeouts: Timeouts) -> Meter {

@@ -9,9 +9,9 @@ use xdprobe_lab::namespace::{Namespace, VethOptions};
 use xdprobe_lab::requirements::are_met;
 use xdprobe_lab::send::{Options, Sender};
 use xdprobe_lab::test_collector::{Keep, TestCollector};
-use xdprobe_pipeline::capture::xdp::XdpConfig;
+use xdprobe_pipeline::capture::xdp::{Mode, XdpConfig};
 use xdprobe_pipeline::capture::{Filter, Interface, Sampling};
-use xdprobe_pipeline::export::{CollectorConfig, Distribution, SocketOptions};
+use xdprobe_pipeline::export::{DatagramConfig, Distribution, FixedFormat, SocketOptions};
 use xdprobe_pipeline::flow::{FlowFilter, Ipv4Prefix, Timeouts, Volume};
 use xdprobe_pipeline::{
     CapturePlan, Change, Destination, ExportPlan, Outcome, Pipeline, Plan, Tables,
@@ -35,7 +35,8 @@ fn plan(capture: CapturePlan, collectors: &[SocketAddr]) -> Plan {
         flows_per_queue: 200_000,
         export: ExportPlan {
             distribution: Distribution::Copy,
-            collector: CollectorConfig::default(),
+            format: FixedFormat::default(),
+            datagrams: DatagramConfig::default(),
             sockets: SocketOptions::default(),
             resolve_interval: Duration::from_secs(60),
             destinations: collectors.iter().map(destination).collect(),
@@ -56,8 +57,11 @@ fn start(namespace: &Namespace, collectors: &[SocketAddr]) -> Pipeline {
             let capture = CapturePlan::Xdp {
                 interface: Interface::look_up("tap0").unwrap(),
                 config: XdpConfig {
-                    ring_entries: 32_768,
-                    ..XdpConfig::default()
+                    mode: Mode::Auto,
+                    ring_entries: XdpConfig::RING_ENTRIES,
+                    busy_poll: false,
+                    sampling: Sampling::NONE,
+                    filter: None,
                 },
                 queues: vec![0],
             };
@@ -114,7 +118,10 @@ fn await_observed(pipeline: &Pipeline, packets: u64) {
         }
         std::thread::sleep(Duration::from_millis(20));
     }
-    panic!("{} packets observed, {packets} expected", observed(pipeline));
+    panic!(
+        "{} packets observed, {packets} expected",
+        observed(pipeline)
+    );
 }
 
 fn stop(pipeline: &Pipeline) -> Outcome {
@@ -143,9 +150,11 @@ fn every_resident_flow_is_given_out_once_while_traffic_goes_on_and_no_packet_is_
     drop(pipeline.flows(&FlowFilter::default()));
     for _ in 0..3 {
         let mut seen = BTreeMap::new();
-        pipeline
-            .flows(&FlowFilter::default())
-            .for_each(|_, flow| *seen.entry((flow.key.source, flow.key.source_port)).or_insert(0) += 1);
+        pipeline.flows(&FlowFilter::default()).for_each(|_, flow| {
+            *seen
+                .entry((flow.key.source, flow.key.source_port))
+                .or_insert(0) += 1
+        });
         assert_eq!(seen.len(), 50_000);
         assert!(seen.values().all(|&times| times == 1));
     }
@@ -191,7 +200,10 @@ fn flows_that_a_filter_picks_are_expired_now_and_the_others_stay() {
         ..FlowFilter::default()
     };
     assert_eq!(pipeline.expire(&to_nowhere).wait(), 0);
-    assert_eq!(pipeline.expire(&FlowFilter::default()).wait(), 1_000 - count);
+    assert_eq!(
+        pipeline.expire(&FlowFilter::default()).wait(),
+        1_000 - count
+    );
     let resident = pipeline.snapshot().workers[0].counters.meter.resident_flows;
     assert_eq!(resident, 0);
     stop(&pipeline);
@@ -223,7 +235,10 @@ fn timeouts_and_the_filter_change_while_the_probe_runs_and_sampling_is_refused_b
     let meter = pipeline.snapshot().workers[0].counters.meter;
     assert_eq!((meter.resident_flows, meter.cache.created), (0, 100));
     let nothing = Filter::new("tcp port 1").unwrap();
-    pipeline.apply(Change::Filter(Some(nothing))).wait().unwrap();
+    pipeline
+        .apply(Change::Filter(Some(nothing)))
+        .wait()
+        .unwrap();
     send(&namespace, &traffic);
     for _ in 0..500 {
         if pipeline.snapshot().workers[0].counters.source.filtered == 1_000 {
@@ -236,7 +251,7 @@ fn timeouts_and_the_filter_change_while_the_probe_runs_and_sampling_is_refused_b
     pipeline.apply(Change::Filter(None)).wait().unwrap();
     send(&namespace, &traffic);
     await_observed(&pipeline, 2_000);
-    let refused = pipeline.apply(Change::Sampling(Sampling::default()));
+    let refused = pipeline.apply(Change::Sampling(Sampling::NONE));
     assert_eq!(refused.wait().unwrap_err().change, "sampling");
     let never_idle = Timeouts {
         idle_ms: 2,

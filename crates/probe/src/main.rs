@@ -63,7 +63,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("xdprobe: {error:#}");
-            ExitCode::from(if error.is::<command::UsageError>() {
+            ExitCode::from(if error.is::<command::usage::UsageError>() {
                 2
             } else {
                 1

@@ -1,7 +1,7 @@
 //! `xdprobe cat`: flow-cat, many flow-tools files in and one out.
 
-use super::UsageError;
 use super::files::{Failures, InputProgress, is_broken_pipe, quietly};
+use super::usage::UsageError;
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
 use jiff::Timestamp;

@@ -1,7 +1,7 @@
 //! `xdprobe print`: flow-print's formats over files, standard input, or a UDP port.
 
-use super::UsageError;
 use super::files::{Failures, InputProgress, is_broken_pipe, quietly};
+use super::usage::UsageError;
 use anyhow::Context;
 use clap::Args;
 use signal_hook::consts::{SIGINT, SIGTERM};

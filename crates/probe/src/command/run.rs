@@ -7,8 +7,9 @@ mod export_options;
 mod sampling;
 mod signals;
 mod table_options;
+mod values;
 
-use super::UsageError;
+use super::usage::UsageError;
 use crate::metrics;
 use crate::progress::ProgressBar;
 use anyhow::Context;
@@ -21,9 +22,14 @@ use std::io::{ErrorKind, Write, stdout};
 use std::path::PathBuf;
 use std::time::Duration;
 use table_options::TableArguments;
+use values::{
+    Cores, Queues, ms, parse_cores, parse_flows, parse_queues, parse_ring, parse_spread,
+    parse_timeout,
+};
 use xdprobe_pipeline::capture::xdp::{Mode, XdpConfig};
 use xdprobe_pipeline::capture::{Filter, Interface, Sampling};
-use xdprobe_pipeline::export::{SamplingInterval, Version};
+use xdprobe_pipeline::export::netflow::Version;
+use xdprobe_pipeline::export::netflow::v5::SamplingInterval;
 use xdprobe_pipeline::flow::Timeouts;
 use xdprobe_pipeline::{
     CapturePlan, Change, Ledger, Outcome, Pipeline, Plan, StartError, Starting, TableFiles, Tables,
@@ -71,7 +77,7 @@ pub struct Arguments {
     /// Cores to pin the workers to, in the order of the queues, such as 2,3 or 2-5 [default: the
     /// cores there are]
     #[arg(long, value_name = "LIST", value_parser = parse_cores)]
-    cores: Option<std::vec::Vec<usize>>,
+    cores: Option<Cores>,
 
     /// Capture with AF_XDP although the host then no longer gets the interface's frames
     #[arg(long)]
@@ -181,9 +187,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<()> {
         .transpose()?;
     if is_live {
         let queues = if worker_count == 1 { "queue" } else { "queues" };
-        tracing::info!(
-            "capturing on {worker_count} {queues}; Ctrl-C exports open flows and exits"
-        );
+        tracing::info!("capturing on {worker_count} {queues}; Ctrl-C exports open flows and exits");
     }
     let outcome = attend(&pipeline, &signals, &files)?;
     drop(server);
@@ -287,15 +291,15 @@ fn plan(arguments: Arguments) -> anyhow::Result<Plan> {
         }
     };
     let export = arguments.export.plan(sampling.header)?;
-    if export.collector.version != Version::V5 && sampling.header != SamplingInterval::default() {
-        let version = export.collector.version.number();
+    if export.format.version != Version::V5 && sampling.header != SamplingInterval::default() {
+        let version = export.format.version.number();
         tracing::warn!(
             "headers of NetFlow {version} cannot tell that packets are sampled: tell the collectors otherwise"
         );
     }
     Ok(Plan {
         captures,
-        cores: arguments.cores,
+        cores: arguments.cores.map(|Cores(cores)| cores),
         timeouts: Timeouts {
             idle_ms: ms(arguments.idle_timeout),
             active_ms: ms(arguments.active_timeout),
@@ -304,7 +308,8 @@ fn plan(arguments: Arguments) -> anyhow::Result<Plan> {
         },
         flows_per_queue: arguments.flows_per_queue,
         input: arguments.input,
-        tables: Tables::read(&arguments.tables.files()).map_err(|error| usage(error.to_string()))?,
+        tables: Tables::read(&arguments.tables.files())
+            .map_err(|error| usage(error.to_string()))?,
         export,
     })
 }
@@ -372,91 +377,6 @@ fn plan_interface(
         config,
         queues,
     })
-}
-
-fn ms(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-}
-
-/// A time such as `15s`, `500ms` or `2min`; a bare number is seconds, as fprobe's users write it.
-fn parse_timeout(text: &str) -> Result<Duration, String> {
-    /// A flow must be exported before its uptimes wrap, after 49.7 days.
-    const MAX: Duration = Duration::from_secs(24 * 60 * 60);
-    let bare = text.parse().map(Duration::from_secs).ok();
-    let duration = bare.or_else(|| humantime::parse_duration(text).ok());
-    let wanted =
-        || format!("'{text}' is no time from 1ms to 24h: wanted something like 15s, 500ms or 2min");
-    duration
-        .filter(|duration| (Duration::from_millis(1)..=MAX).contains(duration))
-        .ok_or_else(wanted)
-}
-
-/// A time as any other, or 0.
-fn parse_spread(text: &str) -> Result<Duration, String> {
-    if text == "0" {
-        Ok(Duration::ZERO)
-    } else {
-        parse_timeout(text)
-    }
-}
-
-fn parse_flows(text: &str) -> Result<usize, String> {
-    let wanted = || format!("'{text}' is no number of flows from 1 to 1000000000");
-    text.parse()
-        .ok()
-        .filter(|flows| (1..=1_000_000_000).contains(flows))
-        .ok_or_else(wanted)
-}
-
-fn parse_ring(text: &str) -> Result<u32, String> {
-    let wanted = || format!("'{text}' is no ring size: wanted a power of two from 64 to 1048576");
-    text.parse()
-        .ok()
-        .filter(|entries: &u32| entries.is_power_of_two() && (64..=1 << 20).contains(entries))
-        .ok_or_else(wanted)
-}
-
-fn parse_queues(text: &str) -> Result<Queues, String> {
-    if text == "all" {
-        return Ok(Queues::All);
-    }
-    parse_list(text, "queues").map(Queues::Some)
-}
-
-fn parse_cores(text: &str) -> Result<Vec<usize>, String> {
-    let cores = parse_list(text, "cores")?;
-    Ok(
-        cores
-            .into_iter()
-            .filter_map(|core| usize::try_from(core).ok())
-            .collect(),
-    ))
-}
-
-/// Numbers and ranges, each at most once: `0-3,6`.
-fn parse_list(text: &str, what: &str) -> Result<Vec<u32>, String> {
-    /// More than any machine has of either.
-    const MAX: u32 = 4_096;
-    let wanted = || {
-        format!(
-            "'{text}' is no list of {what}: wanted numbers and ranges, each once, such as 0-3,6"
-        )
-    };
-    let mut list = Vec::new();
-    for part in text.split(',') {
-        let (first, last) = part.split_once('-').unwrap_or((part, part));
-        let (first, last): (u32, u32) = first
-            .parse()
-            .ok()
-            .zip(last.parse().ok())
-            .ok_or_else(wanted)?;
-        if first > last || last >= MAX || list.iter().any(|number| (first..=last).contains(number))
-        {
-            return Err(wanted());
-        }
-        list.extend(first..=last);
-    }
-    Ok(list)
 }
 
 #[cfg(test)]
@@ -531,20 +451,5 @@ pub mod tests {
         refused("-i lo --ring 1000 127.0.0.1:9", "power of two");
         refused("-r x.pcap --queues 0 127.0.0.1:9", "not for -r");
         refused("-i lo -f udprot 127.0.0.1:9", "filter 'udprot'");
-    }
-
-    #[test]
-    fn lists_hold_numbers_and_ranges_each_once() {
-        assert_eq!(parse_list("0-3,6", "queues"), Ok(vec![0, 1, 2, 3, 6]));
-        for bad in ["", "1,1", "0-3,2", "a", "1-", "5000"] {
-            assert!(parse_list(bad, "queues").is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn times_have_units_or_are_seconds() {
-        assert_eq!(parse_timeout("60"), Ok(Duration::from_secs(60)));
-        assert_eq!(parse_timeout("500ms"), Ok(Duration::from_millis(500)));
-        assert!(parse_timeout("0").is_err() && parse_timeout("50d").is_err());
     }
 }

@@ -8,16 +8,14 @@
 use metrics::{Counter, Gauge, Key, Label, Level, Metadata, Recorder, with_local_recorder};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusRecorder};
 use std::collections::BTreeMap;
+use xdprobe_pipeline::Ledger;
 use xdprobe_pipeline::capture::Dropped;
 use xdprobe_pipeline::counters::Phase;
 use xdprobe_pipeline::export::{
     CollectorCounters, CollectorId, CollectorState, LossReason, SendErrorKind, Tally,
 };
 use xdprobe_pipeline::flow::{DecodeError, EndReason};
-use xdprobe_pipeline::snapshot::{
-    CollectorSnapshot, InterfaceSnapshot, Snapshot, WorkerSnapshot,
-};
-use xdprobe_pipeline::Ledger;
+use xdprobe_pipeline::snapshot::{CollectorSnapshot, InterfaceSnapshot, Snapshot, WorkerSnapshot};
 
 /// The page, with the values of the latest snapshot.
 pub struct Sheet {
@@ -375,10 +373,16 @@ impl<'a> Pen<'a> {
         self.by_reason(
             &UNDECODED,
             tags,
-            DecodeError::REASONS.into_iter().zip(counters.meter.undecoded),
+            DecodeError::REASONS
+                .into_iter()
+                .zip(counters.meter.undecoded),
         );
         self.counter(&EXCLUDED, tags, counters.meter.excluded.packets);
-        self.counter(&OBSERVED_PACKETS, tags, counters.meter.cache.observed.packets);
+        self.counter(
+            &OBSERVED_PACKETS,
+            tags,
+            counters.meter.cache.observed.packets,
+        );
         self.counter(&OBSERVED_OCTETS, tags, counters.meter.cache.observed.octets);
         self.counter(&FLOWS_CREATED, tags, counters.meter.cache.created);
         let expired = EndReason::ALL

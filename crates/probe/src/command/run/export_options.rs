@@ -1,14 +1,14 @@
 //! Options of `xdprobe run` that say how and to whom records are exported.
 
-use super::super::UsageError;
-use super::{ms, parse_timeout};
+use super::values::{ms, parse_timeout};
+use crate::command::usage::UsageError;
 use clap::Args;
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU64;
 use std::time::Duration;
-use xdprobe_pipeline::export::{
-    CollectorConfig, Distribution, Engine, Pace, SamplingInterval, SocketOptions, Version,
-};
+use xdprobe_pipeline::export::netflow::v5::SamplingInterval;
+use xdprobe_pipeline::export::netflow::{Engine, Version};
+use xdprobe_pipeline::export::{DatagramConfig, Distribution, FixedFormat, Pace, SocketOptions};
 use xdprobe_pipeline::{Destination, ExportPlan};
 
 /// What the user wrote.
@@ -45,7 +45,7 @@ pub struct ExportOptions {
     octets_per_second: Option<NonZeroU64>,
 
     /// Records that wait for each collector's pace before more are refused, and counted
-    #[arg(long, default_value_t = CollectorConfig::default().paced_records_max, value_name = "N", value_parser = parse_queue)]
+    #[arg(long, default_value_t = DatagramConfig::default().paced_records_max, value_name = "N", value_parser = parse_queue)]
     paced_records: usize,
 
     /// Send from this address, or address and port; once for each family
@@ -90,16 +90,19 @@ impl ExportOptions {
         }
         Ok(ExportPlan {
             distribution: self.distribute,
-            collector: CollectorConfig {
+            format: FixedFormat {
                 version: self.netflow,
                 engine: self.engine,
                 sampling,
+            },
+            datagrams: DatagramConfig {
                 flush_delay_ms: ms(self.flush_delay),
                 pace: Pace {
                     records_per_s: self.records_per_second,
                     octets_per_s: self.octets_per_second,
                 },
                 paced_records_max: self.paced_records,
+                keeps_records: self.distribute == Distribution::Failover,
             },
             sockets: SocketOptions {
                 sources: self.source,
@@ -200,11 +203,11 @@ mod tests {
     fn a_record_waits_a_second_and_nothing_is_paced_unless_asked_for() {
         let export = planned("-r x 127.0.0.1:9").unwrap().export;
         assert_eq!(
-            (export.collector.flush_delay_ms, export.collector.pace),
+            (export.datagrams.flush_delay_ms, export.datagrams.pace),
             (1_000, Pace::default())
         );
         assert_eq!(
-            (export.distribution, export.collector.version),
+            (export.distribution, export.format.version),
             (Distribution::Copy, Version::V5)
         );
     }

@@ -1,11 +1,10 @@
 //! Options about sampling: which packets are metered, and what headers say of it.
 
-use crate::command::UsageError;
+use crate::command::usage::UsageError;
 use clap::{Args, ValueEnum};
 use std::num::NonZeroU16;
 use xdprobe_pipeline::capture::{Sampling, SamplingMode};
-use xdprobe_pipeline::export::SamplingInterval;
-use xdprobe_pipeline::export::netflow::v5::SamplingMode as HeaderSampling;
+use xdprobe_pipeline::export::netflow::v5::{SamplingInterval, SamplingMode as HeaderSampling};
 
 /// What the user wrote.
 #[derive(Args, Debug)]
