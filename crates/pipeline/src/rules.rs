@@ -304,27 +304,27 @@ mod tests {
             ("", "1: no rule"),
             ("# nothing\n", "1: no rule"),
             ("[[rule]]\ninput = 1", "2: ends without a line end"),
-            ("[[rule]]\nvlan = 1\n", "1: a rule that says nothing"),
+            ("[[rule]]\nvlan = 1\n", "1: a rule that sets nothing"),
             (
                 "[[rule]]\ninput = 1\n\n[[rule]]\ninput = 70000\n",
-                "5: input 70000, wanted 0 to 65535, which is all",
+                "5: input 70000 is out of range: expected 0 to 65535, which is all",
             ),
             (
                 "[[rule]]\ninput = 1\nvlan = 4095\n",
-                "3: vlan 4095, wanted 0 to 4094",
+                "3: vlan 4095 is out of range: expected 0 to 4094",
             ),
-            ("[[rule]]\ninput = -1\n", "2: input -1, wanted"),
+            ("[[rule]]\ninput = -1\n", "2: input -1 is out of range"),
             (
                 "[[rule]]\nsource_mac = '02:00'\ninput = 1\n",
-                "2: '02:00' is no address of a network card",
+                "2: '02:00' is not a MAC address",
             ),
             (
                 "[[rule]]\ninput = 1\nsource = '10.0.0.1/8'\n",
-                "3: '10.0.0.1/8' is no IPv4 network",
+                "3: '10.0.0.1/8' is not an IPv4 network",
             ),
             (
                 "[[rule]]\ninput = 1\nsource = '2001:db8::/32'\n",
-                "3: '2001:db8::/32' is no IPv4 network",
+                "3: '2001:db8::/32' is not an IPv4 network",
             ),
             (
                 "[[rule]]\ninput = 1\nvlans = 7\n",
