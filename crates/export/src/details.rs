@@ -6,7 +6,6 @@
 use crate::routes::{Route, RouteTable};
 use crate::tally::Tally;
 use arc_swap::ArcSwap;
-use std::sync::Arc;
 use xdprobe_flow::{FlowRecord, KeyV4};
 
 /// Interfaces that a flow came in and went out on, as ifIndex; 0 where it is unknown.
@@ -105,26 +104,28 @@ impl DetailTables {
     /// Appends the records with their details, by the tables as they are now, to `detailed`.
     pub(crate) fn detail(&self, records: &[FlowRecord], detailed: &mut Vec<DetailedRecord>) {
         let (points, routes) = (self.points.load(), self.routes.load());
-        detailed.extend(records.iter().map(|&flow| DetailedRecord {
+        let (points, routes) = (&**points, &**routes);
+        let detail = |&flow: &FlowRecord, source, destination| DetailedRecord {
             flow,
-            details: details_of(&flow.key, &points, &routes),
-        }));
-    }
-}
-
-#[inline]
-fn details_of(key: &KeyV4, points: &Arc<Points>, routes: &Arc<RouteTable>) -> Details {
-    let interfaces = points.interfaces_of(key.point);
-    if routes.is_empty() {
-        return Details {
-            interfaces,
-            ..Details::default()
+            details: Details {
+                interfaces: points.interfaces_of(flow.key.point),
+                source,
+                destination,
+            },
         };
-    }
-    Details {
-        interfaces,
-        source: routes.look_up(key.source),
-        destination: routes.look_up(key.destination),
+        let none = Route::default();
+        if routes.is_empty() {
+            detailed.extend(records.iter().map(|flow| detail(flow, none, none)));
+        } else {
+            detailed.extend(records.iter().map(|flow| {
+                let KeyV4 {
+                    source,
+                    destination,
+                    ..
+                } = flow.key;
+                detail(flow, routes.look_up(source), routes.look_up(destination))
+            }));
+        }
     }
 }
 
