@@ -50,27 +50,6 @@ use std::io;
 use std::ops::Range;
 use table::FlowTable;
 
-/// What a cache is created from.
-#[derive(Clone, Copy, Debug)]
-pub struct CacheConfig {
-    /// Flows that fit while hardly any (1 in 100 000) has to make room for another. There are a
-    /// fifth more places, since hashing never fills all sets alike.
-    pub flows_max: usize,
-    /// How long flows stay.
-    pub timeouts: Timeouts,
-    /// The ceiling of the packets and of the octets of a flow: a packet that would lift either
-    /// above it ends the flow first, with [`EndReason::CounterLimit`], and begins another. A single
-    /// packet is always accepted, also one with more octets than this. 2^32 - 1 where records are
-    /// sent in counters of 32 bits; `u64::MAX` for no ceiling (above 2^64 - 2^32 it counts as
-    /// that).
-    pub counter_max: u64,
-    /// Seed of the hash. Random for live traffic, whose senders must not be able to choose keys
-    /// that collide; fixed where the same input has to give the same output.
-    pub seed: u64,
-    /// When the memory is allocated.
-    pub backing: Backing,
-}
-
 /// The flow cache of one queue.
 pub struct FlowCache<K: Key = KeyV4> {
     table: FlowTable<K>,
@@ -81,13 +60,6 @@ pub struct FlowCache<K: Key = KeyV4> {
     counters: CacheCounters,
     /// The look-ups of the burst under way.
     lookups: Box<[Lookup]>,
-}
-
-/// A position in a visit of all resident flows; the default is the start.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct Cursor {
-    /// The set that is visited next.
-    set: usize,
 }
 
 impl<K: Key> FlowCache<K> {
@@ -148,7 +120,7 @@ impl<K: Key> FlowCache<K> {
     /// called often enough.
     pub fn expire(&mut self, now_ms: u64, sets_max: usize, sink: &mut impl RecordSink<K>) -> bool {
         if self.hand.elapsed_ms(now_ms) > DISTINCT_MS {
-            self.hand.distrust_notes();
+            self.hand.start_reading_all();
         }
         let mut left = self.hand.advance(now_ms, sets_max);
         while left > 0 {
@@ -208,9 +180,9 @@ impl<K: Key> FlowCache<K> {
         self.has_more(cursor)
     }
 
-    /// Expires those resident flows of the next `sets_max` sets that `picks` returns true for, with
-    /// [`EndReason::Forced`], and returns whether there are more sets. Which flows a sequence of
-    /// calls reaches is as for [`visit`](Self::visit).
+    /// Expires the resident flows of the next `sets_max` sets for which `picks` returns true, with
+    /// [`EndReason::Forced`], and returns whether there are more sets. A sequence of calls reaches
+    /// the same flows as one of [`visit`](Self::visit).
     pub fn expire_where(
         &mut self,
         cursor: &mut Cursor,
@@ -230,12 +202,12 @@ impl<K: Key> FlowCache<K> {
 
     /// Sets other timeouts, for resident flows too.
     ///
-    /// No flow is expired before it is due by these. A flow that is due by them, now or later, is
-    /// expired within a second. The clock hand reads every flow in its next round, half a second;
-    /// this call itself reads none.
+    /// From now on no flow is expired before it is due by the new timeouts, and each flow is
+    /// expired within a second after it is due by them, or after this call if it is due already.
+    /// This call reads no flow: the clock hand reads all of them during its next round.
     pub fn set_timeouts(&mut self, timeouts: Timeouts) {
         self.policy.set_timeouts(timeouts);
-        self.hand.distrust_notes();
+        self.hand.start_reading_all();
     }
 
     /// Flows resident.
@@ -356,7 +328,7 @@ impl<K: Key> FlowCache<K> {
             return self.begin(hash, key, arrival, sink);
         };
         let flow = self.table.resident_mut(place);
-        if self.hand.is_unsure() {
+        if self.hand.reads_all() {
             self.policy.renew(flow);
         }
         if self.policy.admits(flow, arrival) {
@@ -430,33 +402,33 @@ impl<K: Key> FlowCache<K> {
     fn expire_sets(&mut self, sets: Range<usize>, now_ms: u64, sink: &mut impl RecordSink<K>) {
         let mut set = sets.start;
         while set < sets.end {
-            let unsure = self.hand.is_unsure();
-            let next = if unsure {
+            let read_all = self.hand.reads_all();
+            let next = if read_all {
                 Some(set)
             } else {
                 self.dues.first_due(set..sets.end, now_ms)
             };
             let Some(first) = next else { return };
             let end = sets.end.min(Dues::group_end(first));
-            self.expire_group(first..end, unsure, now_ms, sink);
+            self.expire_group(first..end, read_all, now_ms, sink);
             self.hand.has_read(end - first);
             set = end;
         }
     }
 
-    /// Expires the flows of these sets of one group that are due. The flows to be read come from
-    /// memory together; `unsure` reads all.
+    /// Expires the flows of these sets of one group that are due. The flows that may be due, or all
+    /// with `read_all`, come from memory together.
     fn expire_group(
         &mut self,
         sets: Range<usize>,
-        unsure: bool,
+        read_all: bool,
         now_ms: u64,
         sink: &mut impl RecordSink<K>,
     ) {
         let first = sets.start;
         let (mut places, mut count) = ([Place::default(); 4 * STRIDE], 0);
         for set in sets {
-            let due = if unsure {
+            let due = if read_all {
                 Ways::ALL
             } else {
                 self.dues.ways_due(set, now_ms)
@@ -468,7 +440,7 @@ impl<K: Key> FlowCache<K> {
             self.dues.put_off(set, due.without(taken), now_ms);
             for way in due.and(taken) {
                 if count == places.len() {
-                    if unsure {
+                    if read_all {
                         self.renew(&places);
                     }
                     self.expire_places(&places, now_ms, sink);
@@ -479,14 +451,14 @@ impl<K: Key> FlowCache<K> {
                 count += 1;
             }
         }
-        if unsure {
+        if read_all {
             self.renew(&places[..count]);
         }
         self.expire_places(&places[..count], now_ms, sink);
         self.dues.sum_up(first, now_ms);
     }
 
-    /// Makes the flows of these places ones of the present timeouts.
+    /// Applies the present timeouts to the flows of these places.
     #[cold]
     fn renew(&mut self, places: &[Place]) {
         for &place in places {
@@ -515,6 +487,34 @@ impl<K: Key> FlowCache<K> {
     }
 }
 
+/// What a cache is created from.
+#[derive(Clone, Copy, Debug)]
+pub struct CacheConfig {
+    /// Flows that fit while hardly any (1 in 100 000) has to make room for another. There are a
+    /// fifth more places, since hashing never fills all sets alike.
+    pub flows_max: usize,
+    /// How long flows stay.
+    pub timeouts: Timeouts,
+    /// The ceiling of the packets and of the octets of a flow: a packet that would lift either
+    /// above it ends the flow first, with [`EndReason::CounterLimit`], and begins another. A single
+    /// packet is always accepted, also one with more octets than this. 2^32 - 1 where records are
+    /// sent in counters of 32 bits; `u64::MAX` for no ceiling (above 2^64 - 2^32 it counts as
+    /// that).
+    pub counter_max: u64,
+    /// Seed of the hash. Random for live traffic, whose senders must not be able to choose keys
+    /// that collide; fixed where the same input has to give the same output.
+    pub seed: u64,
+    /// When the memory is allocated.
+    pub backing: Backing,
+}
+
+/// A position in a visit of all resident flows; the default is the start.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Cursor {
+    /// The set that is visited next.
+    set: usize,
+}
+
 /// A place for a new flow.
 struct Vacancy {
     place: Place,
@@ -523,5 +523,6 @@ struct Vacancy {
     /// made room.
     noted_ms: u64,
 }
+
 #[cfg(test)]
 mod tests;

@@ -1,9 +1,9 @@
-//! From a frame to its outermost IPv4 packet, reading nothing that is not there.
+//! From a frame to its outermost IPv4 packet, without reading beyond what was captured.
 //!
-//! Every reader below starts with one length check, so the accessors after it cannot panic; what
-//! ends too early, is not IPv4 or contradicts itself is a [`DecodeError`], never a guess. Not
-//! decoded, on purpose: IPv6 (v5 cannot carry it), what is inside tunnels (the outermost header is
-//! the flow), Ethernet inside MPLS (told from IP only by guessing).
+//! Every reader below starts with one length check, so the accessors after it cannot panic. A frame
+//! that ends too early, is not IPv4 or contradicts itself is a [`DecodeError`], never a guess. Not
+//! decoded: IPv6, packets inside tunnels (the outermost header makes the flow), and Ethernet inside
+//! MPLS, which can be distinguished from IP only by guessing.
 
 use crate::fragment::Fragment;
 use crate::key::KeyV4;
@@ -16,7 +16,7 @@ use std::net::Ipv4Addr;
 pub enum Link {
     /// LINKTYPE_ETHERNET: addresses and an EtherType.
     Ethernet,
-    /// LINKTYPE_RAW, LINKTYPE_IPV4 and LINKTYPE_IPV6: nothing at all.
+    /// LINKTYPE_RAW, LINKTYPE_IPV4 and LINKTYPE_IPV6: nothing.
     Raw,
     /// LINKTYPE_NULL and LINKTYPE_LOOP: an address family in four octets, of either byte order.
     Loopback,
@@ -29,12 +29,12 @@ pub enum Link {
 }
 
 impl Link {
-    /// The link layer that a LINKTYPE number, or what `pcap_datalink` says on Linux, stands for.
+    /// The link layer with this LINKTYPE number, or this result of `pcap_datalink` on Linux.
     #[must_use]
     pub const fn from_number(number: u16) -> Self {
         match number {
             1 => Self::Ethernet,
-            // 12 and 14 are DLT_RAW of Linux and of OpenBSD: live captures and some old files carry
+            // 12 and 14 are DLT_RAW of Linux and of OpenBSD: live captures and some old files have
             // them.
             12 | 14 | 101 | 228 | 229 => Self::Raw,
             0 | 108 => Self::Loopback,
@@ -58,7 +58,7 @@ pub enum DecodeError {
     /// ARP or RARP.
     #[error("ARP is not IP")]
     Arp,
-    /// An IEEE 802.3 length field where an EtherType would stand: LLC, spanning tree and the like.
+    /// An IEEE 802.3 length field in place of an EtherType: LLC, for example spanning tree.
     #[error("IEEE 802.3 frame of {0} octets is not IP")]
     Llc(u16),
     /// Another EtherType, address family, PPP protocol or MPLS payload.
@@ -70,7 +70,7 @@ pub enum DecodeError {
     /// RFC 791, section 3.1: at least five 32-bit words.
     #[error("IPv4 header length of {0} octets is below 20")]
     HeaderLength(u8),
-    /// RFC 791, section 3.1: the total length counts the header too.
+    /// RFC 791, section 3.1: the total length includes the header.
     #[error("IPv4 total length of {0} octets is below that of its header")]
     TotalLength(u16),
     /// A link type that is not decoded.
@@ -79,7 +79,7 @@ pub enum DecodeError {
 }
 
 impl DecodeError {
-    /// Every name that [`reason`](Self::reason) gives, in the order of [`index`](Self::index).
+    /// Every result of [`reason`](Self::reason), in the order of [`index`](Self::index).
     pub const REASONS: [&'static str; 9] = [
         "truncated",
         "ipv6",
@@ -118,15 +118,15 @@ impl DecodeError {
 
 /// The outermost IPv4 packet of a frame, behind any stack of VLAN tags, MPLS labels and PPPoE.
 ///
-/// `octets` is what was captured, starting with the link header; `wire_octets` is how long the
-/// frame was on the wire, which a snap length can make larger.
+/// `octets` is what was captured, starting with the link header. `wire_octets` is the length of the
+/// frame on the wire, which is larger if a snap length cut the frame.
 ///
 /// # Errors
 ///
-/// [`DecodeError`] for whatever is not a well-formed IPv4 packet. A packet whose transport header
-/// was not captured is well-formed: its ports are 0.
+/// [`DecodeError`] if the frame has no well-formed IPv4 packet. A packet whose transport header was
+/// not captured is well-formed: its ports are 0.
 // Always inlined: a result that goes through memory is read back in wider pieces than it was
-// written in, which the processor waits for.
+// written in, and the processor has to wait for that.
 #[inline(always)]
 pub fn decode(octets: &[u8], wire_octets: u32, link: Link) -> Result<Packet, DecodeError> {
     let network = match link {
@@ -163,14 +163,14 @@ pub fn decode(octets: &[u8], wire_octets: u32, link: Link) -> Result<Packet, Dec
         ETHER_TYPE_IPV4 => decode_ipv4(&octets[network.offset..], wire_octets, network.offset),
         ETHER_TYPE_IPV6 => Err(DecodeError::Ipv6),
         ETHER_TYPE_ARP | ETHER_TYPE_RARP => Err(DecodeError::Arp),
-        // IEEE 802.3: up to 1500 (0x05dc) it is a length; the gap up to 0x0600 is undefined and not
-        // IP either.
+        // IEEE 802.3: up to 1500 (0x05dc) this is a length; the values from there to 0x0600 are
+        // undefined, and not IP either.
         length @ ..0x0600 => Err(DecodeError::Llc(length)),
         other => Err(DecodeError::NotIp(other)),
     }
 }
 
-/// Where the network header starts, at most at the frame's end, and what it is.
+/// Where the network header starts, at most at the frame's end, and its EtherType.
 struct Network {
     offset: usize,
     protocol: u16,
@@ -182,14 +182,15 @@ const ETHER_TYPE_IPV4: u16 = 0x0800;
 const ETHER_TYPE_ARP: u16 = 0x0806;
 const ETHER_TYPE_RARP: u16 = 0x8035;
 const ETHER_TYPE_IPV6: u16 = 0x86dd;
-/// IEEE 802.1Q customer tag, 802.1ad service tag, and the two numbers that Q-in-Q used before it.
+/// IEEE 802.1Q customer tag, 802.1ad service tag, and the two numbers that Q-in-Q used before
+/// 802.1ad.
 pub(crate) const ETHER_TYPE_TAGS: [u16; 4] = [0x8100, 0x88a8, 0x9100, 0x9200];
 /// RFC 5332: MPLS unicast, and upstream-assigned or multicast.
 const ETHER_TYPE_MPLS: [u16; 2] = [0x8847, 0x8848];
 const ETHER_TYPE_PPPOE_SESSION: u16 = 0x8864;
 
-/// Steps over VLAN tags, MPLS labels and PPPoE in whatever order they stand; each takes at least 4
-/// octets of the frame, so the loop ends with it.
+/// Skips VLAN tags, MPLS labels and PPPoE headers in any order. Each takes at least 4 octets, so
+/// the loop ends with the frame.
 #[inline]
 fn skip_tags(octets: &[u8], mut offset: usize, mut protocol: u16) -> Result<Network, DecodeError> {
     loop {
@@ -216,8 +217,8 @@ fn skip_tags(octets: &[u8], mut offset: usize, mut protocol: u16) -> Result<Netw
     }
 }
 
-/// Steps over a label stack (RFC 3032, section 2.1). What follows the bottom label has no type of
-/// its own: only the IP version that it begins with tells, and anything else is not guessed at.
+/// Skips a label stack (RFC 3032, section 2.1). There is no protocol field for what follows the
+/// bottom label: it is decoded if it begins with an IP version, and otherwise not guessed at.
 fn skip_labels(octets: &[u8], mut offset: usize) -> Result<Network, DecodeError> {
     loop {
         let bottom = octets
@@ -237,7 +238,7 @@ fn skip_labels(octets: &[u8], mut offset: usize) -> Result<Network, DecodeError>
     }
 }
 
-/// The EtherType that an IP header's version stands for.
+/// The EtherType of an IP header, by its version.
 fn protocol_by_version(octets: &[u8]) -> Result<u16, DecodeError> {
     let first = *octets.first().ok_or(DecodeError::Truncated("IP"))?;
     match first >> 4 {
@@ -247,9 +248,9 @@ fn protocol_by_version(octets: &[u8]) -> Result<u16, DecodeError> {
     }
 }
 
-/// The EtherType that the address family of a loopback header stands for. LINKTYPE_NULL has it in
-/// the byte order of the machine that captured, LINKTYPE_LOOP in network order; families are small
-/// numbers, so either reads the same way.
+/// The EtherType for the address family of a loopback header. LINKTYPE_NULL has the family in the
+/// byte order of the machine that captured, LINKTYPE_LOOP in network order. Families are small
+/// numbers, so the smaller of both readings is the right one.
 fn protocol_by_family(octets: &[u8]) -> Result<u16, DecodeError> {
     let family: &[u8; 4] = octets
         .first_chunk()
@@ -271,8 +272,8 @@ const PROTOCOL_DCCP: u8 = 33;
 const PROTOCOL_SCTP: u8 = 132;
 pub(crate) const PROTOCOL_UDP_LITE: u8 = 136;
 
-/// Reads an IPv4 header (RFC 791, section 3.1) and the ports behind it. `link_octets` is how much
-/// preceded it.
+/// Reads an IPv4 header (RFC 791, section 3.1) and the ports behind it. `link_octets` is the length
+/// of what precedes it in the frame.
 #[inline(always)]
 fn decode_ipv4(octets: &[u8], wire_octets: u32, link_octets: usize) -> Result<Packet, DecodeError> {
     let header: &[u8; IPV4_OCTETS_MIN] =
@@ -291,7 +292,7 @@ fn decode_ipv4(octets: &[u8], wire_octets: u32, link_octets: usize) -> Result<Pa
     }
     let total_length = u16::from_be_bytes([header[2], header[3]]);
     let total_octets = match total_length {
-        // Segmentation offload leaves 0 in captures of its own host.
+        // A host with segmentation offload captures its own packets with a length of 0.
         0 => on_the_wire,
         total if total < u16::from(header_octets) => return Err(DecodeError::TotalLength(total)),
         total => u32::from(total),
@@ -300,7 +301,7 @@ fn decode_ipv4(octets: &[u8], wire_octets: u32, link_octets: usize) -> Result<Pa
     let id = u16::from_be_bytes([header[4], header[5]]);
     let fragment = Fragment::from_field(fragment_field, id);
     let protocol = header[9];
-    // Padding behind the total length is not the transport header's.
+    // Padding behind the total length does not belong to the transport header.
     let end = octets
         .len()
         .min(usize::try_from(total_octets).unwrap_or(usize::MAX));
@@ -331,8 +332,8 @@ fn decode_ipv4(octets: &[u8], wire_octets: u32, link_octets: usize) -> Result<Pa
     })
 }
 
-/// The port pair of a transport header, or (0, type * 256 + code) for ICMP as collectors read it; 0
-/// where not captured.
+/// The ports of a transport header, or (0, type * 256 + code) for ICMP, as collectors expect it; 0
+/// where they were not captured.
 #[inline]
 fn ports(protocol: u8, transport: &[u8]) -> (u16, u16) {
     match protocol {
@@ -346,7 +347,7 @@ fn ports(protocol: u8, transport: &[u8]) -> (u16, u16) {
     }
 }
 
-/// The big-endian integer at `offset`, if it is all there.
+/// The big-endian integer at `offset`, if both octets were captured.
 #[inline]
 fn u16_at(octets: &[u8], offset: usize) -> Option<u16> {
     octets
@@ -363,7 +364,7 @@ mod tests {
 
     const MACS: [u8; 12] = [2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2];
 
-    /// An IPv4 header of `words` 32-bit words followed by `payload`; total length as it should be.
+    /// An IPv4 header of `words` 32-bit words followed by `payload`, with the right total length.
     fn ipv4(words: u8, protocol: u8, payload: &[u8]) -> Vec<u8> {
         let header_octets = usize::from(words) * 4;
         let mut packet = vec![0; header_octets.max(20)];
@@ -413,7 +414,7 @@ mod tests {
     }
 
     #[test]
-    fn steps_over_any_stack_of_tags_labels_and_pppoe() {
+    fn skips_any_stack_of_tags_labels_and_pppoe() {
         let stacks: [&[u8]; 7] = [
             &[0x81, 0, 0, 5, 8, 0],
             &[0x88, 0xa8, 0, 5, 0x81, 0, 0, 6, 8, 0],
@@ -558,7 +559,7 @@ mod tests {
     }
 
     #[test]
-    fn tells_whole_first_and_later_fragments_apart() {
+    fn distinguishes_whole_first_and_later_fragments() {
         let mut frame = ethernet(&[8, 0], &ipv4(5, 17, &UDP));
         frame[20] = 0x20;
         let first = decode_all(&frame, Link::Ethernet).unwrap();
@@ -618,8 +619,8 @@ mod tests {
                 Truncated("PPPoE"),
             ),
         ];
-        for (octets, link, wanted) in cases {
-            assert_eq!(decode_all(octets, link), Err(wanted), "{octets:x?}");
+        for (octets, link, expected) in cases {
+            assert_eq!(decode_all(octets, link), Err(expected), "{octets:x?}");
         }
         let mut packet = ipv4(5, 17, &UDP);
         packet[0] = 0x44;
@@ -641,17 +642,20 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_octets_panic(octets in vec(any::<u8>(), 0..200), wire in any::<u32>(), link in 0u16..300) {
+        fn no_octets_panic(
+            octets in vec(any::<u8>(), 0..200), wire in any::<u32>(), link in 0u16..300,
+        ) {
             let _ = decode(&octets, wire, Link::from_number(link));
         }
 
-        /// Random octets rarely get past the EtherType: here each frame starts as a good one and is
-        /// then cut and bent.
+        /// Random octets rarely get past the EtherType, so here valid frames are changed and cut.
         #[test]
-        fn no_damage_to_a_good_frame_panics(
-            words in 0u8..16, protocol in any::<u8>(), at in 0usize..80, value in any::<u8>(), end in 0usize..100,
+        fn no_damage_to_a_valid_frame_panics(
+            words in 0u8..16, protocol in any::<u8>(),
+            at in 0usize..80, value in any::<u8>(), end in 0usize..100,
         ) {
-            let mut frame = ethernet(&[0x81, 0, 0, 5, 0x88, 0x47, 0, 1, 1, 64], &ipv4(words, protocol, &[7; 20]));
+            let tags = [0x81, 0, 0, 5, 0x88, 0x47, 0, 1, 1, 64];
+            let mut frame = ethernet(&tags, &ipv4(words, protocol, &[7; 20]));
             if let Some(octet) = frame.get_mut(at) {
                 *octet = value;
             }

@@ -15,21 +15,21 @@ use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 use zerocopy::FromZeros;
 
-/// When the pages of a table are made.
+/// When the pages of a table are allocated.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Backing {
-    /// At once: nothing on a packet's path ever waits for a page. For live captures.
+    /// At once, so that no packet ever waits for a page. For live captures.
     Prefaulted,
-    /// At first use: a small capture file touches little of a large table.
+    /// At first use, since a small capture file uses little of a large table.
     OnDemand,
 }
 
-/// What kind of pages a table got.
+/// The kind of pages that a table is on.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum PageSize {
     /// Reserved huge pages (hugetlbfs, vm.nr_hugepages).
     Reserved,
-    /// Transparent huge pages, as far as the kernel finds them.
+    /// Transparent huge pages, as far as the kernel has them.
     Transparent,
     /// Ordinary pages of 4 KiB.
     Ordinary,
@@ -47,7 +47,7 @@ impl std::fmt::Display for PageSize {
 
 const HUGE_PAGE_OCTETS: usize = 2 << 20;
 
-/// A slice of zeroed values that never moves or grows, on the largest pages to be had.
+/// A slice of values that never moves or grows, on the largest pages available.
 pub struct Table<T> {
     /// Start and length of the mapping; the values begin at its start.
     mapping: NonNull<u8>,
@@ -62,11 +62,11 @@ pub struct Table<T> {
 unsafe impl<T: Send> Send for Table<T> {}
 
 impl<T: FromZeros> Table<T> {
-    /// `length` values, each as if made of zero octets.
+    /// `length` values, all of whose octets are 0.
     ///
     /// # Errors
     ///
-    /// What `mmap` said, where there is not even ordinary memory.
+    /// The error of `mmap` if there is not even ordinary memory.
     pub fn zeroed(length: usize, backing: Backing) -> io::Result<Self> {
         let out_of_memory = || io::Error::from(io::ErrorKind::OutOfMemory);
         let octets = length
@@ -91,13 +91,13 @@ impl<T: FromZeros> Table<T> {
         })
     }
 
-    /// Asks for the cache line in which the value begins, ahead of its use.
+    /// Requests the cache line in which the value begins, ahead of its use.
     #[inline(always)]
     pub fn prefetch(&self, index: usize) {
         prefetch(self.mapping.as_ptr().cast::<T>().wrapping_add(index));
     }
 
-    /// The pages that the table stands on.
+    /// The kind of pages that the table is on.
     pub fn page_size(&self) -> PageSize {
         self.page_size
     }
@@ -175,7 +175,7 @@ impl<T> Drop for Table<T> {
     }
 }
 
-/// Asks for a cache line; the address need not be anybody's.
+/// Requests a cache line. The address need not be valid.
 #[inline(always)]
 fn prefetch<T>(value: *const T) {
     #[cfg(target_arch = "x86_64")]
@@ -209,12 +209,15 @@ fn equal_lanes_sse2(lanes: &[u16; 16], value: u16) -> u16 {
         _mm_cmpeq_epi16, _mm_loadu_si128, _mm_movemask_epi8, _mm_packs_epi16, _mm_set1_epi16,
     };
     let (low, high) = lanes.split_at(8);
-    // SAFETY: 16 octets are read from 8 lanes of 2; the load asks for no alignment.
+    // SAFETY: 16 octets are read from 8 lanes of 2; the load requires no alignment.
     let low = unsafe { _mm_loadu_si128(low.as_ptr().cast()) };
     // SAFETY: as above.
     let high = unsafe { _mm_loadu_si128(high.as_ptr().cast()) };
-    let wanted = _mm_set1_epi16(value.cast_signed());
-    let equal = _mm_packs_epi16(_mm_cmpeq_epi16(low, wanted), _mm_cmpeq_epi16(high, wanted));
+    let expected = _mm_set1_epi16(value.cast_signed());
+    let equal = _mm_packs_epi16(
+        _mm_cmpeq_epi16(low, expected),
+        _mm_cmpeq_epi16(high, expected),
+    );
     // The mask has 16 bits.
     let [a, b, ..] = _mm_movemask_epi8(equal).to_le_bytes();
     u16::from_le_bytes([a, b])
@@ -241,7 +244,7 @@ fn lanes_up_to_sse2(lanes: &[u8; 16], value: u8) -> u16 {
         _mm_cmpgt_epi8, _mm_loadu_si128, _mm_movemask_epi8, _mm_set1_epi8, _mm_setzero_si128,
         _mm_sub_epi8,
     };
-    // SAFETY: 16 octets are read from 16 lanes; the load asks for no alignment.
+    // SAFETY: 16 octets are read from 16 lanes; the load requires no alignment.
     let lanes = unsafe { _mm_loadu_si128(lanes.as_ptr().cast()) };
     let ahead = _mm_sub_epi8(lanes, _mm_set1_epi8(value.cast_signed()));
     // The mask has 16 bits.

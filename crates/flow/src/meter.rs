@@ -4,8 +4,7 @@
 //! the worker, the tests and the benches run the same code. Sources, clocks and sinks are the
 //! caller's.
 
-use crate::cache::BURST_MAX;
-use crate::cache::{CacheConfig, CacheCounters, Cursor, FlowCache, Timeouts};
+use crate::cache::{BURST_MAX, CacheConfig, CacheCounters, Cursor, FlowCache, Timeouts};
 use crate::decode::{DecodeError, Link, decode};
 use crate::memory::PageSize;
 use crate::own::{OwnDatagrams, is_own};
@@ -30,37 +29,6 @@ pub struct Meter {
     burst: Vec<Arrival>,
     undecoded: Undecoded,
     excluded: Volume,
-}
-
-/// What a meter is created from.
-#[derive(Clone, Debug)]
-pub struct MeterConfig {
-    /// The flow cache.
-    pub cache: CacheConfig,
-    /// The observation points of packets.
-    pub points: Arc<PointRules>,
-    /// The probe's own datagrams, which are not metered.
-    pub own: Arc<[OwnDatagrams]>,
-}
-
-/// Frames without a packet that is metered, by [`DecodeError::index`].
-pub type Undecoded = [u64; DecodeError::REASONS.len()];
-
-/// What a meter has done since it was created: 64-bit integers only, so that a worker can publish
-/// it.
-#[derive(
-    Clone, Copy, Debug, Default, Eq, FromBytes, Immutable, IntoBytes, KnownLayout, PartialEq,
-)]
-#[repr(C)]
-pub struct MeterCounters {
-    /// Frames that were not decoded, by reason.
-    pub undecoded: Undecoded,
-    /// The probe's own datagrams, which are not metered.
-    pub excluded: Volume,
-    /// Packets observed, flows created and expired.
-    pub cache: CacheCounters,
-    /// Flows resident now.
-    pub resident_flows: u64,
 }
 
 impl Meter {
@@ -216,6 +184,43 @@ impl Meter {
         self.cache.page_size()
     }
 }
+
+/// What a meter is created from.
+#[derive(Clone, Debug)]
+pub struct MeterConfig {
+    /// The flow cache.
+    pub cache: CacheConfig,
+    /// The observation points of packets.
+    pub points: Arc<PointRules>,
+    /// The probe's own datagrams, which are not metered.
+    pub own: Arc<[OwnDatagrams]>,
+}
+
+/// Frames without a packet that is metered, by [`DecodeError::index`].
+pub type Undecoded = [u64; DecodeError::REASONS.len()];
+
+/// What a meter has done since it was created: 64-bit integers only, so that a worker can publish
+/// it.
+#[derive(
+    Clone, Copy, Debug, Default, Eq, FromBytes, Immutable, IntoBytes, KnownLayout, PartialEq,
+)]
+#[repr(C)]
+pub struct MeterCounters {
+    /// Frames that were not decoded, by reason.
+    pub undecoded: Undecoded,
+    /// The probe's own datagrams, which are not metered.
+    pub excluded: Volume,
+    /// Packets observed, flows created and expired.
+    pub cache: CacheCounters,
+    /// Flows resident now.
+    pub resident_flows: u64,
+}
+
+// A meter moves to the thread of its worker.
+const _: () = {
+    const fn is_send<T: Send>() {}
+    is_send::<Meter>();
+};
 
 #[cfg(test)]
 mod tests {

@@ -1,24 +1,25 @@
-//! Observation points: where a packet was seen, told by what its frame shows.
+//! Observation points: where a packet was seen, as far as its frame shows it.
 //!
 //! A tap sees both directions of a link, and perhaps several links behind VLAN tags. [`PointRules`]
-//! tell them apart by VLAN id, by the addresses of the link layer and by the source's network; the
-//! point's number is the flow key's last field.
+//! distinguish them by VLAN id, by the addresses of the link layer and by the network of the
+//! packet's source. The number of the point becomes part of the flow key.
 
 use crate::decode::{ETHER_TYPE_TAGS, Link};
 use crate::prefix::Ipv4Prefix;
 use std::net::Ipv4Addr;
 
-/// An address of the link layer (IEEE 802, 48 bits).
+/// An address of the link layer (IEEE 802, 48 bits), in the order of transmission.
 pub type MacAddress = [u8; 6];
 
-/// One rule: where all that it names is so, the packet was seen at its point.
+/// One rule: a packet that meets all conditions that are set was seen at the rule's point.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct PointRule {
-    /// Id of the outermost VLAN tag; 0 is no tag, or one that only has a priority.
+    /// Id of the outermost VLAN tag. 0 is a frame without a tag, or with one that has only a
+    /// priority.
     pub vlan: Option<u16>,
-    /// Who sent the frame.
+    /// The frame's source address.
     pub source_mac: Option<MacAddress>,
-    /// For whom it is.
+    /// The frame's destination address.
     pub destination_mac: Option<MacAddress>,
     /// Network of the packet's source address.
     pub source: Option<Ipv4Prefix>,
@@ -26,16 +27,16 @@ pub struct PointRule {
     pub point: u16,
 }
 
-/// The points of one interface: the first rule that fits decides.
+/// The observation points of one interface: the first rule that fits a packet decides.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct PointRules {
     rules: Vec<PointRule>,
-    /// Where no rule fits.
+    /// The point of packets that no rule fits.
     otherwise: u16,
 }
 
 impl PointRules {
-    /// Rules in their order, and the point of packets that none of them fits.
+    /// Rules in their order of precedence, and the point of packets that none of them fits.
     #[must_use]
     pub fn new(rules: impl IntoIterator<Item = PointRule>, otherwise: u16) -> Self {
         let mut this = Self {
@@ -49,7 +50,7 @@ impl PointRules {
                     ..PointRule::default()
                 })
             {
-                // It fits every packet, and nothing behind it is ever asked.
+                // The rule fits every packet, so those behind it are never reached.
                 this.otherwise = rule.point;
                 break;
             }
@@ -58,8 +59,8 @@ impl PointRules {
         this
     }
 
-    /// The point at which a packet from `source` was seen, in a frame of these octets. Without
-    /// rules the frame is not looked at.
+    /// The point at which a packet from `source` was seen. `octets` is the frame, starting with its
+    /// link header; without rules it is not read.
     #[must_use]
     #[inline]
     pub fn point_of(&self, octets: &[u8], link: Link, source: Ipv4Addr) -> u16 {
@@ -107,7 +108,7 @@ impl PointRule {
     }
 }
 
-/// What rules ask of a frame.
+/// The fields of a frame that rules compare.
 struct EthernetHeader {
     destination: MacAddress,
     source: MacAddress,
@@ -199,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn a_frame_without_an_ethernet_header_fits_no_rule_that_asks_for_one() {
+    fn a_frame_without_an_ethernet_header_fits_no_rule_that_needs_one() {
         let any = Ipv4Prefix::new(Ipv4Addr::UNSPECIFIED, 0);
         let with_source = PointRule {
             source: any,
@@ -225,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_asked_behind_a_rule_that_always_fits() {
+    fn no_rule_is_reached_behind_one_that_always_fits() {
         let rules = PointRules::new(
             [
                 PointRule {

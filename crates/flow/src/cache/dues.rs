@@ -1,9 +1,10 @@
-//! When the flows of each set are due, so that the clock hand looks at no record before its time.
+//! Notes of when flows are due, so that the clock hand reads no flow before its time.
 //!
-//! Times are counted in ticks and rounded up: nothing is early, and nothing late by more than a
-//! tick. A flow's is kept modulo 256 in an octet, so it cannot be told apart beyond [`AHEAD_MAX`]
-//! ticks; a flow that is due later is looked at then, and again. A packet moves its flow's time
-//! without a word here: a flow that turns out not to be due is noted anew.
+//! Times are counted in ticks and rounded up: no flow is early, and none is late by more than a
+//! tick. The time of a flow is kept modulo 256 in an octet, which distinguishes no times more than
+//! [`AHEAD_MAX`] ticks ahead: a flow that is due later is read at that time, and noted again. A
+//! packet that puts off its flow's time changes no note: a flow that turns out not to be due is
+//! noted again.
 
 use super::set::{Place, Ways};
 use crate::memory::{Backing, Table, lanes_up_to};
@@ -12,31 +13,31 @@ use std::ops::Range;
 
 /// A tick, in ms: with a round of the hand less than a second.
 const TICK_MS: u64 = 128;
-/// The most ticks that a flow is noted ahead: 16 s.
+/// The most ticks ahead that a flow is noted: 16 s.
 const AHEAD_MAX: u64 = 127;
 /// Sets of a group.
 const GROUP: usize = 64;
-/// Where the clock goes on by more than this between two looks, in ms, times can no longer be told
-/// apart.
+/// The longest time between two rounds of the hand, in ms, for which times in the past and times
+/// ahead remain distinct.
 pub(super) const DISTINCT_MS: u64 = 100 * TICK_MS;
 
-/// Times of flows, by their sets and ways.
+/// The due times of flows, by their sets and ways.
 pub(super) struct Dues {
-    /// An octet for each way, and one for none.
+    /// For each set an octet for each of its ways, and an unused one.
     flows: Table<[u8; 16]>,
     groups: Box<[Group]>,
 }
 
-/// Sets that stand beside each other.
+/// [`GROUP`] consecutive sets.
 #[derive(Clone, Copy, Default)]
 struct Group {
     flows: u32,
-    /// The tick before which none of them is due.
+    /// The tick before which none of the flows is due.
     due: u64,
 }
 
 impl Dues {
-    /// Of so many sets, none with a flow.
+    /// The notes of `sets` sets without flows.
     pub(super) fn new(sets: usize, backing: Backing) -> io::Result<Self> {
         let groups = vec![Group::default(); sets.div_ceil(GROUP)].into();
         Ok(Self {
@@ -45,7 +46,7 @@ impl Dues {
         })
     }
 
-    /// Asks for what noting a flow of this set will change.
+    /// Requests from memory what noting a flow of this set will change.
     #[inline]
     pub(super) fn prefetch(&self, set: usize) {
         self.flows.prefetch(set);
@@ -61,7 +62,7 @@ impl Dues {
         group.flows += 1;
     }
 
-    /// Notes that a flow is due at `due_ms`, whatever was noted before.
+    /// Notes that a flow is due at `due_ms`, in place of what was noted before.
     #[inline]
     pub(super) fn note(&mut self, place: Place, due_ms: u64, now_ms: u64) {
         let due = due_ms.div_ceil(TICK_MS).min(now_ms / TICK_MS + AHEAD_MAX);
@@ -70,7 +71,7 @@ impl Dues {
         group.due = group.due.min(due);
     }
 
-    /// Counts a flow that is gone.
+    /// Counts a flow that ended.
     #[inline]
     pub(super) fn remove(&mut self, set: usize) {
         let group = &mut self.groups[set / GROUP];
@@ -87,28 +88,28 @@ impl Dues {
         Some(range.start.max(found * GROUP))
     }
 
-    /// Where the group of a set ends.
+    /// The first set behind the group of a set.
     #[inline]
     pub(super) fn group_end(set: usize) -> usize {
         (set / GROUP + 1) * GROUP
     }
 
-    /// The ways of a set that may hold a flow that is due at `now_ms`, which is at most
-    /// [`DISTINCT_MS`] further than when they were asked for before.
+    /// The ways of a set that may hold a flow that is due at `now_ms`, at most [`DISTINCT_MS`]
+    /// after the previous call for this set.
     #[inline]
     pub(super) fn ways_due(&self, set: usize, now_ms: u64) -> Ways {
         Ways::of_mask(lanes_up_to(&self.flows[set], low_octet(now_ms / TICK_MS)))
     }
 
-    /// Puts off the ways of a set that hold no flow.
+    /// Notes the ways of a set that hold no flow as far ahead as possible.
     #[inline]
     pub(super) fn put_off(&mut self, set: usize, free: Ways, now_ms: u64) {
         let later = low_octet(now_ms / TICK_MS + AHEAD_MAX);
         free.for_each(|way| self.flows[set][way] = later);
     }
 
-    /// Learns when the first flow of a set's group is due, now that those which were due have been
-    /// looked at.
+    /// Works out when the first flow of a set's group is due, after those that were due have been
+    /// read.
     #[inline]
     pub(super) fn sum_up(&mut self, set: usize, now_ms: u64) {
         let (now, group) = (now_ms / TICK_MS, set / GROUP);
@@ -147,7 +148,7 @@ mod tests {
         dues.ways_due(set, now_ms).collect()
     }
 
-    /// 200 sets of which none has a way that seems to be due.
+    /// The notes of 200 sets of which no way seems to be due.
     fn dues(now_ms: u64) -> Dues {
         let mut dues = Dues::new(200, Backing::OnDemand).unwrap();
         (0..200).for_each(|set| dues.put_off(set, Ways::ALL, now_ms));
@@ -180,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flow_that_is_due_far_ahead_is_looked_at_before() {
+    fn a_flow_that_is_due_far_ahead_is_read_before() {
         let mut dues = dues(0);
         dues.add(5);
         dues.note(Place::new(5, 14), 1_000_000, 0);
@@ -208,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn a_group_that_was_looked_at_is_due_with_the_first_of_what_is_left() {
+    fn a_group_that_was_read_is_due_with_the_first_of_its_other_flows() {
         let mut dues = dues(0);
         dues.add(64);
         dues.note(Place::new(64, 0), 500, 0);

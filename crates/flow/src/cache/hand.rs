@@ -1,6 +1,7 @@
 //! The clock hand, which passes every set of the cache at a steady pace.
 //!
-//! The hand is paid in time and owes sets: of each half second that goes by, it owes a round.
+//! The longer the time that went by, the more sets the hand has to pass: all of them in half a
+//! second.
 
 use std::ops::Range;
 
@@ -8,21 +9,21 @@ use std::ops::Range;
 /// notices, no flow is expired later than a second after it is due.
 pub const HAND_ROUND_MS: u64 = 500;
 
-/// The position of the clock hand, and what it still has to do.
+/// The position of the clock hand, and how far it is behind.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Hand {
     /// Sets of a round.
     sets: usize,
     /// The set that the hand passes next.
     position: usize,
-    /// Uptime up to which its way is paid for, in ms.
-    paid_ms: u64,
-    /// Sets that it owes for the time up to then.
-    owed: u64,
-    /// What division left over of `paid_ms`, in sets * ms.
+    /// Uptime of the last advance, in ms.
+    advanced_ms: u64,
+    /// Sets that it still has to pass for the time up to then.
+    behind: u64,
+    /// The rest of the division by which that time became sets, in sets * ms.
     remainder: u64,
     /// Sets ahead in which it has to read every flow, whatever is noted of them.
-    unsure: usize,
+    read_all: usize,
 }
 
 impl Hand {
@@ -31,34 +32,34 @@ impl Hand {
         Self {
             sets,
             position: 0,
-            paid_ms: 0,
-            owed: 0,
+            advanced_ms: 0,
+            behind: 0,
             remainder: 0,
-            unsure: 0,
+            read_all: 0,
         }
     }
 
-    /// The time in ms that passes if it is now `now_ms`.
+    /// The time since the last advance, in ms.
     #[inline]
     pub(super) fn elapsed_ms(&self, now_ms: u64) -> u64 {
-        now_ms.saturating_sub(self.paid_ms)
+        now_ms.saturating_sub(self.advanced_ms)
     }
 
-    /// Lets the time up to `now_ms` pass, and returns how many sets the hand has to pass now: at
-    /// most `sets_max`; it owes the rest. After a long absence one full round is all that it owes.
+    /// Returns how many sets the hand has to pass at `now_ms`: at most `sets_max`, and the rest
+    /// later. However much time went by, this is one full round at most.
     #[inline]
     pub(super) fn advance(&mut self, now_ms: u64, sets_max: usize) -> usize {
         let round = self.sets as u64;
-        let paid = self.elapsed_ms(now_ms).min(HAND_ROUND_MS) * round + self.remainder;
-        self.paid_ms = self.paid_ms.max(now_ms);
-        self.remainder = paid % HAND_ROUND_MS;
-        let owed = (self.owed + paid / HAND_ROUND_MS).min(round);
-        let passed = owed.min(sets_max as u64);
-        self.owed = owed - passed;
+        let way = self.elapsed_ms(now_ms).min(HAND_ROUND_MS) * round + self.remainder;
+        self.advanced_ms = self.advanced_ms.max(now_ms);
+        self.remainder = way % HAND_ROUND_MS;
+        let behind = (self.behind + way / HAND_ROUND_MS).min(round);
+        let passed = behind.min(sets_max as u64);
+        self.behind = behind - passed;
         usize::try_from(passed).expect("at most sets_max")
     }
 
-    /// Moves past `count` sets, or those up to the last one if these are fewer, and returns them.
+    /// Moves past `count` sets, but not beyond the last one, and returns them.
     #[inline]
     pub(super) fn pass(&mut self, count: usize) -> Range<usize> {
         let start = self.position;
@@ -70,7 +71,7 @@ impl Hand {
     /// Whether it is where it should be.
     #[inline]
     pub(super) fn is_on_time(&self) -> bool {
-        self.owed == 0
+        self.behind == 0
     }
 
     /// The set that the hand passes next.
@@ -78,22 +79,22 @@ impl Hand {
         self.position
     }
 
-    /// From here it reads every flow, for one round.
+    /// Makes the hand read every flow, for one round.
     #[inline]
-    pub(super) fn distrust_notes(&mut self) {
-        self.unsure = self.sets;
+    pub(super) fn start_reading_all(&mut self) {
+        self.read_all = self.sets;
     }
 
-    /// Whether a flow ahead may not be noted as it should be.
+    /// Whether the hand has to read every flow of the sets that it passes next.
     #[inline]
-    pub(super) fn is_unsure(&self) -> bool {
-        self.unsure > 0
+    pub(super) fn reads_all(&self) -> bool {
+        self.read_all > 0
     }
 
     /// Counts sets of which every flow was read.
     #[inline]
     pub(super) fn has_read(&mut self, sets: usize) {
-        self.unsure = self.unsure.saturating_sub(sets);
+        self.read_all = self.read_all.saturating_sub(sets);
     }
 }
 
@@ -130,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn the_hand_owes_at_most_a_round() {
+    fn the_hand_is_at_most_a_round_behind() {
         let mut hand = Hand::new(10);
         assert_eq!(passed(&mut hand, 200).concat(), [0, 1, 2, 3]);
         let round: [&[usize]; 2] = [&[4, 5, 6, 7, 8, 9], &[0, 1, 2, 3]];

@@ -15,7 +15,7 @@ pub(super) const STRIDE: usize = 16;
 #[derive(Clone, Copy, Default)]
 pub(super) struct Lookup {
     pub(super) hash: u64,
-    /// The probable place of the flow: the flow has to be looked for again if it is not there.
+    /// The probable place of the flow. If the flow is not there, it has to be found by its key.
     pub(super) place: Place,
 }
 

@@ -47,7 +47,7 @@ impl Policy {
         }
     }
 
-    /// From now on these timeouts hold. Each resident flow has to be [renewed](Self::renew) once.
+    /// Sets other timeouts. Each resident flow has to be [renewed](Self::renew) once.
     pub(super) fn set_timeouts(&mut self, timeouts: Timeouts) {
         self.timeouts = consistent(timeouts);
     }
@@ -89,7 +89,7 @@ impl Policy {
         first_ms + (self.timeouts.active_ms - early_ms)
     }
 
-    /// Makes a flow that began under other timeouts one of the present timeouts.
+    /// Applies the present timeouts to a flow that began under others.
     #[inline]
     pub(super) fn renew<K: Key>(&self, flow: &mut Resident<K>) {
         flow.active_until_ms = self.active_until_ms::<K>(&flow.key, flow.first_ms);

@@ -13,8 +13,8 @@ pub(super) const WAYS: usize = 15;
 pub(super) struct Set {
     /// For each way part of the hash of its flow, or 0 where the place is free.
     pub(super) tags: [u16; WAYS],
-    /// Flows whose first set this is and which are in their second one. While it is 0, no flow of
-    /// this set has to be looked for there.
+    /// Flows whose first set this is and which are in their second one. While this is 0, look-ups
+    /// need not read the second set.
     overflowed: u8,
     /// The way that made room last.
     evicted: u8,
