@@ -1,82 +1,82 @@
-//! What records have room for beside what was metered: interfaces, AS, masks and next hop.
+//! Details of records that the flow cache does not know: interfaces, AS numbers, masks, next hop.
 //!
-//! [`DetailTables`] are what these come from. Both may be replaced at any time, by another thread:
-//! an exporter looks at them anew for each batch.
+//! They come from [`DetailTables`], which another thread may replace at any time: an exporter loads
+//! them for each batch.
 
 use crate::routes::{Route, RouteTable};
 use crate::tally::Tally;
 use arc_swap::ArcSwap;
-use std::sync::Arc;
 use xdprobe_flow::{FlowRecord, KeyV4};
 
-/// Interfaces that a flow came in and went out on, as ifIndex; 0 where it is unknown.
+/// Input and output interface of a flow, each an ifIndex, or 0 if it is unknown.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Interfaces {
-    /// Came in.
+    /// Input interface.
     pub input: u16,
-    /// Went out.
+    /// Output interface.
     pub output: u16,
 }
 
-/// What observation points stand for, by the numbers that flow keys have.
+/// Interfaces of the observation points in flow keys.
 ///
-/// Most numbers are the ifIndex of the interface that was captured from, with no output known. The
-/// highest 4096 are given out for whatever else rules say, each pair its own for good: so a flow
-/// that was resident when rules changed is told as it was seen.
+/// Most points are the ifIndex of the interface that was captured from, and the output is unknown.
+/// The highest 4096 numbers are assigned to other pairs of interfaces, as rules name them. An
+/// assigned number keeps its pair, so that a flow that was resident when the rules changed is
+/// exported as it was observed.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Points {
-    given_out: Vec<Interfaces>,
+    assigned: Vec<Interfaces>,
 }
 
-/// The first number that is given out.
-const FIRST_GIVEN_OUT: u16 = 0xf000;
+/// The first number that is assigned.
+const FIRST_ASSIGNED: u16 = 0xf000;
 
 impl Points {
-    /// The number that stands for these interfaces; none if they are new and all numbers are given
-    /// out.
+    /// The observation point with these interfaces. None if they are new and all numbers are
+    /// assigned.
     pub fn number_of(&mut self, interfaces: Interfaces) -> Option<u16> {
-        if interfaces.output == 0 && interfaces.input < FIRST_GIVEN_OUT {
+        if interfaces.output == 0 && interfaces.input < FIRST_ASSIGNED {
             return Some(interfaces.input);
         }
-        let known = self.given_out.iter().position(|known| *known == interfaces);
-        let index = u16::try_from(known.unwrap_or(self.given_out.len())).ok()?;
-        let number = FIRST_GIVEN_OUT.checked_add(index)?;
+        let known = self.assigned.iter().position(|known| *known == interfaces);
+        let index = u16::try_from(known.unwrap_or(self.assigned.len())).ok()?;
+        let number = FIRST_ASSIGNED.checked_add(index)?;
         if known.is_none() {
-            self.given_out.push(interfaces);
+            self.assigned.push(interfaces);
         }
         Some(number)
     }
 
-    /// The interfaces that a number stands for.
+    /// The interfaces of an observation point.
     #[must_use]
     #[inline]
     pub fn interfaces_of(&self, number: u16) -> Interfaces {
-        let index = number.checked_sub(FIRST_GIVEN_OUT).map(usize::from);
-        let given_out = index.and_then(|index| self.given_out.get(index)).copied();
-        given_out.unwrap_or(Interfaces {
+        let index = number.checked_sub(FIRST_ASSIGNED).map(usize::from);
+        let assigned = index.and_then(|index| self.assigned.get(index)).copied();
+        assigned.unwrap_or(Interfaces {
             input: number,
             output: 0,
         })
     }
 }
 
-/// What a record says beside its flow.
+/// What a record states besides its flow.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Details {
-    /// Where the flow came in and went out.
+    /// Interfaces at its observation point.
     pub interfaces: Interfaces,
-    /// Of the source's address; its next hop is not asked for.
+    /// Route to its source address; the next hop in it is not exported.
     pub source: Route,
-    /// Of the destination's address.
+    /// Route to its destination address.
     pub destination: Route,
 }
 
 /// A flow's record as it is exported.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct DetailedRecord {
-    /// What was metered.
+    /// What was metered, from the flow cache.
     pub flow: FlowRecord,
-    /// What else there is to say.
+    /// What the tables state about it.
     pub details: Details,
 }
 
@@ -92,12 +92,12 @@ impl DetailedRecord {
     }
 }
 
-/// Where details come from; shared with whoever replaces them.
+/// Where details come from; shared with the thread that replaces them.
 #[derive(Debug, Default)]
 pub struct DetailTables {
-    /// Interfaces of observation points.
+    /// Interfaces by observation point.
     pub points: ArcSwap<Points>,
-    /// AS, mask and next hop of addresses.
+    /// AS, mask and next hop by address.
     pub routes: ArcSwap<RouteTable>,
 }
 
@@ -105,26 +105,28 @@ impl DetailTables {
     /// Appends the records with their details, by the tables as they are now, to `detailed`.
     pub(crate) fn detail(&self, records: &[FlowRecord], detailed: &mut Vec<DetailedRecord>) {
         let (points, routes) = (self.points.load(), self.routes.load());
-        detailed.extend(records.iter().map(|&flow| DetailedRecord {
+        let (points, routes) = (&**points, &**routes);
+        let detail = |&flow: &FlowRecord, source, destination| DetailedRecord {
             flow,
-            details: details_of(&flow.key, &points, &routes),
-        }));
-    }
-}
-
-#[inline]
-fn details_of(key: &KeyV4, points: &Arc<Points>, routes: &Arc<RouteTable>) -> Details {
-    let interfaces = points.interfaces_of(key.point);
-    if routes.is_empty() {
-        return Details {
-            interfaces,
-            ..Details::default()
+            details: Details {
+                interfaces: points.interfaces_of(flow.key.point),
+                source,
+                destination,
+            },
         };
-    }
-    Details {
-        interfaces,
-        source: routes.look_up(key.source),
-        destination: routes.look_up(key.destination),
+        let none = Route::default();
+        if routes.is_empty() {
+            detailed.extend(records.iter().map(|flow| detail(flow, none, none)));
+        } else {
+            detailed.extend(records.iter().map(|flow| {
+                let KeyV4 {
+                    source,
+                    destination,
+                    ..
+                } = flow.key;
+                detail(flow, routes.look_up(source), routes.look_up(destination))
+            }));
+        }
     }
 }
 
@@ -133,7 +135,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_interface_stands_for_itself_and_a_pair_for_a_number_of_its_own() {
+    fn an_interface_is_its_own_point_and_a_pair_is_assigned_one() {
         let mut points = Points::default();
         let mut number_of = |input, output| points.number_of(Interfaces { input, output });
         assert_eq!(
@@ -150,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn there_are_4096_numbers_to_give_out() {
+    fn no_more_than_4096_pairs_are_assigned() {
         let mut points = Points::default();
         let mut number_of = |input| points.number_of(Interfaces { input, output: 1 });
         assert!((0..4096).all(|input| number_of(input).is_some()));

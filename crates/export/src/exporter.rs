@@ -1,6 +1,7 @@
 //! [`Exporter`]: distributes records over collectors. Steps 6 and 7 of a packet's way: batch and
 //! send.
 
+use crate::balance::Balance;
 use crate::collector::{CollectorCounters, CollectorId, LossReason};
 use crate::details::{DetailTables, DetailedRecord};
 use crate::failover::Failover;
@@ -10,12 +11,10 @@ use crate::recipient::Recipient;
 use crate::tally::Tally;
 use crate::totals::{CopyTotals, ExporterCounters};
 use crate::transport::Transport;
-use foldhash::quality::FixedState;
-use std::hash::BuildHasher;
 use std::io;
 use std::str::FromStr;
 use std::sync::Arc;
-use xdprobe_flow::{FlowRecord, KeyV4};
+use xdprobe_flow::FlowRecord;
 
 /// Distributes records over collectors, each of which has an [`Outlet`] of its own.
 ///
@@ -28,6 +27,7 @@ pub struct Exporter {
     distribution: Distribution,
     recipients: Vec<Recipient>,
     next_id: CollectorId,
+    balance: Balance,
     failover: Failover,
     tables: Arc<DetailTables>,
     /// The records that are being pushed, with their details.
@@ -77,6 +77,7 @@ impl Exporter {
             distribution,
             recipients: Vec::new(),
             next_id: CollectorId::FIRST,
+            balance: Balance::new(),
             failover: Failover::default(),
             tables: Arc::default(),
             detailed: Vec::with_capacity(DETAILED_MAX),
@@ -302,13 +303,7 @@ impl Exporter {
             _ if recipients.is_empty() => {
                 self.removed.lost[LossReason::Removed as usize] += tally;
             }
-            Distribution::Balance => {
-                for record in records {
-                    let share = share_of(&record.flow.key, recipients.len());
-                    let record = std::slice::from_ref(record);
-                    recipients[share].push(record, DetailedRecord::tally(record), now);
-                }
-            }
+            Distribution::Balance => self.balance.push(recipients, records, now),
             Distribution::Failover => self.failover.push(recipients, records, tally, now),
         }
     }
@@ -352,14 +347,4 @@ impl FromStr for Distribution {
                 format!("'{text}' is not a distribution: expected copy, balance or failover")
             })
     }
-}
-
-/// Which of `collectors` gets the records of a key: the same one in every run.
-fn share_of(key: &KeyV4, collectors: usize) -> usize {
-    const SEED: u64 = 0x7864_7072_6f62_6500;
-    let hash = FixedState::with_seed(SEED).hash_one(key);
-    // The hash as a fraction of 2^64, times the number of shares (Lemire, "Fast random integer
-    // generation in an interval").
-    let share = (u128::from(hash) * collectors as u128) >> 64;
-    usize::try_from(share).expect("a fraction below 1 of a usize is one")
 }

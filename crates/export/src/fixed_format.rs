@@ -292,3 +292,274 @@ impl From<&DetailedRecord> for v7::Record {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::details::{Details, Interfaces};
+    use crate::routes::Route;
+    use std::net::Ipv4Addr;
+    use xdprobe_flow::{EndReason, FlowRecord, KeyV4};
+
+    const MOMENT: Moment = Moment {
+        uptime_ms: (1 << 32) + 4_000,
+        unix_ns: 1_700_000_000_123_000_000,
+    };
+
+    /// A record each of whose fields has a value of its own; `number` is the source port.
+    fn record(number: u16) -> DetailedRecord {
+        let key = KeyV4 {
+            source: Ipv4Addr::new(192, 0, 2, 1),
+            destination: Ipv4Addr::new(198, 51, 100, 2),
+            source_port: number,
+            destination_port: 443,
+            protocol: 6,
+            tos: 0xb8,
+            point: 3,
+        };
+        let flow = FlowRecord {
+            key,
+            volume: Volume {
+                packets: 9,
+                octets: u32::MAX.into(),
+            },
+            first_ms: (1 << 32) - 2_000,
+            last_ms: (1 << 32) + 3_000,
+            tcp_flags: 0x1b,
+            end: EndReason::Idle,
+        };
+        let details = Details {
+            interfaces: Interfaces {
+                input: 4,
+                output: 5,
+            },
+            source: Route {
+                next_hop: [203, 0, 113, 1],
+                r#as: 64_496,
+                mask: 24,
+            },
+            destination: Route {
+                next_hop: [203, 0, 113, 2],
+                r#as: 64_497,
+                mask: 25,
+            },
+        };
+        DetailedRecord { flow, details }
+    }
+
+    fn format(version: Version) -> FixedFormat {
+        FixedFormat {
+            version,
+            engine: Engine { r#type: 1, id: 2 },
+            sampling: SamplingInterval::default(),
+        }
+    }
+
+    /// A message of `count` numbered records, appended two at a time, with sequence 100.
+    fn message(format: &mut FixedFormat, count: u16) -> Vec<u8> {
+        let records: Vec<_> = (0..count).map(record).collect();
+        let mut message = vec![0xff; format.message_octets_max()];
+        let mut before = 0;
+        for records in records.chunks(2) {
+            let appended = format.append(records, before, 9_000, &mut message);
+            assert_eq!(appended.count, records.len());
+            before += records.len();
+        }
+        let heading = Heading {
+            moment: MOMENT,
+            sequence: 100,
+        };
+        let length = format.finish(&heading, before, &mut message);
+        assert_eq!(length, format.message_octets(before));
+        message.truncate(length);
+        message
+    }
+
+    #[test]
+    fn version_5_carries_each_field_at_its_place() {
+        let message = message(&mut format(Version::V5), 1);
+        let (header, records) = v5::decode(&message).unwrap();
+        let expected_header = v5::Header {
+            version: 5.into(),
+            count: 1.into(),
+            sys_uptime_ms: 4_000.into(),
+            unix_s: 1_700_000_000.into(),
+            unix_ns: 123_000_000.into(),
+            flow_sequence: 100.into(),
+            engine_type: 1,
+            engine_id: 2,
+            sampling: 0.into(),
+        };
+        let expected = v5::Record {
+            source: [192, 0, 2, 1],
+            destination: [198, 51, 100, 2],
+            next_hop: [203, 0, 113, 2],
+            input: 4.into(),
+            output: 5.into(),
+            packets: 9.into(),
+            octets: u32::MAX.into(),
+            first_ms: (u32::MAX - 1_999).into(),
+            last_ms: 3_000.into(),
+            source_port: 0.into(),
+            destination_port: 443.into(),
+            pad1: 0,
+            tcp_flags: 0x1b,
+            protocol: 6,
+            tos: 0xb8,
+            source_as: 64_496.into(),
+            destination_as: 64_497.into(),
+            source_mask: 24,
+            destination_mask: 25,
+            pad2: 0.into(),
+        };
+        assert_eq!((header, records), (&expected_header, &[expected][..]));
+    }
+
+    #[test]
+    fn versions_1_and_7_carry_what_version_5_does_as_far_as_they_have_fields_for_it() {
+        let of_5 = message(&mut format(Version::V5), 1);
+        let (header, record) = v5::decode(&of_5)
+            .map(|(header, all)| (header, all[0]))
+            .unwrap();
+        let of_1 = message(&mut format(Version::V1), 1);
+        let of_7 = message(&mut format(Version::V7), 1);
+        let expected_header = v1::Header {
+            version: 1.into(),
+            count: 1.into(),
+            sys_uptime_ms: header.sys_uptime_ms,
+            unix_s: header.unix_s,
+            unix_ns: header.unix_ns,
+        };
+        let expected = v1::Record {
+            source: record.source,
+            destination: record.destination,
+            next_hop: record.next_hop,
+            input: record.input,
+            output: record.output,
+            packets: record.packets,
+            octets: record.octets,
+            first_ms: record.first_ms,
+            last_ms: record.last_ms,
+            source_port: record.source_port,
+            destination_port: record.destination_port,
+            tcp_flags: record.tcp_flags,
+            protocol: record.protocol,
+            tos: record.tos,
+            ..v1::Record::default()
+        };
+        assert_eq!(v1::decode(&of_1), Ok((&expected_header, &[expected][..])));
+        let expected_header = v7::Header {
+            version: 7.into(),
+            count: 1.into(),
+            sys_uptime_ms: header.sys_uptime_ms,
+            unix_s: header.unix_s,
+            unix_ns: header.unix_ns,
+            flow_sequence: header.flow_sequence,
+            reserved: [0; 4],
+        };
+        let expected = v7::Record {
+            source: record.source,
+            destination: record.destination,
+            next_hop: record.next_hop,
+            input: record.input,
+            output: record.output,
+            packets: record.packets,
+            octets: record.octets,
+            first_ms: record.first_ms,
+            last_ms: record.last_ms,
+            source_port: record.source_port,
+            destination_port: record.destination_port,
+            tcp_flags: record.tcp_flags,
+            protocol: record.protocol,
+            tos: record.tos,
+            source_as: record.source_as,
+            destination_as: record.destination_as,
+            source_mask: record.source_mask,
+            destination_mask: record.destination_mask,
+            ..v7::Record::default()
+        };
+        assert_eq!(v7::decode(&of_7), Ok((&expected_header, &[expected][..])));
+    }
+
+    #[test]
+    fn a_message_is_full_at_the_limit_of_its_version_or_of_the_path() {
+        for (version, payload_octets, full_at) in [
+            (Version::V1, 9_000, 24),
+            (Version::V5, 9_000, 30),
+            (Version::V7, 9_000, 27),
+            (Version::V5, 1_452, 29),
+            (Version::V5, 10, 1),
+        ] {
+            let mut format = format(version);
+            let mut message = vec![0; format.message_octets_max()];
+            let records = [record(1); 40];
+            let appended = format.append(&records, 0, payload_octets, &mut message);
+            let all = Appended {
+                count: full_at,
+                is_full: true,
+            };
+            assert_eq!(appended, all, "{version} in {payload_octets}");
+            let last = format.append(&records, full_at - 1, payload_octets, &mut message);
+            assert_eq!(last, Appended { count: 1, ..all });
+            let none = format.append(&records, full_at, payload_octets, &mut message);
+            assert_eq!(none, Appended { count: 0, ..all });
+            if full_at > 1 {
+                let one = format.append(&records[..1], full_at - 2, payload_octets, &mut message);
+                let has_room = Appended {
+                    count: 1,
+                    is_full: false,
+                };
+                assert_eq!(one, has_room);
+            }
+        }
+    }
+
+    #[test]
+    fn the_pieces_of_a_message_have_its_records_in_order_and_an_unbroken_sequence() {
+        for version in Version::ALL {
+            let mut format = format(version);
+            let message = message(&mut format, 20);
+            let (mut numbers, mut tally) = (Vec::new(), Tally::default());
+            format.split(&message, 450, &mut |piece, of_piece| {
+                assert!(piece.len() <= 450);
+                let before = numbers.len();
+                let sequence = match version {
+                    Version::V1 => {
+                        let (_, records) = v1::decode(piece).unwrap();
+                        numbers.extend(records.iter().map(|record| record.source_port.get()));
+                        None
+                    }
+                    Version::V5 => {
+                        let (header, records) = v5::decode(piece).unwrap();
+                        numbers.extend(records.iter().map(|record| record.source_port.get()));
+                        Some(header.flow_sequence.get())
+                    }
+                    Version::V7 => {
+                        let (header, records) = v7::decode(piece).unwrap();
+                        numbers.extend(records.iter().map(|record| record.source_port.get()));
+                        Some(header.flow_sequence.get())
+                    }
+                };
+                assert!(sequence.is_none_or(|sequence| sequence as usize == 100 + before));
+                assert_eq!(of_piece.records, (numbers.len() - before) as u64);
+                tally += of_piece;
+            });
+            assert_eq!(numbers, (0..20).collect::<Vec<_>>());
+            let pieces = 20usize.div_ceil(format.records_in(450));
+            assert_eq!((tally.records, tally.datagrams), (20, pieces as u64));
+            let expected = Volume {
+                packets: 180,
+                octets: 20 * u64::from(u32::MAX),
+            };
+            assert_eq!(tally.volume, expected, "{version}");
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "caps the counters of a record at 2^32-1")]
+    fn a_counter_of_more_than_32_bits_is_never_cut_short() {
+        let mut record = record(1);
+        record.flow.volume.octets += 1;
+        let _ = v5::Record::from(&record);
+    }
+}

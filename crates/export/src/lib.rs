@@ -10,6 +10,7 @@
 //! turn, so that the export of a capture file is the same octets each time.
 #![forbid(unsafe_code)]
 
+mod balance;
 pub use xdprobe_netflow as netflow;
 
 mod collector;

@@ -1,32 +1,32 @@
-//! Pacing: a token bucket of records and one of octets, filled in time and not in bursts.
+//! Pacing: token buckets, one of records and one of octets, that fill with time.
 
 use std::num::NonZeroU64;
 
-/// How fast a collector may be sent to; no limit where there is none.
+/// The fastest that records are sent to a collector. Without a rate there is no limit.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Pace {
-    /// Records a second.
+    /// Records per second.
     pub records_per_s: Option<NonZeroU64>,
-    /// Octets of UDP payload a second.
+    /// Octets of UDP payload per second.
     pub octets_per_s: Option<NonZeroU64>,
 }
 
 impl Pace {
-    /// Whether there is any limit.
+    /// Whether there is a limit.
     #[must_use]
     pub fn is_limited(self) -> bool {
         self.records_per_s.is_some() || self.octets_per_s.is_some()
     }
 }
 
-/// What a datagram costs.
+/// What a datagram takes out of the buckets.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Cost {
     pub records: u64,
     pub octets: u64,
 }
 
-/// Both buckets of a collector.
+/// The buckets of one collector.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Buckets {
     records: Option<Bucket>,
@@ -46,7 +46,7 @@ impl Buckets {
         }
     }
 
-    /// Lets in what came since the last time.
+    /// Adds the tokens of the time since the previous call.
     pub fn fill(&mut self, now_ms: u64) {
         [&mut self.records, &mut self.octets]
             .into_iter()
@@ -54,7 +54,7 @@ impl Buckets {
             .for_each(|bucket| bucket.fill(now_ms));
     }
 
-    /// Whether `cost` is there.
+    /// Whether both hold `cost`.
     pub fn hold(&self, cost: Cost) -> bool {
         self.records.is_none_or(|bucket| bucket.holds(cost.records))
             && self.octets.is_none_or(|bucket| bucket.holds(cost.octets))
@@ -70,25 +70,25 @@ impl Buckets {
         }
     }
 
-    /// When `cost` will be there, in ms.
+    /// When both will hold `cost`, in ms.
     pub fn due_ms(&self, cost: Cost) -> u64 {
         let records = self.records.map_or(0, |bucket| bucket.due_ms(cost.records));
         records.max(self.octets.map_or(0, |bucket| bucket.due_ms(cost.octets)))
     }
 }
 
-/// A bucket holds as much as comes in this time, or one datagram: enough to make up for a thread
-/// that was woken late, and little enough that nothing leaves in bursts.
+/// A bucket holds the tokens of this time, and at least those of one datagram: enough to make up for
+/// a thread that was woken late, and too few for a burst.
 const DEPTH_MS: u64 = 10;
-/// A token is counted in thousandths, so that a rate per second is a whole number of them per ms.
+/// Parts of a token: with thousandths, a rate per second is a whole number of parts per ms.
 const PARTS: u64 = 1_000;
 
 #[derive(Clone, Copy, Debug)]
 struct Bucket {
-    /// Tokens a second, which is parts a millisecond.
+    /// Tokens per second, and so parts per millisecond.
     rate: u64,
     depth: u64,
-    /// Parts in it; never above the depth.
+    /// Parts in it, at most `depth`.
     level: u64,
     filled_ms: u64,
 }
@@ -122,7 +122,7 @@ impl Bucket {
     fn take(&mut self, tokens: u64) {
         debug_assert!(
             self.holds(tokens),
-            "nothing leaves before its tokens are there"
+            "no datagram is sent before the bucket holds its tokens"
         );
         self.level = self.level.saturating_sub(tokens.saturating_mul(PARTS));
     }
@@ -167,8 +167,8 @@ mod tests {
     }
 
     proptest! {
-        /// Over any time no more leaves than the rate gives and the bucket held; and whoever always
-        /// waits until the time that the bucket tells gets the whole rate.
+        /// In any time no more is taken than the rate gives and the bucket held; and a sender that
+        /// waits until each due time gets the whole rate.
         #[test]
         fn the_rate_is_kept_and_used(rate in 1u64..10_000_000, costs in vec(1u64..=30, 1..300), late_ms in 0u64..3) {
             let mut bucket = Bucket::new(rate, 30);

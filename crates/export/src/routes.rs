@@ -1,15 +1,15 @@
 //! Routes by longest prefix: AS, mask and next hop for the addresses of a record.
 //!
-//! [`RouteTable`] is made from a CSV file and never changes. An address is looked up in at most
-//! three steps, by its first 16 bits, the next 8 and the last 8, of which the first is nearly
-//! always in a processor's cache: tries that step by single bits or by six miss it each time
+//! A [`RouteTable`] is read from a CSV file and never changes. A look-up takes at most three steps:
+//! by the first 16 bits of the address, the next 8 and the last 8. The first step is nearly always
+//! in the processor's cache; tries that step by one bit or by six miss it each time
 //! (docs/decisions/0002-route-table.md).
 
 use csv::{ByteRecord, ReaderBuilder};
 use ipnet::IpNet;
 use std::net::{IpAddr, Ipv4Addr};
 
-/// What a table says of an address; all zero where it says nothing.
+/// What a table has for an address; all zero if it has no prefix for it.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Route {
     /// Next hop router.
@@ -20,32 +20,32 @@ pub struct Route {
     pub mask: u8,
 }
 
-/// Stands for every AS above 65535 where there is room for 16 bits only (RFC 6793, section 9).
+/// Replaces every AS above 65535 in fields of 16 bits (RFC 6793, section 9).
 pub const AS_TRANS: u16 = 23_456;
 
-/// Routes of IPv4 prefixes, found by the longest that an address is in.
+/// Routes of IPv4 prefixes, looked up by the longest that contains an address.
 #[derive(Clone, Debug)]
 pub struct RouteTable {
-    /// By the first 16 bits of an address.
+    /// Entries by the first 16 bits of an address.
     top: Box<[Entry]>,
-    /// By 8 bits more each, where there are longer prefixes.
+    /// Entries by the next 8 bits, where there are longer prefixes.
     blocks: Vec<[Entry; 256]>,
-    /// What the entries name; the first says nothing.
+    /// The routes that entries refer to; the first is that of addresses without a prefix.
     routes: Vec<Route>,
     skipped_count: usize,
 }
 
-/// What is wrong with a table, and in which line of it, counted from 1.
+/// An error in a table, and its line, counted from 1.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("{line}: {what}")]
 pub struct TableError {
-    /// The line.
+    /// Number of the line.
     pub line: u64,
-    /// What was found and what was wanted.
+    /// What was found, and what is expected.
     pub what: String,
 }
 
-/// A route by its number, or a block that knows more.
+/// The number of a route, or of a block with entries for 8 bits more.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 struct Entry(u32);
 
@@ -63,17 +63,15 @@ impl Entry {
 const COLUMNS: [&[u8]; 3] = [b"prefix", b"as", b"nexthop"];
 
 impl RouteTable {
-    /// The table of a CSV file with the columns `prefix,as,nexthop`, named so in its first line.
+    /// The table in a CSV file with the columns `prefix,as,nexthop`, named in its first line.
     ///
-    /// Prefixes have no bits beyond their length and stand there once. An AS has up to 32 bits. A
-    /// next hop that is unknown is left empty. IPv6 prefixes are skipped, since NetFlow v5 does not
-    /// carry them, and IPv6 next hops are unknown for the same reason. Lines that begin with `#`
-    /// are comments.
+    /// A prefix has no bits beyond its length and occurs once. An AS has up to 32 bits. An unknown
+    /// next hop is left empty. IPv6 prefixes are skipped, because NetFlow v5 does not carry them;
+    /// for the same reason IPv6 next hops count as unknown. Lines that begin with `#` are comments.
     ///
     /// # Errors
     ///
-    /// What is wrong with the first line that is. The last line has to end as the others do: a file
-    /// that was cut off inside a line is refused.
+    /// The first error in the file. A last line without a line end is one: the file was cut off.
     pub fn read(file: &[u8]) -> Result<Self, TableError> {
         let wrong_at = |end: usize, what: String| TableError {
             line: line_that_ends_at(file, end),
@@ -82,7 +80,7 @@ impl RouteTable {
         if file.last().is_some_and(|&octet| octet != b'\n') {
             return Err(wrong_at(
                 file.len(),
-                "ends without a line end: the file is cut off here".to_owned(),
+                "no line end: the file is cut off here; write it again in full".to_owned(),
             ));
         }
         let mut reader = ReaderBuilder::new()
@@ -103,7 +101,7 @@ impl RouteTable {
                     let found = text(&record);
                     return Err(wrong_at(
                         end,
-                        format!("found '{found}', wanted the columns prefix,as,nexthop"),
+                        format!("found '{found}', expected the column names prefix,as,nexthop"),
                     ));
                 }
                 continue;
@@ -116,10 +114,11 @@ impl RouteTable {
         if is_header {
             return Err(wrong_at(
                 0,
-                "the file is empty, wanted the columns prefix,as,nexthop".to_owned(),
+                "the file is empty: expected the column names prefix,as,nexthop in its first line"
+                    .to_owned(),
             ));
         }
-        // Longer prefixes are written over shorter ones.
+        // Longer prefixes overwrite shorter ones.
         rows.sort_unstable_by_key(|row| (row.route.mask, row.network, row.end));
         let is_same = |pair: &&[Row]| {
             (pair[0].network, pair[0].route.mask) == (pair[1].network, pair[1].route.mask)
@@ -129,7 +128,7 @@ impl RouteTable {
             let first = line_that_ends_at(file, first.end);
             return Err(wrong_at(
                 again.end,
-                format!("{network}/{length} stands in line {first} already"),
+                format!("{network}/{length} is already in line {first}: remove one of the two"),
             ));
         }
         Ok(Self::of_rows(&rows, skipped_count))
@@ -150,7 +149,7 @@ impl RouteTable {
         table
     }
 
-    /// Writes an entry over all addresses of a prefix, none of which has a longer one yet.
+    /// Writes an entry over all addresses of a prefix; no longer prefix has been written yet.
     fn write(&mut self, network: u32, length: u8, entry: Entry) {
         let [first, second, third, fourth] = network.to_be_bytes();
         let start = usize::from(u16::from_be_bytes([first, second]));
@@ -170,19 +169,19 @@ impl RouteTable {
         self.blocks[last][range(fourth.into(), 32)].fill(entry);
     }
 
-    /// The block behind an entry; where there was none, a new one that says what the entry said.
+    /// The block of an entry. If it has none, a new one, filled with that entry.
     fn block_in(entry: &mut Entry, blocks: &mut Vec<[Entry; 256]>) -> usize {
         if let Some(block) = entry.block() {
             return block;
         }
         blocks.push([*entry; 256]);
         let block = blocks.len() - 1;
-        // There are at most 2^16 + 2^24 blocks.
-        *entry = Entry(u32::try_from(block).unwrap_or(0) | Entry::IS_BLOCK);
+        let number = u32::try_from(block).expect("there are at most 2^16 + 2^24 blocks");
+        *entry = Entry(number | Entry::IS_BLOCK);
         block
     }
 
-    /// The route of the longest prefix that an address is in.
+    /// The route of the longest prefix that contains the address.
     #[must_use]
     #[inline]
     pub fn look_up(&self, address: Ipv4Addr) -> Route {
@@ -197,19 +196,19 @@ impl RouteTable {
         self.routes[entry.0 as usize]
     }
 
-    /// Prefixes in it.
+    /// How many prefixes it has.
     #[must_use]
     pub fn len(&self) -> usize {
         self.routes.len() - 1
     }
 
-    /// Whether there is none.
+    /// Whether it has no prefix.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// IPv6 prefixes that were skipped.
+    /// How many IPv6 prefixes were skipped.
     #[must_use]
     pub fn skipped_count(&self) -> usize {
         self.skipped_count
@@ -217,7 +216,7 @@ impl RouteTable {
 }
 
 impl Default for RouteTable {
-    /// A table without a route.
+    /// A table without a prefix.
     fn default() -> Self {
         let top = vec![Entry::NO_ROUTE; 1 << 16].into();
         Self {
@@ -233,12 +232,12 @@ impl Default for RouteTable {
 struct Row {
     network: u32,
     route: Route,
-    /// Octets of the file up to its end.
+    /// Where its line ends, in octets from the start of the file.
     end: usize,
 }
 
 impl Row {
-    /// The row that a line says; none for an IPv6 prefix. Else what is wrong with it.
+    /// The row in a line; none for an IPv6 prefix. The error names what is wrong with the line.
     fn read(record: &ByteRecord, end: usize) -> Result<Option<Self>, String> {
         let field = |column| {
             record
@@ -250,32 +249,34 @@ impl Row {
             (field(0), field(1), field(2), record.len())
         else {
             return Err(format!(
-                "found '{}', wanted prefix,as,nexthop",
+                "found '{}', expected prefix,as,nexthop",
                 text(record)
             ));
         };
-        let wanted =
-            |_| format!("'{prefix}' is no prefix: wanted ADDRESS/LENGTH, as in 192.0.2.0/24");
-        let net: IpNet = prefix.parse().map_err(wanted)?;
+        let not_a_prefix =
+            |_| format!("'{prefix}' is not a prefix: expected ADDRESS/LENGTH, as in 192.0.2.0/24");
+        let net: IpNet = prefix.parse().map_err(not_a_prefix)?;
         if net.addr() != net.network() {
             return Err(format!(
-                "{prefix} has bits beyond its length: wanted {}",
+                "{prefix} has bits beyond its length: expected {}",
                 net.trunc()
             ));
         }
-        let wanted = |_| {
+        let not_an_as = |_| {
             format!(
-                "'{}' is no AS: wanted a number from 0 to {}",
+                "'{}' is not an AS: expected a number from 0 to {}",
                 r#as,
                 u32::MAX
             )
         };
-        let number: u32 = r#as.parse().map_err(wanted)?;
-        let wanted = |_| format!("'{next_hop}' is no next hop: wanted an address, or nothing");
+        let number: u32 = r#as.parse().map_err(not_an_as)?;
+        let not_a_next_hop = |_| {
+            format!("'{next_hop}' is not a next hop: expected an address, or nothing if unknown")
+        };
         let next_hop = if next_hop.is_empty() {
             None
         } else {
-            Some(next_hop.parse().map_err(wanted)?)
+            Some(next_hop.parse().map_err(not_a_next_hop)?)
         };
         let IpNet::V4(net) = net else { return Ok(None) };
         let next_hop = match next_hop {
@@ -296,13 +297,13 @@ impl Row {
     }
 }
 
-/// The number of the line whose last octet, its line end or a part of that, is before `end`.
+/// The number of the line whose last octet, its line end or a part of it, is before `end`.
 fn line_that_ends_at(file: &[u8], end: usize) -> u64 {
     let before = &file[..end.saturating_sub(1).min(file.len())];
     before.iter().filter(|&&octet| octet == b'\n').count() as u64 + 1
 }
 
-/// A row as it may have been written.
+/// A row as it is in the file, apart from quotes and spaces.
 fn text(row: &ByteRecord) -> String {
     row.iter()
         .map(String::from_utf8_lossy)
@@ -374,24 +375,24 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_named_with_its_line() {
-        for (file, wanted) in [
+    fn an_error_names_its_line_what_was_found_and_what_is_expected() {
+        for (file, expected) in [
             ("", "1: the file is empty"),
             (
                 "10.0.0.0/8,1,\n",
-                "1: found '10.0.0.0/8,1,', wanted the columns prefix,as,nexthop",
+                "1: found '10.0.0.0/8,1,', expected the column names prefix,as,nexthop",
             ),
             (
                 "prefix,as,nexthop\n10.0.0.0/8,1,",
-                "2: ends without a line end: the file is cut off here",
+                "2: no line end: the file is cut off here",
             ),
             (
                 "prefix,as,nexthop\n# why\n10.0.0.0/8,1\n",
-                "3: found '10.0.0.0/8,1', wanted prefix,as,nexthop",
+                "3: found '10.0.0.0/8,1', expected prefix,as,nexthop",
             ),
             (
                 "prefix,as,nexthop\r\n# why\r\n\r\n10.0.0.0/8,1\r\n",
-                "4: found '10.0.0.0/8,1', wanted prefix,as,nexthop",
+                "4: found '10.0.0.0/8,1', expected prefix,as,nexthop",
             ),
             (
                 "prefix,as,nexthop\n10.0.0.0/8,1,,\n",
@@ -399,38 +400,38 @@ mod tests {
             ),
             (
                 "prefix,as,nexthop\n10.0.0.0/33,1,\n",
-                "2: '10.0.0.0/33' is no prefix",
+                "2: '10.0.0.0/33' is not a prefix",
             ),
             (
                 "prefix,as,nexthop\n10.0.0.0/8,1,\n10.1.0.0/8,1,\n",
-                "3: 10.1.0.0/8 has bits beyond its length: wanted 10.0.0.0/8",
+                "3: 10.1.0.0/8 has bits beyond its length: expected 10.0.0.0/8",
             ),
             (
                 "prefix,as,nexthop\n10.0.0.0/8,4294967296,\n",
-                "2: '4294967296' is no AS",
+                "2: '4294967296' is not an AS",
             ),
             (
                 "prefix,as,nexthop\n10.0.0.0/8,1,there\n",
-                "2: 'there' is no next hop",
+                "2: 'there' is not a next hop",
             ),
             (
                 "prefix,as,nexthop\n10.0.0.0/8,1,\n9.0.0.0/8,1,\n10.0.0.0/8,2,\n",
-                "4: 10.0.0.0/8 stands in line 2 already",
+                "4: 10.0.0.0/8 is already in line 2",
             ),
         ] {
             let error = refused(file);
-            assert!(error.starts_with(wanted), "{file:?}: {error}");
+            assert!(error.starts_with(expected), "{file:?}: {error}");
         }
     }
 
     proptest! {
-        /// The table says of every address what the longest of the prefixes that hold it says.
+        /// The route of every address is that of the longest prefix that contains it.
         #[test]
         fn look_ups_equal_a_search_through_all_prefixes(
             rows in vec((any::<u32>(), 0u8..=32, any::<u16>()), 0..60), addresses in vec(any::<u32>(), 0..60),
         ) {
             let mask = |length: u8| u32::MAX.checked_shl(32 - u32::from(length)).unwrap_or(0);
-            // Few first octets, so that prefixes lie in each other.
+            // Few different first octets, so that prefixes contain each other.
             let near = |bits: u32| (bits & 0x01ff_ffff) | 0x0a00_0000;
             let rows: std::collections::BTreeMap<_, _> =
                 rows.into_iter().map(|(bits, length, number)| ((length, near(bits) & mask(length)), number)).collect();
@@ -441,9 +442,9 @@ mod tests {
             let edges = rows.keys().flat_map(|&(length, bits)| [bits, bits | !mask(length), bits.wrapping_sub(1)]);
             for address in addresses.iter().map(|&bits| near(bits)).chain(edges) {
                 let longest = rows.iter().rev().find(|((length, bits), _)| address & mask(*length) == *bits);
-                let wanted = longest.map_or((0, 0), |((length, _), number)| (*length, *number));
+                let expected = longest.map_or((0, 0), |((length, _), number)| (*length, *number));
                 let found = table.look_up(Ipv4Addr::from_bits(address));
-                prop_assert_eq!((found.mask, found.r#as), wanted);
+                prop_assert_eq!((found.mask, found.r#as), expected);
             }
         }
 

@@ -1,5 +1,5 @@
-//! UDP to a collector: one connected socket, which sends many datagrams in one call where the
-//! kernel can.
+//! UDP to a collector: one connected socket, which sends many datagrams in one call if the kernel
+//! can.
 
 use crate::transport::Transport;
 use nix::sys::socket::{setsockopt, sockopt};
@@ -18,11 +18,11 @@ use std::str::FromStr;
 pub struct CollectorAddress(String);
 
 impl CollectorAddress {
-    /// The addresses that the name stands for, at least one.
+    /// The addresses of the name, at least one.
     ///
     /// # Errors
     ///
-    /// What the resolver said, or that it knew no address.
+    /// The error of the resolver, or that it found no address.
     pub fn resolve(&self) -> io::Result<Vec<SocketAddr>> {
         let addresses: Vec<_> = self.0.to_socket_addrs()?.collect();
         if addresses.is_empty() {
@@ -31,7 +31,7 @@ impl CollectorAddress {
         Ok(addresses)
     }
 
-    /// Whether it stands for itself, so that there is nothing to be resolved.
+    /// Whether it is an IP address, so that there is no name to resolve.
     #[must_use]
     pub fn is_an_address(&self) -> bool {
         self.0.parse::<SocketAddr>().is_ok()
@@ -42,15 +42,15 @@ impl FromStr for CollectorAddress {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let wanted = || {
+        let invalid = || {
             format!(
-                "'{text}' is not a collector: wanted HOST:PORT or [V6]:PORT, as in 192.0.2.9:2055"
+                "'{text}' is not a collector: expected HOST:PORT or [V6]:PORT, as in 192.0.2.9:2055"
             )
         };
-        let (host, port) = text.rsplit_once(':').ok_or_else(wanted)?;
+        let (host, port) = text.rsplit_once(':').ok_or_else(invalid)?;
         let bare_v6 = host.contains(':') && !(host.starts_with('[') && host.ends_with(']'));
         if host.is_empty() || bare_v6 || !port.parse::<u16>().is_ok_and(|port| port != 0) {
-            return Err(wanted());
+            return Err(invalid());
         }
         Ok(Self(text.to_owned()))
     }
@@ -62,44 +62,44 @@ impl fmt::Display for CollectorAddress {
     }
 }
 
-/// What an operator chose for the sockets of all collectors.
+/// Options for the sockets of all collectors; what is not set stays as the system has it.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct SocketOptions {
-    /// Source address of each family; port 0 is any free one.
+    /// Source addresses, at most one of each family; port 0 is any free one.
     pub sources: Vec<SocketAddr>,
-    /// The interface that datagrams leave by, whatever the routes say.
+    /// The interface to send from, regardless of the routes.
     pub device: Option<String>,
     /// Differentiated services code point, 0 to 63 (RFC 2474).
     pub dscp: Option<u8>,
-    /// Time to live, or hop limit.
+    /// Time to live, or hop limit for IPv6.
     pub ttl: Option<u8>,
-    /// Octets of the send buffer.
+    /// Length of the send buffer, in octets.
     pub send_buffer_octets: Option<usize>,
-    /// The longest IP packet, in octets, where the path carries longer ones.
+    /// The longest IP packet, in octets, even if the path carries longer ones.
     pub mtu: Option<u16>,
 }
 
-/// A connected UDP socket that never waits and never fragments: connected, so that a collector's
-/// refusal comes back and the route is looked up once.
+/// A connected UDP socket that never blocks and never fragments. It is connected so that the kernel
+/// reports refusals and looks up the route once.
 #[derive(Debug)]
 pub struct UdpTransport {
     socket: Socket,
     local: SocketAddr,
     peer: SocketAddr,
     mtu_max: Option<u16>,
-    /// What the kernel cuts one call's octets into; 0 while each call is one datagram, none where
-    /// it cannot.
+    /// The segment length that is set: the kernel divides the octets of one call into datagrams of
+    /// it. 0 while each call is one datagram; none if the kernel cannot divide.
     segment_octets: Option<usize>,
 }
 
-/// Asked of the kernel for each socket; it gives what net.core.wmem_max allows.
+/// Requested for each socket; the kernel grants what net.core.wmem_max allows.
 const SEND_BUFFER_OCTETS: usize = 4 << 20;
-/// Where the kernel does not say what the path carries: a full-size Ethernet frame's network layer.
+/// Assumed if the kernel does not report the path's MTU: that of Ethernet.
 const PATH_MTU: u32 = 1500;
 const UDP_HEADER_OCTETS: usize = 8;
-/// Segments of one call (Linux, include/linux/udp.h, UDP_MAX_SEGMENTS; later kernels take 128).
+/// Segments of one call (Linux, include/linux/udp.h, UDP_MAX_SEGMENTS; newer kernels accept 128).
 const SEGMENTS_MAX: usize = 64;
-/// Octets of one call: an IP packet's most, less its headers with room to spare.
+/// Octets of one call: the longest IP packet, less its headers and some room.
 const CALL_OCTETS_MAX: usize = 65_000;
 
 impl UdpTransport {
@@ -107,7 +107,7 @@ impl UdpTransport {
     ///
     /// # Errors
     ///
-    /// What the system said, with the option that it did not like: no route, no permission, no such
+    /// The error of the system, with the option that caused it: no route, no permission, no such
     /// address or interface.
     pub fn connect(peer: SocketAddr, options: &SocketOptions) -> io::Result<Self> {
         let socket = Socket::new(Domain::for_address(peer), Type::DGRAM, Some(Protocol::UDP))?;
@@ -130,26 +130,26 @@ impl UdpTransport {
         })
     }
 
-    /// Where its datagrams come from.
+    /// Source address and port of its datagrams.
     #[must_use]
     pub fn local(&self) -> SocketAddr {
         self.local
     }
 
-    /// Where they go.
+    /// Destination address and port of its datagrams.
     #[must_use]
     pub fn peer(&self) -> SocketAddr {
         self.peer
     }
 
-    /// Makes the kernel cut what one call sends into datagrams of `octets`, or leave it whole where
-    /// that is 0.
+    /// Sets the length in octets of the datagrams that the kernel divides one call into; 0 is one
+    /// datagram per call.
     fn set_segment(&mut self, octets: usize) -> io::Result<()> {
         if self.segment_octets.is_some_and(|set| set != octets) {
             setsockopt(
                 &self.socket,
                 sockopt::UdpGsoSegment,
-                &i32::try_from(octets).unwrap_or(0),
+                &i32::try_from(octets).expect("a datagram has at most 65 507 octets"),
             )?;
             self.segment_octets = Some(octets);
         }
@@ -176,9 +176,9 @@ impl Transport for UdpTransport {
             .and_then(|()| self.socket.send_vectored(&datagrams[..run]));
         match sent {
             Ok(_) => Ok(run),
-            // Linux: EIO 5 where the interface computes no checksums, EINVAL 22 where a segment is
-            // too long or a tunnel cannot cut. What goes one by one all the same shows that cutting
-            // was the matter.
+            // Linux: EIO 5 if the interface computes no checksums, EINVAL 22 if a segment is too
+            // long or a tunnel cannot divide. If the datagram can be sent alone, dividing was the
+            // cause.
             Err(error) if matches!(error.raw_os_error(), Some(5 | 22)) => {
                 let sent = self.send_one(first)?;
                 self.segment_octets = None;
@@ -208,9 +208,9 @@ impl Transport for UdpTransport {
 }
 
 fn set_options(socket: &Socket, peer: SocketAddr, options: &SocketOptions) -> io::Result<()> {
-    // The kernel then tells of hosts and networks that cannot be reached, not of closed ports
-    // alone, and of datagrams that a full queue of its own dropped (Linux, net/ipv4/udp.c,
-    // __udp4_lib_err and udp_send_skb).
+    // With this the kernel reports unreachable hosts and networks, not only closed ports, and
+    // datagrams that a full queue of its own dropped (Linux, net/ipv4/udp.c, __udp4_lib_err and
+    // udp_send_skb).
     if peer.is_ipv4() {
         setsockopt(socket, sockopt::Ipv4RecvErr, &true)?;
         set_ip_mtu_discover(socket, Ipv4PathMtuDiscovery::DO)?;
@@ -218,13 +218,13 @@ fn set_options(socket: &Socket, peer: SocketAddr, options: &SocketOptions) -> io
         setsockopt(socket, sockopt::Ipv6RecvErr, &true)?;
         set_ipv6_mtu_discover(socket, Ipv6PathMtuDiscovery::DO)?;
     }
-    let said = |what: String| {
+    let named = |what: String| {
         move |error: io::Error| io::Error::new(error.kind(), format!("{what}: {error}"))
     };
     match options.send_buffer_octets {
         Some(octets) => set_send_buffer(socket, octets)
-            .map_err(said(format!("send buffer of {octets} octets")))?,
-        // Best effort: with a smaller buffer datagrams wait here a little more often.
+            .map_err(named(format!("send buffer of {octets} octets")))?,
+        // An error is no problem: with a smaller buffer datagrams wait a little more often.
         None => drop(socket.set_send_buffer_size(SEND_BUFFER_OCTETS)),
     }
     if let Some(dscp) = options.dscp {
@@ -235,7 +235,7 @@ fn set_options(socket: &Socket, peer: SocketAddr, options: &SocketOptions) -> io
         } else {
             socket.set_tclass_v6(octet)
         }
-        .map_err(said(format!("DSCP {dscp}")))?;
+        .map_err(named(format!("DSCP {dscp}")))?;
     }
     if let Some(ttl) = options.ttl.map(u32::from) {
         if peer.is_ipv4() {
@@ -243,28 +243,28 @@ fn set_options(socket: &Socket, peer: SocketAddr, options: &SocketOptions) -> io
         } else {
             socket.set_unicast_hops_v6(ttl)
         }
-        .map_err(said(format!("TTL {ttl}")))?;
+        .map_err(named(format!("TTL {ttl}")))?;
     }
     if let Some(device) = &options.device {
         socket
             .bind_device(Some(device.as_bytes()))
-            .map_err(said(format!("device {device}")))?;
+            .map_err(named(format!("device {device}")))?;
     }
     if let Some(source) = options
         .sources
         .iter()
         .find(|source| source.is_ipv4() == peer.is_ipv4())
     {
-        // One port may lead to several collectors, and to one of them again at another address.
+        // One port may be the source for several collectors, and for one of them at a new address.
         socket.set_reuse_address(source.port() != 0)?;
         socket
             .bind(&(*source).into())
-            .map_err(said(format!("source {source}")))?;
+            .map_err(named(format!("source {source}")))?;
     }
     Ok(())
 }
 
-/// Beyond net.core.wmem_max where that is allowed, and as much as it allows elsewhere.
+/// Sets the send buffer: beyond net.core.wmem_max with CAP_NET_ADMIN, otherwise up to it.
 fn set_send_buffer(socket: &Socket, octets: usize) -> io::Result<()> {
     setsockopt(socket, sockopt::SndBufForce, &octets).or_else(|_| {
         socket.set_send_buffer_size(octets)?;
@@ -272,7 +272,7 @@ fn set_send_buffer(socket: &Socket, octets: usize) -> io::Result<()> {
     })
 }
 
-/// How many datagrams one call can take: all of one length, but the last, which may be shorter.
+/// How many datagrams one call can send: all of one length, except the last, which may be shorter.
 fn run_of_segments(datagrams: &[IoSlice<'_>]) -> usize {
     let Some(segment_octets) = datagrams.first().map(|first| first.len()) else {
         return 0;
@@ -325,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn takes_names_and_addresses_with_a_port_and_nothing_else() {
+    fn a_collector_is_a_name_or_an_address_with_a_port() {
         for good in [
             "172.27.20.3:2055",
             "collector.example:9996",
@@ -343,7 +343,7 @@ mod tests {
             "",
         ] {
             let error = bad.parse::<CollectorAddress>().unwrap_err();
-            assert!(error.contains("wanted HOST:PORT"), "{error}");
+            assert!(error.contains("expected HOST:PORT"), "{error}");
         }
     }
 
@@ -369,10 +369,10 @@ mod tests {
         assert_eq!(
             send_all(&mut transport, &datagrams),
             [1; 11],
-            "where the kernel cannot"
+            "if the kernel cannot divide"
         );
-        for wanted in datagrams.iter().chain(&datagrams) {
-            assert!(&receive(&receiver) == wanted);
+        for expected in datagrams.iter().chain(&datagrams) {
+            assert!(&receive(&receiver) == expected);
         }
     }
 
@@ -408,7 +408,7 @@ mod tests {
     }
 
     #[test]
-    fn the_kernel_grants_the_send_buffer_that_was_asked_for() {
+    fn the_kernel_grants_the_send_buffer_that_was_requested() {
         let to = receiver("127.0.0.1:0").local_addr().unwrap();
         let granted = |send_buffer_octets| {
             let options = SocketOptions {
@@ -421,7 +421,7 @@ mod tests {
                 .send_buffer_size()
                 .unwrap()
         };
-        // The kernel keeps as much again for its own accounts, and says the sum (socket(7)).
+        // The kernel adds as much again for its own use, and reports the sum (socket(7)).
         assert_eq!(granted(Some(100_000)), 200_000);
         let allowed = std::fs::read_to_string("/proc/sys/net/core/wmem_max")
             .unwrap()
@@ -437,7 +437,7 @@ mod tests {
     }
 
     #[test]
-    fn two_collectors_may_be_sent_to_from_one_port() {
+    fn one_port_may_be_the_source_for_two_collectors() {
         let receivers = [receiver("127.0.0.1:0"), receiver("127.0.0.1:0")];
         let free = UdpSocket::bind("127.0.0.1:0")
             .unwrap()
@@ -481,7 +481,7 @@ mod tests {
     }
 
     #[test]
-    fn says_which_option_the_system_did_not_like() {
+    fn an_error_names_the_option_that_caused_it() {
         let to = receiver("127.0.0.1:0").local_addr().unwrap();
         let refused =
             |options: SocketOptions| UdpTransport::connect(to, &options).unwrap_err().to_string();

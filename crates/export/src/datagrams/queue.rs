@@ -31,7 +31,7 @@ pub struct Message {
     sequence: u32,
     /// Uptime at which its first record arrived, in ms.
     oldest_ms: u64,
-    /// The latest uptime in its records, in ms.
+    /// Uptime at which its last record arrived, in ms.
     latest_ms: u64,
     /// When it was complete, in ms of the time that sending goes by.
     complete_ms: u64,
@@ -159,7 +159,7 @@ impl Message {
         self.oldest_ms
     }
 
-    /// The latest uptime in its records, in ms.
+    /// Uptime at which its last record arrived, in ms; no uptime in its records is later.
     pub fn latest_ms(&self) -> u64 {
         self.latest_ms
     }
@@ -194,14 +194,12 @@ impl Message {
         now_ms: u64,
     ) -> Appended {
         if self.count == 0 {
-            (self.length, self.volume, self.oldest_ms, self.latest_ms) =
-                (0, Volume::default(), now_ms, 0);
+            (self.length, self.volume, self.oldest_ms) = (0, Volume::default(), now_ms);
         }
         let appended = format.append(records, self.count, payload_octets, &mut self.octets);
-        for record in &records[..appended.count] {
-            self.latest_ms = self.latest_ms.max(record.flow.last_ms);
-            self.volume += record.flow.volume;
-        }
+        let added = records[..appended.count].iter();
+        self.volume += added.map(|record| record.flow.volume).sum();
+        self.latest_ms = now_ms;
         self.count += appended.count;
         appended
     }
