@@ -11,8 +11,8 @@ fn main() {
     println!("cargo::rerun-if-env-changed=CLANG");
     let object = Path::new(&env::var("OUT_DIR").expect("cargo sets OUT_DIR")).join("send.bpf.o");
     let clang = env::var("CLANG").unwrap_or_else(|_| "clang".to_owned());
-    // Debian keeps asm/types.h, which linux/bpf.h includes, in a folder of the architecture's; the
-    // bpf target does not look there by itself.
+    // linux/bpf.h includes asm/types.h, which Debian has in a directory of the architecture that
+    // the bpf target does not search by default.
     let headers = format!(
         "-I/usr/include/{}-linux-gnu",
         env::var("CARGO_CFG_TARGET_ARCH").expect("cargo sets it")
@@ -30,7 +30,7 @@ fn main() {
             "{clang} on {SOURCE} ended with {status}: are libbpf-dev and linux-libc-dev installed?"
         ),
         Err(error) => panic!(
-            "{clang} did not start: {error}; `apt install clang`, or name another one in CLANG"
+            "{clang} did not start: {error}; run `apt install clang`, or set CLANG to another one"
         ),
     }
 }

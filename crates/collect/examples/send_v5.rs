@@ -1,8 +1,7 @@
-//! Sends version 5 datagrams at a pace, to measure a collector: `send_v5 ADDRESS:PORT RECORDS
+//! Sends version 5 datagrams at a given rate, to measure a collector: `send_v5 ADDRESS:PORT RECORDS
 //! RECORDS_PER_SECOND`.
 //!
-//! A rate of 0 is as fast as it goes. The last line on standard output says what was sent, and at
-//! what rate.
+//! A rate of 0 means as fast as possible. The records sent and their rate are printed at the end.
 #![forbid(unsafe_code)]
 #![expect(
     clippy::disallowed_methods,
@@ -23,14 +22,14 @@ const BURST: usize = 16;
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [address, records, rate] = &arguments[..] else {
-        return Err("wanted ADDRESS:PORT RECORDS RECORDS_PER_SECOND".into());
+        return Err("expected ADDRESS:PORT RECORDS RECORDS_PER_SECOND".into());
     };
     let (address, records, rate): (SocketAddrV4, u32, f64) =
         (address.parse()?, records.parse()?, rate.parse()?);
     let socket = UdpSocket::bind("0.0.0.0:0")?;
     let mut headers = MultiHeaders::<SockaddrIn>::preallocate(BURST, None);
     let mut datagrams = vec![[0; v5::DATAGRAM_OCTETS_MAX]; BURST];
-    let per_burst = u32::try_from(BURST * v5::RECORDS_MAX)?;
+    let per_datagram = u32::try_from(v5::RECORDS_MAX)?;
     let start = Instant::now();
     let mut sent = 0;
     while sent < records {
@@ -39,15 +38,14 @@ fn main() -> Result<(), Box<dyn Error>> {
             std::thread::sleep(due.saturating_sub(start.elapsed()));
         }
         for (number, datagram) in (0..).zip(&mut datagrams) {
-            fill(datagram, sent + number * 30)?;
+            fill(datagram, sent + number * per_datagram)?;
         }
         let slices: Vec<[IoSlice; 1]> = datagrams
             .iter()
             .map(|datagram| [IoSlice::new(datagram)])
             .collect();
         let to = [Some(SockaddrIn::from(address)); BURST];
-        // A full queue of the interface is no loss yet: what was not taken is not counted, and sent
-        // again.
+        // Datagrams that do not fit the queue of the interface are not counted, and are sent again.
         match sendmmsg(
             socket.as_raw_fd(),
             &mut headers,
@@ -56,20 +54,21 @@ fn main() -> Result<(), Box<dyn Error>> {
             [],
             MsgFlags::empty(),
         ) {
-            Ok(taken) => sent += u32::try_from(taken.count())? * 30,
+            Ok(taken) => sent += u32::try_from(taken.count())? * per_datagram,
             Err(nix::errno::Errno::ENOBUFS) => {}
             Err(error) => return Err(error.into()),
         }
     }
     let took = start.elapsed().as_secs_f64();
     println!(
-        "sent {sent} records, {per_burst} a call, in {took:.2} s: {:.0} records/s",
+        "sent {sent} records, {} a call, in {took:.2} s: {:.0} records/s",
+        BURST * v5::RECORDS_MAX,
         f64::from(sent) / took
     );
     Ok(())
 }
 
-/// Thirty flows that differ from each other and from the others, about as much as real ones.
+/// Fills a datagram with flows that all differ, about as much as real flows do.
 fn fill(datagram: &mut [u8], sequence: u32) -> Result<(), EncodeError> {
     let header = v5::Header {
         unix_s: 1_795_352_088.into(),

@@ -1,9 +1,9 @@
-//! The collector at work: one thread takes datagrams out of the socket, another one writes, so that
-//! a disk that takes its time does not cost datagrams.
+//! The running collector: one thread receives datagrams and another one writes files, so that a
+//! slow disk does not cost datagrams.
 //!
-//! Between them go batches of records forward and the emptied batches back. When the writer cannot
-//! keep up the receiver waits, the socket's buffer fills, and what the system drops then is counted
-//! by the system.
+//! Batches of records go from the first to the second, and emptied batches back. If the second
+//! cannot keep up, the first waits and the socket's buffer fills; the system counts the datagrams
+//! that it drops then.
 
 use crate::datagram::{self, DatagramSummary, Refusal};
 use crate::receive::{BURST_DATAGRAMS, Receiver};
@@ -21,82 +21,84 @@ use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use xdprobe_netflow::Version;
 
-/// A batch is handed over when it has this many records, or when the socket is empty.
+/// Records in a batch at which it is handed over. An empty socket hands it over earlier.
 const BATCH_RECORDS: usize = 8192;
-/// Batches on their way to the writer: half a second of 1 million records a second.
+/// Batches between the threads: half a second at 1 million records a second.
 const BATCHES_MAX: usize = 64;
-/// How often the writer looks what is due.
-const WRITER_TICK: Duration = Duration::from_millis(250);
-/// Lines about jumps of sequences and refused datagrams between two calls of [`Collector::tick`];
-/// more would be a flood.
-const LINES_TOLD: u32 = 20;
+/// How often the store thread checks for a rotation, a sync or an expiry.
+const STORE_TICK: Duration = Duration::from_millis(250);
+/// The most log lines about sequence numbers and refused datagrams between two calls of
+/// [`Collector::tick`].
+const LINES_MAX: u32 = 20;
 
-/// Seconds since 1970 on the clock on the wall: what files are named for and rotated by.
+/// UTC seconds since 1970 by the system's clock, which files are named and rotated by. 0 if the
+/// clock is set to a time before 1970.
 #[must_use]
 pub fn unix_s() -> i64 {
     #[expect(
         clippy::disallowed_methods,
-        reason = "the collector's own clock: files are named for the time on the wall"
+        reason = "the collector's own clock: files are named for the time of day"
     )]
     let now = SystemTime::now();
     now.duration_since(UNIX_EPOCH).map_or(0, |since| {
-        i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+        i64::try_from(since.as_secs()).expect("the system's clock has at most 63 bits")
     })
 }
 
-/// Whose datagrams are taken.
+/// Exporters whose datagrams are accepted.
 #[derive(Clone, Debug, Default)]
 pub struct Allowed(Vec<IpNet>);
 
 impl Allowed {
-    /// Those of the networks, or everybody's if there are none.
+    /// Exporters with addresses in `networks`; all exporters if there are none.
     #[must_use]
     pub fn new(networks: Vec<IpNet>) -> Self {
         Self(networks)
     }
 
-    /// Whether `exporter` is one of them.
+    /// Whether datagrams of `exporter` are accepted.
     #[must_use]
     pub fn has(&self, exporter: IpAddr) -> bool {
         self.0.is_empty() || self.0.iter().any(|network| network.contains(&exporter))
     }
 }
 
-/// The receiving end.
+/// A running collector. Its owner's thread receives, in [`turn`](Self::turn).
 #[derive(Debug)]
 pub struct Collector {
     receiver: Receiver,
     intake: Intake,
     batch: StoreBatch,
     commands: Sender<StoreCommand>,
-    empties: crossbeam_channel::Receiver<StoreBatch>,
+    emptied: crossbeam_channel::Receiver<StoreBatch>,
     written: Arc<Written>,
-    writer: Option<JoinHandle<io::Result<()>>>,
+    store_thread: Option<JoinHandle<io::Result<()>>>,
 }
 
-/// Everything that was counted since the start.
+/// Counts since the start.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Totals {
-    /// Good datagrams.
+    /// Datagrams accepted.
     pub datagrams: u64,
     /// Records in them.
     pub records: u64,
-    /// Records in files.
+    /// Records stored in files.
     pub stored: u64,
     /// Records that could not be written.
     pub failed: u64,
-    /// Files that were finished.
+    /// Files finished.
     pub files: u64,
-    /// Records that are missing by the exporters' sequences.
+    /// Records that are missing by the exporters' sequence numbers.
     pub lost: u64,
-    /// Jumps of the sequences that are no loss.
+    /// Jumps of sequence numbers that are not a loss.
     pub resets: u64,
-    /// Of those, the ones that reordering explains.
+    /// Resets that reordering explains.
     pub reordered: u64,
-    /// Datagrams that were refused, by [`Refusal`].
+    /// Datagrams refused, by [`Refusal`].
     pub refused: [u64; Refusal::ALL.len()],
-    /// Datagrams that the system dropped because the socket's buffer was full.
-    pub dropped: u64,
+    /// Datagrams that the system dropped because the socket's buffer was full; `None` if its count
+    /// could not be read.
+    pub dropped: Option<u64>,
 }
 
 impl std::fmt::Display for Totals {
@@ -115,10 +117,16 @@ impl std::fmt::Display for Totals {
         } = self;
         write!(
             formatter,
-            "totals: received_datagrams={datagrams} received_records={records} stored_records={stored} \
-             failed_records={failed} files={files} lost_records={lost} resets={resets} reordered={reordered} \
-             socket_dropped_datagrams={dropped}"
+            "totals: received_datagrams={datagrams} received_records={records} \
+             stored_records={stored} \
+             failed_records={failed} files={files} lost_records={lost} resets={resets} \
+             reordered={reordered} \
+             socket_dropped_datagrams="
         )?;
+        match dropped {
+            Some(dropped) => write!(formatter, "{dropped}")?,
+            None => formatter.write_str("unknown")?,
+        }
         for (reason, count) in Refusal::ALL.iter().zip(self.refused) {
             write!(formatter, " refused_{}={count}", reason.name())?;
         }
@@ -127,24 +135,24 @@ impl std::fmt::Display for Totals {
 }
 
 impl Collector {
-    /// Starts the writer on `store`.
+    /// Starts a thread that writes to `store`.
     ///
     /// # Errors
     ///
-    /// Those of starting a thread.
+    /// If the thread cannot be started.
     pub fn start(receiver: Receiver, store: Store, allowed: Allowed) -> io::Result<Self> {
         let (commands, incoming) = crossbeam_channel::bounded(BATCHES_MAX);
-        let (emptied, empties) = crossbeam_channel::bounded(BATCHES_MAX);
+        let (give_back, emptied) = crossbeam_channel::bounded(BATCHES_MAX);
         let written = Arc::new(Written::default());
-        let told = Arc::clone(&written);
-        let writer = std::thread::Builder::new()
+        let counts = Arc::clone(&written);
+        let store_thread = std::thread::Builder::new()
             .name("store".into())
             .spawn(move || {
                 StoreThread {
                     store,
                     incoming,
-                    emptied,
-                    written: told,
+                    give_back,
+                    written: counts,
                 }
                 .run()
             })?;
@@ -154,22 +162,22 @@ impl Collector {
                 allowed,
                 exporters: Exporters::default(),
                 refused: [0; Refusal::ALL.len()],
-                lines_to_tell: LINES_TOLD,
+                lines_left: LINES_MAX,
             },
             batch: StoreBatch::new(),
             commands,
-            empties,
+            emptied,
             written,
-            writer: Some(writer),
+            store_thread: Some(store_thread),
         })
     }
 
-    /// Waits up to `timeout` for datagrams, hands the records of those that are there over, and
+    /// Waits up to `timeout` for datagrams, hands their records over to the store thread, and
     /// returns whether there were any.
     ///
     /// # Errors
     ///
-    /// Those of the socket, or that the writer is gone.
+    /// If the socket fails, or the store thread has ended.
     pub fn turn(&mut self, timeout: Duration) -> io::Result<bool> {
         if !self.receiver.wait(timeout)? {
             return Ok(false);
@@ -185,22 +193,22 @@ impl Collector {
         Ok(true)
     }
 
-    /// To be called every second or so.
+    /// Allows log lines again, up to the limit. Call it about once a second.
     pub fn tick(&mut self) {
-        self.intake.lines_to_tell = LINES_TOLD;
+        self.intake.lines_left = LINES_MAX;
     }
 
-    /// Has the current file finished and another begun.
+    /// Finishes the current file and begins another.
     ///
     /// # Errors
     ///
-    /// That the writer is gone.
+    /// If the store thread has ended.
     pub fn rotate(&mut self) -> io::Result<()> {
         self.send(StoreCommand::Rotate)
     }
 
-    /// What was counted so far. Records that the writer has not seen yet are received and neither
-    /// stored nor failed.
+    /// Counts so far. Records on their way to the store thread are received, and neither stored nor
+    /// failed yet.
     #[must_use]
     pub fn totals(&self) -> Totals {
         let total = self.intake.exporters.total();
@@ -214,21 +222,21 @@ impl Collector {
             resets: total.resets,
             reordered: total.reordered,
             refused: self.intake.refused,
-            dropped: self.receiver.datagrams_dropped().unwrap_or(0),
+            dropped: self.receiver.datagrams_dropped().ok(),
         }
     }
 
-    /// The exporters.
+    /// Counts by exporter.
     #[must_use]
     pub fn exporters(&self) -> &Exporters {
         &self.intake.exporters
     }
 
-    /// Takes what is left in the socket, finishes the file, and returns the totals.
+    /// Receives what is left in the socket, finishes the file, and returns the totals.
     ///
     /// # Errors
     ///
-    /// Those of the socket, and of finishing the last file.
+    /// If the socket fails, or the last file cannot be finished.
     pub fn stop(mut self) -> io::Result<Totals> {
         /// More turns than the largest socket buffer holds bursts.
         const LAST_TURNS: usize = 4096;
@@ -237,7 +245,7 @@ impl Collector {
                 break;
             }
         }
-        // A writer that is gone says why when it is joined.
+        // If the store thread has ended, joining it returns its error.
         let _ = self.send(StoreCommand::Stop);
         self.join()?;
         Ok(self.totals())
@@ -253,7 +261,7 @@ impl Collector {
         if self.batch.is_empty() {
             return Ok(());
         }
-        let empty = match self.empties.try_recv() {
+        let empty = match self.emptied.try_recv() {
             Ok(empty) => empty,
             Err(TryRecvError::Empty | TryRecvError::Disconnected) => StoreBatch::new(),
         };
@@ -269,33 +277,36 @@ impl Collector {
             return Ok(());
         }
         self.join()?;
-        Err(io::Error::other("the writer has ended"))
+        Err(io::Error::other("the store thread has ended"))
     }
 
     fn join(&mut self) -> io::Result<()> {
-        let ended = self.writer.take().map_or(Ok(Ok(())), JoinHandle::join);
-        ended.unwrap_or_else(|_| Err(io::Error::other("the writer has panicked")))
+        let ended = self
+            .store_thread
+            .take()
+            .map_or(Ok(Ok(())), JoinHandle::join);
+        ended.unwrap_or_else(|_| Err(io::Error::other("the store thread has panicked")))
     }
 }
 
-/// Everything that is asked of a datagram, and counted of it.
+/// What datagrams are checked against and counted in.
 #[derive(Debug)]
 struct Intake {
     allowed: Allowed,
     exporters: Exporters,
     refused: [u64; Refusal::ALL.len()],
-    lines_to_tell: u32,
+    lines_left: u32,
 }
 
 impl Intake {
-    /// Takes one datagram into `batch`, or refuses it.
+    /// Decodes one datagram into `batch`, or refuses it.
     #[inline]
     fn take(&mut self, exporter: IpAddr, octets: &[u8], batch: &mut StoreBatch) {
         if !self.allowed.has(exporter) {
             return self.refuse(
                 exporter,
                 Refusal::Exporter,
-                &"it is not one of the allowed exporters",
+                &"not an allowed exporter",
                 batch,
             );
         }
@@ -319,7 +330,7 @@ impl Intake {
                 ..FileLosses::default()
             }),
         }
-        if self.may_tell() {
+        if self.may_log() {
             tracing::warn!(
                 "sequence: src_ip={exporter} d_version={} {continuity}",
                 summary.version.number()
@@ -340,19 +351,19 @@ impl Intake {
             corrupt: 1,
             ..FileLosses::default()
         });
-        if self.may_tell() {
+        if self.may_log() {
             tracing::warn!("refused: src_ip={exporter} {why}");
         }
     }
 
-    fn may_tell(&mut self) -> bool {
-        let may = self.lines_to_tell > 0;
-        self.lines_to_tell = self.lines_to_tell.saturating_sub(1);
+    fn may_log(&mut self) -> bool {
+        let may = self.lines_left > 0;
+        self.lines_left = self.lines_left.saturating_sub(1);
         may
     }
 }
 
-/// What the receiver tells the writer.
+/// What the receiving thread sends to the store thread.
 #[derive(Debug)]
 enum StoreCommand {
     Store(StoreBatch),
@@ -360,10 +371,10 @@ enum StoreCommand {
     Stop,
 }
 
-/// Records, and what is missing among them.
+/// Records on their way to the store, and counts of those that are missing among them.
 #[derive(Debug)]
 struct StoreBatch {
-    /// Version of the first datagram.
+    /// Version of the batch's first datagram.
     version: Option<Version>,
     records: Vec<StoredRecord>,
     losses: FileLosses,
@@ -391,7 +402,8 @@ impl StoreBatch {
     }
 }
 
-/// The writer's counts, for the receiver to tell.
+/// Counts that both threads share: the receiving thread adds to `received`, the store thread sets
+/// the others.
 #[derive(Debug, Default)]
 struct Written {
     received: AtomicU64,
@@ -400,33 +412,33 @@ struct Written {
     files: AtomicU64,
 }
 
-/// The writing end.
+/// What the store thread owns.
 struct StoreThread {
     store: Store,
     incoming: crossbeam_channel::Receiver<StoreCommand>,
-    emptied: Sender<StoreBatch>,
+    give_back: Sender<StoreBatch>,
     written: Arc<Written>,
 }
 
 impl StoreThread {
     fn run(mut self) -> io::Result<()> {
         loop {
-            let done = match self.incoming.recv_timeout(WRITER_TICK) {
+            let done = match self.incoming.recv_timeout(STORE_TICK) {
                 Ok(StoreCommand::Store(batch)) => self.write(batch),
                 Ok(StoreCommand::Rotate) => self.store.rotate(unix_s()),
                 Err(RecvTimeoutError::Timeout) => self.store.tick(unix_s()),
                 Ok(StoreCommand::Stop) | Err(RecvTimeoutError::Disconnected) => {
                     let closed = self.store.close(unix_s());
-                    self.tell();
+                    self.publish();
                     return closed;
                 }
             };
             if let Err(error) = done {
                 tracing::error!(
-                    "cannot store: {error}; trying again with another file in a second"
+                    "cannot store records: {error}; trying again with another file in a second"
                 );
             }
-            self.tell();
+            self.publish();
         }
     }
 
@@ -437,12 +449,12 @@ impl StoreThread {
         };
         self.store.note(batch.losses);
         batch.clear();
-        // The receiver makes another one if this one finds no room.
-        let _ = self.emptied.try_send(batch);
+        // A batch without room in the channel is dropped: the receiving thread makes another.
+        let _ = self.give_back.try_send(batch);
         done
     }
 
-    fn tell(&self) {
+    fn publish(&self) {
         self.written.stored.store(self.store.stored(), Relaxed);
         self.written.failed.store(self.store.failed(), Relaxed);
         self.written.files.store(self.store.files(), Relaxed);
@@ -516,7 +528,7 @@ mod tests {
         .unwrap();
         send(&v7_octets[..length]);
         let totals = collector.stop().unwrap();
-        let wanted = Totals {
+        let expected = Totals {
             datagrams: 103,
             records: 3007,
             stored: 3007,
@@ -526,13 +538,15 @@ mod tests {
             resets: 1,
             reordered: 0,
             refused: [2, 0, 0, 1, 0],
-            dropped: 0,
+            dropped: Some(0),
         };
-        assert_eq!(totals, wanted);
+        assert_eq!(totals, expected);
         assert_eq!(
             totals.to_string(),
-            "totals: received_datagrams=103 received_records=3007 stored_records=3007 failed_records=0 files=2 \
-             lost_records=10 resets=1 reordered=0 socket_dropped_datagrams=0 refused_short=2 refused_version=0 \
+            "totals: received_datagrams=103 received_records=3007 stored_records=3007 \
+             failed_records=0 files=2 \
+             lost_records=10 resets=1 reordered=0 socket_dropped_datagrams=0 refused_short=2 \
+             refused_version=0 \
              refused_count=0 refused_length=1 refused_exporter=0"
         );
 

@@ -1,21 +1,20 @@
-//! From a datagram to records: the version says which of the wire formats it is, and everything is
-//! checked there.
+//! From a datagram to stored records, whatever the datagram's version.
 
 use crate::record::StoredRecord;
 use std::net::{IpAddr, Ipv4Addr};
 use xdprobe_netflow::wire::{self, HEADER_OCTETS_MIN};
 use xdprobe_netflow::{DatagramError, Engine, Version, v1, v5, v7};
 
-/// What the header of a good datagram says about its place among others.
+/// What the header of a datagram says about the datagram's place in its exporter's sequence.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct DatagramSummary {
-    /// Its version.
+    /// Version of the datagram.
     pub version: Version,
-    /// Its records.
+    /// Records in the datagram.
     pub count: u16,
-    /// Records sent before it, modulo 2^32; version 1 has no sequence.
+    /// Records sent before the datagram, modulo 2^32; `None` in version 1, which has no sequence.
     pub sequence: Option<u32>,
-    /// The exporter's engine, each of which has a sequence of its own; 0:0 in version 1.
+    /// Engine of the exporter; each has a sequence of its own. 0:0 in version 1.
     pub engine: Engine,
 }
 
@@ -31,7 +30,7 @@ pub enum Refusal {
     Count,
     /// A length that contradicts the count.
     Length,
-    /// From an exporter that is not allowed.
+    /// An exporter that is not allowed.
     Exporter,
 }
 
@@ -45,7 +44,7 @@ impl Refusal {
         Self::Exporter,
     ];
 
-    /// The name that reports use.
+    /// The reason's name in totals and log lines.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -69,7 +68,8 @@ impl From<DatagramError> for Refusal {
     }
 }
 
-/// Appends the records of `datagram`, which came from `exporter`, to `records`.
+/// Decodes `datagram`, which `exporter` sent, appends its records to `records`, and summarizes its
+/// header.
 ///
 /// # Errors
 ///
@@ -132,7 +132,7 @@ pub fn decode(
     }
 }
 
-/// The exporter's address as a record has room for it: IPv6 does not fit, and stays unspecified.
+/// The exporter's address in a record: an IPv6 address does not fit and is left unspecified.
 fn stored_address(exporter: IpAddr) -> Ipv4Addr {
     match exporter {
         IpAddr::V4(address) => address,
@@ -241,7 +241,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_octets_panic(version in 0u16..10, mut octets in proptest::collection::vec(any::<u8>(), 2..1600)) {
+        fn no_octets_panic(
+            version in 0u16..10,
+            mut octets in proptest::collection::vec(any::<u8>(), 2..1600),
+        ) {
             octets[..2].copy_from_slice(&version.to_be_bytes());
             let mut records = Vec::new();
             match decode(&octets, EXPORTER, &mut records) {

@@ -1,14 +1,14 @@
-//! What a command line's paths stand for: files, directories with all files below them, and
-//! standard input.
+//! The inputs that paths on a command line name: files, all files below directories, and standard
+//! input.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-/// How the names of files begin that are still being written.
+/// Prefix of the names of files that are still being written.
 pub const UNFINISHED_PREFIX: &str = "tmp";
 
-/// One thing to read.
+/// An input to read.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Input {
     /// Standard input.
@@ -18,15 +18,15 @@ pub enum Input {
 }
 
 impl Input {
-    /// The inputs that `paths` stand for, in their order; standard input if there are none.
+    /// The inputs that `paths` name, in the same order; standard input if there are no paths.
     ///
-    /// `-` is standard input. A directory stands for every file below it in the order of their
-    /// names, without hidden ones and, unless `unfinished` says so, without those whose name begins
-    /// with [`UNFINISHED_PREFIX`]. A file that is named itself is always taken.
+    /// `-` is standard input. A directory is replaced by the files below it in the order of their
+    /// names, without hidden files. Files whose names begin with [`UNFINISHED_PREFIX`] are left out
+    /// of directories unless `unfinished` is set; a file that is itself in `paths` never is.
     ///
     /// # Errors
     ///
-    /// Those of looking at a path or into a directory, with its name.
+    /// If a path does not exist or a directory cannot be read; the error contains its name.
     pub fn list(paths: &[PathBuf], unfinished: bool) -> io::Result<Vec<Self>> {
         if paths.is_empty() {
             return Ok(vec![Self::Stdin]);
@@ -47,11 +47,11 @@ impl Input {
         Ok(inputs)
     }
 
-    /// Opens it.
+    /// Opens the input.
     ///
     /// # Errors
     ///
-    /// Those of opening the file.
+    /// If the file cannot be opened.
     pub fn open(&self) -> io::Result<Box<dyn Read>> {
         Ok(match self {
             Self::Stdin => Box::new(io::stdin().lock()),
@@ -59,7 +59,7 @@ impl Input {
         })
     }
 
-    /// Its length in octets if it is a regular file, else 0.
+    /// Length in octets of a regular file, else 0.
     #[must_use]
     pub fn octets(&self) -> u64 {
         match self {
@@ -92,8 +92,7 @@ fn walk(directory: &Path, unfinished: bool, inputs: &mut Vec<Input>) -> io::Resu
         let name = entry.file_name();
         let name = name.to_string_lossy();
         let path = entry.path();
-        // A file that is renamed while we look is left out here and found by its new name at the
-        // next look.
+        // A file that was renamed since the directory was read. It is left out.
         let Ok(metadata) = fs::metadata(&path) else {
             continue;
         };
@@ -116,7 +115,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn directories_stand_for_the_files_below_them() {
+    fn directories_are_replaced_by_the_files_below_them() {
         let directory = tempfile::tempdir().unwrap();
         let at = |name: &str| directory.path().join(name);
         fs::create_dir_all(at("2026/01")).unwrap();

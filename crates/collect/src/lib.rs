@@ -1,17 +1,18 @@
-//! The collector: flow records from datagrams into flow-tools files, and from flow-tools files to
-//! the reader's eye.
+//! The collector: receives NetFlow datagrams, stores their records in flow-tools files, reads such
+//! files and prints them.
 //!
 //! A flow-tools **file** is a [`FileHeader`](header::FileHeader) and then [`StoredRecord`]s of one
-//! version, plain or as one zlib stream. A [`FlowFileReader`] iterates the records of a file or of
-//! any stream, a [`FlowFileWriter`] writes them, and a [`Printer`](print::Printer) prints them as
-//! flow-print does.
+//! version, plain or as one zlib stream. A [`FlowFileReader`] iterates over the records of a file
+//! or of a stream, a [`FlowFileWriter`] writes them, and a [`Printer`](print::Printer) prints them
+//! in the formats of flow-print.
 //!
-//! A [`Receiver`](receive::Receiver) takes bursts of datagrams from a socket and
-//! [`datagram::decode`] makes records of them. A [`Store`](store::Store) is a folder of files that
-//! rotate and expire, and a [`Collector`](collector::Collector) is both at work, with the
-//! [accounting of exporters](sequence::Exporters) between them.
+//! A [`Receiver`](receive::Receiver) receives bursts of datagrams from a socket, and
+//! [`datagram::decode`] turns them into records. A [`Store`](store::Store) is a directory of files
+//! that rotate and expire. A [`Collector`](collector::Collector) runs both, one thread each, and
+//! counts by [exporter](sequence::Exporters) between them.
 //!
-//! None of them panics on any input. Time is an argument; only [`collector`] has a clock.
+//! No input makes the crate panic. Time is an argument everywhere but in [`collector`], which reads
+//! the system's clock.
 #![forbid(unsafe_code)]
 
 pub mod collector;

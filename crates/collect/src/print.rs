@@ -1,8 +1,8 @@
-//! Printing records: flow-print's formats to the letter, JSON lines, and the comma-separated values
-//! of `flow-export -f2`.
+//! Prints records: flow-print's formats exactly, JSON lines, and the comma-separated values of
+//! `flow-export -f2`.
 //!
-//! A [`Printer`] writes a format's heading once and then a line or two per record. Layouts are from
-//! flow-tools 0.68, `src/flow-print.c`: each function here is named for its function there.
+//! A [`Printer`] writes a format's heading once and then one or two lines for each record. Source
+//! of the formats: flow-tools 0.68, `src/flow-print.c`; the functions here have the same names.
 
 mod csv;
 mod header;
@@ -16,7 +16,7 @@ use line::Line;
 use std::io::{self, Write};
 use xdprobe_netflow::Version;
 
-/// Text is handed to the output when it has grown to this many octets.
+/// Octets of text that are gathered before they are written to the output.
 const BUFFER_OCTETS: usize = 64 * 1024;
 /// IP protocol number of TCP.
 const TCP: u8 = 6;
@@ -28,7 +28,7 @@ pub enum PrintFormat {
     Hexadecimal,
     /// `-f1`: two lines, with times.
     TwoLines,
-    /// `-f2`: as `-f1`, but only what looks like a scan: TCP, SYN alone, two packets of 40 octets.
+    /// `-f2`: as `-f1`, but scans only: TCP, no flag but SYN, two packets of 40 octets.
     SynOnly,
     /// `-f3`: one line, decimal. The default of versions 1 and 5.
     OneLine,
@@ -36,13 +36,13 @@ pub enum PrintFormat {
     Prefixes,
     /// `-f5`: one line with times.
     Times,
-    /// `-f6`: as a router's accounting.
+    /// `-f6`: as in the accounting of a router.
     Accounting,
     /// `-f7`: with the address of the router that a switch short-cuts. The default of version 7.
     Switched,
     /// One JSON object a line.
     Json,
-    /// Comma-separated values with every field, as `flow-export -f2`.
+    /// Comma-separated values of every field, as `flow-export -f2` prints them.
     Csv,
 }
 
@@ -59,13 +59,13 @@ impl PrintFormat {
         Self::Switched,
     ];
 
-    /// flow-print's format of that number, 0 to 7.
+    /// flow-print's format of this number, 0 to 7.
     #[must_use]
     pub fn from_number(number: usize) -> Option<Self> {
         Self::NUMBERED.get(number).copied()
     }
 
-    /// The format in which flow-print prints a version when no other is asked for.
+    /// flow-print's default format for records of a version.
     #[must_use]
     pub fn default_of(version: Version) -> Self {
         if version == Version::V7 {
@@ -75,11 +75,11 @@ impl PrintFormat {
         }
     }
 
-    /// Whether the version has every field that the format prints.
+    /// Checks that the version has every field that the format prints.
     ///
     /// # Errors
     ///
-    /// [`MissingField`], which starts as flow-print's message does.
+    /// [`MissingField`], whose text begins with that of flow-print.
     pub fn check(self, version: Version) -> Result<(), MissingField> {
         let carried = match self {
             Self::Prefixes => version != Version::V1,
@@ -113,24 +113,28 @@ impl PrintFormat {
                 "srcIP            dstIP            prot  srcPort  dstPort  octets      packets\n"
             }
             (Self::OneLine, true) => {
-                "srcIP            dstIP            prot   srcPort           dstPort           octets      packets\n"
+                "srcIP            dstIP            prot   srcPort           dstPort           \
+                 octets      packets\n"
             }
             (Self::Prefixes, false) => {
                 "srcIP              dstIP              prot  srcAS  dstAS  octets      packets\n"
             }
             (Self::Prefixes, true) => concat!(
-                "Sif  Dif  srcIP               dstIP               prot   srcAS             dstAS             ",
+                "Sif  Dif  srcIP               dstIP               prot   srcAS             \
+                 dstAS             ",
                 "octets      packets\n"
             ),
             (Self::Times, _) => concat!(
-                "Start             End               Sif   SrcIPaddress    SrcP  DIf   DstIPaddress    DstP    ",
+                "Start             End               Sif   SrcIPaddress    SrcP  DIf   \
+                 DstIPaddress    DstP    ",
                 "P Fl Pkts       Octets\n\n"
             ),
             (Self::Accounting, _) => {
                 "   Source           Destination              Packets               Bytes\n"
             }
             (Self::Switched, _) => concat!(
-                "srcIP               dstIP               router_sc        prot   srcPort         dstPort         ",
+                "srcIP               dstIP               router_sc        prot   srcPort         \
+                 dstPort         ",
                 "octets      packets\n"
             ),
             (Self::Json, _) => "",
@@ -140,23 +144,24 @@ impl PrintFormat {
     }
 }
 
-/// A format was asked for that prints fields which the records do not have.
+/// A format needs fields that records of the version lack.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 #[error(
-    "Flow record missing required field for format. ({format:?}, version {version} records; -f3 prints any version)"
+    "Flow record missing required field for format. (version {version} has not all fields of \
+     {format:?}: use -f3, which prints any version)"
 )]
 pub struct MissingField {
-    /// What was asked for.
+    /// The format.
     format: PrintFormat,
-    /// What the records are.
+    /// Version of the records.
     version: u16,
 }
 
 /// Prints records to `W` in one format.
 ///
-/// Times of flow-print's formats are local. They are reckoned as flow-print reckons them, `unix +
-/// (stamp - SysUptime)` without a wrap of the uptime, so that a stamp from before the exporter's
-/// boot comes out up to 49.7 days in the future; JSON has the protocol's meaning instead, see
+/// Times in flow-print's formats are local. They are computed as in flow-print: `unix + (stamp -
+/// SysUptime)` without a wrap of the uptime, so that a stamp from before the exporter's boot
+/// becomes a time up to 49.7 days in the future. JSON has the time by the protocol, see
 /// [`StoredRecord::unix_ms_of`].
 #[derive(Debug)]
 pub struct Printer<W> {
@@ -170,11 +175,11 @@ pub struct Printer<W> {
 }
 
 impl<W: Write> Printer<W> {
-    /// A printer of records of `version`; the heading is written with the first flush.
+    /// A printer for records of `version`. The heading is written with the first flush.
     ///
     /// # Errors
     ///
-    /// [`MissingField`] if the version has not the fields that the format prints.
+    /// [`MissingField`] if the version lacks fields that the format prints.
     pub fn new(
         format: PrintFormat,
         wide: bool,
@@ -202,8 +207,8 @@ impl<W: Write> Printer<W> {
         self.format
     }
 
-    /// Records of no packets, which the formats with octets per packet leave out as flow-print
-    /// does.
+    /// Records without packets that were left out, as in flow-print: formats with octets per packet
+    /// cannot print them.
     #[must_use]
     pub fn left_out(&self) -> u64 {
         self.left_out
@@ -213,7 +218,7 @@ impl<W: Write> Printer<W> {
     ///
     /// # Errors
     ///
-    /// Those of the output, when enough text has gathered to be written.
+    /// If the output cannot be written. Text is gathered first, so that the error may come later.
     #[inline]
     pub fn print(&mut self, record: &StoredRecord) -> io::Result<()> {
         match self.format {
@@ -235,11 +240,11 @@ impl<W: Write> Printer<W> {
         }
     }
 
-    /// Writes out what has gathered, the heading at least.
+    /// Writes the text that was gathered, including the heading.
     ///
     /// # Errors
     ///
-    /// Those of the output.
+    /// If the output cannot be written.
     pub fn flush(&mut self) -> io::Result<()> {
         self.write_out()?;
         self.output.flush()
@@ -548,8 +553,10 @@ mod tests {
         );
         assert_eq!(
             printed_by(PrintFormat::OneLine, true, Version::V5, &record()),
-            "srcIP            dstIP            prot   srcPort           dstPort           octets      packets\n\
-             192.168.5.16     68.233.253.133   6      53605             80                98          2         \n"
+            "srcIP            dstIP            prot   srcPort           dstPort           \
+             octets      packets\n\
+             192.168.5.16     68.233.253.133   6      53605             80                \
+             98          2         \n"
         );
         assert_eq!(
             printed(PrintFormat::Prefixes),
@@ -558,8 +565,10 @@ mod tests {
         );
         assert_eq!(
             printed(PrintFormat::Times),
-            "Start             End               Sif   SrcIPaddress    SrcP  DIf   DstIPaddress    DstP    P Fl \
-             Pkts       Octets\n\n1206.01:51:29.915 1206.01:51:52.811 0     192.168.5.16    53605 0     \
+            "Start             End               Sif   SrcIPaddress    SrcP  DIf   \
+             DstIPaddress    DstP    P Fl \
+             Pkts       Octets\n\n1206.01:51:29.915 1206.01:51:52.811 0     192.168.5.16    53605 \
+             0     \
              68.233.253.133  80    6   5  2          98        \n"
         );
         assert_eq!(
@@ -569,8 +578,10 @@ mod tests {
         );
         assert_eq!(
             printed_by(PrintFormat::Switched, false, Version::V7, &record()),
-            "srcIP               dstIP               router_sc        prot   srcPort         dstPort         octets      \
-             packets\n192.168.5.16/0      68.233.253.133/0    0.0.0.0          6      53605           80              \
+            "srcIP               dstIP               router_sc        prot   srcPort         \
+             dstPort         octets      \
+             packets\n192.168.5.16/0      68.233.253.133/0    0.0.0.0          6      \
+             53605           80              \
              98          2         \n"
         );
     }
@@ -610,11 +621,16 @@ mod tests {
         // The stamps are above SysUptime, so they are from before the wrap: in the past.
         assert_eq!(
             printed(PrintFormat::Json),
-            "{\"start\":\"2026-10-17T08:48:42.619Z\",\"end\":\"2026-10-17T08:49:05.515Z\",\"duration_ms\":22896,\
-             \"exporter\":\"127.0.0.1\",\"source\":\"192.168.5.16\",\"destination\":\"68.233.253.133\",\
-             \"next_hop\":\"0.0.0.0\",\"input\":0,\"output\":0,\"protocol\":6,\"source_port\":53605,\
-             \"destination_port\":80,\"packets\":2,\"octets\":98,\"tos\":0,\"tcp_flags\":21,\"source_mask\":0,\
-             \"destination_mask\":0,\"source_as\":0,\"destination_as\":0,\"engine_type\":0,\"engine_id\":0}\n"
+            "{\"start\":\"2026-10-17T08:48:42.619Z\",\"end\":\"2026-10-17T08:49:05.515Z\",\
+             \"duration_ms\":22896,\
+             \"exporter\":\"127.0.0.1\",\"source\":\"192.168.5.16\",\
+             \"destination\":\"68.233.253.133\",\
+             \"next_hop\":\"0.0.0.0\",\"input\":0,\"output\":0,\"protocol\":6,\
+             \"source_port\":53605,\
+             \"destination_port\":80,\"packets\":2,\"octets\":98,\"tos\":0,\"tcp_flags\":21,\
+             \"source_mask\":0,\
+             \"destination_mask\":0,\"source_as\":0,\"destination_as\":0,\"engine_type\":0,\
+             \"engine_id\":0}\n"
         );
         let v1 = printed_by(PrintFormat::Json, false, Version::V1, &record());
         assert!(v1.ends_with("\"tcp_flags\":21}\n"), "{v1}");
@@ -629,9 +645,12 @@ mod tests {
     fn prints_values_as_flow_export() {
         assert_eq!(
             printed(PrintFormat::Csv),
-            "#:unix_secs,unix_nsecs,sysuptime,exaddr,dpkts,doctets,first,last,engine_type,engine_id,srcaddr,dstaddr,\
-             nexthop,input,output,srcport,dstport,prot,tos,tcp_flags,src_mask,dst_mask,src_as,dst_as\n\
-             1795352088,239396000,2,127.0.0.1,2,98,1169801678,1169824574,0,0,192.168.5.16,68.233.253.133,0.0.0.0,0,0,\
+            "#:unix_secs,unix_nsecs,sysuptime,exaddr,dpkts,doctets,first,last,engine_type,\
+             engine_id,srcaddr,dstaddr,\
+             nexthop,input,output,srcport,dstport,prot,tos,tcp_flags,src_mask,dst_mask,src_as,\
+             dst_as\n\
+             1795352088,239396000,2,127.0.0.1,2,98,1169801678,1169824574,0,0,192.168.5.16,\
+             68.233.253.133,0.0.0.0,0,0,\
              53605,80,6,0,21,0,0,0,0\n"
         );
     }

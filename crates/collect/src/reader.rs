@@ -1,7 +1,6 @@
-//! Reading a flow-tools file: its header, then its records one after another, until the end or the
-//! first damage.
+//! Reads a flow-tools file: its header, then its records, up to the end or the first damage.
 //!
-//! What came before damage is always delivered: the error is the last item.
+//! All records before the damage are delivered: the error is the last item.
 
 use crate::header::{FLAG_COMPRESS, FLAG_DONE, FLAG_STREAMING, FileHeader, HeaderError};
 use crate::record::StoredRecord;
@@ -10,13 +9,12 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
-/// Octets of records that are kept in memory; many records, and few enough to stay in a core's
-/// cache.
+/// Octets of records in memory: many records, and few enough for a core's cache.
 const BUFFER_OCTETS: usize = 64 * 1024;
 
-/// Iterates the records of a flow-tools file or stream.
+/// Iterates over the records of a flow-tools file or stream.
 ///
-/// The iterator is fused: after the first error it ends.
+/// The iterator ends after the first error.
 #[derive(Debug)]
 pub struct FlowFileReader<R> {
     header: FileHeader,
@@ -26,7 +24,7 @@ pub struct FlowFileReader<R> {
     start: usize,
     end: usize,
     records: u64,
-    over: bool,
+    ended: bool,
     unfinished: bool,
 }
 
@@ -35,19 +33,20 @@ impl FlowFileReader<File> {
     ///
     /// # Errors
     ///
-    /// [`ReadError::Header`] if the file cannot be opened or does not start with a header of a kind
-    /// that is read.
+    /// [`ReadError::Header`] if the file cannot be opened or does not start with a supported
+    /// header.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, ReadError> {
         Self::new(File::open(path).map_err(HeaderError::from)?)
     }
 }
 
 impl<R: Read> FlowFileReader<R> {
-    /// Reads the header from `source`, which is best not buffered: reads are of 64 KiB.
+    /// Reads the header from `source`. A buffer around `source` is of no use: records are read 64
+    /// KiB at a time.
     ///
     /// # Errors
     ///
-    /// [`ReadError::Header`] if `source` does not start with a header of a kind that is read.
+    /// [`ReadError::Header`] if `source` does not start with a supported header.
     pub fn new(mut source: R) -> Result<Self, ReadError> {
         let (header, octets) = FileHeader::read(&mut source)?;
         let body = if header.has(FLAG_COMPRESS) {
@@ -63,12 +62,12 @@ impl<R: Read> FlowFileReader<R> {
             start: 0,
             end: 0,
             records: 0,
-            over: false,
+            ended: false,
             unfinished: false,
         })
     }
 
-    /// What the file says about itself.
+    /// The header of the file.
     #[must_use]
     pub fn header(&self) -> &FileHeader {
         &self.header
@@ -86,8 +85,8 @@ impl<R: Read> FlowFileReader<R> {
         self.header_octets + self.body.octets()
     }
 
-    /// After the end: the file was not closed properly, so that it may have lost records at its
-    /// end.
+    /// Whether the file was not closed properly, so that records may be missing at its end. Known
+    /// after the last record.
     #[must_use]
     pub fn is_unfinished(&self) -> bool {
         self.unfinished
@@ -96,19 +95,19 @@ impl<R: Read> FlowFileReader<R> {
     /// The next record, reading more octets as needed.
     #[cold]
     fn refill(&mut self) -> Option<Result<StoredRecord, ReadError>> {
-        let wanted = StoredRecord::encoded_octets(self.header.version);
+        let record_octets = StoredRecord::encoded_octets(self.header.version);
         self.buffer.copy_within(self.start..self.end, 0);
         self.end -= self.start;
         self.start = 0;
-        while !self.over && self.end < wanted {
+        while !self.ended && self.end < record_octets {
             match self.body.read(&mut self.buffer[self.end..]) {
                 Ok(0) => {
-                    self.over = true;
+                    self.ended = true;
                     return self.at_end();
                 }
                 Ok(octets) => self.end += octets,
                 Err(source) => {
-                    self.over = true;
+                    self.ended = true;
                     let (offset, records) = (self.octets(), self.records);
                     return Some(Err(ReadError::Damaged {
                         offset,
@@ -118,10 +117,10 @@ impl<R: Read> FlowFileReader<R> {
                 }
             }
         }
-        if self.over { None } else { self.decode() }
+        if self.ended { None } else { self.decode() }
     }
 
-    /// Tells a proper end from a cut.
+    /// `None` at a proper end, or at the end of a file that is still being written; else the error.
     fn at_end(&mut self) -> Option<Result<StoredRecord, ReadError>> {
         let in_progress = !self.header.has(FLAG_DONE | FLAG_STREAMING);
         self.unfinished = in_progress;
@@ -130,11 +129,10 @@ impl<R: Read> FlowFileReader<R> {
         }
         let (found, records) = (self.end, self.records);
         if found > 0 || !self.body.is_complete() {
-            let wanted = StoredRecord::encoded_octets(self.header.version);
             return Some(Err(ReadError::Cut {
                 offset: self.octets(),
                 found,
-                wanted,
+                expected: StoredRecord::encoded_octets(self.header.version),
                 records,
             }));
         }
@@ -171,44 +169,46 @@ impl<R: Read> Iterator for FlowFileReader<R> {
 
 impl<R: Read> std::iter::FusedIterator for FlowFileReader<R> {}
 
-/// Why a file is not read on. Offsets are octets from the start of the file.
+/// Why reading ended. Offsets are octets from the start of the file.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
-    /// The header is not one that is read.
+    /// The header is missing, damaged, or not supported.
     #[error(transparent)]
     Header(#[from] HeaderError),
     /// The file ends too early.
-    #[error("the file ends at offset {offset}, inside record {} ({found} of {wanted} octets), after {records} whole records", records + 1)]
+    #[error("the file ends at offset {offset}, inside record {} ({found} of {expected} octets), \
+        after {records} whole records", records + 1)]
     Cut {
-        /// Where the file ends.
+        /// Length of the file.
         offset: u64,
         /// Octets of the record that is cut.
         found: usize,
-        /// Octets of a record.
-        wanted: usize,
+        /// Octets of a whole record.
+        expected: usize,
         /// Records before it.
         records: u64,
     },
     /// Records are missing, or there are too many.
     #[error(
-        "the header promises {promised} records, the file has {records} up to its end at offset {offset}"
+        "found {records} records up to the end at offset {offset}, expected {promised} as in the \
+         header"
     )]
     Count {
-        /// What the header says, modulo 2^32.
+        /// Records by the header, modulo 2^32.
         promised: u32,
-        /// What the file has.
+        /// Records in the file.
         records: u64,
-        /// Where the file ends.
+        /// Length of the file.
         offset: u64,
     },
     /// The source failed, or the compressed stream is damaged.
-    #[error("cannot read on at offset {offset}, after {records} whole records: {source}")]
+    #[error("cannot read beyond offset {offset}, after {records} whole records: {source}")]
     Damaged {
-        /// How far the file was read.
+        /// Octets of the file that were read.
         offset: u64,
         /// Records before it.
         records: u64,
-        /// What went wrong.
+        /// The cause.
         source: io::Error,
     },
 }
@@ -232,7 +232,7 @@ impl<R: Read> Body<R> {
         }
     }
 
-    /// Octets taken from the source.
+    /// Octets read from the source.
     fn octets(&self) -> u64 {
         match self {
             Self::Plain { octets, .. } => *octets,
@@ -240,7 +240,7 @@ impl<R: Read> Body<R> {
         }
     }
 
-    /// Whether nothing is missing at the end, as far as the octets tell.
+    /// Whether the octets are complete, as far as their format shows it.
     fn is_complete(&self) -> bool {
         match self {
             Self::Plain { .. } => true,
@@ -249,7 +249,7 @@ impl<R: Read> Body<R> {
     }
 }
 
-/// One zlib stream (RFC 1950). Unlike a decoder of the library it gives out what was inflated
+/// One zlib stream (RFC 1950). Unlike the decoders of the library it returns what was inflated
 /// before damage, and then the error.
 struct Inflater<R> {
     source: R,
@@ -286,9 +286,10 @@ impl<R: Read> Inflater<R> {
             let input = &self.input[self.start..self.end];
             let (in_before, out_before) = (self.zlib.total_in(), self.zlib.total_out());
             let status = self.zlib.decompress(input, buffer, FlushDecompress::None);
-            let consumed = usize::try_from(self.zlib.total_in() - in_before).unwrap_or(input.len());
-            let inflated =
-                usize::try_from(self.zlib.total_out() - out_before).unwrap_or(buffer.len());
+            let consumed = usize::try_from(self.zlib.total_in() - in_before)
+                .expect("zlib consumes no more than its input");
+            let inflated = usize::try_from(self.zlib.total_out() - out_before)
+                .expect("zlib fills no more than its buffer");
             self.start += consumed;
             self.ended = matches!(status, Ok(Status::StreamEnd));
             self.error = status
@@ -300,8 +301,8 @@ impl<R: Read> Inflater<R> {
             if let Some(error) = self.error.take() {
                 return Err(error);
             }
-            let source_is_over = self.end == 0;
-            if source_is_over {
+            let source_has_ended = self.end == 0;
+            if source_has_ended {
                 break;
             }
         }
@@ -319,7 +320,7 @@ impl<R: std::fmt::Debug> std::fmt::Debug for Inflater<R> {
     }
 }
 
-/// One read that no signal interrupts.
+/// One read, repeated if a signal interrupts it.
 fn read_once(source: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
     loop {
         match source.read(buffer) {

@@ -1,4 +1,4 @@
-//! A UDP socket that is read in bursts: one system call takes up to 64 datagrams out of a large
+//! A UDP socket that is read in bursts: one system call receives up to 64 datagrams from a large
 //! receive buffer.
 
 use nix::errno::Errno;
@@ -11,15 +11,16 @@ use std::time::Duration;
 
 /// The most datagrams of one burst.
 pub const BURST_DATAGRAMS: usize = 64;
-/// Octets asked for as the socket's receive buffer: more than a second of 1 million records.
+/// Size in octets to request for the socket's receive buffer: more than a second at 1 million
+/// records a second.
 pub const SOCKET_BUFFER_OCTETS: usize = 64 * 1024 * 1024;
 
-/// Octets kept of a datagram: longer than any good one, so that one which is cut is refused by its
-/// length.
+/// Octets received of a datagram. A valid datagram is shorter, so that a longer one, which is cut
+/// here, is refused for its length.
 const DATAGRAM_OCTETS: usize = 2048;
 const _: () = assert!(DATAGRAM_OCTETS > xdprobe_netflow::wire::DATAGRAM_OCTETS_MAX);
 
-/// A bound UDP socket and the burst that was last received from it.
+/// A bound UDP socket and the last burst received from it.
 #[derive(Debug)]
 pub struct Receiver {
     socket: UdpSocket,
@@ -29,14 +30,15 @@ pub struct Receiver {
 }
 
 impl Receiver {
-    /// Binds to `address`, with as much receive buffer as the system gives, up to `buffer_octets`.
+    /// Binds to `address`, with a receive buffer of `buffer_octets`, or less if the system limits
+    /// it.
     ///
     /// # Errors
     ///
-    /// Those of the system: the address is in use, or not this host's.
+    /// If the address is in use or is not this host's.
     pub fn bind(address: SocketAddr, buffer_octets: usize) -> io::Result<Self> {
         let socket = UdpSocket::bind(address)?;
-        // The forced size passes net.core.rmem_max, and only root may force.
+        // Root can exceed net.core.rmem_max; others get at most that.
         if setsockopt(&socket, sockopt::RcvBufForce, &buffer_octets).is_err() {
             setsockopt(&socket, sockopt::RcvBuf, &buffer_octets)?;
         }
@@ -52,27 +54,27 @@ impl Receiver {
     ///
     /// # Errors
     ///
-    /// Those of the system.
+    /// If the system call fails.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.socket.local_addr()
     }
 
-    /// Octets of receive buffer that the system gave. It counts its own overhead in them: two to
-    /// three times the payload.
+    /// Size of the receive buffer in octets. The system's own overhead is counted in it: a datagram
+    /// takes two to three times its payload.
     ///
     /// # Errors
     ///
-    /// Those of the system.
+    /// If the system call fails.
     pub fn buffer_octets(&self) -> io::Result<usize> {
         Ok(nix::sys::socket::getsockopt(&self.socket, sockopt::RcvBuf)?)
     }
 
-    /// Datagrams that the system dropped because the receive buffer was full, since the socket was
-    /// bound.
+    /// Datagrams that the system has dropped since the socket was bound because the receive buffer
+    /// was full.
     ///
     /// # Errors
     ///
-    /// Those of reading the system's table of sockets.
+    /// If the system's table of sockets cannot be read or does not contain the socket.
     pub fn datagrams_dropped(&self) -> io::Result<u64> {
         let table = if self.local_addr()?.is_ipv4() {
             "/proc/self/net/udp"
@@ -80,15 +82,16 @@ impl Receiver {
             "/proc/self/net/udp6"
         };
         let inode = nix::sys::stat::fstat(&self.socket)?.st_ino.to_string();
-        Ok(drops_of(&std::fs::read_to_string(table)?, &inode).unwrap_or(0))
+        drops_of(&std::fs::read_to_string(table)?, &inode)
+            .ok_or_else(|| io::Error::other(format!("{table} has no count for inode {inode}")))
     }
 
-    /// Waits until a datagram is there, a signal arrives or `timeout` is over, and returns whether
-    /// a datagram is there.
+    /// Waits until a datagram has arrived, a signal arrives or `timeout` is over, and returns
+    /// whether a datagram has arrived.
     ///
     /// # Errors
     ///
-    /// Those of the system.
+    /// If the system call fails.
     pub fn wait(&self, timeout: Duration) -> io::Result<bool> {
         let timeout = PollTimeout::try_from(timeout).unwrap_or(PollTimeout::MAX);
         let mut sockets = [PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)];
@@ -99,17 +102,19 @@ impl Receiver {
         }
     }
 
-    /// Takes what is there, up to [`BURST_DATAGRAMS`], without waiting, and returns how many
-    /// datagrams that is.
+    /// Receives up to [`BURST_DATAGRAMS`] datagrams without waiting, and returns how many.
     ///
     /// # Errors
     ///
-    /// Those of the system.
+    /// If the system call fails.
     pub fn receive(&mut self) -> io::Result<usize> {
         self.burst.clear();
         let mut slices: [[IoSliceMut; 1]; BURST_DATAGRAMS] = {
             let mut octets = self.octets.chunks_exact_mut(DATAGRAM_OCTETS);
-            std::array::from_fn(|_| [IoSliceMut::new(octets.next().unwrap_or_default())])
+            std::array::from_fn(|_| {
+                let room = octets.next().expect("each datagram of a burst has room");
+                [IoSliceMut::new(room)]
+            })
         };
         let received = recvmmsg(
             self.socket.as_raw_fd(),
@@ -129,7 +134,7 @@ impl Receiver {
         }
     }
 
-    /// The datagrams of the last burst, with the address of the host that sent each.
+    /// The datagrams of the last burst, each with its sender's address.
     pub fn burst(&self) -> impl Iterator<Item = (IpAddr, &[u8])> {
         let datagrams = self.octets.chunks_exact(DATAGRAM_OCTETS);
         self.burst
@@ -139,7 +144,7 @@ impl Receiver {
     }
 }
 
-/// The sender's address; an IPv4 address that came through an IPv6 socket is an IPv4 address.
+/// The sender's address. IPv4 addresses that an IPv6 socket maps to IPv6 are mapped back.
 fn sender(address: Option<SockaddrStorage>) -> IpAddr {
     let Some(address) = address else {
         return Ipv4Addr::UNSPECIFIED.into();
@@ -154,7 +159,8 @@ fn sender(address: Option<SockaddrStorage>) -> IpAddr {
         })
 }
 
-/// The column `drops` of the line with that inode in the table of /proc/net/udp.
+/// The column `drops` in the row of `inode` in the table of /proc/net/udp (Linux, net/ipv4/udp.c,
+/// udp4_format_sock).
 fn drops_of(table: &str, inode: &str) -> Option<u64> {
     const INODE: usize = 9;
     const DROPS: usize = 12;
@@ -227,8 +233,10 @@ mod tests {
 
     #[test]
     fn reads_the_drops_of_one_socket_from_the_table() {
-        let table = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref \
-             pointer drops\n 12: 0100007F:115C 00000000:0000 07 00000000:00000000 00:00000000 00000000     0        0 \
+        let table = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when \
+            retrnsmt   uid  timeout inode ref \
+             pointer drops\n 12: 0100007F:115C 00000000:0000 07 00000000:00000000 00:00000000 \
+             00000000     0        0 \
              4711 2 0000000000000000 93\n";
         assert_eq!(drops_of(table, "4711"), Some(93));
         assert_eq!(drops_of(table, "4712"), None);

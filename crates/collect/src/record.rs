@@ -1,9 +1,10 @@
-//! One flow as flow-tools stores it, and its layouts in files.
+//! A flow record as flow-tools stores it, and its layouts in files.
 //!
 //! A [`StoredRecord`] has the fields of all three versions, in native integers. In a file each
-//! version has a fixed layout in the file's byte order: version 1 is the common 56 octets and four
-//! of zero, version 5 the same 56 and eight of its own, version 7 is version 5 and the router's
-//! address. Source: flow-tools 0.68, `lib/ftlib.h`, `struct fts3rec_v1`, `_v5` and `_v7`.
+//! version has a fixed layout in the file's byte order: version 1 has 56 octets that all versions
+//! have and four of zero, version 5 has the same 56 and eight more, version 7 has the octets of
+//! version 5 and the router's address. Source: flow-tools 0.68, `lib/ftlib.h`, `struct fts3rec_v1`,
+//! `_v5` and `_v7`.
 
 use std::net::Ipv4Addr;
 use xdprobe_netflow::{Version, v1, v5, v7};
@@ -17,9 +18,9 @@ const _: () = assert!(size_of::<Layout1<BigEndian>>() == 60);
 const _: () = assert!(size_of::<Layout5<BigEndian>>() == 64);
 const _: () = assert!(size_of::<Layout7<BigEndian>>() == 68);
 
-/// One flow and the datagram header that it came with.
+/// A flow record, and parts of the header of its datagram.
 ///
-/// Fields that a version does not carry are zero. Uptimes are milliseconds modulo 2^32.
+/// Fields that the version lacks are zero. Uptimes are milliseconds modulo 2^32.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct StoredRecord {
     /// UTC seconds when the datagram was sent.
@@ -28,7 +29,7 @@ pub struct StoredRecord {
     pub unix_ns: u32,
     /// SysUptime when the datagram was sent, in ms.
     pub sys_uptime_ms: u32,
-    /// Who sent the datagram; unspecified if it came over IPv6.
+    /// Sender of the datagram; unspecified if it came over IPv6.
     pub exporter: Ipv4Addr,
     /// Source address.
     pub source: Ipv4Addr,
@@ -198,8 +199,8 @@ impl StoredRecord {
         }
     }
 
-    /// UTC time of uptime `stamp_ms` in ms since 1970, for a stamp at or before the datagram's own,
-    /// as the protocol means it: `unix - ((SysUptime - stamp) mod 2^32)`.
+    /// UTC time of uptime `stamp_ms` in ms since 1970, for a stamp not after the datagram's own, as
+    /// the protocol defines it: `unix - ((SysUptime - stamp) mod 2^32)`.
     ///
     /// flow-print computes times in another way, and so do the formats that are its own.
     #[must_use]
@@ -208,8 +209,8 @@ impl StoredRecord {
         sent_ms - i64::from(self.sys_uptime_ms.wrapping_sub(stamp_ms))
     }
 
-    /// Length in octets of a record of `version` in a file: 60, 64 or 68. On the wire it is shorter,
-    /// see [`Version::record_octets`].
+    /// Length in octets of a record of `version` in a file: 60, 64 or 68. On the wire it is
+    /// shorter, see [`Version::record_octets`].
     #[must_use]
     pub const fn encoded_octets(version: Version) -> usize {
         match version {
@@ -219,8 +220,8 @@ impl StoredRecord {
         }
     }
 
-    /// Appends the record to `octets` in the layout of `version`; what that version cannot carry is
-    /// left out.
+    /// Appends the record to `octets` in the layout of `version`, without the
+    /// fields that this version lacks.
     #[inline]
     pub fn encode(&self, version: Version, order: ByteOrder, octets: &mut Vec<u8>) {
         match order {
@@ -291,7 +292,7 @@ impl StoredRecord {
     }
 }
 
-/// The order of octets of every integer of a file.
+/// The order of octets in every integer of a file.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum ByteOrder {
     /// Least significant octet first.
@@ -301,7 +302,7 @@ pub enum ByteOrder {
 }
 
 impl ByteOrder {
-    /// This machine's order, which flow-tools writes unless told otherwise.
+    /// This machine's order, the default of flow-tools.
     pub const NATIVE: Self = if cfg!(target_endian = "little") {
         Self::Little
     } else {
@@ -309,8 +310,8 @@ impl ByteOrder {
     };
 }
 
-/// What the versions have in common, 56 octets. Addresses are integers here: they too follow the
-/// file's byte order.
+/// Fields of all versions, 56 octets. Addresses are integers, because they follow the file's byte
+/// order too.
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 struct Common<O> {
@@ -335,7 +336,7 @@ struct Common<O> {
     pad: u8,
 }
 
-/// What versions 5 and 7 add, 8 octets.
+/// Fields of versions 5 and 7, 8 octets.
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 struct Rest<O> {
@@ -464,18 +465,20 @@ mod tests {
     }
 
     /// The first record of a file that flow-capture wrote on a little-endian machine, and what
-    /// flow-export said it is.
+    /// flow-export printed for it.
     #[test]
     fn reads_a_record_of_the_real_flow_capture() {
         #[rustfmt::skip]
         const OCTETS: [u8; 64] = [
-            0x18, 0xe6, 0x02, 0x6b, 0xa0, 0xe4, 0x44, 0x0e, 0x02, 0x00, 0x00, 0x00, 0x01, 0x00, 0x00, 0x7f,
-            0x10, 0x05, 0xa8, 0xc0, 0x85, 0xfd, 0xe9, 0x44, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00,
-            0x02, 0x00, 0x00, 0x00, 0x62, 0x00, 0x00, 0x00, 0xce, 0xc1, 0xb9, 0x45, 0x3e, 0x1b, 0xba, 0x45,
-            0x65, 0xd1, 0x50, 0x00, 0x06, 0x00, 0x15, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00,
+            0x18, 0xe6, 0x02, 0x6b, 0xa0, 0xe4, 0x44, 0x0e, 0x02, 0x00, 0x00, 0x00,
+            0x01, 0x00, 0x00, 0x7f, 0x10, 0x05, 0xa8, 0xc0, 0x85, 0xfd, 0xe9, 0x44,
+            0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x02, 0x00, 0x00, 0x00,
+            0x62, 0x00, 0x00, 0x00, 0xce, 0xc1, 0xb9, 0x45, 0x3e, 0x1b, 0xba, 0x45,
+            0x65, 0xd1, 0x50, 0x00, 0x06, 0x00, 0x15, 0x00, 0x00, 0x00, 0x00, 0x00,
+            0x00, 0x00, 0x00, 0x00,
         ];
         let record = StoredRecord::decode(Version::V5, ByteOrder::Little, &OCTETS).unwrap();
-        let wanted = StoredRecord {
+        let expected = StoredRecord {
             unix_s: 1_795_352_088,
             unix_ns: 239_396_000,
             sys_uptime_ms: 2,
@@ -492,12 +495,12 @@ mod tests {
             tcp_flags: 21,
             ..StoredRecord::default()
         };
-        assert_eq!(record, wanted);
+        assert_eq!(record, expected);
         assert_eq!(octets_of(&record, Version::V5, ByteOrder::Little), OCTETS);
     }
 
     #[test]
-    fn reckons_stamps_before_the_wrap_of_the_uptime_into_the_past() {
+    fn stamps_from_before_the_wrap_of_the_uptime_are_in_the_past() {
         let record = StoredRecord {
             unix_s: 100,
             unix_ns: 5_999_999,
@@ -511,7 +514,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn decoding_undoes_encoding(octets in proptest::collection::vec(any::<u8>(), RECORD_OCTETS_MAX), little: bool) {
+        fn decoding_undoes_encoding(
+            octets in proptest::collection::vec(any::<u8>(), RECORD_OCTETS_MAX),
+            little: bool,
+        ) {
             let order = if little { ByteOrder::Little } else { ByteOrder::Big };
             for version in Version::ALL {
                 let record = StoredRecord::decode(version, order, &octets).unwrap();

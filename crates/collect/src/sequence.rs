@@ -1,48 +1,49 @@
-//! Accounting of exporters: who sent how much, and what their sequence numbers say is missing.
+//! Counts by exporter: what arrived from each, and what is missing by its sequence numbers.
 //!
-//! Gaps are judged as flow-tools judges them, so that the counts in a file's header mean the same:
-//! a gap forward below 1000 records is a loss, and any other jump is a reset of the exporter's
-//! sequencer, also a small one backward. Of the latter those that reordering explains are counted
-//! besides. Source: flow-tools 0.68, `lib/ftdecode.c`, `ftpdu_check_seq`, and `src/flow-capture.c`.
+//! Jumps of sequence numbers are classified as in flow-tools, so that the counts in a file's header
+//! have the same meaning: a jump forward of less than 1000 records is a loss. Any other jump, even
+//! a short one backward, is a reset of the exporter's sequence. Resets that reordering explains are
+//! also counted separately. Source: flow-tools 0.68, `lib/ftdecode.c`, `ftpdu_check_seq`, and
+//! `src/flow-capture.c`.
 
 use crate::datagram::DatagramSummary;
 use std::collections::HashMap;
 use std::net::IpAddr;
 use xdprobe_netflow::{Engine, Version};
 
-/// A gap of this many records or more is a reset, not a loss.
+/// A jump forward of this many records or more is a reset, not a loss.
 const RESET_RECORDS: u32 = 1000;
-/// The most exporters, and the most engines, that are told apart. Senders' addresses are forged
-/// easily, and memory is finite.
+/// The most exporters, and the most engines, that are tracked. Addresses of senders are easily
+/// forged, and must not exhaust the memory.
 const TRACKED_MAX: usize = 65_536;
 
-/// What is known of one exporter and version.
+/// Counts of one exporter and version.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct ExporterTotals {
-    /// Good datagrams.
+    /// Datagrams accepted.
     pub datagrams: u64,
     /// Records in them.
     pub records: u64,
-    /// Records that are missing between them.
+    /// Records missing by the sequence numbers.
     pub lost: u64,
-    /// Jumps that are no loss.
+    /// Jumps of sequence numbers that are not a loss.
     pub resets: u64,
-    /// Of the resets, small jumps backward: a datagram that was overtaken, or came twice.
+    /// Resets that are short jumps backward: a datagram arrived late, or twice.
     pub reordered: u64,
 }
 
-/// How a datagram follows the one before it.
+/// How a datagram's sequence number follows from the datagram before.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Continuity {
-    /// Nothing is missing, or nothing was expected.
+    /// As expected, or nothing was expected: the first datagram, or version 1.
     Expected,
     /// Records are missing.
     Lost(u32),
-    /// The sequence jumped.
+    /// The sequence jumped otherwise.
     Reset {
-        /// What would have followed.
+        /// The sequence number that follows from the datagram before.
         expected: u32,
-        /// What came.
+        /// The sequence number of the datagram.
         received: u32,
         /// Whether reordering explains the jump.
         reordered: bool,
@@ -68,17 +69,17 @@ impl std::fmt::Display for Continuity {
     }
 }
 
-/// Every exporter and each of its engines.
+/// All exporters, and the engines of each.
 #[derive(Debug, Default)]
 pub struct Exporters {
     exporters: HashMap<(IpAddr, Version), ExporterTotals>,
     expected: HashMap<(IpAddr, Version, Engine), u32>,
-    /// Datagrams of those beyond the limit, whose sequence is not looked at.
+    /// Datagrams of exporters beyond the limit; their sequences are not tracked.
     untracked: u64,
 }
 
 impl Exporters {
-    /// Accounts one good datagram, and says how it follows the one before it.
+    /// Counts an accepted datagram and returns how it follows from the one before.
     pub fn note(&mut self, address: IpAddr, summary: &DatagramSummary) -> Continuity {
         let key = (address, summary.version);
         if self.exporters.len() >= TRACKED_MAX && !self.exporters.contains_key(&key) {
@@ -100,7 +101,7 @@ impl Exporters {
         continuity
     }
 
-    /// Each exporter and version, in the order of their addresses.
+    /// Counts of each exporter and version, in the order of addresses.
     #[must_use]
     pub fn list(&self) -> Vec<(IpAddr, Version, ExporterTotals)> {
         let mut list: Vec<_> = self
@@ -112,7 +113,7 @@ impl Exporters {
         list
     }
 
-    /// Sum over all exporters.
+    /// Sum over all tracked exporters.
     #[must_use]
     pub fn total(&self) -> ExporterTotals {
         self.exporters
@@ -126,13 +127,13 @@ impl Exporters {
             })
     }
 
-    /// Datagrams whose sender was one too many to be told apart.
+    /// Datagrams of exporters that are not tracked, since there are too many.
     #[must_use]
     pub fn untracked(&self) -> u64 {
         self.untracked
     }
 
-    /// Compares with what the engine's previous datagram let expect.
+    /// Compares with the sequence number that follows from the engine's previous datagram.
     fn follow(&mut self, address: IpAddr, summary: &DatagramSummary) -> Continuity {
         let Some(received) = summary.sequence else {
             return Continuity::Expected;
@@ -144,16 +145,16 @@ impl Exporters {
         let next = received.wrapping_add(u32::from(summary.count));
         match self.expected.insert(key, next) {
             None => Continuity::Expected,
-            Some(expected) => judge(expected, received),
+            Some(expected) => classify(expected, received),
         }
     }
 }
 
-fn judge(expected: u32, received: u32) -> Continuity {
+fn classify(expected: u32, received: u32) -> Continuity {
     if received == expected {
         return Continuity::Expected;
     }
-    // flow-tools reckons one less where the sequence wraps.
+    // One less where the sequence wraps, as in flow-tools.
     let lost = if received > expected {
         received - expected
     } else {
@@ -211,7 +212,7 @@ mod tests {
     fn the_sequence_wraps() {
         assert_eq!(after(0, 0), Continuity::Expected);
         assert_eq!(after(u32::MAX, u32::MAX), Continuity::Expected);
-        // 31 are missing; flow-tools says 30.
+        // 31 are missing; flow-tools counts 30.
         assert_eq!(after(u32::MAX, 30), Continuity::Lost(30));
     }
 

@@ -1,9 +1,9 @@
-//! The folder of a collector: one file per interval, named and nested as flow-capture does, the
-//! oldest removed in time.
+//! A collector's directory: one file for each interval, with the names and subdirectories of
+//! flow-capture; the oldest files are removed.
 //!
-//! A [`Store`] has at most one file open, under flow-capture's temporary name. When it opens it
-//! first completes what an earlier collector left there. Time is an argument throughout: UTC
-//! seconds.
+//! A [`Store`] has at most one file open, under flow-capture's temporary name. When a store is
+//! opened, it first completes the files that an earlier one left unfinished. All times are
+//! arguments, in UTC seconds.
 
 mod expire;
 mod recover;
@@ -24,39 +24,39 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use xdprobe_netflow::Version;
 
-/// Seconds until records that came are on the disk.
+/// Seconds until stored records are on the disk.
 const SYNC_S: i64 = 1;
-/// Seconds after which a store that failed, for a full disk perhaps, tries again.
+/// Seconds after an error, such as a full disk, until another file is tried.
 const RETRY_S: i64 = 1;
 
-/// Where and how files are kept.
+/// Where and how files are stored.
 #[derive(Clone, Debug)]
 pub struct StoreOptions {
-    /// The folder. It must be there.
+    /// The directory, which must exist.
     pub directory: PathBuf,
-    /// Folders below it.
+    /// Subdirectories of the files.
     pub nesting: Nesting,
     /// How often a file is finished and another begun.
     pub rotations: Rotations,
-    /// What is kept of finished files.
+    /// Which finished files are kept.
     pub limits: Limits,
-    /// Version of the records; that of the first datagram if `None`.
+    /// Version of the records; `None` = that of the first datagram.
     pub version: Option<Version>,
     /// Byte order of the files.
     pub order: ByteOrder,
     /// zlib level, 0 to 9.
     pub level: u32,
-    /// This host's name, for the headers.
+    /// This host's name, for the files' headers.
     pub hostname: Option<String>,
-    /// What the operator wants the headers to say.
+    /// The operator's comment, for the files' headers.
     pub comment: Option<String>,
-    /// Program that is run with the name of each finished file, relative to the folder.
+    /// Program to run with the name of each finished file, relative to the directory.
     pub after_rotation: Option<PathBuf>,
-    /// The zone of names and of midnight.
+    /// Time zone of the files' names and of midnight.
     pub zone: TimeZone,
 }
 
-/// A collector's folder.
+/// A collector's directory.
 #[derive(Debug)]
 pub struct Store {
     options: StoreOptions,
@@ -64,7 +64,7 @@ pub struct Store {
     kept: Kept,
     current: Option<Current>,
     version: Option<Version>,
-    /// What the next file's header will say, while there is none.
+    /// Losses for the header of the next file, while no file is open.
     losses: FileLosses,
     stored: u64,
     failed: u64,
@@ -80,18 +80,18 @@ struct Current {
     rotate_at: i64,
     synced_at: i64,
     synced_records: u64,
-    /// Records that were counted as stored.
+    /// Records of this file in the count of stored records.
     records: u64,
 }
 
 impl Store {
-    /// Opens the folder: completes what was left unfinished there, looks what there is to expire,
-    /// and begins a file if the version is known.
+    /// Opens the directory: completes unfinished files, removes files beyond the limits, and begins
+    /// a file if the version is known. Returns the store and the files that were completed.
     ///
     /// # Errors
     ///
-    /// Those of the folder or of beginning the file. A file that cannot be recovered is logged,
-    /// left as it is, and no error.
+    /// If the directory cannot be read or the file cannot be begun. A file that cannot be recovered
+    /// is logged and left unchanged.
     pub fn open(options: StoreOptions, now: i64) -> io::Result<(Self, Vec<Recovered>)> {
         let recovered = recover::recover(&options.directory)?;
         let kept = Kept::load(&options.directory, options.limits)?;
@@ -117,12 +117,12 @@ impl Store {
         Ok((store, recovered))
     }
 
-    /// Stores records, which came in datagrams of `version`.
+    /// Stores records that arrived in datagrams of `version`.
     ///
     /// # Errors
     ///
-    /// Those of the file system. The records are counted as failed then, and a new file is tried
-    /// after a second.
+    /// Those of the file system. The records are counted as failed, and a new file is tried after a
+    /// second.
     pub fn push(&mut self, version: Version, records: &[StoredRecord], now: i64) -> io::Result<()> {
         self.version.get_or_insert(version);
         self.tick(now)
@@ -142,12 +142,12 @@ impl Store {
             }
             Err(error) => {
                 self.failed += records.len() as u64;
-                Err(self.give_up(error, now))
+                Err(self.abandon_current(error, now))
             }
         }
     }
 
-    /// Adds to what the current file's header will say is missing.
+    /// Adds to the counts of losses in the header of the current file, or of the next.
     pub fn note(&mut self, losses: FileLosses) {
         match &mut self.current {
             Some(current) => current.writer.note(losses),
@@ -155,7 +155,7 @@ impl Store {
         }
     }
 
-    /// What is due by now: another file, a sync, an expiry. To be called every second or so.
+    /// Does what is due at `now`: another file, a sync, an expiry. Call it about once a second.
     ///
     /// # Errors
     ///
@@ -176,7 +176,7 @@ impl Store {
         self.sync_if_due(now)
     }
 
-    /// Finishes the current file, whatever the time.
+    /// Finishes the current file before its time.
     ///
     /// # Errors
     ///
@@ -194,7 +194,7 @@ impl Store {
             records,
             ..
         } = current;
-        if let Err(error) = writer.finish(clamp(now)) {
+        if let Err(error) = writer.finish(header_time(now)) {
             self.count_lost(&temporary, records, synced_records, now);
             return Err(error);
         }
@@ -206,7 +206,7 @@ impl Store {
         Ok(())
     }
 
-    /// Finishes the current file for good.
+    /// Finishes the last file.
     ///
     /// # Errors
     ///
@@ -215,7 +215,7 @@ impl Store {
         self.rotate(now)
     }
 
-    /// Records that were stored.
+    /// Records stored.
     #[must_use]
     pub fn stored(&self) -> u64 {
         self.stored
@@ -227,7 +227,7 @@ impl Store {
         self.failed
     }
 
-    /// Files that were finished.
+    /// Files finished.
     #[must_use]
     pub fn files(&self) -> u64 {
         self.files
@@ -246,14 +246,14 @@ impl Store {
 
     fn begin_file(&mut self, version: Version, now: i64) -> io::Result<()> {
         let names = self.schedule.names(&self.options.directory, version, now);
-        if let Some(folder) = names.temporary.parent() {
-            fs::create_dir_all(folder)?;
+        if let Some(parent) = names.temporary.parent() {
+            fs::create_dir_all(parent)?;
         }
         let options = WriterOptions {
             version,
             order: self.options.order,
             level: self.options.level,
-            capture_start_s: clamp(now),
+            capture_start_s: header_time(now),
             hostname: self.options.hostname.clone(),
             comment: self.options.comment.clone(),
         };
@@ -274,12 +274,12 @@ impl Store {
         let Some(current) = &mut self.current else {
             return Ok(());
         };
-        // A clock that was set back must not put the sync off.
+        // A clock that was set back must not delay the sync.
         let due = now >= current.synced_at + SYNC_S || now < current.synced_at;
         if due && current.writer.records() > current.synced_records {
             current.synced_at = now;
             if let Err(error) = current.writer.sync() {
-                return Err(self.give_up(error, now));
+                return Err(self.abandon_current(error, now));
             }
             current.synced_records = current.writer.records();
             let octets = current.writer.octets();
@@ -288,8 +288,8 @@ impl Store {
         Ok(())
     }
 
-    /// Leaves the current file to the next recovery, and tries that at once.
-    fn give_up(&mut self, error: io::Error, now: i64) -> io::Error {
+    /// Abandons the current file after `error`, recovers what is in it, and returns the error.
+    fn abandon_current(&mut self, error: io::Error, now: i64) -> io::Error {
         if let Some(Current {
             writer,
             synced_records,
@@ -302,8 +302,8 @@ impl Store {
         error
     }
 
-    /// Accounts a file of `records` that could not be finished: those that recovery does not find
-    /// are not stored.
+    /// Recovers a file of `records` that could not be finished, and counts the records that are not
+    /// found in it as failed.
     fn count_lost(&mut self, temporary: &Path, records: u64, synced: u64, now: i64) {
         self.retry_at = now + RETRY_S;
         let found = match recover::recover_file(temporary) {
@@ -317,13 +317,13 @@ impl Store {
             }
             Err(error) => {
                 tracing::warn!(
-                    "{} stays unfinished until the next start: {error}",
+                    "cannot recover {} before the next start: {error}",
                     temporary.display()
                 );
                 synced
             }
         };
-        // Of the batch that failed, and was counted so, a part may be there.
+        // The batch that failed is counted as failed, but a part of it may be in the file.
         let (missing, more) = (records.saturating_sub(found), found.saturating_sub(records));
         self.stored = self.stored - missing + more;
         self.failed = (self.failed + missing).saturating_sub(more);
@@ -340,13 +340,15 @@ impl Store {
             .spawn()
         {
             Ok(child) => self.children.push(child),
-            Err(error) => tracing::warn!("cannot run {}: {error}", program.display()),
+            Err(error) => {
+                tracing::warn!("cannot run {} after a rotation: {error}", program.display());
+            }
         }
     }
 }
 
-/// Time as a header holds it.
-fn clamp(unix_s: i64) -> u32 {
+/// A time in a header, limited to its 32 bits.
+fn header_time(unix_s: i64) -> u32 {
     u32::try_from(unix_s).unwrap_or(if unix_s < 0 { 0 } else { u32::MAX })
 }
 
@@ -493,8 +495,7 @@ mod tests {
                 "ft-v05.2026-11-22.125748+0000"
             ]
         );
-        // Another store finds them, and has stricter limits: one file of a record takes 72 + 64
-        // octets.
+        // Another store with stricter limits finds both. A file of one record takes 72 + 64 octets.
         let limits = Limits {
             files: None,
             octets: Some(150),
@@ -545,7 +546,7 @@ mod tests {
             store.push(Version::V5, &records(2000), NOW).unwrap();
             store.tick(NOW + 1).unwrap();
             store.push(Version::V5, &records(5), NOW + 1).unwrap();
-            // Killed: nothing is flushed, and the lock goes with the process.
+            // As if killed: nothing is flushed, and the lock ends with the process.
             let left = store.current.take().unwrap().writer;
             let copy = fs::read(left.temporary()).unwrap();
             let temporary = left.temporary().to_owned();
@@ -567,7 +568,7 @@ mod tests {
     }
 
     #[test]
-    fn what_another_process_writes_is_left_to_it() {
+    fn a_file_that_another_process_writes_is_left_alone() {
         let directory = tempfile::tempdir().unwrap();
         let (mut store, _) = Store::open(options(directory.path()), NOW).unwrap();
         store.push(Version::V5, &records(1), NOW).unwrap();
@@ -578,21 +579,21 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_that_is_gone_costs_records_and_nothing_else() {
+    fn a_directory_that_is_gone_costs_records_and_nothing_else() {
         let directory = tempfile::tempdir().unwrap();
-        let folder = directory.path().join("gone");
-        fs::create_dir(&folder).unwrap();
+        let gone = directory.path().join("gone");
+        fs::create_dir(&gone).unwrap();
         let options = StoreOptions {
             nesting: Nesting::try_from(0).unwrap(),
-            ..options(&folder)
+            ..options(&gone)
         };
         let (mut store, _) = Store::open(options, NOW).unwrap();
-        fs::remove_dir(&folder).unwrap();
-        fs::write(&folder, "a file where the folder was").unwrap();
+        fs::remove_dir(&gone).unwrap();
+        fs::write(&gone, "a file in place of the directory").unwrap();
         assert!(store.push(Version::V5, &records(7), NOW).is_err());
-        // Not tried again within the second, and not an error again either.
+        // Within the second another file is not tried, and this is not an error again.
         assert!(store.push(Version::V5, &records(7), NOW).is_ok());
-        fs::remove_file(&folder).unwrap();
+        fs::remove_file(&gone).unwrap();
         store.push(Version::V5, &records(3), NOW + 1).unwrap();
         store.close(NOW + 1).unwrap();
         assert_eq!((store.stored(), store.failed()), (3, 14));

@@ -1,10 +1,10 @@
-//! Writing flow-tools files that are valid at every moment.
+//! Writes flow-tools files that are valid at any time.
 //!
-//! A [`FlowFileWriter`] writes under a temporary name, whole records at a time, and
-//! [`finish`](FlowFileWriter::finish) completes the header, syncs, and renames: whoever sees the
-//! final name sees a complete file. What [`sync`](FlowFileWriter::sync) has synced survives a `kill
-//! -9` or a power cut under the temporary name and is readable there. A [`FlowStreamWriter`] writes
-//! to a pipe, where nothing can be completed afterwards.
+//! A [`FlowFileWriter`] writes whole records under a temporary name.
+//! [`finish`](FlowFileWriter::finish) completes the header, syncs the file and renames it: a file
+//! with its final name is complete. Records before the last [`sync`](FlowFileWriter::sync) survive
+//! a `kill -9` or a power cut under the temporary name and can be read there. A
+//! [`FlowStreamWriter`] writes to a pipe, where nothing can be completed afterwards.
 
 use crate::datagram;
 use crate::header::{FLAG_COMPRESS, FLAG_DONE, FLAG_STREAMING, FileHeader};
@@ -15,31 +15,31 @@ use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use xdprobe_netflow::{Version, v5};
+use xdprobe_netflow::Version;
 
-/// Records are handed to the file, or to zlib, when they have grown to this many octets.
+/// Octets of records that are gathered before they are written to the file or to zlib.
 const BUFFER_OCTETS: usize = 64 * 1024;
-/// zlib's default level, which flow-capture uses.
+/// zlib's default level, and flow-capture's.
 pub const LEVEL_DEFAULT: u32 = 6;
 
 /// How a file is written.
 #[derive(Clone, Debug)]
 pub struct WriterOptions {
-    /// Version of the records. A record of another version is stored without what this one cannot
-    /// carry.
+    /// Version of the records. A record of another version is stored without the fields that this
+    /// one lacks.
     pub version: Version,
     /// Byte order; this machine's is the fastest.
     pub order: ByteOrder,
     /// zlib level, 1 to 9, or 0 for plain records.
     pub level: u32,
-    /// When the capture begins, UTC seconds.
+    /// Start of the capture, UTC seconds.
     pub capture_start_s: u32,
     /// This host's name.
     pub hostname: Option<String>,
-    /// What the operator wants to be said.
+    /// The operator's comment.
     pub comment: Option<String>,
 }
 
@@ -67,8 +67,7 @@ impl WriterOptions {
         }
     }
 
-    /// A header that has every field which `finish` will complete, so that completing does not
-    /// change its length.
+    /// A header with all fields that `finish` completes, so that its length does not change then.
     fn file_header(&self) -> FileHeader {
         FileHeader {
             capture_start_s: Some(self.capture_start_s),
@@ -82,19 +81,19 @@ impl WriterOptions {
     }
 }
 
-/// What the header says of records that are not in the file.
+/// Counts in the header of records and datagrams that are not in the file.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct FileLosses {
-    /// Records that sequence numbers say were lost.
+    /// Records that are missing by the exporters' sequence numbers.
     pub lost: u32,
     /// Datagrams that were malformed or refused.
     pub corrupt: u32,
-    /// Jumps of the sequence that were too long for a loss.
+    /// Jumps of sequence numbers that are not a loss.
     pub resets: u32,
 }
 
 impl FileLosses {
-    /// Adds `other`; counts stay at their greatest value rather than wrap.
+    /// Adds `other`; counts stop at their largest value.
     pub fn add(&mut self, other: Self) {
         self.lost = self.lost.saturating_add(other.lost);
         self.corrupt = self.corrupt.saturating_add(other.corrupt);
@@ -102,14 +101,15 @@ impl FileLosses {
     }
 }
 
-/// A file under construction.
+/// A file that is being written.
 ///
-/// Dropped without [`finish`](Self::finish) it stays under its temporary name, as after a crash.
+/// A writer that is dropped without [`finish`](Self::finish) leaves the file under its temporary
+/// name, as a crash does.
 #[derive(Debug)]
 pub struct FlowFileWriter {
     header: FileHeader,
     body: Body<Output>,
-    /// A second handle, for what is not appending.
+    /// A second handle, to sync the file and to rewrite its header.
     file: File,
     temporary: PathBuf,
     path: PathBuf,
@@ -117,20 +117,20 @@ pub struct FlowFileWriter {
 }
 
 impl FlowFileWriter {
-    /// Begins the file that will be `path`, replacing what is there when it is finished.
+    /// Begins a file that will have the name `path` and replace the file there.
     ///
-    /// Its temporary name is `tmp-` and the name, in the same directory.
+    /// The temporary name is `tmp-` and the name, in the same directory.
     ///
     /// # Errors
     ///
-    /// Those of creating the file; [`io::ErrorKind::ResourceBusy`] if another process is writing
+    /// If the file cannot be created; [`io::ErrorKind::ResourceBusy`] if another process is writing
     /// it.
     pub fn create(path: impl Into<PathBuf>, options: &WriterOptions) -> io::Result<Self> {
         let path = path.into();
         let name = path.file_name().ok_or_else(|| {
             io::Error::new(
                 io::ErrorKind::InvalidInput,
-                format!("{} does not end in a file name", path.display()),
+                format!("{} is not the name of a file", path.display()),
             )
         })?;
         let mut temporary = std::ffi::OsString::from("tmp-");
@@ -139,12 +139,12 @@ impl FlowFileWriter {
         Self::create_as(temporary, path, options)
     }
 
-    /// Begins the file that will be `path` under the name `temporary`, which must be in the same
-    /// file system.
+    /// Begins a file that will have the name `path`, under the name `temporary`, which must be in
+    /// the same file system.
     ///
     /// # Errors
     ///
-    /// As of [`create`](Self::create).
+    /// As for [`create`](Self::create).
     pub fn create_as(
         temporary: PathBuf,
         path: PathBuf,
@@ -157,13 +157,13 @@ impl FlowFileWriter {
             .open(&temporary)?;
         let second = file.try_clone()?;
         let lock = lock(file)?;
-        // Only now: what another process is writing is not cut.
+        // Under the lock only: another process may be writing the file.
         lock.set_len(0)?;
         let header = options.file_header();
         let octets = header.encode();
         let mut output = Output { lock, octets: 0 };
         output.write_all(&octets).inspect_err(|_| {
-            // A file without a header is of no use to anybody.
+            // A file without a header is useless.
             let _ = fs::remove_file(&temporary);
         })?;
         let body = Body::new(output, options);
@@ -181,36 +181,19 @@ impl FlowFileWriter {
     ///
     /// # Errors
     ///
-    /// Those of writing to the file; it is whole up to some earlier record then, see
+    /// If the file cannot be written. It is valid up to an earlier record then: see
     /// [`abandon`](Self::abandon).
     #[inline]
     pub fn push(&mut self, record: &StoredRecord) -> io::Result<()> {
         self.body.push(record)
     }
 
-    /// Appends the records of a version 5 datagram that this host itself would send, as a probe
-    /// does.
+    /// Appends the records of a datagram that `exporter` sent, and returns how many.
     ///
     /// # Errors
     ///
-    /// As of [`push`](Self::push).
-    pub fn push_v5(&mut self, header: &v5::Header, records: &[v5::Record]) -> io::Result<()> {
-        records.iter().try_for_each(|record| {
-            self.push(&StoredRecord::from_v5(
-                Ipv4Addr::UNSPECIFIED,
-                header,
-                record,
-            ))
-        })
-    }
-
-    /// Appends the records of a datagram in octets that `exporter` sent, and returns how many there
-    /// are.
-    ///
-    /// # Errors
-    ///
-    /// [`io::ErrorKind::InvalidData`] if it is no datagram of version 1, 5 or 7, else as of
-    /// [`push`](Self::push).
+    /// [`io::ErrorKind::InvalidData`] if the octets are not a datagram of version 1, 5 or 7, else
+    /// as for [`push`](Self::push).
     pub fn push_datagram(&mut self, octets: &[u8], exporter: IpAddr) -> io::Result<usize> {
         let mut records = Vec::new();
         datagram::decode(octets, exporter, &mut records)
@@ -219,12 +202,12 @@ impl FlowFileWriter {
         Ok(records.len())
     }
 
-    /// Adds to what the header will say of records that are not here.
+    /// Adds to the counts of losses in the header.
     pub fn note(&mut self, losses: FileLosses) {
         self.losses.add(losses);
     }
 
-    /// Corrects when the capture began, UTC seconds.
+    /// Sets the start of the capture in the header, UTC seconds.
     pub fn set_capture_start(&mut self, unix_s: u32) {
         self.header.capture_start_s = Some(unix_s);
     }
@@ -235,7 +218,7 @@ impl FlowFileWriter {
         self.body.records
     }
 
-    /// Octets in the file so far; records that are still in memory are not among them.
+    /// Octets in the file so far, without the records that are still in memory.
     #[must_use]
     pub fn octets(&self) -> u64 {
         self.body.output().octets
@@ -247,23 +230,23 @@ impl FlowFileWriter {
         &self.path
     }
 
-    /// The name that the file has meanwhile.
+    /// The name that the file has until it is finished.
     #[must_use]
     pub fn temporary(&self) -> &Path {
         &self.temporary
     }
 
-    /// Hands every record to the system and waits until the disk has them.
+    /// Writes all records to the file and waits until they are on the disk.
     ///
     /// # Errors
     ///
-    /// As of [`push`](Self::push).
+    /// As for [`push`](Self::push).
     pub fn sync(&mut self) -> io::Result<()> {
         self.body.flush()?;
         self.file.sync_data()
     }
 
-    /// Completes the header, syncs, renames, and returns the records that the file has.
+    /// Completes the header, syncs and renames the file, and returns the number of its records.
     ///
     /// # Errors
     ///
@@ -302,34 +285,34 @@ impl FlowFileWriter {
         } = &self.body
         {
             let whole = whole_octets(&self.header, output.octets);
-            // Best effort: a reader of the uncut file copes as well.
+            // If this fails, readers end at the record that is not whole.
             let _ = self.file.set_len(whole);
         }
         self.temporary
     }
 }
 
-/// A stream to a pipe: its header carries no counts, or those that were known beforehand.
+/// Writes to a pipe. The stream's header has no counts, or those that were known beforehand.
 #[derive(Debug)]
 pub struct FlowStreamWriter<W: Write> {
     body: Body<W>,
 }
 
 impl<W: Write> FlowStreamWriter<W> {
-    /// Begins a stream with `options`, of which the capture start is left out.
+    /// Begins a stream. The start of the capture in `options` is not used.
     ///
     /// # Errors
     ///
-    /// Those of the output.
+    /// If the output cannot be written.
     pub fn new(output: W, options: &WriterOptions) -> io::Result<Self> {
         Self::with_header(output, options, options.header())
     }
 
-    /// Begins a stream whose header has the counts and times of `known`, too.
+    /// Begins a stream whose header has the counts and times of `known` too.
     ///
     /// # Errors
     ///
-    /// Those of the output.
+    /// If the output cannot be written.
     pub fn with_header(
         mut output: W,
         options: &WriterOptions,
@@ -352,17 +335,17 @@ impl<W: Write> FlowStreamWriter<W> {
     ///
     /// # Errors
     ///
-    /// Those of the output.
+    /// If the output cannot be written.
     #[inline]
     pub fn push(&mut self, record: &StoredRecord) -> io::Result<()> {
         self.body.push(record)
     }
 
-    /// Writes out what is in memory, and returns the records of the stream.
+    /// Writes the records that are still in memory, and returns the number of all records.
     ///
     /// # Errors
     ///
-    /// Those of the output.
+    /// If the output cannot be written.
     pub fn finish(self) -> io::Result<u64> {
         let records = self.body.records;
         self.body.finish()?.flush()?;
@@ -370,15 +353,15 @@ impl<W: Write> FlowStreamWriter<W> {
     }
 }
 
-/// Rewrites the header at the start of the file, and syncs all of it.
+/// Rewrites the header at the start of the file, and syncs the file.
 pub(crate) fn complete(file: &File, header: &FileHeader) -> io::Result<()> {
-    // The records first: a header that says "done" must not reach the disk before them.
+    // The records first: a header with FLAG_DONE must not be on the disk before them.
     file.sync_data()?;
     file.write_all_at(&header.encode(), 0)?;
     file.sync_all()
 }
 
-/// Gives the file its final name and syncs the directory, so that the name survives as well.
+/// Gives the file its final name and syncs the directory, so that the name survives a power cut.
 pub(crate) fn publish(temporary: &Path, path: &Path) -> io::Result<()> {
     fs::rename(temporary, path)?;
     let directory = path
@@ -388,7 +371,7 @@ pub(crate) fn publish(temporary: &Path, path: &Path) -> io::Result<()> {
     File::open(directory)?.sync_all()
 }
 
-/// Takes the lock that tells a file in use from one that a crash left.
+/// Locks the file. A file without a lock is not in use: a crash left it.
 pub(crate) fn lock(file: File) -> io::Result<Flock<File>> {
     Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, error)| match error {
         Errno::EWOULDBLOCK => io::Error::new(
@@ -399,14 +382,14 @@ pub(crate) fn lock(file: File) -> io::Result<Flock<File>> {
     })
 }
 
-/// The length that a plain file of `octets` has without a record that is cut.
+/// Length in octets of the header and the whole records of a plain file of `octets`.
 pub(crate) fn whole_octets(header: &FileHeader, octets: u64) -> u64 {
     let start = header.encode().len() as u64;
     let record = StoredRecord::encoded_octets(header.version) as u64;
     start + octets.saturating_sub(start) / record * record
 }
 
-/// A count as the header holds it.
+/// A count in the header.
 #[expect(
     clippy::cast_possible_truncation,
     reason = "flow-tools counts modulo 2^32"
@@ -415,7 +398,7 @@ pub(crate) fn modulo_2_32(count: u64) -> u32 {
     count as u32
 }
 
-/// The locked file, and how many octets it took.
+/// The locked file, and the octets written to it.
 #[derive(Debug)]
 struct Output {
     lock: Flock<File>,
@@ -434,7 +417,7 @@ impl Write for Output {
     }
 }
 
-/// Records on their way to `W`.
+/// Records on their way to the output.
 #[derive(Debug)]
 struct Body<W: Write> {
     version: Version,
@@ -494,7 +477,7 @@ impl<W: Write> Body<W> {
         done
     }
 
-    /// Hands everything over; a compressed stream can be inflated up to here then.
+    /// Writes all records to the output. A compressed stream can then be inflated up to here.
     fn flush(&mut self) -> io::Result<()> {
         self.drain()?;
         match &mut self.encoder {
@@ -517,6 +500,8 @@ mod tests {
     use super::*;
     use crate::reader::FlowFileReader;
     use proptest::prelude::*;
+    use std::net::Ipv4Addr;
+    use xdprobe_netflow::v5;
 
     fn record(number: u32) -> StoredRecord {
         StoredRecord {
@@ -543,7 +528,7 @@ mod tests {
     }
 
     #[test]
-    fn a_finished_file_has_its_name_and_says_what_it_has() {
+    fn a_finished_file_has_its_name_and_its_counts() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("x.ft");
         for level in [0, 6] {
@@ -622,7 +607,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_disk_is_an_error_and_whole_records_stay() {
+    fn a_full_disk_is_an_error_and_whole_records_remain() {
         let directory = tempfile::tempdir().unwrap();
         let mut writer =
             FlowFileWriter::create(directory.path().join("x.ft"), &WriterOptions::plain_v5(0))
@@ -631,7 +616,7 @@ mod tests {
             writer.push(&record(number)).unwrap();
         }
         writer.sync().unwrap();
-        // As a write that the disk took a part of.
+        // As if the disk had taken a part of a write.
         let Encoder::Plain(output) = &mut writer.body.encoder else {
             panic!("the file is plain")
         };
@@ -642,7 +627,7 @@ mod tests {
     }
 
     #[test]
-    fn writes_datagrams_too() {
+    fn writes_the_records_of_a_datagram() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("x.ft");
         let mut writer = FlowFileWriter::create(&path, &WriterOptions::plain_v5(0)).unwrap();
@@ -656,7 +641,6 @@ mod tests {
         }; 2];
         let mut octets = [0; v5::DATAGRAM_OCTETS_MAX];
         let length = v5::encode(&header, &flows, &mut octets).unwrap();
-        writer.push_v5(&header, &flows).unwrap();
         assert_eq!(
             writer
                 .push_datagram(&octets[..length], Ipv4Addr::LOCALHOST.into())
@@ -669,16 +653,13 @@ mod tests {
         assert_eq!(error.kind(), io::ErrorKind::InvalidData);
         writer.finish(0).unwrap();
         let records = read(&path).1;
-        assert_eq!(records.len(), 4);
+        assert_eq!(records.len(), 2);
         assert!(
             records
                 .iter()
                 .all(|record| (record.packets, record.unix_s) == (7, 9))
         );
-        assert_eq!(
-            (records[0].exporter, records[3].exporter),
-            (Ipv4Addr::UNSPECIFIED, Ipv4Addr::LOCALHOST)
-        );
+        assert_eq!(records[1].exporter, Ipv4Addr::LOCALHOST);
     }
 
     #[test]
@@ -699,7 +680,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn reading_undoes_writing(count in 0u32..1500, level in 0u32..10, little: bool, version in 0usize..3) {
+        fn reading_undoes_writing(
+            count in 0u32..1500,
+            level in 0u32..10,
+            little: bool,
+            version in 0usize..3,
+        ) {
             let order = if little { ByteOrder::Little } else { ByteOrder::Big };
             let version = Version::ALL[version];
             let options = WriterOptions { level, order, version, ..WriterOptions::plain_v5(0) };
@@ -709,7 +695,8 @@ mod tests {
                 writer.push(&record(number)).unwrap();
             }
             writer.finish().unwrap();
-            let records: Vec<_> = FlowFileReader::new(&octets[..]).unwrap().map(Result::unwrap).collect();
+            let reader = FlowFileReader::new(&octets[..]).unwrap();
+            let records: Vec<_> = reader.map(Result::unwrap).collect();
             prop_assert_eq!(records, (0..count).map(record).collect::<Vec<_>>());
         }
     }

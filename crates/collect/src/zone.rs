@@ -1,11 +1,10 @@
-//! Local time at the rate of a printer: the zone is asked once per stretch between two changes of
-//! its offset.
+//! Local time, fast enough for a printer: the time zone is consulted once for each period between
+//! two changes of its offset.
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
-/// A time zone that remembers the offset of the last time that it was asked for, and how long that
-/// offset holds.
+/// A time zone that keeps the offset of its last result, and the period in which this offset holds.
 #[derive(Debug)]
 pub struct LocalZone {
     zone: TimeZone,
@@ -14,7 +13,7 @@ pub struct LocalZone {
     valid_until_s: i64,
 }
 
-/// A moment on a calendar, without its year, and a clock.
+/// Date and time of day, without the year.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct LocalTime {
     pub month: u8,
@@ -25,7 +24,7 @@ pub(crate) struct LocalTime {
 }
 
 impl LocalZone {
-    /// The zone that `TZ` names, else the one of `/etc/localtime`, else UTC.
+    /// The zone of `TZ`, else of `/etc/localtime`, else UTC.
     #[must_use]
     pub fn system() -> Self {
         Self::new(system())
@@ -48,7 +47,7 @@ impl LocalZone {
         &self.zone
     }
 
-    /// Local calendar and clock at `unix_s`.
+    /// Local date and time at `unix_s`.
     #[inline]
     pub(crate) fn local(&mut self, unix_s: u32) -> LocalTime {
         let unix_s = i64::from(unix_s);
@@ -58,16 +57,16 @@ impl LocalZone {
         split(unix_s + self.offset_s).1
     }
 
-    /// Finds the offset at `unix_s` and the changes of offset around it.
+    /// Finds the offset at `unix_s` and the period in which it holds.
     #[cold]
     fn look_up(&mut self, unix_s: i64) {
-        let at = Timestamp::from_second(unix_s).unwrap_or(Timestamp::UNIX_EPOCH);
+        let at = from_second(unix_s);
         let seconds =
             |transition: jiff::tz::TimeZoneTransition<'_>| transition.timestamp().as_second();
         self.offset_s = i64::from(self.zone.to_offset(at).seconds());
         self.valid_until_s = self.zone.following(at).next().map_or(i64::MAX, seconds);
-        // `preceding` is of changes before `at`, so one at this very second bounds the stretch at
-        // the second itself.
+        // `preceding` has changes before `at` only. If the offset differs behind the last of them,
+        // another change is at this very second, and the period begins here.
         self.valid_from_s = match self.zone.preceding(at).next().map(seconds) {
             Some(change)
                 if i64::from(self.zone.to_offset(from_second(change)).seconds())
@@ -82,11 +81,10 @@ impl LocalZone {
 }
 
 fn from_second(unix_s: i64) -> Timestamp {
-    Timestamp::from_second(unix_s).unwrap_or(Timestamp::UNIX_EPOCH)
+    Timestamp::from_second(unix_s).expect("the time is within the calendar of the library")
 }
 
-/// The zone that `TZ` names, else the one of `/etc/localtime`, else UTC, as the C library chooses
-/// it.
+/// The zone of `TZ`, else of `/etc/localtime`, else UTC, as the C library chooses it.
 #[must_use]
 pub fn system() -> TimeZone {
     TimeZone::try_system()
@@ -95,21 +93,21 @@ pub fn system() -> TimeZone {
         .unwrap_or(TimeZone::UTC)
 }
 
-/// The zone of a `TZ` that names summer time and not when it begins: the C library takes the rule
-/// of the United States then.
+/// The zone of a `TZ` that has summer time but no rule for its begin and end: the C library then
+/// uses the rule of the United States.
 fn without_rule(name: &str) -> Option<TimeZone> {
     TimeZone::posix(&format!("{name},M3.2.0,M11.1.0")).ok()
 }
 
-/// Year, and the rest of the calendar and the clock, in UTC.
+/// Year, and the rest of date and time, in UTC.
 #[inline]
 pub(crate) fn utc(unix_s: i64) -> (i64, LocalTime) {
     split(unix_s)
 }
 
-/// Splits seconds since 1970 on some clock into the year and the rest of calendar and clock.
+/// Splits seconds since 1970, in UTC or local time, into the year and the rest of date and time.
 ///
-/// Source of the calendar: Neri and Schneider, *Euclidean affine functions and their application to
+/// Source: Neri and Schneider, *Euclidean affine functions and their application to
 /// calendar algorithms*, in the plain form of Hinnant's `civil_from_days`.
 #[inline]
 #[expect(
@@ -177,7 +175,7 @@ mod tests {
         }
     }
 
-    /// A zone with summer time that needs no zone database on the machine.
+    /// A zone with summer time that needs no time zone database.
     fn berlin() -> TimeZone {
         TimeZone::posix("CET-1CEST,M3.5.0,M10.5.0/3").unwrap()
     }

@@ -1,9 +1,6 @@
-//! Damaged files: nothing panics, what comes before the damage is delivered, and the damage is told
-//! on one line.
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test that finds something else than it needs shall panic"
-)]
+//! Damaged files: nothing panics, records before the damage are delivered, and the damage is
+//! reported on one line.
+#![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
 use jiff::tz::TimeZone;
 use proptest::collection::vec;
@@ -11,11 +8,11 @@ use proptest::prelude::*;
 use xdprobe_collect::header::{FLAG_COMPRESS, FileHeader};
 use xdprobe_collect::print::{PrintFormat, Printer};
 use xdprobe_collect::{
-    ByteOrder, FlowFileReader, FlowFileWriter, LocalZone, ReadError, StoredRecord, Version,
-    WriterOptions,
+    ByteOrder, FlowFileReader, FlowFileWriter, LocalZone, RECORD_OCTETS_MAX, ReadError,
+    StoredRecord, Version, WriterOptions,
 };
 
-/// A complete file in memory, and what is in it.
+/// A complete file in memory, and its records.
 fn file(
     version: Version,
     order: ByteOrder,
@@ -64,7 +61,7 @@ fn any_file() -> impl Strategy<Value = (Vec<u8>, Vec<StoredRecord>)> {
         })
 }
 
-/// Reads all that can be read, and the error if there is one.
+/// The records that can be read, and the error if there is one.
 fn read(octets: &[u8]) -> (Vec<StoredRecord>, Option<ReadError>) {
     let reader = match FlowFileReader::new(octets) {
         Ok(reader) => reader,
@@ -90,9 +87,11 @@ fn is_one_line_with_an_offset(error: &ReadError) -> bool {
 
 proptest! {
     #[test]
-    fn a_cut_file_delivers_what_is_whole_and_says_where_it_ends((octets, records) in any_file(), at in 0.0..1.0f64) {
-        #[expect(clippy::cast_possible_truncation, clippy::cast_precision_loss, reason = "a place in a short file")]
-        let cut = &octets[..(octets.len() as f64 * at) as usize];
+    fn a_cut_file_delivers_its_whole_records_and_the_offset_of_its_end(
+        (octets, records) in any_file(),
+        at in any::<prop::sample::Index>(),
+    ) {
+        let cut = &octets[..at.index(octets.len())];
         let (found, error) = read(cut);
         prop_assert_eq!(&found[..], &records[..found.len()]);
         let error = error.unwrap();
@@ -100,20 +99,24 @@ proptest! {
         if let ReadError::Cut { offset, .. } | ReadError::Count { offset, .. } = error {
             prop_assert_eq!(offset, cut.len() as u64);
         }
-        // Nothing whole is held back where the records are plain.
+        // Every whole record of a plain file is delivered.
         if let Ok((header, start)) = FileHeader::read(&mut &*cut) && !header.has(FLAG_COMPRESS) {
-            prop_assert_eq!(found.len(), (cut.len() - start) / StoredRecord::encoded_octets(header.version));
+            let record_octets = StoredRecord::encoded_octets(header.version);
+            prop_assert_eq!(found.len(), (cut.len() - start) / record_octets);
         }
     }
 
     #[test]
-    fn flipped_bits_never_panic_and_reach_no_record_before_them((octets, records) in any_file(),
-                                                                 flips in vec((any::<prop::sample::Index>(), 0u8..8), 1..4)) {
+    fn flipped_bits_never_panic_and_reach_no_record_before_them(
+        (octets, records) in any_file(),
+        flips in vec((any::<prop::sample::Index>(), 0u8..8), 1..4),
+    ) {
         let mut damaged = octets.clone();
         for (index, bit) in &flips {
             damaged[index.index(octets.len())] ^= 1 << bit;
         }
-        let first = octets.iter().zip(&damaged).position(|(before, after)| before != after).unwrap_or(octets.len());
+        let differs = |(before, after)| before != after;
+        let first = octets.iter().zip(&damaged).position(differs).unwrap_or(octets.len());
         let (header, start) = FileHeader::read(&mut &octets[..]).unwrap();
         let (found, error) = read(&damaged);
         prop_assert!(error.as_ref().is_none_or(is_one_line_with_an_offset), "{:?}", error);
@@ -122,14 +125,18 @@ proptest! {
             prop_assert_eq!(&found[..untouched], &records[..untouched]);
             prop_assert_eq!(found.len(), records.len());
         } else if header.has(FLAG_COMPRESS) && first >= start && damaged != octets {
-            // The check sum of the compressed stream tells; a few bits of padding before it mean
-            // nothing.
+            // The checksum of the compressed stream is wrong, unless only padding bits were
+            // flipped.
             prop_assert!(error.is_some() || found == records);
         }
     }
 
     #[test]
-    fn random_octets_after_a_header_never_panic(compressed: bool, done: bool, body in vec(any::<u8>(), 0..3000)) {
+    fn random_octets_after_a_header_never_panic(
+        compressed: bool,
+        done: bool,
+        body in vec(any::<u8>(), 0..3000),
+    ) {
         let mut header = FileHeader::new(Version::V5, ByteOrder::Big);
         header.flags = if compressed { FLAG_COMPRESS } else { 0 } | u32::from(done);
         let (_, error) = read(&[header.encode(), body].concat());
@@ -137,9 +144,10 @@ proptest! {
     }
 
     #[test]
-    fn every_format_prints_every_record(octets in vec(any::<u8>(), 68), wide: bool) {
+    fn every_format_prints_every_record(octets in vec(any::<u8>(), RECORD_OCTETS_MAX), wide: bool) {
         let record = StoredRecord::decode(Version::V7, ByteOrder::Big, &octets).unwrap();
-        for format in (0..8).filter_map(PrintFormat::from_number).chain([PrintFormat::Json, PrintFormat::Csv]) {
+        let numbered = (0..8).filter_map(PrintFormat::from_number);
+        for format in numbered.chain([PrintFormat::Json, PrintFormat::Csv]) {
             let zone = LocalZone::new(TimeZone::posix("CET-1CEST,M3.5.0,M10.5.0/3").unwrap());
             let mut text = Vec::new();
             let mut printer = Printer::new(format, wide, Version::V7, zone, &mut text).unwrap();

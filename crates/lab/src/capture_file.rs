@@ -1,10 +1,10 @@
-//! Large capture files from a seed, whose truth is known: what file readers are measured with.
+//! Large capture files from a seed, with exact counts, to measure readers of files.
 //!
-//! *Realistic* is a minute on a link: conversations between clients and servers, both directions,
-//! sizes of flows by Zipf's law, TCP with its flags, UDP and ICMP, packets by the simple Internet
-//! mix where flows are short and full ones with acknowledgements where they are long. *Worst* is
-//! what a flow cache likes least: shortest frames, each of a random flow. The same seed writes the
-//! same octets.
+//! *Realistic* is a minute on a link: conversations between clients and servers, in both
+//! directions; sizes of flows by Zipf's law; TCP with its flags, UDP and ICMP. Short flows have
+//! packets of the simple Internet mix, long flows have full packets and acknowledgements. *Worst*
+//! is the worst case for a flow cache: shortest frames, each of a random flow. The same seed writes
+//! the same octets.
 
 use std::io::{self, Write};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -20,7 +20,7 @@ use serde::Serialize;
 
 use crate::frames::{ByteOrder, Ethernet, PcapWriter, StampResolution, flags, icmp, tcp, udp};
 
-/// What a capture is like.
+/// Kind of traffic in a capture.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, ValueEnum)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
@@ -30,38 +30,38 @@ pub enum Kind {
     Worst,
 }
 
-/// What is in a capture file: the truth that readers' counts are held against.
+/// Exact counts of a capture file, to compare with those of its readers.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
-pub struct Truth {
-    /// What it is like.
+pub struct CaptureCounts {
+    /// Kind of traffic.
     pub kind: Kind,
-    /// What it was made from.
+    /// The seed.
     pub seed: u64,
-    /// Packets, all of them IPv4.
+    /// Packets, all IPv4.
     pub packets: u64,
-    /// Their IP total lengths: what a NetFlow v5 ledger has to come to.
+    /// Sum of the IP total lengths: the octets in a NetFlow v5 ledger.
     pub octets: u64,
-    /// Distinct flows by NetFlow v5's key.
+    /// Distinct flows by the key of NetFlow v5.
     pub flows: u64,
-    /// Octets of the file.
+    /// Length of the file in octets.
     pub file_octets: u64,
 }
 
-/// Packets and flows of a capture, and the numbers that it is drawn from.
+/// What a capture is made from.
 #[derive(Clone, Copy, Debug)]
 pub struct Recipe {
-    /// What it is like.
+    /// Kind of traffic.
     pub kind: Kind,
-    /// Packets, at least as many as flows.
+    /// Packets; at least as many as flows.
     pub packets: u32,
     /// Distinct flows.
     pub flows: u32,
-    /// Same seed, same octets.
+    /// Seed: the same seed gives the same octets.
     pub seed: u64,
 }
 
 impl Recipe {
-    /// A capture of a kind in its usual size.
+    /// A capture of `kind` with the default numbers of packets and flows.
     #[must_use]
     pub fn of(kind: Kind, seed: u64) -> Self {
         let (packets, flows) = match kind {
@@ -76,13 +76,13 @@ impl Recipe {
         }
     }
 
-    /// Writes the capture and returns what is in it.
+    /// Writes the capture and returns its counts.
     ///
     /// # Errors
     ///
-    /// When it is asked for fewer packets than flows, more flows than it has addresses for, or
-    /// `output` takes no more.
-    pub fn write(&self, output: impl Write) -> Result<Truth> {
+    /// If there are fewer packets than flows, more flows than addresses, or the output cannot be
+    /// written.
+    pub fn write(&self, output: impl Write) -> Result<CaptureCounts> {
         let Self {
             kind,
             packets,
@@ -91,11 +91,11 @@ impl Recipe {
         } = *self;
         ensure!(
             flows > 0 && packets >= flows,
-            "{packets} packets of {flows} flows, wanted at least one of each flow"
+            "{packets} packets of {flows} flows, expected at least one of each flow"
         );
         ensure!(
             flows <= FLOWS_MAX,
-            "{flows} flows, wanted at most {FLOWS_MAX}"
+            "{flows} flows, expected at most {FLOWS_MAX}"
         );
         let mut random = Pcg64Mcg::seed_from_u64(seed);
         let mut writer = Writer::new(output)?;
@@ -104,7 +104,7 @@ impl Recipe {
             Kind::Worst => self.write_worst(&mut random, &mut writer)?,
         }
         let (octets, file_octets) = writer.finish()?;
-        Ok(Truth {
+        Ok(CaptureCounts {
             kind,
             seed,
             packets: packets.into(),
@@ -133,7 +133,7 @@ impl Recipe {
         Ok(())
     }
 
-    /// Packets of each flow: one, and the rest by Zipf's law.
+    /// Packets of each flow: one, and more by Zipf's law.
     fn sizes(&self, random: &mut impl Rng) -> Result<Vec<u32>> {
         let mut sizes = vec![1; self.flows as usize];
         let zipf = Zipf::new(f64::from(self.flows), ZIPF_S)?;
@@ -169,26 +169,26 @@ impl Recipe {
     }
 }
 
-/// A client has an address of its own in 10.0.0.0/8, whichever conversation or flow it stands for.
+/// The most flows: each client has an address of its own in 10.0.0.0/8.
 const FLOWS_MAX: u32 = 1 << 24;
-/// How uneven sizes of flows are: with 1 the largest of 400 000 has 7 % of all packets.
+/// Exponent of Zipf's law: with 1 the largest of 400 000 flows has 7 % of all packets.
 const ZIPF_S: f64 = 1.0;
-/// A realistic capture is so long.
+/// Duration of a realistic capture.
 const MINUTE_NS: u64 = 60_000_000_000;
-/// Time between a flow's packets, on average and if the capture is not over before.
+/// Mean time between packets of a flow, unless the capture ends before.
 const PACING_NS: u64 = 50_000_000;
-/// Flows of more packets than this carry bulk data.
+/// Flows with more packets than this carry bulk data.
 const SHORT_MAX: u32 = 16;
-/// Time between packets of the worst case: 4 million a second.
+/// Time between packets in the worst case: 4 million a second.
 const WORST_INTERVAL_NS: u64 = 250;
-/// When captures begin: 2026-01-01, in seconds since 1970.
+/// Begin of captures: 2026-01-01, in seconds since 1970.
 const BEGIN_S: u64 = 1_767_225_600;
-/// IP total lengths of bulk data: a full packet to each acknowledgement.
+/// IP total lengths of bulk data: one acknowledgement for each full packet.
 const BULK: [usize; 2] = [1500, 40];
 /// IP total lengths of the simple Internet mix.
 const IMIX: [usize; 12] = [40, 40, 40, 40, 40, 40, 40, 576, 576, 576, 576, 1500];
 
-/// When each packet is seen, and which flow it is of, in order of time.
+/// Time and flow of each packet, in order of time.
 fn schedule(sizes: &[u32], random: &mut impl Rng) -> Vec<(u64, u32)> {
     let mut schedule = Vec::new();
     for (conversation, pair) in (0..).zip(sizes.chunks(2)) {
@@ -200,13 +200,12 @@ fn schedule(sizes: &[u32], random: &mut impl Rng) -> Vec<(u64, u32)> {
                 .extend((1..*size).map(|_| (begin_ns + random.random_range(0..length_ns), flow)));
         }
     }
-    // What is seen at the same time stays in the order of its flows, so that one seed gives one
-    // file.
+    // Packets with the same time are ordered by flow, so that one seed gives one file.
     schedule.sort_unstable();
     schedule
 }
 
-/// Two ends that talk, each in a flow of its own.
+/// Two ends that send to each other, one flow for each direction.
 struct Conversation {
     protocol: Protocol,
     client: SocketAddr,
@@ -241,7 +240,7 @@ impl Conversation {
         }
     }
 
-    /// The `nth` of `size` packets that one end sends.
+    /// Packet `nth` of the `size` packets that one end sends.
     fn packet(&self, from_server: bool, nth: u32, size: u32, random: &mut impl Rng) -> Vec<u8> {
         let (from, to) = if from_server {
             (self.server, self.client)
@@ -274,12 +273,12 @@ impl Conversation {
 const ICMP_ECHO: u8 = 8;
 static PAYLOAD: [u8; 1500] = [0; 1500];
 
-/// Addresses that look random and are all different: an odd factor permutes the numbers below 2^24.
+/// Addresses in random order, all different: an odd factor permutes the numbers below 2^24.
 fn client_address(number: u32) -> Ipv4Addr {
     Ipv4Addr::from_bits(0x0a00_0000 | number.wrapping_mul(0x009e_3779) & (FLOWS_MAX - 1))
 }
 
-/// A capture file that counts what is written to it.
+/// A capture file, and the octets of the packets written to it.
 struct Writer<W> {
     pcap: PcapWriter<W>,
     ethernet: Ethernet,
@@ -303,7 +302,7 @@ impl<W: Write> Writer<W> {
             .frame(Duration::from_secs(BEGIN_S) + after, &frame)
     }
 
-    /// Octets of the packets, and of the file.
+    /// Finishes the file and returns the octets of its packets and its length.
     fn finish(self) -> io::Result<(u64, u64)> {
         let file_octets = self.pcap.octets();
         self.pcap.finish()?;
@@ -315,23 +314,23 @@ impl<W: Write> Writer<W> {
 mod tests {
     use super::*;
 
-    fn written(kind: Kind, seed: u64) -> (Vec<u8>, Truth) {
+    fn written(kind: Kind, seed: u64) -> (Vec<u8>, CaptureCounts) {
         let mut octets = Vec::new();
-        let truth = Recipe {
+        let counts = Recipe {
             packets: 3_000,
             flows: 401,
             ..Recipe::of(kind, seed)
         }
         .write(&mut octets)
         .unwrap();
-        (octets, truth)
+        (octets, counts)
     }
 
     #[test]
     fn one_seed_writes_the_same_octets_and_another_others() {
         for kind in [Kind::Realistic, Kind::Worst] {
-            let (octets, truth) = written(kind, 1);
-            assert_eq!(octets.len() as u64, truth.file_octets);
+            let (octets, counts) = written(kind, 1);
+            assert_eq!(octets.len() as u64, counts.file_octets);
             assert!(written(kind, 1).0 == octets && written(kind, 2).0 != octets);
         }
     }
@@ -347,7 +346,7 @@ mod tests {
         .unwrap_err();
         assert_eq!(
             error.to_string(),
-            "2 packets of 3 flows, wanted at least one of each flow"
+            "2 packets of 3 flows, expected at least one of each flow"
         );
     }
 }

@@ -1,9 +1,9 @@
-//! Frames for tests, and the capture files that hold them.
+//! Builds frames for tests, and capture files of frames.
 //!
-//! A *packet* here is octets from the IP header on, made by [`udp`], [`tcp`], [`icmp`] or by hand;
-//! [`Ethernet`] is the headers in front of it, outermost first, and [`Ethernet::carry`] puts the
-//! two together into a *frame*. [`PcapWriter`] writes frames into a classic capture file in either
-//! byte order and either resolution.
+//! A *packet* begins with the IP header; [`udp`], [`tcp`] and [`icmp`] build one. [`Ethernet`] is
+//! the headers in front of a packet, outermost first, and [`Ethernet::carry`] makes a *frame* of
+//! both. [`PcapWriter`] writes frames to a classic capture file in either byte order and either
+//! resolution.
 
 use std::io::{self, Write};
 use std::net::{IpAddr, SocketAddr};
@@ -29,7 +29,7 @@ const MPLS_OCTETS: usize = 4;
 const PPPOE_OCTETS: usize = 8;
 /// Octets of an IPv4 header without options.
 pub const IPV4_OCTETS: usize = size_of::<Ipv4>();
-/// Time to live and hop limit of all packets made here.
+/// Time to live or hop limit of all packets.
 const TTL: u8 = 64;
 
 /// EtherTypes (IEEE 802 Numbers, IANA).
@@ -42,7 +42,7 @@ pub mod ether_type {
     pub const VLAN: u16 = 0x8100;
     /// A service VLAN tag (IEEE 802.1ad).
     pub const SERVICE_VLAN: u16 = 0x88a8;
-    /// MPLS with a label of its own for each packet's path (RFC 3032).
+    /// MPLS with labels assigned downstream (RFC 5332).
     pub const MPLS: u16 = 0x8847;
     /// MPLS with labels assigned upstream (RFC 5332).
     pub const MPLS_UPSTREAM: u16 = 0x8848;
@@ -59,36 +59,36 @@ mod ppp {
 
 /// TCP flags as they are in octet 13 of the header.
 pub mod flags {
-    /// The sender is done.
+    /// No more data from the sender.
     pub const FIN: u8 = 0x01;
-    /// A connection begins.
+    /// Synchronize sequence numbers: the connection begins.
     pub const SYN: u8 = 0x02;
-    /// The connection is refused or given up.
+    /// Reset the connection.
     pub const RST: u8 = 0x04;
-    /// Data is to be handed on at once.
+    /// Push the data to the application.
     pub const PSH: u8 = 0x08;
-    /// The acknowledgement number counts.
+    /// The acknowledgement number is valid.
     pub const ACK: u8 = 0x10;
 }
 
 /// The headers in front of a packet: Ethernet, then VLAN tags, MPLS labels or PPPoE in the order in
-/// which they are added.
+/// which they were added.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Ethernet {
     octets: Vec<u8>,
     next: Next,
-    /// Where the PPPoE length stands, if there is one.
+    /// Offset of the PPPoE length, if there is one.
     pppoe_length: Option<usize>,
 }
 
-/// How the octets written so far name what follows.
+/// How the headers so far name the protocol of what follows.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Next {
     /// By an EtherType, which is their last two octets.
     EtherType,
     /// By a PPP protocol number, which is their last two octets.
     Ppp,
-    /// Not at all: an MPLS payload is known by its first four bits.
+    /// Not at all: a payload of MPLS is recognized by its first four bits.
     Unnamed,
 }
 
@@ -154,7 +154,7 @@ impl Ethernet {
         longer
     }
 
-    /// Length of the headers in octets: where the packet will stand.
+    /// Length of the headers in octets, and so the offset of the packet.
     #[must_use]
     pub fn octets(&self) -> usize {
         self.octets.len()
@@ -173,7 +173,7 @@ impl Ethernet {
         self.carry_as(ether_type, packet)
     }
 
-    /// The frame that carries anything, under the given EtherType, padded to the shortest length
+    /// The frame that carries any payload under the given EtherType, padded to the shortest length
     /// that Ethernet allows.
     #[must_use]
     pub fn carry_as(&self, ether_type: u16, payload: &[u8]) -> Vec<u8> {
@@ -193,7 +193,7 @@ impl Ethernet {
         Self { next, ..longer }
     }
 
-    /// Writes the type of what follows where the octets so far have a place for it.
+    /// Writes the type of what follows into the last header, if that has a field for it.
     fn name_next(mut self, ether_type: u16) -> Self {
         let number = match self.next {
             Next::EtherType => ether_type,
@@ -211,8 +211,8 @@ impl Ethernet {
     }
 }
 
-/// Where the IP header of a frame stands, behind VLAN tags, MPLS labels and PPPoE; `None` where
-/// there is none.
+/// Offset of the IP header in a frame, behind VLAN tags, MPLS labels and PPPoE; `None` if there is
+/// no IP header.
 #[must_use]
 pub fn ip_offset(frame: &[u8]) -> Option<usize> {
     let word_before = |end: usize| {
@@ -244,11 +244,11 @@ pub fn ip_offset(frame: &[u8]) -> Option<usize> {
     matches!(frame.get(at)? >> 4, 4 | 6).then_some(at)
 }
 
-/// A UDP packet over whichever IP the addresses are of.
+/// A UDP packet over IPv4 or IPv6, as the addresses are.
 ///
 /// # Panics
 ///
-/// When one address is IPv4 and the other IPv6, or the payload is longer than a datagram.
+/// If one address is IPv4 and the other IPv6, or the payload is longer than a datagram.
 #[must_use]
 pub fn udp(source: SocketAddr, destination: SocketAddr, payload: &[u8]) -> Vec<u8> {
     let builder = ip(source.ip(), destination.ip()).udp(source.port(), destination.port());
@@ -259,11 +259,11 @@ pub fn udp(source: SocketAddr, destination: SocketAddr, payload: &[u8]) -> Vec<u
     packet
 }
 
-/// A TCP packet with the given [`flags`], over whichever IP the addresses are of.
+/// A TCP packet with the given [`flags`], over IPv4 or IPv6, as the addresses are.
 ///
 /// # Panics
 ///
-/// When one address is IPv4 and the other IPv6, or the payload is longer than a packet.
+/// If one address is IPv4 and the other IPv6, or the payload is longer than a packet.
 #[must_use]
 pub fn tcp(source: SocketAddr, destination: SocketAddr, tcp_flags: u8, payload: &[u8]) -> Vec<u8> {
     let mut header = etherparse::TcpHeader::new(source.port(), destination.port(), 1, u16::MAX);
@@ -280,11 +280,12 @@ pub fn tcp(source: SocketAddr, destination: SocketAddr, tcp_flags: u8, payload: 
     packet
 }
 
-/// An ICMP packet, or ICMPv6 over IPv6, with the given type and code and a rest of header of zeros.
+/// An ICMP packet, or ICMPv6 over IPv6, with the given type and code. The rest of the header is
+/// zero.
 ///
 /// # Panics
 ///
-/// When one address is IPv4 and the other IPv6, or the payload is longer than a packet.
+/// If one address is IPv4 and the other IPv6, or the payload is longer than a packet.
 #[must_use]
 pub fn icmp(
     source: IpAddr,
@@ -320,28 +321,18 @@ pub fn icmp(
     packet
 }
 
-/// The same IPv4 packet with another type of service and its header checksum made right again.
+/// The fragments of an IPv4 packet without options, each but the last with `piece_octets` of
+/// payload (RFC 791).
 ///
 /// # Panics
 ///
-/// When `packet` is not an IPv4 packet.
-#[must_use]
-pub fn with_tos(packet: &[u8], tos: u8) -> Vec<u8> {
-    rewritten(packet, |header| header.tos = tos)
-}
-
-/// The pieces of an IPv4 packet whose header has no options, `piece_octets` of payload each but for
-/// the last (RFC 791).
-///
-/// # Panics
-///
-/// When `piece_octets` is not a multiple of 8 above 0, or `packet` is not an IPv4 packet of at most
+/// If `piece_octets` is not a multiple of 8 above 0, or `packet` is not an IPv4 packet of at most
 /// 64 KiB.
 #[must_use]
 pub fn fragments(packet: &[u8], piece_octets: usize) -> Vec<Vec<u8>> {
     assert!(
         piece_octets > 0 && piece_octets.is_multiple_of(8),
-        "piece of {piece_octets} octets, wanted a multiple of 8"
+        "piece of {piece_octets} octets, expected a multiple of 8"
     );
     let (header, payload) = packet.split_at(IPV4_OCTETS);
     let last = payload.len().div_ceil(piece_octets).saturating_sub(1);
@@ -359,7 +350,7 @@ pub fn fragments(packet: &[u8], piece_octets: usize) -> Vec<Vec<u8>> {
         .collect()
 }
 
-/// Order of the octets in a capture file's own headers.
+/// Order of octets in a capture file's headers.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum ByteOrder {
     /// Least significant octet first.
@@ -368,7 +359,7 @@ pub enum ByteOrder {
     Big,
 }
 
-/// What the second half of a time stamp in a capture file counts.
+/// Unit of the fraction in a capture file's time stamps.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum StampResolution {
     /// Microseconds: magic number 0xa1b2c3d4.
@@ -386,11 +377,11 @@ pub struct PcapWriter<W> {
 }
 
 impl<W: Write> PcapWriter<W> {
-    /// Writes the file header. The snapshot length is 262144 octets, as tcpdump has it.
+    /// Writes the file header. The snapshot length is 262144 octets, as in tcpdump.
     ///
     /// # Errors
     ///
-    /// What `output` says.
+    /// If the output cannot be written.
     pub fn new(output: W, order: ByteOrder, resolution: StampResolution) -> io::Result<Self> {
         let mut writer = Self {
             output,
@@ -414,20 +405,20 @@ impl<W: Write> PcapWriter<W> {
         Ok(writer)
     }
 
-    /// Writes one frame, seen at `time` after 1970.
+    /// Writes one frame, captured at `time` after 1970.
     ///
     /// # Errors
     ///
-    /// What the output says.
+    /// If the output cannot be written.
     pub fn frame(&mut self, time: Duration, frame: &[u8]) -> io::Result<()> {
         self.cut_frame(time, frame, frame.len())
     }
 
-    /// Writes what a capture kept of a frame that had `wire_octets` on the wire.
+    /// Writes the octets that a capture kept of a frame of `wire_octets`.
     ///
     /// # Errors
     ///
-    /// What the output says.
+    /// If the output cannot be written.
     pub fn cut_frame(&mut self, time: Duration, kept: &[u8], wire_octets: usize) -> io::Result<()> {
         let fraction = match self.resolution {
             StampResolution::Micro => time.subsec_micros(),
@@ -436,7 +427,7 @@ impl<W: Write> PcapWriter<W> {
         let invalid = |_| {
             io::Error::new(
                 io::ErrorKind::InvalidInput,
-                "value above 2^32 - 1, which a pcap file cannot hold",
+                "value above 2^32 - 1 does not fit a pcap file",
             )
         };
         self.number(u32::try_from(time.as_secs()).map_err(invalid)?)?;
@@ -452,11 +443,11 @@ impl<W: Write> PcapWriter<W> {
         self.octets
     }
 
-    /// Flushes the output and gives it back.
+    /// Flushes the output and returns it.
     ///
     /// # Errors
     ///
-    /// What the output says.
+    /// If the output cannot be written.
     pub fn finish(mut self) -> io::Result<W> {
         self.output.flush()?;
         Ok(self.output)
@@ -498,7 +489,7 @@ fn ip(source: IpAddr, destination: IpAddr) -> PacketBuilderStep<IpHeaders> {
             };
             IpHeaders::Ipv6(header, etherparse::Ipv6Extensions::default())
         }
-        _ => panic!("addresses {source} and {destination}: wanted both IPv4 or both IPv6"),
+        _ => panic!("addresses {source} and {destination}, expected both IPv4 or both IPv6"),
     };
     PacketBuilder::ip(headers)
 }
@@ -547,7 +538,7 @@ mod tests {
     }
 
     #[test]
-    fn pppoe_tells_its_length_and_the_protocol_of_ppp() {
+    fn pppoe_has_its_length_and_the_protocol_of_ppp() {
         let ethernet = Ethernet::default().pppoe(0x0102);
         let frame = ethernet.carry(&packet());
         assert_eq!(frame[12..22], [0x88, 0x64, 0x11, 0, 1, 2, 0, 70, 0, 0x21]);
@@ -555,7 +546,7 @@ mod tests {
     }
 
     #[test]
-    fn finds_the_packet_behind_whatever_stands_in_front_of_it() {
+    fn finds_the_packet_behind_any_headers() {
         let plain = Ethernet::default;
         for link in [
             plain(),
@@ -593,7 +584,7 @@ mod tests {
     }
 
     #[test]
-    fn capture_files_begin_as_the_format_says() {
+    fn capture_files_begin_as_in_the_format() {
         let bytes = |order, resolution| {
             let mut writer = PcapWriter::new(Vec::new(), order, resolution).unwrap();
             writer.frame(Duration::new(1, 5_000), &[9]).unwrap();

@@ -1,5 +1,5 @@
-//! What an interface of the caller's network namespace says about itself, by the tools that every
-//! host has.
+//! Counters and MTU of an interface in the caller's network namespace, read with `ethtool` and
+//! `ip`.
 
 use std::collections::BTreeMap;
 use std::process::Command;
@@ -9,18 +9,18 @@ use anyhow::{Context, Result, bail};
 /// The driver's own counters by name, as `ethtool -S` lists them.
 ///
 /// On veth, `tx_queue_N_xdp_xmit` and `tx_queue_N_xdp_xmit_errors` count XDP frames that the
-/// *other* end's queue N took and refused, `rx_queue_N_xdp_packets` frames that this end's XDP
-/// program saw.
+/// *peer's* queue N accepted and refused, `rx_queue_N_xdp_packets` frames that this end's XDP
+/// program received.
 ///
 /// # Errors
 ///
-/// When ethtool is not installed, the interface does not exist, or its driver counts nothing.
+/// If ethtool is not installed, the interface does not exist, or its driver has no counters.
 pub fn driver_counters(interface: &str) -> Result<BTreeMap<String, u64>> {
     let text = output(Command::new("ethtool").args(["-S", interface]))?;
     Ok(text.lines().filter_map(counter).collect())
 }
 
-/// Sum of the driver's counters whose names begin and end as given, over all queues.
+/// Sum of the counters whose names begin with `prefix` and end with `suffix`, over all queues.
 #[must_use]
 pub fn sum_of(counters: &BTreeMap<String, u64>, prefix: &str, suffix: &str) -> u64 {
     counters
@@ -30,34 +30,38 @@ pub fn sum_of(counters: &BTreeMap<String, u64>, prefix: &str, suffix: &str) -> u
         .sum()
 }
 
-/// Largest IP packet that the interface takes, in octets.
+/// The interface's MTU in octets.
 ///
 /// # Errors
 ///
-/// When the interface does not exist.
+/// If the interface does not exist.
 pub fn mtu(interface: &str) -> Result<usize> {
-    // Not from /sys, which shows the namespace that mounted it rather than the caller's.
+    // Not from /sys, which shows the namespace in which it was mounted.
     let text = output(Command::new("ip").args(["-json", "link", "show", "dev", interface]))?;
     let links: serde_json::Value =
-        serde_json::from_str(&text).context("reading what `ip -json link` printed")?;
+        serde_json::from_str(&text).context("parsing the output of `ip -json link`")?;
     let mtu = links[0]["mtu"]
         .as_u64()
         .with_context(|| format!("`ip -json link` gave no MTU of {interface}"))?;
     Ok(usize::try_from(mtu)?)
 }
 
-/// What `command` printed.
+/// Runs `command` and returns its standard output.
 ///
 /// # Errors
 ///
-/// When it does not start or does not succeed; the error holds what it said.
+/// If the command does not start or fails; the error contains its standard error.
 pub fn output(command: &mut Command) -> Result<String> {
     let output = command
         .output()
         .with_context(|| format!("starting {command:?}: is it installed?"))?;
     if !output.status.success() {
-        let said = String::from_utf8_lossy(&output.stderr);
-        bail!("{command:?} ended with {}: {}", output.status, said.trim());
+        let errors = String::from_utf8_lossy(&output.stderr);
+        bail!(
+            "{command:?} ended with {}: {}",
+            output.status,
+            errors.trim()
+        );
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }

@@ -1,13 +1,12 @@
-//! What tests and benches stand on, and nothing that is shipped: network namespaces with veth pairs
-//! in them ([`namespace`]), traffic whose truth is known ([`send`], or [`plain`] where a driver has
-//! no XDP), frames and capture files by hand ([`frames`]) or large ones from a seed
-//! ([`capture_file`]), and a collector that looks for what an exporter may do wrong
-//! ([`test_collector`]).
+//! Tools for tests and benchmarks; nothing here is shipped. [`namespace`] makes network namespaces
+//! with veth pairs. [`send`] generates traffic with exact counts, and [`plain`] does the same on
+//! drivers without XDP. [`frames`] builds frames and capture files, [`capture_file`] large capture
+//! files from a seed. [`test_collector`] is a collector that checks an exporter's datagrams.
 //!
-//! A test makes a [`namespace::Namespace`] and a pair of interfaces in it, starts the probe on one
-//! end and a [`send::Sender`] on the other, and holds the probe's ledger and the
-//! [`test_collector::Received`] against the [`send::Report`]. Where it cannot run, [`requirements`] say
-//! so.
+//! A test makes a [`namespace::Namespace`] with a veth pair in it, starts the probe on one end and
+//! a [`send::Sender`] on the other, and compares the probe's ledger and the
+//! [`test_collector::Collected`] records with the [`send::Report`]. If a test cannot run here,
+//! [`requirements`] report why.
 
 pub mod capture_file;
 pub mod frames;

@@ -1,4 +1,4 @@
-//! The lab's own program: traffic and a collector from a shell.
+//! The lab's program: traffic and a test collector for the command line.
 
 use std::fs::File;
 use std::io::BufWriter;
@@ -17,7 +17,7 @@ use xdprobe_lab::plain;
 use xdprobe_lab::send::{Options, Report, Sender};
 use xdprobe_lab::test_collector::{Keep, TestCollector};
 
-/// Traffic whose truth is known, for tests and benches of xdprobe.
+/// Traffic with exact counts, for tests and benchmarks of xdprobe.
 #[derive(Parser)]
 #[command(name = "xdprobe-lab", version)]
 struct Arguments {
@@ -27,36 +27,40 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Send packets of a pattern and print as JSON what was sent
+    /// Send packets of a pattern and print the counts as JSON
     #[command(
-        long_about = "Send packets of a pattern and print as JSON what was handed to the interface's driver, \
-                            exactly. A frame that the driver refuses, since the far end's ring is full, is among them: \
-                            `driver` tells how many were, where the driver counts them.\n\n\
-                            All packets are written by an XDP program into live frames of BPF_PROG_TEST_RUN: needs Linux \
-                            5.18 and root, and one core at any rate."
+        long_about = "Send packets of a pattern and print as JSON the exact counts of what was \
+            handed to \
+                      the interface's driver. Frames that the driver refuses because the peer's \
+                      ring \
+                      is full are included; `driver` has their number if the driver counts \
+                      them.\n\n\
+                      An XDP program writes all packets into live frames of BPF_PROG_TEST_RUN. \
+                      This \
+                      needs Linux 5.18 and root, and keeps one core busy at any rate."
     )]
     Send(Options),
-    /// Send known frames through a packet socket, on any driver, and print as JSON what was sent
+    /// Send packets through a packet socket, on any driver, and print the counts as JSON
     SendPlain(plain::PlainOptions),
-    /// Write a large capture file from a seed and print as JSON what is in it
+    /// Write a large capture file from a seed and print the counts as JSON
     Capture(Capture),
-    /// Collect NetFlow v1, v5 and v7 until SIGINT or SIGTERM and print as JSON what came, and what
-    /// was wrong with it
+    /// Collect NetFlow v1, v5 and v7 until SIGINT or SIGTERM and print the counts of records and
+    /// errors as JSON
     Collect(Collect),
 }
 
 #[derive(Args)]
 struct Capture {
-    /// What it is like
+    /// Kind of traffic
     #[arg(short, long, value_enum)]
     kind: Kind,
-    /// Packets, instead of as many as captures of this kind have
+    /// Packets [default: that of the kind]
     #[arg(short = 'n', long, value_name = "N")]
     packets: Option<u32>,
-    /// Flows, instead of as many as captures of this kind have
+    /// Flows [default: that of the kind]
     #[arg(short, long, value_name = "N")]
     flows: Option<u32>,
-    /// Same seed, same octets
+    /// Seed: the same seed gives the same octets
     #[arg(short, long, default_value_t = 1)]
     seed: u64,
     /// File to write
@@ -96,7 +100,7 @@ fn send(options: &Options) -> Result<()> {
         signal_hook::flag::register(signal, sender.stop_flag())?;
     }
     let report = sender.wait()?;
-    warn_of_a_deaf_end(&report);
+    warn_if_not_received(&report);
     println!("{}", serde_json::to_string(&report)?);
     Ok(())
 }
@@ -118,19 +122,19 @@ fn capture(options: &Capture) -> Result<()> {
         seed,
         file,
     } = options;
-    let usual = Recipe::of(*kind, *seed);
+    let default = Recipe::of(*kind, *seed);
     let recipe = Recipe {
-        packets: packets.unwrap_or(usual.packets),
-        flows: flows.unwrap_or(usual.flows),
-        ..usual
+        packets: packets.unwrap_or(default.packets),
+        flows: flows.unwrap_or(default.flows),
+        ..default
     };
     let written = || recipe.write(BufWriter::with_capacity(WRITE_OCTETS, File::create(file)?));
-    let truth = written().with_context(|| format!("writing {}", file.display()))?;
-    println!("{}", serde_json::to_string(&truth)?);
+    let counts = written().with_context(|| format!("writing {}", file.display()))?;
+    println!("{}", serde_json::to_string(&counts)?);
     Ok(())
 }
 
-/// Octets of a capture file that are written at a time.
+/// Octets of a capture file in one write.
 const WRITE_OCTETS: usize = 1 << 20;
 
 fn collect(options: &Collect) -> Result<()> {
@@ -156,15 +160,18 @@ fn collect(options: &Collect) -> Result<()> {
     Ok(())
 }
 
-fn warn_of_a_deaf_end(report: &Report) {
+fn warn_if_not_received(report: &Report) {
     let (interface, packets) = (&report.interface, report.packets);
     match report.driver {
         None => eprintln!(
-            "xdprobe-lab: the driver of {interface} does not count XDP frames, so whether it took any of {packets} is unknown"
+            "xdprobe-lab: the driver of {interface} does not count XDP frames: unknown whether it \
+             accepted any of {packets}"
         ),
         Some(driver) if driver.accepted == 0 && driver.refused == 0 => eprintln!(
-            "xdprobe-lab: the driver of {interface} took none of {packets} frames, wanted a far end that is up and has GRO \
-             or an XDP program: `ethtool -K PEER gro on`, then take {interface} down and up again"
+            "xdprobe-lab: the driver of {interface} accepted none of {packets} frames, expected a \
+             peer \
+             that is up and has GRO or an XDP program: run `ethtool -K PEER gro on`, then set \
+             {interface} down and up again"
         ),
         Some(_) => {}
     }

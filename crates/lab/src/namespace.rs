@@ -1,9 +1,9 @@
-//! Network namespaces of a test's own, and veth pairs in them.
+//! Network namespaces for tests, and veth pairs in them.
 //!
 //! A [`Namespace`] is deleted with everything in it when it is dropped, also by a panic. Its name
-//! holds the process id and a number, so that tests may run side by side, and whoever makes one
-//! first deletes those of processes that are no more. Needs to be root and the programs `ip` and
-//! `ethtool`.
+//! contains the process id and a number, so that tests can run at the same time. The first
+//! namespace of a process deletes the namespaces of processes that have ended. Needs root and the
+//! programs `ip` and `ethtool`.
 
 use std::fs::{self, File};
 use std::path::Path;
@@ -17,24 +17,24 @@ use nix::sched::{CloneFlags, setns};
 
 use crate::interface::output;
 
-/// What the names of all namespaces made here begin with; the process id follows.
+/// Prefix of the names of namespaces that are made here; the process id follows.
 const PREFIX: &str = "xdplab-";
-/// Where `ip netns` keeps namespaces as files.
-const FOLDER: &str = "/run/netns";
+/// Directory where `ip netns` has a file for each namespace.
+const DIRECTORY: &str = "/run/netns";
 
-/// A network namespace with its loopback up and IPv6 off, so that nothing is in it but the traffic
-/// that a test sends.
+/// A network namespace with its loopback up and IPv6 off, so that the only traffic in it is the
+/// test's.
 #[derive(Debug)]
 pub struct Namespace {
     name: String,
 }
 
-/// How a veth pair is made; the same for both ends.
+/// Options of a veth pair; the same for both ends.
 #[derive(Clone, Copy, Debug)]
 pub struct VethOptions {
     /// Receive and send queues of each end.
     pub queues: u32,
-    /// Largest IP packet in octets.
+    /// MTU in octets.
     pub mtu: u32,
 }
 
@@ -53,7 +53,7 @@ impl Namespace {
     ///
     /// # Errors
     ///
-    /// When it cannot be made: the process is not root, or `ip` is not installed.
+    /// If it cannot be made: the process is not root, or `ip` is not installed.
     pub fn new() -> Result<Self> {
         static MADE: AtomicU32 = AtomicU32::new(0);
         static SWEPT: Once = Once::new();
@@ -65,8 +65,7 @@ impl Namespace {
         );
         output(Command::new("ip").args(["netns", "add", &name]))?;
         let namespace = Self { name };
-        // Else the kernel sends router solicitations and the like of its own accord whenever a link
-        // comes up.
+        // Otherwise the kernel sends router solicitations and other packets when a link comes up.
         namespace.run(|| {
             for interfaces in ["all", "default"] {
                 let key = format!("/proc/sys/net/ipv6/conf/{interfaces}/disable_ipv6");
@@ -80,13 +79,13 @@ impl Namespace {
         Ok(namespace)
     }
 
-    /// Its name, as `ip netns` knows it.
+    /// The name, as in `ip netns`.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// A command that will run in the namespace. Its process id is the program's own.
+    /// A command that runs `program` in the namespace. Its process id is the program's.
     #[must_use]
     pub fn command(&self, program: &str) -> Command {
         let mut command = Command::new("ip");
@@ -94,20 +93,20 @@ impl Namespace {
         command
     }
 
-    /// What a program prints that is run in the namespace.
+    /// Runs a program in the namespace and returns its standard output.
     ///
     /// # Errors
     ///
-    /// When it does not start or does not succeed; the error holds what it said.
+    /// If the program does not start or fails; the error contains its standard error.
     pub fn output(&self, program: &str, arguments: &[&str]) -> Result<String> {
         output(self.command(program).args(arguments))
     }
 
-    /// Runs `ip ARGUMENTS` in the namespace.
+    /// Runs `ip ARGUMENTS` in the namespace and returns its standard output.
     ///
     /// # Errors
     ///
-    /// When it does not succeed; the error holds what it said.
+    /// If `ip` fails; the error contains its standard error.
     pub fn ip(&self, arguments: &[&str]) -> Result<String> {
         output(
             Command::new("ip")
@@ -116,19 +115,19 @@ impl Namespace {
         )
     }
 
-    /// Runs `work` on a thread that has entered the namespace, and returns what it returns. Sockets
-    /// opened and threads and processes started there stay in the namespace. The thread's
-    /// capabilities and files are the caller's.
+    /// Runs `work` on a thread in the namespace, and returns its result. Sockets, threads and
+    /// processes that `work` opens or starts stay in the namespace. The thread's capabilities and
+    /// files are the caller's.
     ///
     /// # Errors
     ///
-    /// When the namespace cannot be entered.
+    /// If the namespace cannot be entered.
     ///
     /// # Panics
     ///
-    /// When `work` does, with its panic.
+    /// If `work` panics, with the same panic.
     pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T> {
-        let path = Path::new(FOLDER).join(&self.name);
+        let path = Path::new(DIRECTORY).join(&self.name);
         let namespace = File::open(&path).with_context(|| format!("opening {}", path.display()))?;
         thread::scope(|scope| {
             let inside = move || {
@@ -141,22 +140,18 @@ impl Namespace {
             let entered: nix::Result<T> = thread
                 .join()
                 .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-            entered.map_err(|error| {
-                anyhow!(
-                    "entering namespace {}: {error} (needs to be root)",
-                    self.name
-                )
-            })
+            entered
+                .map_err(|error| anyhow!("entering namespace {}: {error} (needs root)", self.name))
         })
     }
 
-    /// Makes a veth pair with both ends up in this namespace, ready for XDP-transmitted frames in
-    /// either direction: generic receive offload on, offloads that would change or delay frames
+    /// Makes a veth pair in this namespace and sets both ends up, ready for XDP frames in either
+    /// direction: generic receive offload is on, offloads that would change or delay frames are
     /// off.
     ///
     /// # Errors
     ///
-    /// When a tool does not succeed; the error holds what it said.
+    /// If `ip` or `ethtool` fails; the error contains its standard error.
     pub fn veth(&self, one: &str, other: &str, options: VethOptions) -> Result<()> {
         let queues = options.queues.to_string();
         let mtu = options.mtu.to_string();
@@ -172,8 +167,8 @@ impl Namespace {
         for interface in [one, other] {
             self.prepare(interface, options.queues)?;
         }
-        // Only now: an interface learns whether its far end takes XDP frames when it comes up
-        // itself, and GRO that is switched on at a far end which is down does not tell it (Linux,
+        // After GRO was set: an interface checks whether its peer accepts XDP frames when it comes
+        // up, and is not notified of GRO that is set while the peer is down (Linux,
         // drivers/net/veth.c, veth_set_xdp_features).
         for interface in [one, other] {
             self.ip(&["link", "set", "dev", interface, "up"])?;
@@ -181,22 +176,22 @@ impl Namespace {
         Ok(())
     }
 
-    /// Moves an interface into another namespace and sets it up there.
+    /// Moves an interface to another namespace and sets it up there.
     ///
     /// # Errors
     ///
-    /// When `ip` does not succeed; the error holds what it said.
+    /// If `ip` fails; the error contains its standard error.
     pub fn hand_over(&self, interface: &str, to: &Self) -> Result<()> {
         self.ip(&["link", "set", "dev", interface, "netns", &to.name])?;
         to.ip(&["link", "set", "dev", interface, "up"])?;
         Ok(())
     }
 
-    /// Gives an interface an address, such as `10.1.0.1/24`.
+    /// Adds an address with its prefix length, such as `10.1.0.1/24`, to an interface.
     ///
     /// # Errors
     ///
-    /// When `ip` does not succeed; the error holds what it said.
+    /// If `ip` fails; the error contains its standard error.
     pub fn address(&self, interface: &str, prefix: &str) -> Result<()> {
         self.ip(&["address", "add", prefix, "dev", interface])
             .map(drop)
@@ -211,7 +206,7 @@ impl Namespace {
             &[&["-K", interface, "gro", "on"], &off[..]].concat(),
         )?;
         if queues > 1 {
-            // veth has its queues from the start but uses one until it is told otherwise.
+            // veth is made with all queues but uses only one by default.
             let queues = queues.to_string();
             self.output("ethtool", &["-L", interface, "rx", &queues, "tx", &queues])?;
         }
@@ -231,13 +226,13 @@ fn delete(name: &str) -> Result<()> {
     output(Command::new("ip").args(["netns", "delete", name])).map(drop)
 }
 
-/// Deletes what killed runs have left. Another process may do the same at the same time, so
-/// failures do not matter.
+/// Deletes namespaces of processes that were killed. Failures are ignored, because another process
+/// may do the same at the same time.
 fn delete_those_of_dead_processes() {
-    let Ok(folder) = fs::read_dir(FOLDER) else {
+    let Ok(entries) = fs::read_dir(DIRECTORY) else {
         return;
     };
-    let names = folder.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
     for name in names
         .filter(|name| owner(name).is_some_and(|id| !Path::new(&format!("/proc/{id}")).exists()))
     {
@@ -245,7 +240,7 @@ fn delete_those_of_dead_processes() {
     }
 }
 
-/// The process that made the namespace of that name, if one of this library did.
+/// Id of the process that made the namespace, if it was made here.
 fn owner(name: &str) -> Option<u32> {
     name.strip_prefix(PREFIX)?.split_once('-')?.0.parse().ok()
 }

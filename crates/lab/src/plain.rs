@@ -1,9 +1,9 @@
-//! Known frames through a packet socket: slow beside [`send`](crate::send), but on every driver
-//! that Linux has, since all that it asks of one is to transmit.
+//! Sends frames through a packet socket: slower than the generator that uses XDP, but every driver
+//! of Linux can do it.
 //!
-//! Packets belong to [`PlainOptions::flows`] flows, each in turn, and a flow's number decides what its
-//! frames look like: short or long, tagged or not. So any run of a few flows has all four shapes in
-//! it, and the counts of its [`PlainReport`] are exact.
+//! Packets belong to [`PlainOptions::flows`] flows, each in turn. The number of a flow decides
+//! whether its frames are short or long, and tagged or not, so that four flows have all four
+//! shapes. The counts of the [`PlainReport`] are exact.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::AsRawFd;
@@ -26,9 +26,9 @@ use crate::headers::Udp;
 
 /// Octets of an Ethernet, an IPv4 and a UDP header.
 const HEADERS_OCTETS: usize = ETHERNET_OCTETS + IPV4_OCTETS + size_of::<Udp>();
-/// Frames between two looks at the clock.
+/// Frames between two reads of the clock.
 const BATCH: u64 = 16;
-/// How long a frame waits that the driver had no room for.
+/// Time until a frame is sent again for which the driver had no room.
 const FULL_PAUSE: Duration = Duration::from_micros(500);
 
 /// What to send.
@@ -37,44 +37,67 @@ pub struct PlainOptions {
     /// Interface to send on
     #[arg(short, long, value_name = "IFACE")]
     pub interface: String,
-    /// Packets to send, exactly
+    /// Number of packets
     #[arg(short = 'n', long, value_name = "N", default_value_t = 1_000)]
     pub packets: u64,
-    /// Flows, each in turn. Of four, one has frames of 60 octets, one long ones, and two the same
-    /// with a VLAN tag on top
-    #[arg(short, long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..))]
+    /// Number of flows, each in turn. Of four flows, one has frames of 60 octets, one has long
+    /// frames, and two have the same with a VLAN tag in addition
+    #[arg(
+        short,
+        long,
+        value_name = "N",
+        default_value_t = 16,
+        value_parser = clap::value_parser!(u16).range(1..),
+    )]
     pub flows: u16,
-    /// Octets of a long frame, with its Ethernet header, without tag and frame check sequence
-    #[arg(short, long, value_name = "OCTETS", default_value_t = 1_514, value_parser = clap::value_parser!(u16).range(60..=65_000))]
+    /// Length of a long frame, with Ethernet header, without tag and frame check sequence
+    #[arg(
+        short,
+        long,
+        value_name = "OCTETS",
+        default_value_t = 1_514,
+        value_parser = clap::value_parser!(u16).range(60..=65_000),
+    )]
     pub long: u16,
     /// VLAN identifier of the tag
-    #[arg(long, value_name = "ID", default_value_t = 100, value_parser = clap::value_parser!(u16).range(0..4096))]
+    #[arg(
+        long,
+        value_name = "ID",
+        default_value_t = 100,
+        value_parser = clap::value_parser!(u16).range(0..4096),
+    )]
     pub vlan: u16,
     /// Packets a second
-    #[arg(short, long, value_name = "PPS", default_value_t = 2_000, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(
+        short,
+        long,
+        value_name = "PPS",
+        default_value_t = 2_000,
+        value_parser = clap::value_parser!(u64).range(1..),
+    )]
     pub rate: u64,
 }
 
 /// What was sent.
 #[derive(Clone, Debug, Default, Eq, PartialEq, Serialize)]
 pub struct PlainReport {
-    /// Packets that the driver took.
+    /// Packets that the driver accepted.
     pub packets: u64,
-    /// Their IP total lengths: what a NetFlow v5 ledger has to come to.
+    /// Sum of the IP total lengths: the octets in a NetFlow v5 ledger.
     pub octets: u64,
-    /// Octets of their frames, without frame check sequences.
+    /// Octets of the frames, without frame check sequences.
     pub frame_octets: u64,
     /// Distinct flows.
     pub flows: u64,
-    /// Whether it was stopped before all was sent.
+    /// Whether sending was stopped before its end.
     pub stopped: bool,
 }
 
-/// Sends until all is sent or `stop` is set. Needs to be root.
+/// Sends until all packets are sent or `stop` is set. Needs root.
 ///
 /// # Errors
 ///
-/// When the interface does not exist, is down, or takes no frames of this length.
+/// If the interface does not exist, is down, or does not accept frames of this length.
 pub fn send(options: &PlainOptions, stop: &Arc<AtomicBool>) -> Result<PlainReport> {
     let socket = open(&options.interface)?;
     let frames: Vec<_> = (0..options.flows)
@@ -111,7 +134,7 @@ pub fn send(options: &PlainOptions, stop: &Arc<AtomicBool>) -> Result<PlainRepor
     Ok(report)
 }
 
-/// The frame of a flow, and the octets of the packet in it.
+/// The frame of a flow, and the length of the packet in it.
 fn frame(options: &PlainOptions, flow: u16) -> (Vec<u8>, u64) {
     let is_long = flow % 2 == 1;
     let ethernet = if flow % 4 < 2 {
@@ -138,7 +161,7 @@ fn open(interface: &str) -> Result<Socket> {
     let index = i32::try_from(index)?;
     // Protocol 0: it receives nothing.
     let socket = Socket::new(Domain::PACKET, Type::RAW, None)
-        .context("opening a packet socket, wanted: root, or CAP_NET_RAW")?;
+        .context("opening a packet socket: needs root or CAP_NET_RAW")?;
     let link = libc::sockaddr_ll {
         sll_family: libc::sa_family_t::try_from(libc::AF_PACKET)?,
         sll_protocol: 0,
@@ -149,20 +172,19 @@ fn open(interface: &str) -> Result<Socket> {
         sll_addr: [0; 8],
     };
     let link_octets = libc::socklen_t::try_from(size_of_val(&link))?;
-    // SAFETY: the kernel reads as many octets of the address as it is said to have, and it has
-    // them.
+    // SAFETY: the kernel reads `link_octets` octets of the address, which is its length.
     let bound = unsafe { libc::bind(socket.as_raw_fd(), (&raw const link).cast(), link_octets) };
     Errno::result(bound).with_context(|| format!("binding to {interface}"))?;
-    bypass_queueing(&socket).context("going past the queueing discipline")?;
+    bypass_queueing(&socket).context("bypassing the queueing discipline")?;
     Ok(socket)
 }
 
-/// Lets frames go to the driver itself, which says of each whether it took it; a queueing
-/// discipline may drop one unsaid.
+/// Hands frames directly to the driver, which returns whether it accepts a frame; a queueing
+/// discipline can drop frames without an error.
 fn bypass_queueing(socket: &Socket) -> Result<()> {
     let on: libc::c_int = 1;
     let on_octets = libc::socklen_t::try_from(size_of_val(&on))?;
-    // SAFETY: the kernel reads the integer that it is given the size of.
+    // SAFETY: the kernel reads `on_octets` octets of the integer, which is its length.
     let done = unsafe {
         libc::setsockopt(
             socket.as_raw_fd(),
@@ -176,7 +198,7 @@ fn bypass_queueing(socket: &Socket) -> Result<()> {
     Ok(())
 }
 
-/// Sends one frame, however long the driver has no room for it.
+/// Sends one frame; waits while the driver has no room for it.
 fn send_one(socket: &Socket, frame: &[u8]) -> Result<()> {
     loop {
         match socket.send(frame) {

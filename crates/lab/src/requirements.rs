@@ -1,17 +1,17 @@
-//! What a test needs that not every machine has. A test that lacks it says so and passes, but not
-//! where `CI` is `true`: a test that is skipped there proves nothing to anybody.
+//! What a test needs of the machine. A test that lacks something prints that it is skipped, and
+//! passes. If `CI` is `true` it fails.
 
 use std::io::{self, Write};
 use std::path::PathBuf;
 
 use crate::namespace::Namespace;
 
-/// Whether network namespaces can be made here and `programs` are installed. Prints `SKIPPED: why`
-/// on stderr if not.
+/// Whether network namespaces can be made and `programs` are installed. If not, prints `SKIPPED:
+/// why` on standard error.
 ///
 /// # Panics
 ///
-/// When something is missing and the environment variable `CI` is `true`.
+/// If something is missing and the environment variable `CI` is `true`.
 #[must_use]
 pub fn are_met(programs: &[&str]) -> bool {
     let missing = programs.iter().find(|program| which(program).is_none());
@@ -24,12 +24,12 @@ pub fn are_met(programs: &[&str]) -> bool {
     })
 }
 
-/// Prints `SKIPPED: why` on stderr, past the test harness, which shows only what failing tests
-/// print.
+/// Prints `SKIPPED: why` on standard error itself: the test harness shows only the output of
+/// failing tests.
 ///
 /// # Panics
 ///
-/// When the environment variable `CI` is `true`.
+/// If the environment variable `CI` is `true`.
 pub fn skip(why: &str) {
     assert!(
         std::env::var("CI").as_deref() != Ok("true"),
@@ -39,17 +39,17 @@ pub fn skip(why: &str) {
     let _ = writeln!(io::stderr(), "SKIPPED: {test}: {why}");
 }
 
-/// Where a program is that a shell would start.
+/// The path of a program that a shell would start; `None` if there is none on the PATH.
 #[must_use]
 pub fn which(program: &str) -> Option<PathBuf> {
-    let folders = std::env::var_os("PATH")?;
-    std::env::split_paths(&folders)
-        .map(|folder| folder.join(program))
+    let directories = std::env::var_os("PATH")?;
+    std::env::split_paths(&directories)
+        .map(|directory| directory.join(program))
         .find(|path| path.is_file())
 }
 
 fn no_namespaces() -> Option<String> {
     Namespace::new()
         .err()
-        .map(|error| format!("no network namespace can be made: {error:#}"))
+        .map(|error| format!("cannot make a network namespace: {error:#}"))
 }

@@ -1,14 +1,14 @@
-//! The traffic generator: packets that an XDP program writes into live frames of BPF_PROG_TEST_RUN,
-//! from one core, several times faster than anything that is tested with them takes them in.
+//! The traffic generator: an XDP program writes packets into live frames of BPF_PROG_TEST_RUN, from
+//! one core and several times faster than any receiver under test.
 //!
-//! [`Options`] say what to send, a pattern or a capture file. A [`Sender`] sends on a thread of its
-//! own, and its [`Report`] is the truth that others' counts are held against: what was handed to
-//! the interface's driver, exactly. A frame that the driver then refuses (the far end's ring is
-//! full) is in the report all the same, and in the driver's own counters.
+//! [`Options`] are what to send: a pattern or a capture file. A [`Sender`] sends on a thread of its
+//! own. Its [`Report`] counts exactly what was handed to the interface's driver, to compare with
+//! the counts of the receiver. Frames that the driver refuses because the peer's ring is full are
+//! in the report too, and in the driver's own counters.
 //!
-//! Pacing is done in the program, by dropping frames while they are ahead of the schedule: the core
-//! is busy at any rate. Starting and ending takes some 25 ms, in which the kernel waits for itself;
-//! the report's times do not include it.
+//! The program keeps to the rate by dropping frames that are ahead of the schedule, so that the
+//! core is busy at any rate. Start and end take about 25 ms, in which the kernel waits for grace
+//! periods; the times in the report do not include them.
 //!
 //! Source: Linux, *Documentation/bpf/bpf_prog_run.rst*, "Running XDP programs in live frame mode".
 
@@ -27,7 +27,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result, ensure};
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::pthread::pthread_kill;
 use nix::sys::resource::{UsageWho, getrusage};
@@ -44,14 +44,15 @@ pub use report::{Counts, DriverCounts, Report};
 use state::{State, StateMap};
 use traffic::Traffic;
 
-/// Octets of Ethernet and of one VLAN tag: what the kernel lets a frame be longer than the MTU
+/// Octets by which the kernel lets a frame exceed the MTU: an Ethernet header and one VLAN tag
 /// (is_skb_forwardable).
 const OVER_MTU_OCTETS: usize = ETHERNET_OCTETS + VLAN_OCTETS;
-/// How often a waiting thread looks whether all is sent: the most by which a paced run ends late.
-const LOOK_EVERY: Duration = Duration::from_millis(1);
+/// How often a waiting thread checks whether all packets are sent: a run with a rate ends at most
+/// this late.
+const CHECK_EVERY: Duration = Duration::from_millis(1);
 
-/// A generator at work on a thread of its own, in the network namespace of the thread that started
-/// it.
+/// A running generator, with a thread of its own in the network namespace of the thread that
+/// started it.
 pub struct Sender {
     state: StateMap,
     packets: u64,
@@ -60,12 +61,12 @@ pub struct Sender {
 }
 
 impl Sender {
-    /// Loads the program and starts sending. Needs to be root.
+    /// Loads the program and starts sending. Needs root.
     ///
     /// # Errors
     ///
-    /// When the options cannot be followed, the interface does not exist or does not take the
-    /// frames' length, or the kernel refuses the program.
+    /// If the options contradict each other, the interface does not exist or does not accept frames
+    /// of this length, or the kernel refuses the program.
     pub fn start(options: &Options) -> Result<Self> {
         install_wake_signal()?;
         let traffic = Traffic::new(options)?;
@@ -96,50 +97,47 @@ impl Sender {
     ///
     /// # Errors
     ///
-    /// When the kernel does not give the program's state out.
+    /// If the program's counters cannot be read.
     pub fn sent(&self) -> Result<u64> {
         Ok(State::read(&self.state)?.packets)
     }
 
-    /// Ends sending before all is sent; [`wait`](Self::wait) then returns at once.
+    /// Stops sending; [`wait`](Self::wait) then returns at once.
     pub fn stop(&self) {
         self.stop.store(true, Ordering::Relaxed);
     }
 
-    /// A flag that ends sending when it is set, for signal handlers.
+    /// A flag that stops sending when it is set, for signal handlers.
     #[must_use]
     pub fn stop_flag(&self) -> Arc<AtomicBool> {
         self.stop.clone()
     }
 
-    /// Waits until all is sent.
+    /// Waits until all packets are sent.
     ///
     /// # Errors
     ///
-    /// When the kernel refused to go on.
+    /// If the kernel returned an error.
     ///
     /// # Panics
     ///
-    /// When the sending thread did.
+    /// If the sending thread has panicked.
     pub fn wait(mut self) -> Result<Report> {
-        self.join()
-            .unwrap_or_else(|| Err(anyhow!("the generator was waited for twice")))
+        self.join().expect("the thread is joined once")
     }
 
-    /// The kernel's loop does not end by itself when all is sent at a rate, but it ends at a
-    /// signal, so the sending thread gets one then: again and again, since one that comes between
-    /// two calls has no effect.
+    /// With a rate, the kernel's loop does not end by itself when all packets are sent. It ends at
+    /// a signal, which is sent again and again, because a signal between two calls has no effect.
     fn join(&mut self) -> Option<Result<Report>> {
         let worker = self.worker.take()?;
         while !worker.is_finished() {
             if self.stop.load(Ordering::Relaxed)
                 || self.sent().is_ok_and(|sent| sent >= self.packets)
             {
-                // The thread may have ended since; it is not joined yet, so its id is still its
-                // own.
+                // The thread may have ended, but is not joined: its id is still valid.
                 let _ = pthread_kill(worker.as_pthread_t(), WAKE);
             }
-            thread::sleep(LOOK_EVERY);
+            thread::sleep(CHECK_EVERY);
         }
         Some(
             worker
@@ -180,8 +178,8 @@ impl Worker {
         self.report(&state, driver)
     }
 
-    /// Runs the program until it has sent all. Flat out every frame is sent, so the kernel's loop
-    /// ends by itself.
+    /// Runs the program until all packets are sent. Without a rate every frame is sent, so that the
+    /// kernel's loop ends by itself.
     fn send_all(&mut self) -> Result<State> {
         let frame = vec![0; self.traffic.frame_octets_max() as usize];
         loop {
@@ -199,7 +197,8 @@ impl Worker {
             let after = self.program.counted()?;
             ensure!(
                 ended == Ended::Signal || after.packets > before.packets,
-                "the program sent none of {repeat} frames of {} octets on {}; this is a fault of the generator",
+                "the program sent none of {repeat} frames of {} octets on {}: an error in the \
+                 generator",
                 frame.len(),
                 self.options.interface
             );
@@ -208,7 +207,7 @@ impl Worker {
 
     fn report(&self, state: &State, driver: Option<DriverCounts>) -> Result<Report> {
         let stopped = state.packets < self.packets;
-        // Flat out, the program reads the clock at the first packet and the last only.
+        // Without a rate, the program reads the clock at the first and the last packet only.
         let last_ns = if stopped && self.options.rate.is_none() {
             now_ns()?
         } else {
@@ -238,22 +237,22 @@ impl Worker {
     }
 }
 
-/// Frames longer than the interface takes would vanish without a trace: the kernel drops them
-/// before the driver counts.
+/// Refuses frames that are too long for the interface. The kernel would drop them before the driver
+/// counts them.
 fn check_fits(interface: &str, frame_octets_max: u32) -> Result<()> {
     let mtu = interface::mtu(interface)?;
     let octets = frame_octets_max as usize;
     ensure!(
         octets <= mtu + OVER_MTU_OCTETS,
-        "frames of {octets} octets on {interface}, wanted at most {} for its MTU of {mtu}: `ip link set {interface} mtu {}`, \
-         at both ends",
+        "frames of {octets} octets on {interface}, expected at most {} for its MTU of {mtu}: run \
+         `ip link set {interface} mtu {}` for both ends",
         mtu + OVER_MTU_OCTETS,
         octets - OVER_MTU_OCTETS
     );
     Ok(())
 }
 
-/// The driver's counts of XDP frames, where it has any.
+/// The driver's counts of XDP frames; `None` if it has none.
 fn driver(interface: &str) -> Option<DriverCounts> {
     let counters = interface::driver_counters(interface).ok()?;
     counters
@@ -268,12 +267,12 @@ fn driver(interface: &str) -> Option<DriverCounts> {
 fn pin(cpu: usize) -> Result<()> {
     let mut cpus = CpuSet::new();
     cpus.set(cpu)
-        .with_context(|| format!("CPU {cpu}, wanted a number below {}", CpuSet::count()))?;
+        .with_context(|| format!("CPU {cpu}, expected a number below {}", CpuSet::count()))?;
     sched_setaffinity(Pid::from_raw(0), &cpus)
-        .with_context(|| format!("CPU {cpu}, wanted one that this machine has"))
+        .with_context(|| format!("CPU {cpu}, expected one of this machine's"))
 }
 
-/// CLOCK_MONOTONIC, which is also the clock that the program reads.
+/// CLOCK_MONOTONIC, the clock that the program reads.
 fn now_ns() -> Result<u64> {
     let time = clock_gettime(ClockId::CLOCK_MONOTONIC)?;
     Ok(u64::try_from(time.num_nanoseconds())?)
@@ -285,7 +284,7 @@ fn thread_cpu_seconds() -> Result<f64> {
     Ok(Duration::from_micros(u64::try_from(micros)?).as_secs_f64())
 }
 
-/// What ends the kernel's loop early. It needs a handler, since a signal that is ignored interrupts
+/// The signal that ends the kernel's loop. It needs a handler: an ignored signal interrupts
 /// nothing.
 const WAKE: Signal = Signal::SIGUSR1;
 
@@ -296,7 +295,7 @@ fn install_wake_signal() -> Result<()> {
     });
     ensure!(
         installed,
-        "no handler for {WAKE} could be installed, which ends a paced run"
+        "cannot install a handler for {WAKE}, the signal that ends a run with a rate"
     );
     Ok(())
 }

@@ -1,10 +1,10 @@
-//! A collector of NetFlow versions 1, 5 and 7 for tests: it counts, and looks for whatever an
+//! A collector of NetFlow versions 1, 5 and 7 for tests: it counts records and checks what an
 //! exporter may do wrong.
 //!
-//! [`TestCollector::bind`] opens a socket with a receive buffer so large that a test loses nothing
-//! there, a thread of its own receives, and [`TestCollector::stop`] gives what came: totals, gaps in
-//! the sequence of each engine, and every rule of the format that a datagram or a record breaks
-//! ([`Violation`]). [`Collected::assert_sound`] is for tests that want none of it.
+//! [`TestCollector::bind`] opens a socket with a receive buffer that is large enough for any test,
+//! and starts a thread that receives. [`TestCollector::stop`] returns totals, gaps in the sequence
+//! of each engine, and every rule of the format that a datagram or a record breaks ([`Violation`]).
+//! [`Collected::assert_sound`] asserts that nothing is wrong.
 
 mod rules;
 
@@ -29,53 +29,52 @@ use xdprobe_netflow::{DatagramError, Engine, wire};
 pub use rules::Violation;
 use rules::{DatagramAsV5, SpaceHistory};
 
-/// Octets of the socket's receive buffer: some 40 000 datagrams.
+/// Size of the socket's receive buffer in octets: about 40 000 datagrams.
 const RECEIVE_BUFFER_OCTETS: usize = 64 << 20;
-/// How long the thread waits for a datagram before it looks whether to stop. Whatever came before a
-/// stop is received.
+/// How long the thread waits for a datagram before it checks whether to stop. Datagrams that
+/// arrived before a stop are received.
 const WAIT: Duration = Duration::from_millis(20);
-/// Place of the inode in a row of /proc/net/udp, from 0 (Linux, net/ipv4/udp.c, udp4_format_sock).
+/// Column of the inode in a row of /proc/net/udp, from 0 (Linux, net/ipv4/udp.c, udp4_format_sock).
 const INODE_COLUMN: usize = 9;
 
-/// What to keep.
+/// What a collector keeps.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum Keep {
     /// Counts only.
     #[default]
     Counts,
-    /// All records too, in order of arrival: 48 octets each.
+    /// Counts and all records, in order of arrival.
     Records,
 }
 
-/// What came.
+/// What a collector received.
 #[derive(Clone, Debug, Default)]
 pub struct Collected {
-    /// Datagrams that were of version 1, 5 or 7.
+    /// Datagrams of versions 1, 5 and 7.
     pub datagrams: u64,
     /// Records in them.
     pub records: u64,
-    /// Packets that the records count.
+    /// Sum of the records' packets.
     pub packets: u64,
-    /// Octets that the records count.
+    /// Sum of the records' octets.
     pub octets: u64,
     /// The sampling field of the first datagram.
     pub sampling: Option<u16>,
-    /// Octets of the longest datagram.
+    /// Length of the longest datagram in octets.
     pub datagram_octets_max: usize,
-    /// Where a sequence went on from another number than was expected, in order of arrival.
+    /// Sequence numbers other than expected, in order of arrival.
     pub gaps: Vec<Gap>,
-    /// Rules that datagrams and records broke, in order of arrival.
+    /// Rules that datagrams or records break, in order of arrival.
     pub violations: Vec<Violation>,
-    /// Datagrams that were of no such version, or of a length that contradicts their count, and
-    /// why.
+    /// Why datagrams could not be decoded, in order of arrival.
     pub undecoded: Vec<DatagramError>,
-    /// Datagrams that the kernel dropped since the socket's buffer was full.
+    /// Datagrams that the kernel dropped because the socket's buffer was full.
     pub dropped_by_socket: u64,
-    /// The records, where they were to be kept, in the terms of version 5.
+    /// The records as records of version 5, if they are kept.
     pub list: Vec<Record>,
 }
 
-/// What has sequence numbers of its own.
+/// A source of datagrams with sequence numbers of its own.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct SequenceSpace {
     /// Address that the datagrams came from.
@@ -86,10 +85,10 @@ pub struct SequenceSpace {
     pub engine: Engine,
 }
 
-/// A sequence that did not go on as its count of records says.
+/// A sequence number other than expected.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Gap {
-    /// Where the gap is.
+    /// Sequence space of the datagram.
     pub space: SequenceSpace,
     /// Sequence number that follows from the datagram before.
     pub expected: u32,
@@ -98,7 +97,7 @@ pub struct Gap {
 }
 
 impl Gap {
-    /// Records missing, or above 2^31 when numbers went back.
+    /// Records missing, modulo 2^32: above 2^31 if the number is lower than expected.
     #[must_use]
     pub fn missing(&self) -> u32 {
         self.found.wrapping_sub(self.expected)
@@ -133,7 +132,7 @@ impl fmt::Display for Collected {
     }
 }
 
-/// A collector at work on a thread of its own.
+/// A running collector, with a thread of its own.
 pub struct TestCollector {
     address: SocketAddr,
     stop: Arc<AtomicBool>,
@@ -151,13 +150,12 @@ impl TestCollector {
         Self::bind(SocketAddr::from(([127, 0, 0, 1], 0)), keep)
     }
 
-    /// Starts a collector on `address`, where port 0 is any free one, in the network namespace of
-    /// the calling thread: call it in [`Namespace::run`](crate::namespace::Namespace::run) for
-    /// another one.
+    /// Starts a collector on `address` in the network namespace of the calling thread. Port 0 is
+    /// any free port. For another namespace, call it in `Namespace::run`.
     ///
     /// # Errors
     ///
-    /// When the address cannot be bound.
+    /// If the address cannot be bound.
     pub fn bind(address: SocketAddr, keep: Keep) -> Result<Self> {
         let socket = UdpSocket::bind(address)
             .with_context(|| format!("binding the collector to {address}"))?;
@@ -185,29 +183,29 @@ impl TestCollector {
         })
     }
 
-    /// Where to export to.
+    /// Address to export to.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Records so far.
+    /// Records received so far.
     #[must_use]
     pub fn records(&self) -> u64 {
         self.records.load(Ordering::Relaxed)
     }
 
-    /// Receives what has come until now, and ends.
+    /// Receives the datagrams that have arrived, ends the thread, and returns what was received.
     ///
     /// # Errors
     ///
-    /// When the socket could not be read.
+    /// If the socket could not be read.
     ///
     /// # Panics
     ///
-    /// When the receiving thread did.
+    /// If the thread has panicked.
     pub fn stop(mut self) -> Result<Collected> {
-        self.join().unwrap_or_else(|| Ok(Collected::default()))
+        self.join().expect("the thread is joined once")
     }
 
     fn join(&mut self) -> Option<Result<Collected>> {
@@ -236,35 +234,35 @@ struct Receiver {
 }
 
 impl Receiver {
-    /// Receives until it is to stop and nothing more comes.
+    /// Receives until it is stopped and no datagram is left.
     fn run(self) -> Result<Collected> {
-        let mut received = Collected::default();
+        let mut collected = Collected::default();
         let mut histories = HashMap::new();
-        // One octet more than the longest datagram, so that a longer one is seen to be too long.
+        // One octet more than the longest datagram, to detect longer ones.
         let mut datagram = [0; wire::DATAGRAM_OCTETS_MAX + 1];
         loop {
             match self.socket.recv_from(&mut datagram) {
                 Ok((octets, exporter)) => {
-                    received.count(&datagram[..octets], exporter, &mut histories, self.keep);
+                    collected.count(&datagram[..octets], exporter, &mut histories, self.keep);
                 }
                 Err(error) if is_timeout(&error) && self.stop.load(Ordering::Relaxed) => break,
                 Err(error) if is_timeout(&error) || error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error).context("receiving export datagrams"),
             }
-            self.records.store(received.records, Ordering::Relaxed);
+            self.records.store(collected.records, Ordering::Relaxed);
         }
-        received.dropped_by_socket = dropped_by(&self.socket)?;
-        Ok(received)
+        collected.dropped_by_socket = dropped_by(&self.socket)?;
+        Ok(collected)
     }
 }
 
 impl Collected {
-    /// Asserts that nothing was wrong with what came, and that all of it did.
+    /// Asserts that all datagrams arrived and nothing is wrong with them.
     ///
     /// # Panics
     ///
-    /// When there is a gap, a violation, a datagram that is none or one that the socket dropped,
-    /// with the first of each.
+    /// If there is a gap, a violation, an undecoded datagram or one that the socket dropped, with
+    /// the first of each.
     pub fn assert_sound(&self) {
         let Self {
             gaps,
@@ -331,7 +329,7 @@ impl Collected {
     }
 }
 
-/// Beyond net.core.rmem_max where that is allowed, and as much as it allows elsewhere.
+/// Sets the size of the receive buffer: root can exceed net.core.rmem_max, others get at most that.
 fn enlarge_buffer(socket: &UdpSocket) -> Result<()> {
     if setsockopt(socket, sockopt::RcvBufForce, &RECEIVE_BUFFER_OCTETS).is_err() {
         SockRef::from(socket)
@@ -348,8 +346,8 @@ fn is_timeout(error: &io::Error) -> bool {
     )
 }
 
-/// The last column of the socket's row in the kernel's table, which the thread sees for its own
-/// network namespace.
+/// Datagrams that the kernel dropped: the last column of the socket's row in the table of the
+/// thread's network namespace.
 fn dropped_by(socket: &UdpSocket) -> Result<u64> {
     let inode = fstat(socket)?.st_ino.to_string();
     let table = if socket.local_addr()?.is_ipv4() {
@@ -362,12 +360,12 @@ fn dropped_by(socket: &UdpSocket) -> Result<u64> {
     let row = rows
         .lines()
         .find(of_socket)
-        .with_context(|| format!("{table} has no row for inode {inode}"))?;
+        .with_context(|| format!("{table} has no row for the socket's inode {inode}"))?;
     let drops = row
         .split_whitespace()
         .next_back()
         .and_then(|drops| drops.parse().ok());
-    drops.with_context(|| format!("{table} ends a row without a number of drops: {row}"))
+    drops.with_context(|| format!("{table}: expected a number of drops at the end of {row:?}"))
 }
 
 #[cfg(test)]
@@ -436,7 +434,7 @@ mod tests {
     }
 
     #[test]
-    fn finds_what_records_break_and_sequence_spaces_that_differ_in_nothing_but_the_exporter() {
+    fn finds_broken_rules_and_tells_sequence_spaces_apart_by_the_exporter() {
         let received = collect(|socket, to| {
             export(socket, to, 0, 5, &[(u32::MAX - 1, 3), (3, 2), (1, 6)]);
             export(
@@ -459,7 +457,7 @@ mod tests {
     }
 
     #[test]
-    fn tells_what_was_no_datagram() {
+    fn reports_why_a_datagram_was_not_decoded() {
         let received = collect(|socket, to| {
             socket.send_to(&[0; 3], to).unwrap();
         });

@@ -1,4 +1,4 @@
-//! What a capture file's truth says is what others find in it.
+//! A capture file has the counts that are printed for it.
 #![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
 mod seen;
@@ -9,7 +9,7 @@ use seen::{Seen, count, read};
 use tempfile::NamedTempFile;
 
 #[test]
-fn its_truth_is_what_is_found_in_it() {
+fn its_counts_are_those_of_an_independent_reader() {
     for kind in ["realistic", "worst"] {
         let file = NamedTempFile::new().unwrap();
         let written = Command::new(env!("CARGO_BIN_EXE_xdprobe-lab"))
@@ -28,24 +28,24 @@ fn its_truth_is_what_is_found_in_it() {
             .output()
             .unwrap();
         assert!(written.status.success(), "{written:?}");
-        let truth: serde_json::Value = serde_json::from_slice(&written.stdout).unwrap();
+        let printed: serde_json::Value = serde_json::from_slice(&written.stdout).unwrap();
         let frames = read(file.path());
         let seen = count(&frames);
-        let wanted = Seen {
+        let expected = Seen {
             packets: 30_000,
             ipv4_packets: 30_000,
             flows: 4_001,
             frame_octets: seen.frame_octets,
-            octets: truth["octets"].as_u64().unwrap(),
+            octets: printed["octets"].as_u64().unwrap(),
             ..Seen::default()
         };
-        assert_eq!(seen, wanted, "{truth}");
+        assert_eq!(seen, expected, "{printed}");
         assert_eq!(
-            (&truth["packets"], &truth["flows"]),
+            (&printed["packets"], &printed["flows"]),
             (&30_000.into(), &4_001.into())
         );
         assert_eq!(
-            truth["file_octets"],
+            printed["file_octets"],
             std::fs::metadata(file.path()).unwrap().len()
         );
     }

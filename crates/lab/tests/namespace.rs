@@ -1,4 +1,4 @@
-//! Namespaces hold what tests put into them, and are gone afterwards.
+//! Namespaces contain what a test puts into them, and are deleted afterwards.
 
 use std::net::UdpSocket;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -37,8 +37,8 @@ fn those_of_dead_processes_are_deleted() {
     if !are_met(&TOOLS) {
         return;
     }
-    // The process above ran out: its id names nobody. `are_met` has swept in this process already,
-    // so another one does.
+    // The process has ended, so that its id is free. This process has already deleted namespaces of
+    // dead processes, in `are_met`: another process has to do it.
     let mut dead = Command::new("true").spawn().unwrap();
     dead.wait().unwrap();
     let stale = format!("xdplab-{}-0", dead.id());

@@ -1,4 +1,4 @@
-//! The generator's counts are what others see at the far end of the wire.
+//! The generator's counts are those of an independent receiver at the peer.
 #![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
 mod capture;
@@ -42,8 +42,8 @@ fn send(namespace: &Namespace, options: &Options) -> Report {
         .unwrap()
 }
 
-/// Packets that the far end's queue took off its ring, once it has taken all.
-fn taken(namespace: &Namespace, queue: u32, wanted: u64) -> u64 {
+/// Packets that the peer's queue has received, after waiting for `expected` of them.
+fn taken(namespace: &Namespace, queue: u32, expected: u64) -> u64 {
     let name = format!("rx_queue_{queue}_xdp_packets");
     let read = || {
         namespace
@@ -51,7 +51,7 @@ fn taken(namespace: &Namespace, queue: u32, wanted: u64) -> u64 {
             .unwrap()
     };
     for _ in 0..100 {
-        if read() == wanted {
+        if read() == expected {
             break;
         }
         std::thread::sleep(Duration::from_millis(20));
@@ -59,14 +59,14 @@ fn taken(namespace: &Namespace, queue: u32, wanted: u64) -> u64 {
     read()
 }
 
-/// Sends and captures, and holds the report against the capture.
+/// Sends and captures, and compares the report with the capture.
 fn report_is_what_tcpdump_sees(options: &Options) -> (Report, Vec<Vec<u8>>) {
     let namespace = wire(1);
     let capture = Capture::start(&namespace, "rx0");
     let report = send(&namespace, options);
     taken(&namespace, 0, options.packets);
-    let frames = capture.frames();
-    let wanted = Seen {
+    let frames = capture.frames(&report);
+    let expected = Seen {
         packets: report.packets,
         frame_octets: report.frame_octets,
         ipv4_packets: report.ipv4_packets,
@@ -78,7 +78,7 @@ fn report_is_what_tcpdump_sees(options: &Options) -> (Report, Vec<Vec<u8>>) {
         ipv6_flows: report.ipv6_flows,
         wrong_checksums: 0,
     };
-    assert_eq!(count(&frames), wanted, "{options:?}");
+    assert_eq!(count(&frames), expected, "{options:?}");
     assert_eq!(report.packets, options.packets);
     let driver = report.driver.unwrap();
     assert_eq!((driver.accepted, driver.refused), (options.packets, 0));
@@ -139,7 +139,7 @@ fn new_flows_take_the_places_of_old_ones() {
         ..some()
     };
     let (report, _) = report_is_what_tcpdump_sees(&options);
-    // 100 from the start, and one for every fifth packet until the last, which stands at 4999
+    // 100 from the start, and one for every fifth packet until the last, which is due after 4999
     // intervals.
     assert_eq!(report.flows, 100 + 4_999 / 5);
 }
@@ -197,10 +197,10 @@ fn both_families_and_fragments() {
     );
 }
 
-/// Pages are recycled with whatever a longer header left in them, which shows where frames are
-/// about as long as headers.
+/// Pages are recycled with the octets of longer headers in them. Frames that are about as long as
+/// the headers would show it.
 #[test]
-fn short_frames_of_any_length_hold_nothing_of_those_before() {
+fn short_frames_of_any_length_have_no_octets_of_earlier_frames() {
     if !are_met(&TOOLS) {
         return;
     }
@@ -328,7 +328,7 @@ fn a_capture_file_is_sent_in_order_and_shifted_each_loop() {
         },
     );
     taken(&namespace, 0, report.packets);
-    let frames = capture.frames();
+    let frames = capture.frames(&report);
     assert_eq!(frames[..sent.len()], sent);
     assert_eq!(frames.len(), 300 * sent.len());
     for (at, round) in frames.chunks(sent.len()).enumerate() {
@@ -366,7 +366,7 @@ fn a_capture_file_is_sent_in_order_and_shifted_each_loop() {
 }
 
 #[test]
-fn flat_out_the_driver_accounts_for_every_frame() {
+fn without_a_rate_the_driver_counts_every_frame() {
     if !are_met(&TOOLS) {
         return;
     }
@@ -429,7 +429,7 @@ fn the_cpu_chooses_the_queue() {
 }
 
 #[test]
-fn the_far_end_may_be_in_another_namespace() {
+fn the_peer_may_be_in_another_namespace() {
     if !are_met(&TOOLS) {
         return;
     }
@@ -472,7 +472,7 @@ fn two_senders_at_once_reach_both_queues() {
 }
 
 #[test]
-fn stopped_early_it_reports_what_it_sent() {
+fn a_sender_that_is_stopped_reports_what_it_sent() {
     if !are_met(&TOOLS) {
         return;
     }
@@ -502,7 +502,7 @@ fn stopped_early_it_reports_what_it_sent() {
 }
 
 #[test]
-fn refuses_frames_that_the_interface_would_swallow() {
+fn refuses_frames_that_the_kernel_would_drop() {
     if !are_met(&TOOLS) {
         return;
     }
@@ -520,7 +520,8 @@ fn refuses_frames_that_the_interface_would_swallow() {
         .unwrap();
     assert_eq!(
         error.to_string(),
-        "frames of 1622 octets on tx0, wanted at most 1618 for its MTU of 1600: `ip link set tx0 mtu 1604`, at both ends"
+        "frames of 1622 octets on tx0, expected at most 1618 for its MTU of 1600: run `ip link set \
+         tx0 mtu 1604` for both ends"
     );
 }
 

@@ -2,8 +2,8 @@
 //! big-endian.
 //!
 //! The first version: no sequence, no engine, no prefix lengths, no AS numbers. [`Header`] and
-//! [`Record`] are the layout, as in version 5. Source: Cisco, *NetFlow Export Datagram Format*, tables
-//! B-1 and B-2.
+//! [`Record`] are the layout, as in version 5. Source: Cisco, *NetFlow Export Datagram Format*,
+//! tables B-1 and B-2.
 
 use crate::layout::{self, DatagramError, EncodeError, Layout, Opening};
 use std::mem::offset_of;

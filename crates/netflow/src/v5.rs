@@ -2,8 +2,8 @@
 //! big-endian.
 //!
 //! [`Header`] and [`Record`] are the layout: their fields have the order and the byte order of the
-//! wire, so that decoding is a view of the datagram's octets. Source: Cisco, *NetFlow Export Datagram
-//! Format*, tables B-3 and B-4.
+//! wire, so that decoding is a view of the datagram's octets. Source: Cisco, *NetFlow Export
+//! Datagram Format*, tables B-3 and B-4.
 
 use crate::engine::Engine;
 use crate::layout::{self, DatagramError, EncodeError, Layout, Opening};

@@ -80,8 +80,8 @@ impl Version {
         self.datagram_octets(self.records_max())
     }
 
-    /// The most records that fit a UDP payload of `payload_octets`: 0 if not even one fits, and never
-    /// more than [`records_max`](Self::records_max).
+    /// The most records that fit a UDP payload of `payload_octets`: 0 if not even one fits, and
+    /// never more than [`records_max`](Self::records_max).
     #[must_use]
     pub fn records_in(self, payload_octets: usize) -> usize {
         (payload_octets.saturating_sub(self.header_octets()) / self.record_octets())

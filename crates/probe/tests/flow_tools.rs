@@ -181,7 +181,7 @@ fn what_is_no_flow_file_is_named_on_one_line() {
     assert_eq!(lines.len(), 2, "{error}");
     assert_eq!(
         lines[0],
-        "xdprobe: /dev/null: not a flow-tools file: it starts with nothing, wanted cf 10"
+        "xdprobe: /dev/null: not a flow-tools file: it starts with nothing, expected cf 10"
     );
     assert!(
         lines[1].starts_with("xdprobe: /etc/passwd: not a flow-tools file: it starts with "),

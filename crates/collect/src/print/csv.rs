@@ -1,11 +1,11 @@
-//! Comma-separated values with every field of the version, named and ordered as `flow-export -f2`
-//! has them.
+//! Comma-separated values of every field of the version, with the names and the order of
+//! `flow-export -f2`.
 
 use super::line::Line;
 use crate::record::StoredRecord;
 use xdprobe_netflow::Version;
 
-/// The line that names the columns.
+/// The line with the names of the columns.
 pub(super) fn heading(version: Version) -> String {
     let engine = if version == Version::V1 {
         ""
@@ -23,12 +23,13 @@ pub(super) fn heading(version: Version) -> String {
         ""
     };
     format!(
-        "#:unix_secs,unix_nsecs,sysuptime,exaddr,dpkts,doctets,first,last{engine},srcaddr,dstaddr,nexthop,input,output,\
+        "#:unix_secs,unix_nsecs,sysuptime,exaddr,dpkts,doctets,first,last{engine},srcaddr,dstaddr,\
+         nexthop,input,output,\
          srcport,dstport,prot,tos,tcp_flags{masks}{router}\n"
     )
 }
 
-/// Appends the record's values.
+/// Appends the record as a line of values.
 pub(super) fn write(line: &mut Line, version: Version, record: &StoredRecord) {
     line.number(record.unix_s);
     number(line, record.unix_ns);

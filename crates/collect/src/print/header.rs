@@ -1,4 +1,4 @@
-//! The header of a file as `flow-print -p` prints it.
+//! Prints the header of a file in the format of `flow-print -p`.
 
 use crate::header::{
     FLAG_COMPRESS, FLAG_DONE, FLAG_PRELOADED, FLAG_STREAMING, FileHeader, STREAM_VERSION,
@@ -8,7 +8,7 @@ use crate::zone::LocalZone;
 use jiff::Timestamp;
 use std::fmt::Display;
 
-/// Lines that say what `header` does, each beginning with `comment`; times are local.
+/// The header as lines of text, each beginning with `comment`; times are local.
 ///
 /// Source: flow-tools 0.68, `lib/ftio.c`, `ftio_header_print`.
 #[must_use]
@@ -90,9 +90,10 @@ impl Lines {
     }
 }
 
-/// As ctime(3) writes it.
+/// A time in the format of ctime(3).
 fn calendar(unix_s: u32, zone: &LocalZone) -> String {
-    let at = Timestamp::from_second(i64::from(unix_s)).unwrap_or(Timestamp::UNIX_EPOCH);
+    let at = Timestamp::from_second(i64::from(unix_s))
+        .expect("32 bits of seconds are within the calendar");
     at.to_zoned(zone.zone().clone())
         .strftime("%a %b %e %H:%M:%S %Y")
         .to_string()
@@ -105,7 +106,7 @@ mod tests {
     use xdprobe_netflow::Version;
 
     #[test]
-    fn says_what_flow_print_says() {
+    fn prints_what_flow_print_prints() {
         let header = FileHeader {
             flags: FLAG_DONE,
             capture_start_s: Some(1_795_352_088),

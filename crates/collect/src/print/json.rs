@@ -1,5 +1,5 @@
-//! One JSON object a line: names are ours, times are UTC in RFC 3339, fields that a version has not
-//! are left out.
+//! One JSON object a line. Names are those of [`StoredRecord`], times are UTC in RFC 3339; fields
+//! that the version lacks are left out.
 
 use super::line::Line;
 use crate::record::StoredRecord;

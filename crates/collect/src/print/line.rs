@@ -1,13 +1,13 @@
-//! The text of a line under construction: what `printf` does for flow-print, without parsing a
-//! format per record.
+//! Text that is built piece by piece: what `printf` is to flow-print, without parsing a format for
+//! each record.
 //!
-//! Each method is named for its conversion: `left` is `%-Nu`, `right` is `%Nu`, `zeros` is `%N.Nu`.
+//! Each method writes one conversion: `left` is `%-Nu`, `right` is `%Nu`, `zeros` is `%N.Nu`.
 
 use std::net::Ipv4Addr;
 
 const HEX: &[u8; 16] = b"0123456789abcdef";
 
-/// Text that is appended to.
+/// Text to append to.
 #[derive(Debug, Default)]
 pub(super) struct Line(Vec<u8>);
 
@@ -126,8 +126,8 @@ impl Line {
         self.number(d);
     }
 
-    /// `%-18.18s` of an address and its prefix length as flow-tools writes them: zero octets at the
-    /// end of the address are left out (`10.1/16`), and a length above 32 is 0.
+    /// `%-18.18s` of an address and its prefix length in the format of flow-tools: zero octets at
+    /// the end of the address are left out (`10.1/16`), and a length above 32 is written as 0.
     ///
     /// Source: flow-tools 0.68, `lib/fmt.c`, `fmt_ipv4prefix`.
     #[inline]
@@ -157,7 +157,7 @@ impl Line {
         }
     }
 
-    /// Blanks until the text since `start` is `width` long.
+    /// Appends blanks until the text since `start` is `width` long.
     #[inline]
     fn pad_from(&mut self, start: usize, width: usize) {
         let end = start + width;
@@ -194,7 +194,8 @@ mod tests {
             prop_assert_eq!(line(|line| line.left(number, 5)), format!("{number:<5}"));
             prop_assert_eq!(line(|line| line.right(narrow, 7)), format!("{narrow:>7}"));
             prop_assert_eq!(line(|line| line.zeros(octet, 3)), format!("{octet:03}"));
-            prop_assert_eq!(line(|line| line.two(octet % 100, b':')), format!("{:02}:", octet % 100));
+            let two = octet % 100;
+            prop_assert_eq!(line(|line| line.two(two, b':')), format!("{two:02}:"));
             prop_assert_eq!(line(|line| line.hex2(octet)), format!("{octet:02x}"));
             prop_assert_eq!(line(|line| line.hex4(narrow)), format!("{narrow:04x}"));
             prop_assert_eq!(line(|line| line.hex2_or_more(narrow)), format!("{narrow:02x}"));
@@ -203,7 +204,8 @@ mod tests {
 
         #[test]
         fn addresses_are_written_as_the_library_writes_them(address: Ipv4Addr) {
-            prop_assert_eq!(line(|line| line.address15(address)), format!("{:<15}", address.to_string()));
+            let text = address.to_string();
+            prop_assert_eq!(line(|line| line.address15(address)), format!("{text:<15}"));
         }
     }
 }

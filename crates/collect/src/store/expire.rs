@@ -1,4 +1,4 @@
-//! Which finished files are kept: the youngest, up to a number and a size.
+//! Which finished files are kept: the newest, up to a number of files and of octets.
 
 use crate::header::MAGIC;
 use crate::input::{Input, UNFINISHED_PREFIX};
@@ -7,16 +7,16 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-/// What is kept; `None` is without limit.
+/// Limits of what is kept; `None` = no limit.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Limits {
     /// The most finished files.
     pub files: Option<usize>,
-    /// The most octets of finished files and the one in hand.
+    /// The most octets of finished files and the current one.
     pub octets: Option<u64>,
 }
 
-/// Finished files, the oldest first. Nothing is kept account of where there is no limit.
+/// Finished files, the oldest first. Without limits the list stays empty.
 #[derive(Debug)]
 pub(super) struct Kept {
     limits: Limits,
@@ -25,8 +25,8 @@ pub(super) struct Kept {
 }
 
 impl Kept {
-    /// The flow files in and below `directory`, by flow-capture's rule: names that begin with `ft`
-    /// or `cf`, and the magic number.
+    /// The flow files in and below `directory`, by flow-capture's rule: files with a name that
+    /// begins with `ft` or `cf`, and with the magic number.
     pub(super) fn load(directory: &Path, limits: Limits) -> io::Result<Self> {
         let mut kept = Self {
             limits,
@@ -40,8 +40,8 @@ impl Kept {
             .into_iter()
             .filter(|path| is_flow_file_name(path) && has_magic(path))
             .collect();
-        // The name is the time, so that the order of names is that of ages whatever folder a file
-        // is in.
+        // The name contains the time, so that the order of names is the order of ages, in all
+        // directories.
         files.sort_by(|a, b| stamp(a).cmp(stamp(b)));
         for path in files {
             let octets = fs::metadata(&path).map_or(0, |metadata| metadata.len());
@@ -50,7 +50,7 @@ impl Kept {
         Ok(kept)
     }
 
-    /// Takes a file that was finished just now into account.
+    /// Adds a file that was just finished.
     pub(super) fn add(&mut self, path: PathBuf, octets: u64) {
         if self.limits != Limits::default() {
             self.octets += octets;
@@ -58,8 +58,8 @@ impl Kept {
         }
     }
 
-    /// Removes the oldest files until the rest is within the limits, the file in hand with its
-    /// `current` octets counted.
+    /// Removes the oldest files until the rest, and the `current` octets of the current file, are
+    /// within the limits.
     pub(super) fn expire(&mut self, current: u64) {
         while self.is_above(current) {
             let Some((path, octets)) = self.files.pop_front() else {
@@ -67,8 +67,8 @@ impl Kept {
             };
             self.octets -= octets;
             match fs::remove_file(&path) {
-                Ok(()) => tracing::info!("expired {}", path.display()),
-                Err(error) => tracing::warn!("cannot expire {}: {error}", path.display()),
+                Ok(()) => tracing::info!("removed {}", path.display()),
+                Err(error) => tracing::warn!("cannot remove {}: {error}", path.display()),
             }
         }
     }
@@ -107,7 +107,7 @@ fn is_flow_file_name(path: &Path) -> bool {
     ["ft", "cf"].iter().any(|prefix| name.starts_with(prefix))
 }
 
-/// Whether the name is that of a file that was not finished.
+/// Whether the name is one of an unfinished file.
 pub(super) fn is_unfinished_name(path: &Path) -> bool {
     path.file_name()
         .is_some_and(|name| name.to_string_lossy().starts_with(UNFINISHED_PREFIX))
@@ -121,7 +121,7 @@ fn has_magic(path: &Path) -> bool {
         && octets == MAGIC
 }
 
-/// The part of `ft-v05.2026-11-22.125448+0000` that is the time.
+/// The time in a name: `2026-11-22.125448+0000` in `ft-v05.2026-11-22.125448+0000`.
 fn stamp(path: &Path) -> &str {
     let name = path
         .file_name()

@@ -1,8 +1,7 @@
-//! Completing files that a killed collector, a power cut or a full disk left under their temporary
-//! names.
+//! Completes files that a killed collector, a power cut or a full disk left under temporary names.
 //!
-//! Every step is one that can itself be cut: a file is completed in place or beside, and only then
-//! renamed.
+//! A recovery can be interrupted at each step, like the collector itself: a file is completed, in
+//! place or as a copy, before it is renamed.
 
 use super::expire::{is_unfinished_name, paths};
 use crate::header::{FLAG_COMPRESS, FLAG_DONE};
@@ -11,6 +10,7 @@ use crate::record::{RECORD_OCTETS_MAX, StoredRecord};
 use crate::writer::{
     FileLosses, FlowFileWriter, WriterOptions, complete, lock, modulo_2_32, publish, whole_octets,
 };
+use std::borrow::Cow;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -20,9 +20,9 @@ use std::time::UNIX_EPOCH;
 /// A file that was completed.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Recovered {
-    /// Its name now.
+    /// Name of the file.
     pub path: PathBuf,
-    /// Records that it has.
+    /// Records in the file.
     pub records: u64,
 }
 
@@ -37,7 +37,7 @@ impl std::fmt::Display for Recovered {
     }
 }
 
-/// Completes every unfinished file in and below `directory` that no process writes.
+/// Completes every unfinished file in and below `directory` that no process is writing.
 pub(super) fn recover(directory: &Path) -> io::Result<Vec<Recovered>> {
     let mut recovered = Vec::new();
     for path in paths(directory, true)?
@@ -47,14 +47,13 @@ pub(super) fn recover(directory: &Path) -> io::Result<Vec<Recovered>> {
         match recover_file(&path) {
             Ok(file) => recovered.extend(file),
             Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {}
-            Err(error) => tracing::warn!("{} stays as it is: {error}", path.display()),
+            Err(error) => tracing::warn!("cannot recover {}: {error}", path.display()),
         }
     }
     Ok(recovered)
 }
 
-/// Completes one file and gives it its name; `None` if there is nothing in it, and then it is
-/// removed.
+/// Completes one file and gives it its final name. A file without records is removed: `None`.
 pub(super) fn recover_file(temporary: &Path) -> io::Result<Option<Recovered>> {
     let file = lock(OpenOptions::new().read(true).write(true).open(temporary)?)?;
     if file.metadata()?.len() == 0 {
@@ -66,7 +65,7 @@ pub(super) fn recover_file(temporary: &Path) -> io::Result<Option<Recovered>> {
     let header = reader.header().clone();
     let is_complete = header.has(FLAG_DONE);
     let records = if is_complete {
-        // Cut between the header and the name.
+        // Interrupted after the header was completed and before the file was renamed.
         reader.map_while(Result::ok).count() as u64
     } else if header.has(FLAG_COMPRESS) || header.encode().len() as u64 != reader.octets() {
         complete_beside(temporary, reader)?
@@ -81,19 +80,20 @@ pub(super) fn recover_file(temporary: &Path) -> io::Result<Option<Recovered>> {
     Ok(Some(Recovered { path, records }))
 }
 
-/// Cuts a plain file back to whole records and completes its header. Needs no room on the disk.
+/// Cuts a plain file after its last whole record and completes its header. Needs no room on the
+/// disk.
 fn complete_in_place(file: &File, reader: FlowFileReader<File>) -> io::Result<u64> {
     let mut header = reader.header().clone();
-    let end = capture_end(file);
+    let end = capture_end(file)?;
     let start = reader.octets();
-    let record = StoredRecord::encoded_octets(header.version) as u64;
+    let record = StoredRecord::encoded_octets(header.version);
     let whole = without_zeros(
         file,
         start,
         whole_octets(&header, file.metadata()?.len()),
         record,
     )?;
-    let records = (whole - start) / record;
+    let records = (whole - start) / record as u64;
     drop(reader);
     file.set_len(whole)?;
     header.flags |= FLAG_DONE;
@@ -103,10 +103,10 @@ fn complete_in_place(file: &File, reader: FlowFileReader<File>) -> io::Result<u6
     Ok(records)
 }
 
-/// Copies what can be read into a new file and puts that in the place of the old.
+/// Copies what can be read into a new file, which then replaces the old one.
 fn complete_beside(temporary: &Path, mut reader: FlowFileReader<File>) -> io::Result<u64> {
     let header = reader.header().clone();
-    let end = capture_end(&File::open(temporary)?);
+    let end = capture_end(&File::open(temporary)?)?;
     let options = WriterOptions {
         version: header.version,
         order: header.order,
@@ -119,8 +119,8 @@ fn complete_beside(temporary: &Path, mut reader: FlowFileReader<File>) -> io::Re
         hostname: header.hostname.clone(),
         comment: header.comment.clone(),
     };
-    // A hidden name: no recovery takes it for a file of its own, and the next one overwrites it.
-    let name = temporary.file_name().unwrap_or_default().to_string_lossy();
+    // A hidden name: a recovery never lists it, and the next one overwrites it.
+    let name = name_of(temporary);
     let beside = temporary.with_file_name(format!(".recovering-{name}"));
     let mut writer = FlowFileWriter::create_as(beside, temporary.to_owned(), &options)?;
     writer.note(FileLosses {
@@ -134,35 +134,39 @@ fn complete_beside(temporary: &Path, mut reader: FlowFileReader<File>) -> io::Re
     writer.finish(end)
 }
 
-/// The length without records of nothing but zeros at the end: a power cut leaves those where the
-/// file system knew of the octets but did not have them yet.
-fn without_zeros(file: &File, start: u64, mut end: u64, record: u64) -> io::Result<u64> {
+/// The length without records of zeros at the end. A power cut leaves such records where the file
+/// system has stored the length of the file but not yet its octets.
+fn without_zeros(file: &File, start: u64, mut end: u64, record: usize) -> io::Result<u64> {
     let mut octets = [0; RECORD_OCTETS_MAX];
-    let octets = &mut octets[..usize::try_from(record).unwrap_or(RECORD_OCTETS_MAX)];
+    let octets = &mut octets[..record];
     while end > start {
-        file.read_exact_at(octets, end - record)?;
+        file.read_exact_at(octets, end - record as u64)?;
         if octets.iter().any(|octet| *octet != 0) {
             break;
         }
-        end -= record;
+        end -= record as u64;
     }
     Ok(end)
 }
 
-/// When the file was last written to.
-fn capture_end(file: &File) -> u32 {
-    let modified = file
-        .metadata()
-        .and_then(|metadata| metadata.modified())
-        .unwrap_or(UNIX_EPOCH);
-    modified.duration_since(UNIX_EPOCH).map_or(0, |since| {
+/// When the file was last written to, UTC seconds.
+fn capture_end(file: &File) -> io::Result<u32> {
+    let modified = file.metadata()?.modified()?;
+    Ok(modified.duration_since(UNIX_EPOCH).map_or(0, |since| {
         u32::try_from(since.as_secs()).unwrap_or(u32::MAX)
-    })
+    }))
 }
 
-/// `ft-v05.TIME` for `tmp-v05.TIME`, and the name without `tmp-` for others; not one that is taken.
+fn name_of(path: &Path) -> Cow<'_, str> {
+    path.file_name()
+        .expect("an unfinished file has a name")
+        .to_string_lossy()
+}
+
+/// The final name: `ft-v05.TIME` for `tmp-v05.TIME`, and the name without `tmp-` for others, with a
+/// number behind it if that name exists.
 fn finished_name(temporary: &Path) -> PathBuf {
-    let name = temporary.file_name().unwrap_or_default().to_string_lossy();
+    let name = name_of(temporary);
     let rest = name
         .trim_start_matches(crate::input::UNFINISHED_PREFIX)
         .trim_start_matches('-');
@@ -172,9 +176,9 @@ fn finished_name(temporary: &Path) -> PathBuf {
         rest.to_owned()
     };
     let path = temporary.with_file_name(&finished);
-    let taken = (1..).map(|number| temporary.with_file_name(format!("{finished}.{number}")));
+    let numbered = (1..).map(|number| temporary.with_file_name(format!("{finished}.{number}")));
     std::iter::once(path)
-        .chain(taken)
+        .chain(numbered)
         .find(|path| !path.exists())
-        .unwrap_or_else(|| temporary.to_owned())
+        .expect("there are more numbers than files")
 }

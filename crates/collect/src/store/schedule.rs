@@ -1,4 +1,4 @@
-//! When a file ends, and what it is called: flow-capture's rules.
+//! When a file ends, and how it is named: flow-capture's rules.
 
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, ToSpan, Zoned};
@@ -7,13 +7,13 @@ use xdprobe_netflow::Version;
 
 const DAY_S: i64 = 86_400;
 
-/// Rotations a day beside the one at midnight, 0 to 1439: each file is of 86400 / (n + 1) seconds,
+/// Rotations a day, 0 to 1439, without the one at midnight: a file covers 86400 / (n + 1) seconds,
 /// counted from local midnight.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Rotations(u16);
 
 impl Default for Rotations {
-    /// 95: a file each quarter of an hour.
+    /// 95: a file for each quarter of an hour.
     fn default() -> Self {
         Self(95)
     }
@@ -26,18 +26,18 @@ impl TryFrom<u16> for Rotations {
         match rotations {
             0..=1439 => Ok(Self(rotations)),
             _ => Err(format!(
-                "{rotations} rotations a day, wanted 0 to 1439: no more than one a minute"
+                "{rotations} rotations a day, expected 0 to 1439: at most one a minute"
             )),
         }
     }
 }
 
-/// Folders that files are put into, -3 to 3.
+/// Subdirectories of the files, -3 to 3.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Nesting(i8);
 
 impl Default for Nesting {
-    /// 3, `YYYY/YYYY-MM/YYYY-MM-DD`, as flow-capture's code has it.
+    /// 3, `YYYY/YYYY-MM/YYYY-MM-DD`: the default of flow-capture's code, not of its manual page.
     fn default() -> Self {
         Self(3)
     }
@@ -49,14 +49,14 @@ impl TryFrom<i8> for Nesting {
     fn try_from(level: i8) -> Result<Self, String> {
         match level {
             -3..=3 => Ok(Self(level)),
-            _ => Err(format!("nesting level {level}, wanted -3 to 3")),
+            _ => Err(format!("nesting level {level}, expected -3 to 3")),
         }
     }
 }
 
 impl Nesting {
-    /// The folder below the store's, in the notation of strftime.
-    fn folder(self) -> &'static str {
+    /// The subdirectory as a format of strftime.
+    fn format(self) -> &'static str {
         match self.0 {
             0 => "",
             1 => "%Y",
@@ -68,14 +68,14 @@ impl Nesting {
     }
 }
 
-/// The names of one file.
+/// Names of one file.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct Names {
     pub temporary: PathBuf,
     pub finished: PathBuf,
 }
 
-/// Rotation and naming in one zone.
+/// Rotation and naming in a time zone.
 #[derive(Debug)]
 pub(super) struct Schedule {
     zone: TimeZone,
@@ -92,7 +92,7 @@ impl Schedule {
         }
     }
 
-    /// When a file that begins `now` ends: at the next multiple of the interval since local
+    /// When a file that begins at `now` ends: at the next multiple of the interval since local
     /// midnight, or at the next midnight.
     pub(super) fn next_rotation(&self, now: i64) -> i64 {
         let local = self.local(now);
@@ -104,15 +104,15 @@ impl Schedule {
             .and_then(|next| next.start_of_day())
             .map_or(now + DAY_S, second);
         let part = (now - midnight) * parts / DAY_S + 1;
-        // Rounded up, so that the next file begins within the next part.
+        // Rounded up, so that the next file begins in the next interval.
         let end = midnight
             + (part * DAY_S).div_euclid(parts)
             + i64::from((part * DAY_S).rem_euclid(parts) > 0);
         end.min(tomorrow)
     }
 
-    /// Names below `directory` for a file that begins `now`, or at the first second after it whose
-    /// names are not taken.
+    /// Names below `directory` for a file that begins at `now`, or at the first second after it for
+    /// which no file exists.
     pub(super) fn names(&self, directory: &Path, version: Version, now: i64) -> Names {
         let mut began = now;
         loop {
@@ -126,21 +126,21 @@ impl Schedule {
 
     fn names_at(&self, directory: &Path, version: Version, began: i64) -> Names {
         let local = self.local(began);
-        let folder = directory.join(local.strftime(self.nesting.folder()).to_string());
+        let parent = directory.join(local.strftime(self.nesting.format()).to_string());
         let name = format!(
             "v{:02}.{}",
             version.number(),
             local.strftime("%Y-%m-%d.%H%M%S%z")
         );
         Names {
-            temporary: folder.join(format!("tmp-{name}")),
-            finished: folder.join(format!("ft-{name}")),
+            temporary: parent.join(format!("tmp-{name}")),
+            finished: parent.join(format!("ft-{name}")),
         }
     }
 
     fn local(&self, unix_s: i64) -> Zoned {
         Timestamp::from_second(unix_s)
-            .unwrap_or(Timestamp::UNIX_EPOCH)
+            .expect("the time is within the calendar of the library")
             .to_zoned(self.zone.clone())
     }
 }
@@ -215,7 +215,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_next_rotation_is_ahead_and_within_the_interval(now in 0i64..4_000_000_000, rotations in 0u16..1440) {
+        fn the_next_rotation_is_ahead_and_within_the_interval(
+            now in 0i64..4_000_000_000,
+            rotations in 0u16..1440,
+        ) {
             let next = schedule(rotations, 0).next_rotation(now);
             let interval = DAY_S / (i64::from(rotations) + 1) + 1;
             prop_assert!(next > now && next <= now + interval, "{} after {}", next - now, now);

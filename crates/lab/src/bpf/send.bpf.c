@@ -1,13 +1,16 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //
-// The traffic generator: writes one packet into each live frame of a BPF_PROG_TEST_RUN and redirects it to an interface.
+// The traffic generator: writes one packet into each live frame of BPF_PROG_TEST_RUN and redirects
+// it to an interface.
 //
-// User space decides what is sent: templates hold every header octet that does not change, and a table of steps, walked
-// round and round, holds what a program cannot cheaply compute (lengths, Zipf ranks, which packets are fragments). Here
-// remain the flow of each packet, the fields that depend on it, checksums, pacing, and the counts, which are the truth
-// about what was handed to the driver.
+// User space decides what is sent. Templates have all header octets that do not change. A table of
+// steps, which is read again and again, has what costs a program too much to compute: lengths, Zipf
+// ranks, and which packets are fragments. The program computes the flow of each packet, the fields
+// that depend on the flow, and checksums; it keeps to the rate and counts what it hands to the
+// driver.
 //
-// The kernel recycles the frames' pages with whatever the receiver left in them, so all headers are written each time.
+// The kernel recycles the frames' pages with the octets of earlier frames in them, so that all
+// headers are written each time.
 
 #include <linux/bpf.h>
 #include <linux/if_ether.h>
@@ -20,24 +23,27 @@
 #include <bpf/bpf_helpers.h>
 
 #define TEMPLATE_OCTETS 128
-#define FRAME_OCTETS_MIN 60 /* IEEE 802.3: 64 with the frame check sequence, which software does not see */
+/* IEEE 802.3: 64 with the frame check sequence, which the hardware adds */
+#define FRAME_OCTETS_MIN 60
 #define HEAD_OCTETS 128
-#define SHIFT 0x00010001 /* added to addresses for each loop of a capture file; odd, as replay.rs relies on */
+/* Added to addresses for each loop of a capture file; odd, on which replay.rs relies. */
+#define SHIFT 0x00010001
 #define IP_MF 0x2000
 #define IP_OFFSET 0x1fff
-#define TIME_SHIFT 16 /* schedule times are in 2^-16 ns, so that no rate up to 100 Mpps is off by more than 2 in a million */
+/* Times of the schedule are in 2^-16 ns: rates up to 100 Mpps are exact to 2 in a million. */
+#define TIME_SHIFT 16
 
 enum pattern { ROUND_ROBIN, ZIPF, SYN, CHURN };
 enum template { IPV4, LATER_FRAGMENT, IPV6, TEMPLATES };
 
-/* One position of the table; `fragment` is flags and offset as in the IPv4 header, in host order. */
+/* One position of the table. `fragment` is the IPv4 header's flags and offset in host order. */
 struct step {
 	__u32 rank;
 	__u16 ip_octets;
 	__u16 fragment;
 };
 
-/* What was sent so far, and where the patterns stand. The Rust side reads it as integers in this order. */
+/* Counters, and the state of the patterns. `State` in state.rs has the same fields. */
 struct state {
 	__u64 packets, frame_octets;
 	__u64 ipv4_packets, ipv4_octets;
@@ -46,7 +52,7 @@ struct state {
 	__u64 turns; /* datagrams: packets without later fragments */
 	__u64 born;  /* CHURN: flows so far */
 	__u64 slot;  /* place in a round of the flows */
-	__u64 half;  /* 1 + flow of a first fragment whose other half is yet to come */
+	__u64 half;  /* 1 + flow of a first fragment whose other half is not sent yet */
 	__u64 first_ns, last_ns;
 };
 
@@ -64,11 +70,11 @@ struct {
 	__type(value, struct step);
 } steps SEC(".maps");
 
-/* One frame of a capture file: what is kept of it, and where its IPv4 header stands, if it has one within that. */
+/* One frame of a capture file: its first octets, and the offset of its IPv4 header in them. */
 struct frame {
 	__u16 octets;
 	__u16 head_octets;
-	__u16 ipv4; /* 0 = none */
+	__u16 ipv4; /* 0 = no IPv4 header */
 	__u16 unused;
 	__u8 head[HEAD_OCTETS];
 };
@@ -88,16 +94,16 @@ struct {
 } out SEC(".maps");
 
 volatile const __u64 packets = 0;        /* to send */
-volatile const __u64 interval = 0;       /* between packets, 2^-16 ns; 0 = flat out */
-volatile const __u64 birth_interval = 0; /* CHURN: between new flows, 2^-16 ns; 0 = none is replaced */
-volatile const __u64 gap_ns = 0;         /* least time between packets, so that catching up is no burst */
+volatile const __u64 interval = 0;       /* between packets, 2^-16 ns; 0 = as fast as possible */
+volatile const __u64 birth_interval = 0; /* CHURN: between new flows, 2^-16 ns; 0 = no new flows */
+volatile const __u64 gap_ns = 0;         /* shortest time between packets: limits bursts */
 volatile const __u32 pattern = 0;
 volatile const __u32 flows = 1; /* of the pattern, or frames of the capture file */
 volatile const __u32 step_mask = 0;
 volatile const __u32 seed = 0;
-volatile const __u32 ipv6_below = 0;      /* a flow is IPv6 when its lot falls below this */
-volatile const __u32 frame_octets_max = 0; /* length of every frame before the program trims it */
-volatile const __u32 l3 = 14;             /* where the IP header stands */
+volatile const __u32 ipv6_below = 0;      /* a flow is IPv6 if its random number is at most this */
+volatile const __u32 frame_octets_max = 0; /* length of every frame before it is trimmed */
+volatile const __u32 l3 = 14;             /* offset of the IP header */
 volatile const __u32 transport = IPPROTO_UDP;
 volatile const __u32 ipv4_sum = 0;      /* one's complement sums of the templates' constant parts */
 volatile const __u32 ipv4_transport_sum = 0;
@@ -111,7 +117,7 @@ static __always_inline __u16 fold(__u32 sum)
 	return bpf_htons(~sum);
 }
 
-/* A permutation of 32 bits: distinct flows get distinct addresses, which look random. Mirrored in plan.rs. */
+/* A permutation of 32 bits: distinct flows get distinct addresses. As in plan.rs. */
 static __always_inline __u32 mix(__u32 flow)
 {
 	__u32 x = flow ^ seed;
@@ -128,7 +134,7 @@ static __always_inline __u32 transport_octets(void)
 	return transport == IPPROTO_TCP ? sizeof(struct tcphdr) : sizeof(struct udphdr);
 }
 
-/* Whether the schedule wants a packet now. `now` is 0 where nobody needs the time. */
+/* Whether a packet is due. `now` is 0 if the time is not needed. */
 static __always_inline int due(struct state *s, __u64 now)
 {
 	if (s->packets >= packets)
@@ -146,7 +152,7 @@ static __always_inline __u32 next_in_round(struct state *s)
 	return slot;
 }
 
-/* Each flow begins with the packet that is first at or after its birth; the oldest of `flows` makes place for it. */
+/* A new flow begins with the first packet at or after its time and replaces the oldest flow. */
 static __always_inline __u32 flow_under_churn(struct state *s, __u64 now)
 {
 	__u64 elapsed = interval ? s->packets * interval : (now - s->first_ns) << TIME_SHIFT;
@@ -170,7 +176,7 @@ static __always_inline __u32 flow_of_turn(struct state *s, const struct step *st
 	}
 }
 
-/* Copies octets `from` to `to` of a template, in pieces of 8, 4 and 2. All three are known when the program is verified. */
+/* Copies octets `from` to `to` of a template. All three are known when the program is verified. */
 static __always_inline void copy(void *data, enum template template, __u32 from, __u32 to)
 {
 	const volatile __u8 *source = templates + template * TEMPLATE_OCTETS;
@@ -189,14 +195,15 @@ static __always_inline void copy(void *data, enum template template, __u32 from,
 }
 
 /*
- * Writes the template's headers, and zeros where longer headers of an earlier use of the page may still stand: in the
- * payload they would make checksums wrong.
+ * Writes the template's headers, and zeros where longer headers of an earlier frame may be left in
+ * the page: in the payload they would make checksums wrong.
  */
 static __always_inline int lay(struct xdp_md *ctx, enum template template, __u32 headers)
 {
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
 	__u32 sure = l3 + headers > FRAME_OCTETS_MIN ? l3 + headers : FRAME_OCTETS_MIN;
-	__u32 longest = l3 + (ipv6_below ? sizeof(struct ipv6hdr) : sizeof(struct iphdr)) + transport_octets();
+	__u32 ip_octets = ipv6_below ? sizeof(struct ipv6hdr) : sizeof(struct iphdr);
+	__u32 longest = l3 + ip_octets + transport_octets();
 
 	if (data + sure > end)
 		return -1;
@@ -214,8 +221,9 @@ static __always_inline int lay(struct xdp_md *ctx, enum template template, __u32
 	return 0;
 }
 
-/* `octets` of transport header and payload; the payload is zeros, so the sum is that of the headers. */
-static __always_inline void finish_transport(void *header, __u16 source_port, __u32 octets, __u32 sum)
+/* `octets` of transport header and payload. The payload is zeros and adds nothing to the sum. */
+static __always_inline void finish_transport(void *header, __u16 source_port, __u32 octets,
+					     __u32 sum)
 {
 	sum += source_port + octets;
 	if (transport == IPPROTO_TCP) {
@@ -225,11 +233,11 @@ static __always_inline void finish_transport(void *header, __u16 source_port, __
 		tcp->check = fold(sum);
 	} else {
 		struct udphdr *udp = header;
-		__u16 check = fold(sum + octets); /* the length once in the pseudo header, once in the header */
+		__u16 check = fold(sum + octets); /* the length counts twice: pseudo header, header */
 
 		udp->source = bpf_htons(source_port);
 		udp->len = bpf_htons(octets);
-		udp->check = check ? check : 0xffff; /* RFC 768: 0 means that there is none */
+		udp->check = check ? check : 0xffff; /* RFC 768: 0 = no checksum */
 	}
 }
 
@@ -238,17 +246,23 @@ static __always_inline __u16 source_port(__u32 bits)
 	return 1024 + (bits & 0x7fff);
 }
 
-/* The low 8 bits of the flow's 32 go to the destination, the others to the source: fragments too tell flows apart. */
-static __always_inline int write_ipv4(struct xdp_md *ctx, struct state *s, __u32 bits, __u32 octets, __u32 fragment)
+/*
+ * The low 8 of the flow's 32 bits go to the destination and the others to the source, so that flows
+ * differ in addresses, in fragments too.
+ */
+static __always_inline int write_ipv4(struct xdp_md *ctx, struct state *s, __u32 bits, __u32 octets,
+				      __u32 fragment)
 {
 	__u32 source = 0x0a000000 | bits >> 8, destination = 0xc6120000 | (bits & 0xff);
 	__u32 later = fragment & IP_OFFSET;
-	__u32 addresses = (source >> 16) + (source & 0xffff) + (destination >> 16) + (destination & 0xffff);
+	__u32 addresses = (source >> 16) + (source & 0xffff) +
+			  (destination >> 16) + (destination & 0xffff);
 	__u16 id = s->turns;
 	void *data, *end;
 	struct iphdr *ip;
 
-	if (later ? lay(ctx, LATER_FRAGMENT, sizeof(*ip)) : lay(ctx, IPV4, sizeof(*ip) + transport_octets()))
+	if (later ? lay(ctx, LATER_FRAGMENT, sizeof(*ip)) :
+		    lay(ctx, IPV4, sizeof(*ip) + transport_octets()))
 		return -1;
 	data = (void *)(long)ctx->data;
 	end = (void *)(long)ctx->data_end;
@@ -289,7 +303,8 @@ static __always_inline int write_ipv6(struct xdp_md *ctx, struct state *s, __u32
 		return -1;
 	ip->payload_len = bpf_htons(rest);
 	ip->saddr.in6_u.u6_addr32[3] = bpf_htonl(bits);
-	finish_transport(ip + 1, source_port(bits), rest, ipv6_transport_sum + (bits >> 16) + (bits & 0xffff));
+	finish_transport(ip + 1, source_port(bits), rest,
+			 ipv6_transport_sum + (bits >> 16) + (bits & 0xffff));
 	s->ipv6_packets++;
 	s->ipv6_octets += octets;
 	return 0;
@@ -335,7 +350,8 @@ int send(struct xdp_md *ctx)
 		s->half = (__u64)flow + 1;
 
 	frame_octets = l3 + octets < FRAME_OCTETS_MIN ? FRAME_OCTETS_MIN : l3 + octets;
-	if (frame_octets != frame_octets_max && bpf_xdp_adjust_tail(ctx, (int)frame_octets - (int)frame_octets_max))
+	if (frame_octets != frame_octets_max &&
+	    bpf_xdp_adjust_tail(ctx, (int)frame_octets - (int)frame_octets_max))
 		return XDP_DROP;
 	if (is_ipv6 ? write_ipv6(ctx, s, bits, octets) : write_ipv4(ctx, s, bits, octets, fragment))
 		return XDP_DROP;
@@ -356,7 +372,7 @@ static __always_inline __u16 updated(__u16 check, __u16 old, __u16 new)
 	return ~sum;
 }
 
-/* One's complement sums do not care for the order of octets, so words may stay as they stand in the packet. */
+/* One's complement sums do not depend on the byte order: words are used as in the packet. */
 static __always_inline void shift(struct iphdr *ip, __be32 *address, __u32 by)
 {
 	__be32 old = *address, new = bpf_htonl(bpf_ntohl(old) + by);
@@ -377,7 +393,7 @@ static __always_inline int shift_addresses(struct xdp_md *ctx, __u32 at, __u32 b
 	return 0;
 }
 
-/* Sends the frames of a capture file in order, round and round; `slot` is the place in it and `turns` the loop. */
+/* Sends the frames of a capture file in order. `slot` is the next frame and `turns` the loop. */
 SEC("xdp")
 int replay(struct xdp_md *ctx)
 {
@@ -400,9 +416,11 @@ int replay(struct xdp_md *ctx)
 		return XDP_DROP;
 	octets = frame->octets;
 	head_octets = frame->head_octets;
-	if (octets != frame_octets_max && bpf_xdp_adjust_tail(ctx, (int)octets - (int)frame_octets_max))
+	if (octets != frame_octets_max &&
+	    bpf_xdp_adjust_tail(ctx, (int)octets - (int)frame_octets_max))
 		return XDP_DROP;
-	if (!head_octets || head_octets > HEAD_OCTETS || bpf_xdp_store_bytes(ctx, 0, frame->head, head_octets))
+	if (!head_octets || head_octets > HEAD_OCTETS ||
+	    bpf_xdp_store_bytes(ctx, 0, frame->head, head_octets))
 		return XDP_DROP;
 	if (frame->ipv4 && s->turns && shift_addresses(ctx, frame->ipv4, s->turns * SHIFT))
 		return XDP_DROP;

@@ -1,8 +1,8 @@
-//! From options to what the XDP program is loaded with: header templates and the table of steps.
+//! Turns options into the XDP program's data: header templates and the table of steps.
 //!
-//! The program takes a position of the table for each packet, round and round. All that depends on
-//! the seed and is too much work for a program at this speed is drawn here: lengths, Zipf ranks,
-//! and which packets are fragments.
+//! The program uses one position of the table for each packet, and begins again at its end. The
+//! table has what depends on the seed and costs the program too much to compute: lengths, Zipf
+//! ranks, and which packets are fragments.
 
 use std::collections::HashSet;
 use std::mem::offset_of;
@@ -28,45 +28,42 @@ const TEMPLATE_OCTETS: usize = 128;
 /// IPv4, later fragment, IPv6, in the program's order.
 const TEMPLATES: usize = 3;
 const IPV6_OCTETS: usize = size_of::<Ipv6>();
-/// Octets of the longest headers that a template holds: with them, a frame's tags may take what is
-/// left.
+/// Octets of the longest IP and transport headers; the rest of a template is for tags.
 const HEADERS_OCTETS_MAX: usize = IPV6_OCTETS + size_of::<Tcp>();
 /// Octets of an IPv4 header, in the type of IP lengths.
 const IPV4_HEADER: u16 = 20;
 const _: () = assert!(IPV4_HEADER as usize == IPV4_OCTETS);
-/// Positions of a table that holds lengths and fragments only: enough for shares to come out within
-/// 0.03 %.
+/// Positions of a table of lengths and fragments only: enough for shares within 0.03 %.
 const POSITIONS: usize = 1 << 12;
-/// Positions of a table that holds Zipf ranks: 8 MiB, and walked in order, so that it costs the
-/// cache little.
+/// Positions of a table of Zipf ranks: 8 MiB, which is read in order and so costs the cache little.
 const POSITIONS_ZIPF: usize = 1 << 20;
 /// Simple Internet mix: IP octets, and how many of 12 packets have them.
 const IMIX: [(u16, usize); 3] = [(40, 7), (576, 4), (1500, 1)];
 /// The program's schedule counts in 2^-16 ns.
 pub const TICKS_A_SECOND: u64 = 1_000_000_000 << 16;
 
-/// Everything that the XDP program is loaded with.
+/// The data of the XDP program.
 pub struct PatternPlan {
     /// The pattern's number in the program.
     pub pattern: u32,
     /// Flows of the pattern.
     pub flows: u32,
-    /// What flows are permuted by.
+    /// Seed of the permutation of flows.
     pub seed: u32,
-    /// Ticks between births of flows; 0 = none.
+    /// Ticks between new flows with churn; 0 = none.
     pub birth_interval: u64,
-    /// A flow is IPv6 when its lot is at most this; 0 = none is.
+    /// A flow is IPv6 if its random number is at most this; 0 = no flow is.
     pub ipv6_below: u32,
-    /// Where the IP header stands, in octets.
+    /// Offset of the IP header in octets.
     pub l3: u32,
     /// IP protocol number.
     pub transport: u32,
     /// Length of the longest frame, in octets.
     pub frame_octets_max: u32,
-    /// Header octets that do not change, three times 128.
+    /// Header octets that do not change, 128 for each template.
     pub templates: Vec<u8>,
-    /// One's complement sums of what does not change: IPv4 header, transport over IPv4, transport
-    /// over IPv6.
+    /// One's complement sums over the octets that do not change: IPv4 header, transport over IPv4,
+    /// transport over IPv6.
     pub sums: [u32; 3],
     /// The table: a power of two of positions.
     pub steps: Vec<Step>,
@@ -103,17 +100,17 @@ impl Step {
 }
 
 impl PatternPlan {
-    /// What the options ask for.
+    /// The plan for the options.
     ///
     /// # Errors
     ///
-    /// When they contradict each other or ask for more than the program can do.
+    /// If the options contradict each other or exceed what the program can do.
     pub fn new(options: &Options) -> Result<Self> {
         let ethernet = ethernet(options);
         let l3 = ethernet.octets();
         ensure!(
             l3 + HEADERS_OCTETS_MAX <= TEMPLATE_OCTETS,
-            "{} VLAN tags and MPLS labels, wanted at most 13",
+            "{} VLAN tags and MPLS labels, expected at most 13",
             options.vlan.len() + options.mpls.len()
         );
         let is_tcp = options.pattern == Pattern::Syn || options.protocol == Protocol::Tcp;
@@ -126,7 +123,7 @@ impl PatternPlan {
             .iter()
             .map(|step| usize::from(step.ip_octets))
             .max()
-            .unwrap_or(0);
+            .expect("the table has a position");
         let ip_octets_max = if options.ipv6_share > 0 {
             ip_octets_max.max(IPV6_OCTETS + transport_octets(is_tcp))
         } else {
@@ -150,7 +147,7 @@ impl PatternPlan {
         })
     }
 
-    /// What the program has counted, and the flows that follow from it.
+    /// The program's counters, and the distinct flows computed from them.
     #[must_use]
     pub fn counts(&self, state: &State) -> Counts {
         let (flows, ipv6_flows) = self.distinct_flows(state.packets, state.turns, state.born);
@@ -166,8 +163,8 @@ impl PatternPlan {
         }
     }
 
-    /// Distinct flows among the first `packets` packets: IPv4, then IPv6. `turns` is the datagrams
-    /// among them and `born` the flows that churn has begun, both as the program counted them.
+    /// Distinct IPv4 and IPv6 flows among the first `packets` packets. `turns` are the datagrams
+    /// among them and `born` the flows that churn has begun, both from the program's counters.
     fn distinct_flows(&self, packets: u64, turns: u64, born: u64) -> (u64, u64) {
         let (all, ipv6) = if self.pattern == Pattern::Zipf as u32 {
             let flows = self.ranks_drawn(packets);
@@ -186,8 +183,8 @@ impl PatternPlan {
         (all - ipv6, ipv6)
     }
 
-    /// The flows of the first `packets` positions, without those that go to the second half of a
-    /// datagram.
+    /// The flows of the first `packets` positions. Second halves of datagrams have no flow of their
+    /// own.
     fn ranks_drawn(&self, packets: u64) -> HashSet<u32> {
         let positions = usize::try_from(packets)
             .unwrap_or(usize::MAX)
@@ -230,7 +227,7 @@ fn mix(flow: u32, seed: u32) -> u32 {
 }
 
 fn threshold(percent: u8) -> u32 {
-    u32::try_from(u64::from(percent) * u64::from(u32::MAX) / 100).unwrap_or(u32::MAX)
+    u32::try_from(u64::from(percent) * u64::from(u32::MAX) / 100).expect("a share of u32::MAX")
 }
 
 fn transport_octets(is_tcp: bool) -> usize {
@@ -259,7 +256,7 @@ fn ethernet(options: &Options) -> Ethernet {
     }
 }
 
-/// One packet of each family, with all fields zero that the program writes.
+/// A packet of each family. Fields that the program writes are zero.
 fn template_packets(is_tcp: bool, is_syn: bool) -> [Vec<u8>; 2] {
     let sources: [IpAddr; 2] = [
         Ipv4Addr::UNSPECIFIED.into(),
@@ -311,7 +308,7 @@ fn clear(packet: &mut [u8], is_ipv4: bool, is_tcp: bool) -> Option<()> {
     Some(())
 }
 
-/// The octets of IPv4, of a later fragment (which has no transport header) and of IPv6.
+/// The templates of IPv4, of a later fragment, which has no transport header, and of IPv6.
 fn templates(ethernet: &Ethernet, packets: &[Vec<u8>; 2]) -> Vec<u8> {
     let [ipv4, ipv6] = packets;
     let mut templates = Vec::with_capacity(TEMPLATES * TEMPLATE_OCTETS);
@@ -373,7 +370,7 @@ fn steps(options: &Options, is_tcp: bool, random: &mut impl Rng) -> Result<Vec<S
     if is_zipf {
         let zipf = Zipf::new(f64::from(options.flows), options.zipf_s).with_context(|| {
             format!(
-                "Zipf exponent {}, wanted a number of at least 0",
+                "Zipf exponent {}, expected a number of at least 0",
                 options.zipf_s
             )
         })?;
@@ -393,7 +390,7 @@ fn rank(sample: f64) -> u32 {
     sample as u32 - 1
 }
 
-/// IP total lengths in random order, in exactly the wanted shares.
+/// IP total lengths in random order and exact shares.
 fn lengths(options: &Options, is_tcp: bool, positions: usize, random: &mut impl Rng) -> Vec<u16> {
     let shortest = IPV4_OCTETS + transport_octets(is_tcp);
     let mut lengths: Vec<u16> = match options.sizes {
@@ -416,8 +413,8 @@ fn ip_length(octets: usize) -> u16 {
     u16::try_from(octets).expect("a frame is not longer than LENGTH_MAX")
 }
 
-/// Makes pairs of neighbours the two halves of one datagram, at random places, until `percent` of
-/// positions are halves.
+/// Turns pairs of neighbours at random positions into the two halves of a datagram, until `percent`
+/// of the positions are halves.
 fn place_fragments(steps: &mut [Step], percent: u8, is_tcp: bool, random: &mut impl Rng) {
     let pairs = steps.len() * usize::from(percent) / 200;
     let mut is_pair: Vec<bool> = (0..steps.len() - pairs).map(|unit| unit < pairs).collect();
@@ -442,11 +439,11 @@ fn place_fragments(steps: &mut [Step], percent: u8, is_tcp: bool, random: &mut i
     }
 }
 
-/// The longest fragment that is not longer than wanted, has a multiple of 8 octets of payload, and
+/// The longest fragment up to `octets_max` whose payload is a multiple of 8 octets and has room for
 /// a transport header.
-fn half_octets(wanted: u16, is_tcp: bool) -> u16 {
+fn half_octets(octets_max: u16, is_tcp: bool) -> u16 {
     let payload_min = if is_tcp { 24 } else { 8 };
-    IPV4_HEADER + (wanted.saturating_sub(IPV4_HEADER) & !7).max(payload_min)
+    IPV4_HEADER + (octets_max.saturating_sub(IPV4_HEADER) & !7).max(payload_min)
 }
 
 #[cfg(test)]
@@ -514,7 +511,7 @@ mod tests {
         assert_eq!(ipv4 + ipv6, 1_000);
         assert!(
             (250..350).contains(&ipv6),
-            "{ipv6} of 1000 flows, wanted about 300"
+            "{ipv6} of 1000 flows, expected about 300"
         );
     }
 
@@ -528,7 +525,7 @@ mod tests {
         .unwrap();
         assert_eq!(
             error.to_string(),
-            "14 VLAN tags and MPLS labels, wanted at most 13"
+            "14 VLAN tags and MPLS labels, expected at most 13"
         );
     }
 }

@@ -17,13 +17,13 @@ use super::traffic::Traffic;
 
 /// The XDP program, compiled by build.rs.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/send.bpf.o"));
-/// Frames of one turn of the kernel's loop: its own default, and enough to make the driver's flush
-/// cheap.
+/// Frames in one batch of the kernel's loop: the kernel's default, and enough to make the driver's
+/// flush cheap.
 const BATCH: u32 = 64;
 
 /// The loaded program.
 pub struct Program {
-    /// Which of the object's programs it is.
+    /// Name in the object file.
     name: &'static str,
     /// The programs and the maps; dropping it unloads them.
     ebpf: Ebpf,
@@ -45,7 +45,7 @@ impl Program {
     /// If the interface does not exist or the kernel refuses the program.
     pub fn load(options: &Options, traffic: &Traffic, packets: u64) -> Result<Self> {
         let interval = options.rate.map_or(0, |rate| TICKS_A_SECOND / rate);
-        // Half the interval: what is late is caught up at no more than twice the rate.
+        // Half the interval: late packets are sent at no more than twice the rate.
         let gap_ns = (interval >> 16) / 2;
         let frame_octets_max = traffic.frame_octets_max();
         let mut loader = EbpfLoader::new();
@@ -59,19 +59,19 @@ impl Program {
         };
         let ifindex = if_nametoindex(options.interface.as_str()).with_context(|| {
             format!(
-                "interface {:?}, wanted one of this network namespace",
+                "interface {:?}, expected one of this network namespace",
                 options.interface
             )
         })?;
         DevMap::try_from(map(&mut ebpf, "out")?)?.set(0, ifindex, None, 0)?;
         let state = Array::try_from(
             ebpf.take_map("state")
-                .context("the object holds no map `state`")?,
+                .context("the object file has no map `state`")?,
         )?;
         let name = traffic.program();
         xdp(&mut ebpf, name)?
             .load()
-            .context("loading the generator's XDP program (needs to be root)")?;
+            .context("loading the generator's XDP program (needs root)")?;
         Ok(Self {
             name,
             ebpf,
@@ -79,17 +79,17 @@ impl Program {
         })
     }
 
-    /// The map of its counters.
+    /// The map of the counters.
     pub fn state(&self) -> StateMap {
         self.state.clone()
     }
 
-    /// What it has counted so far.
+    /// The counters now.
     pub fn counted(&self) -> Result<State> {
         State::read(&self.state)
     }
 
-    /// Runs it on `repeat` frames, or until a signal arrives.
+    /// Runs the program on `repeat` frames, or until a signal arrives.
     pub fn run(&mut self, frame: &[u8], repeat: u32) -> Result<Ended> {
         let program = xdp(&mut self.ebpf, self.name)?;
         let attrs = TestRunAttrs::new().xdp_live_frames(BATCH);
@@ -112,13 +112,16 @@ impl Program {
 }
 
 fn was_interrupted(error: &ProgramError) -> bool {
-    matches!(error, ProgramError::SyscallError(error) if error.io_error.kind() == io::ErrorKind::Interrupted)
+    match error {
+        ProgramError::SyscallError(error) => error.io_error.kind() == io::ErrorKind::Interrupted,
+        _ => false,
+    }
 }
 
 fn xdp<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Xdp> {
     Ok(ebpf
         .program_mut(name)
-        .with_context(|| format!("the object holds no program `{name}`"))?
+        .with_context(|| format!("the object file has no program `{name}`"))?
         .try_into()?)
 }
 
@@ -164,5 +167,5 @@ fn load_replay<'a>(mut loader: EbpfLoader<'a>, replay: &'a Replay) -> Result<Ebp
 
 fn map<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Map> {
     ebpf.map_mut(name)
-        .with_context(|| format!("the object holds no map `{name}`"))
+        .with_context(|| format!("the object file has no map `{name}`"))
 }

@@ -1,10 +1,9 @@
-//! A capture file as the XDP program replays it: the head of each frame, and what is in the
-//! packets.
+//! A capture file for the XDP program to replay: the head of each frame, and counts of its packets.
 //!
-//! Frames are kept to 128 octets, which hold the headers of all that a probe decodes, so that
-//! millions of them fit in memory; the rest of a frame is sent as zeros, and checksums over it are
-//! as wrong as that makes them. With each loop all IPv4 addresses grow by 0.1.0.1, and header
-//! checksums with them, so that loops are flows of their own.
+//! Of each frame 128 octets are kept, enough for all headers that a probe decodes, so that millions
+//! of frames fit in memory. The rest of a frame is sent as zeros; checksums over it are wrong then.
+//! Each loop adds 0.1.0.1 to all IPv4 addresses, and corrects header checksums, so that each loop
+//! has flows of its own.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -24,16 +23,16 @@ const HEAD_OCTETS: usize = 128;
 /// Length of a [`ReplayFrame`] in 64-bit words.
 pub const FRAME_WORDS: usize = size_of::<ReplayFrame>() / size_of::<u64>();
 const _: () = assert!(size_of::<ReplayFrame>().is_multiple_of(size_of::<u64>()));
-/// What undoes a multiplication by the program's shift of 0x00010001, modulo 2^32.
+/// Inverse of the program's shift of 0x00010001, modulo 2^32.
 const SHIFT_INVERSE: u32 = 0xffff_0001;
 const _: () = assert!(SHIFT_INVERSE.wrapping_mul(0x0001_0001) == 1);
 
 /// The frames of a capture file.
 pub struct Replay {
     frames: Vec<ReplayFrame>,
-    /// How many there are.
+    /// Number of frames.
     pub count: u32,
-    /// Length of the longest frame as it is sent, in octets.
+    /// Length of the longest frame in octets.
     pub frame_octets_max: u32,
 }
 
@@ -49,7 +48,7 @@ pub struct ReplayFrame {
     head: [u8; HEAD_OCTETS],
 }
 
-/// What tells IPv4 flows apart however far their addresses are shifted.
+/// The part of an IPv4 flow's key that does not change when its addresses are shifted.
 #[derive(Clone, Copy, Eq, Hash, PartialEq)]
 struct Unshifted {
     destination_less_source: u32,
@@ -63,14 +62,15 @@ impl Replay {
     ///
     /// # Errors
     ///
-    /// When it cannot be read, holds nothing, no Ethernet, or a frame that is too long.
+    /// If the file cannot be read, has no frames, is not of Ethernet, or has a frame that is too
+    /// long.
     pub fn read(path: &Path) -> Result<Self> {
         let mut file = pcap::Capture::from_file(path)
             .with_context(|| format!("reading {}", path.display()))?;
         let link = file.get_datalink();
         ensure!(
             link == Linktype::ETHERNET,
-            "link type {} in {}, wanted 1 (Ethernet)",
+            "link type {} in {}, expected 1 (Ethernet)",
             link.0,
             path.display()
         );
@@ -92,7 +92,7 @@ impl Replay {
         }
         let longest = frames.iter().map(|frame| frame.octets).max();
         let longest = longest
-            .with_context(|| format!("{} holds no frames, wanted at least one", path.display()))?;
+            .with_context(|| format!("no frames in {}, expected at least one", path.display()))?;
         let count = u32::try_from(frames.len())?;
         Ok(Self {
             frames,
@@ -106,7 +106,7 @@ impl Replay {
         &self.frames
     }
 
-    /// What is in the first `packets` packets.
+    /// Counts of the first `packets` packets.
     pub fn counts(&self, packets: u64) -> Counts {
         let (loops, rest) = (
             packets / u64::from(self.count),
@@ -142,13 +142,13 @@ impl ReplayFrame {
     fn new(data: &[u8], wire_octets: usize) -> Result<Self> {
         ensure!(
             wire_octets <= usize::from(LENGTH_MAX),
-            "{wire_octets} octets, wanted at most {LENGTH_MAX}, which is what a live frame holds"
+            "{wire_octets} octets, expected at most {LENGTH_MAX}, the limit of a live frame"
         );
         let octets = u16::try_from(wire_octets.max(FRAME_OCTETS_MIN))?;
         let mut head = [0; HEAD_OCTETS];
         let kept = data.len().min(HEAD_OCTETS);
         head[..kept].copy_from_slice(&data[..kept]);
-        // An IPv4 header that is not all there cannot be shifted, and is none for a probe either.
+        // An IPv4 header that is not complete cannot be shifted, and is not decoded by a probe.
         let ipv4 = ip_offset(&head)
             .filter(|at| head[*at] >> 4 == 4 && at + IPV4_OCTETS <= kept)
             .unwrap_or(0);
@@ -203,10 +203,10 @@ fn ipv4_flow(ip: &Ipv4, packet: &[u8]) -> (Unshifted, u32) {
     (unshifted, source)
 }
 
-/// Distinct flows when each flow of `flows` is seen in so many loops, from the first on.
+/// Distinct flows if each flow of `flows` is sent in the first so many loops.
 ///
-/// In units of the shift, loops turn a source address into an interval on the circle of 2^32; what
-/// is wanted is the length of the union of such intervals among flows that differ in nothing else.
+/// In units of the shift, a source address becomes an interval modulo 2^32, one unit for each loop.
+/// The result is the length of the union of the intervals of flows that are otherwise equal.
 fn distinct_shifted(flows: HashMap<(Unshifted, u32), u64>) -> u64 {
     let mut intervals: HashMap<Unshifted, Vec<(u64, u64)>> = HashMap::new();
     for ((unshifted, source), loops) in flows.into_iter().filter(|(_, loops)| *loops > 0) {
@@ -274,7 +274,7 @@ mod tests {
         assert_eq!(apart.counts(3).flows, 2);
         assert_eq!(apart.counts(9).flows, 6);
         assert_eq!(apart.counts(10).flows, 7);
-        // The second is what the first becomes in the second loop.
+        // The first address becomes the second one in the second loop.
         let meeting = capture(&["10.0.0.1", "10.1.0.2"]);
         assert_eq!(meeting.counts(2).flows, 2);
         assert_eq!(meeting.counts(4).flows, 3);

@@ -2,30 +2,30 @@
 
 use serde::Serialize;
 
-/// What was sent: octets are counted from the IP header on unless they are said to be of frames.
+/// What was sent. Octets are those of IP packets, unless the name says frames.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
-    /// Interface that was sent on.
+    /// Interface that sent.
     pub interface: String,
     /// Packets handed to the driver.
     pub packets: u64,
-    /// What is in them.
+    /// Counts of what is in the packets.
     #[serde(flatten)]
     pub counts: Counts,
-    /// From the first packet to the last, in seconds.
+    /// Time from the first packet to the last, in seconds.
     pub seconds: f64,
     /// Packets a second.
     pub pps: f64,
-    /// Time of a core that sending took, with the far end's work where the kernel does it on the
-    /// same core, in seconds.
+    /// CPU time of the sending thread in seconds. Includes the peer's work if the kernel does it on
+    /// the same core.
     pub cpu_seconds: f64,
-    /// The same as a share of one core from the first packet to the last: near 1 at any rate, since
+    /// CPU time as a share of the time from the first packet to the last: near 1 at any rate, since
     /// pacing keeps the core busy.
     pub core_share: f64,
-    /// What the driver made of the frames, where it tells (veth does). Others' frames sent
-    /// meanwhile are among them.
+    /// The driver's counts, if it has them, as veth does. Frames of other senders in the same time
+    /// are included.
     pub driver: Option<DriverCounts>,
-    /// Whether it was stopped before all was sent.
+    /// Whether sending was stopped before its end.
     pub stopped: bool,
 }
 
@@ -37,10 +37,10 @@ impl std::ops::Deref for Report {
     }
 }
 
-/// What is in the packets, from the IP header on where nothing else is said.
+/// Counts of what is in the packets. Octets are those of IP packets, unless the name says frames.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize)]
 pub struct Counts {
-    /// IP total lengths of the IPv4 packets: what a NetFlow v5 ledger has to come to.
+    /// Sum of the IPv4 packets' total lengths: the octets in a NetFlow v5 ledger.
     pub octets: u64,
     /// Octets of all frames, without frame check sequences.
     pub frame_octets: u64,
@@ -48,21 +48,21 @@ pub struct Counts {
     pub ipv4_packets: u64,
     /// IPv6 packets.
     pub ipv6_packets: u64,
-    /// IPv6 packets' octets, header included.
+    /// Octets of the IPv6 packets, headers included.
     pub ipv6_octets: u64,
-    /// IPv4 packets that are fragments, first ones included.
+    /// IPv4 packets that are fragments, first fragments included.
     pub fragments: u64,
-    /// Distinct IPv4 flows (a datagram's later fragment counts with its first).
+    /// Distinct IPv4 flows. Later fragments belong to the flow of the first.
     pub flows: u64,
     /// Distinct IPv6 flows.
     pub ipv6_flows: u64,
 }
 
-/// What the driver made of the frames.
+/// The driver's counts of frames.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
 pub struct DriverCounts {
-    /// Frames that went into the far end's ring.
+    /// Frames that the peer's ring accepted.
     pub accepted: u64,
-    /// Frames that found the ring full and are lost.
+    /// Frames that were dropped because the ring was full.
     pub refused: u64,
 }

@@ -1,4 +1,4 @@
-//! What the XDP program counts.
+//! Counters of the XDP program.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ pub type StateMap = Arc<Array<MapData, [u64; STATE_WORDS]>>;
 /// Length of a [`State`] in 64-bit words.
 const STATE_WORDS: usize = size_of::<State>() / size_of::<u64>();
 
-/// What the program has counted: `struct state` of send.bpf.c.
+/// Counters of the program: `struct state` of send.bpf.c.
 #[derive(Clone, Copy, Debug, Default, FromBytes)]
 #[repr(C)]
 pub struct State {

@@ -1,28 +1,29 @@
-//! The rules that a datagram of NetFlow version 1, 5 or 7 keeps beside its length and count, which
-//! decoding checks.
+//! The rules for datagrams of NetFlow versions 1, 5 and 7, besides those for length and count,
+//! which decoding checks.
 //!
-//! [`DatagramAsV5`] is one of any version in the terms of version 5; [`DatagramAsV5::violations`] names
-//! what it breaks by itself, and [`SpaceHistory::violations`] what it breaks beside the datagram before
-//! it in its sequence space.
+//! [`DatagramAsV5`] is a datagram of any version in the fields of version 5.
+//! [`DatagramAsV5::violations`] are the rules that the datagram breaks by itself,
+//! [`SpaceHistory::violations`] those that it breaks together with the datagrams before it in its
+//! sequence space.
 
 use crate::frames::IPV4_OCTETS;
 use crate::headers::{self, ICMP, TCP};
 use xdprobe_netflow::v5::{self, Record, SamplingInterval, SamplingMode};
 use xdprobe_netflow::{DatagramError, Engine, v1, v7, wire};
 
-/// A rule that a datagram or one of its records breaks, with what was found there.
+/// A rule that a datagram or one of its records breaks, and the values found.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum Violation {
-    /// Nanoseconds of a header are what is left of a second.
-    #[error("unix_nsecs {0}, wanted at most 999999999")]
+    /// Nanoseconds in a header are less than a second.
+    #[error("unix_nsecs {0}, expected at most 999999999")]
     Nanoseconds(u32),
-    /// Octets of a header that mean nothing are zero.
-    #[error("a reserved octet of the header that is not zero")]
+    /// Reserved octets of a header are zero.
+    #[error("a reserved octet of the header is not zero")]
     HeaderPadding,
-    /// A sampling mode is none, deterministic or random, and has an interval.
+    /// The sampling mode is 0, 1 or 2; modes 1 and 2 have an interval.
     #[error("sampling field {0:#06x}: mode 3, or a mode without an interval")]
     Sampling(u16),
-    /// Collectors take the sampling of the first datagram for all.
+    /// The sampling field never changes: collectors use that of the first datagram.
     #[error("sampling field {found:#06x}, expected {first:#06x} as in the first datagram")]
     SamplingChanged {
         /// Field of the first datagram.
@@ -30,18 +31,16 @@ pub enum Violation {
         /// Field of this datagram.
         found: u16,
     },
-    /// SysUptime never goes back, in the order of numbers modulo 2^32.
+    /// SysUptime never decreases, in the order of numbers modulo 2^32.
     #[error("SysUptime {found_ms} ms after {before_ms} ms")]
     UptimeWentBack {
-        /// Of the datagram before.
+        /// SysUptime of the datagram before.
         before_ms: u32,
-        /// Of this one.
+        /// SysUptime of the datagram.
         found_ms: u32,
     },
     /// First <= Last <= SysUptime, in ms and in the order of numbers modulo 2^32.
-    #[error(
-        "First {first_ms}, Last {last_ms}, SysUptime {sys_uptime_ms}, wanted them in this order"
-    )]
+    #[error("First {first_ms}, Last {last_ms}, SysUptime {sys_uptime_ms}, expected in this order")]
     Times {
         /// First of the record.
         first_ms: u32,
@@ -50,8 +49,8 @@ pub enum Violation {
         /// SysUptime of its header.
         sys_uptime_ms: u32,
     },
-    /// One packet has one time.
-    #[error("one packet, yet First {first_ms} and Last {last_ms}")]
+    /// A record of one packet has First equal to Last.
+    #[error("one packet with First {first_ms} and Last {last_ms}, expected the same")]
     OnePacketTwoTimes {
         /// First of the record.
         first_ms: u32,
@@ -61,7 +60,8 @@ pub enum Violation {
     /// A flow has packets, and each has at least the 20 octets of an IPv4 header (RFC 791, section
     /// 3.1).
     #[error(
-        "{packets} packets of {octets} octets together, wanted at least one, and 20 octets for each"
+        "{packets} packets of {octets} octets together, expected at least one packet, and 20 \
+         octets for each"
     )]
     Volume {
         /// Packets of the record.
@@ -69,9 +69,10 @@ pub enum Violation {
         /// Octets of the record.
         octets: u32,
     },
-    /// Only transports that have ports show any; ICMP shows type and code as the destination's.
+    /// Only records of protocols with ports have ports; ICMP has type and code as the destination
+    /// port.
     #[error(
-        "ports {source_port} and {destination_port} of protocol {protocol}, which has no such port"
+        "ports {source_port} and {destination_port} in a record of protocol {protocol}, expected 0"
     )]
     Ports {
         /// IP protocol.
@@ -81,8 +82,8 @@ pub enum Violation {
         /// Destination port.
         destination_port: u16,
     },
-    /// Only TCP has TCP flags.
-    #[error("TCP flags {tcp_flags:#04x} of protocol {protocol}")]
+    /// Only records of TCP have TCP flags.
+    #[error("TCP flags {tcp_flags:#04x} in a record of protocol {protocol}, expected 0")]
     TcpFlags {
         /// IP protocol.
         protocol: u8,
@@ -90,14 +91,15 @@ pub enum Violation {
         tcp_flags: u8,
     },
     /// An IPv4 prefix has at most 32 bits.
-    #[error("masks /{0} and /{1}, wanted at most /32")]
+    #[error("prefix lengths /{0} and /{1}, expected at most /32")]
     Masks(u8, u8),
-    /// Octets of a record that mean nothing are zero.
-    #[error("a padding octet of a record that is not zero")]
+    /// Padding octets of a record are zero.
+    #[error("a padding octet of a record is not zero")]
     RecordPadding,
 }
 
-/// A datagram of version 1, 5 or 7 in the terms of version 5; what its version has not is zero.
+/// A datagram of version 1, 5 or 7 in the fields of version 5. Fields that its version lacks are
+/// zero.
 pub struct DatagramAsV5 {
     header: v5::Header,
     /// Whether the version has sequence numbers.
@@ -108,11 +110,11 @@ pub struct DatagramAsV5 {
 }
 
 impl DatagramAsV5 {
-    /// Reads a datagram of whatever version it is.
+    /// Decodes a datagram of any of the versions.
     ///
     /// # Errors
     ///
-    /// What its version, count or length has against it.
+    /// If the version, count or length is wrong.
     pub fn read(octets: &[u8]) -> Result<Self, DatagramError> {
         match wire::version_of(octets) {
             Some(v1::VERSION) => {
@@ -228,35 +230,35 @@ impl DatagramAsV5 {
         }
     }
 
-    /// Its version.
+    /// The version.
     pub fn version(&self) -> u16 {
         self.header.version.get()
     }
 
-    /// SpaceHistory type and id; zero where the version has none.
+    /// The engine; 0:0 if the version has none.
     pub fn engine(&self) -> Engine {
         self.header.engine()
     }
 
-    /// The sampling field; zero where the version has none.
+    /// The sampling field; 0 if the version has none.
     pub fn sampling(&self) -> u16 {
         self.header.sampling.get()
     }
 
-    /// The sequence number of its first record and of the record after its last, where the version
-    /// has such numbers.
+    /// Sequence numbers of the first record and of the record after the last; `None` if the version
+    /// has no sequence.
     pub fn sequence(&self) -> Option<(u32, u32)> {
         let first = self.header.flow_sequence.get();
         self.is_numbered
             .then(|| (first, first.wrapping_add(self.header.count.get().into())))
     }
 
-    /// Its records.
+    /// The records.
     pub fn records(&self) -> &[Record] {
         &self.records
     }
 
-    /// What it breaks by itself.
+    /// The rules that the datagram breaks by itself.
     pub fn violations(&self) -> impl Iterator<Item = Violation> {
         const NS_PER_S: u32 = 1_000_000_000;
         let (unix_ns, sampling) = (self.header.unix_ns.get(), self.header.sampling.get());
@@ -279,17 +281,17 @@ impl DatagramAsV5 {
     }
 }
 
-/// What the datagrams so far of one sequence space have fixed for those to come.
+/// What the datagrams of a sequence space so far require of the next one.
 #[derive(Clone, Copy)]
 pub struct SpaceHistory {
-    /// The sequence number that comes next; none where the version has none.
+    /// The next sequence number; `None` if the version has no sequence.
     pub next: Option<u32>,
     sampling: u16,
     sys_uptime_ms: u32,
 }
 
 impl SpaceHistory {
-    /// A sequence space that begins with `datagram`.
+    /// The history after the first datagram.
     pub fn begin(datagram: &DatagramAsV5) -> Self {
         let v5::Header {
             sampling,
@@ -304,8 +306,8 @@ impl SpaceHistory {
         }
     }
 
-    /// What the next datagram breaks beside those before it; its sequence is for the caller to look
-    /// at.
+    /// The rules that the next datagram breaks together with those before it. The caller checks its
+    /// sequence number, with [`next`](Self::next).
     pub fn violations(
         &mut self,
         datagram: &DatagramAsV5,
@@ -326,7 +328,7 @@ impl SpaceHistory {
     }
 }
 
-/// What a record breaks.
+/// The rules that a record breaks.
 fn of_record(record: &Record, sys_uptime_ms: u32) -> impl Iterator<Item = Violation> + use<> {
     let (first_ms, last_ms) = (record.first_ms.get(), record.last_ms.get());
     let (packets, octets) = (record.packets.get(), record.octets.get());
@@ -370,7 +372,7 @@ fn of_record(record: &Record, sys_uptime_ms: u32) -> impl Iterator<Item = Violat
     violations.into_iter().flatten()
 }
 
-/// Whether a sampling field has a mode that there is, and an interval where it has one.
+/// Whether a sampling field has a valid mode, and an interval if the mode needs one.
 fn is_sampling(field: u16) -> bool {
     let sampling = SamplingInterval::from_bits(field);
     match sampling.mode() {
@@ -380,8 +382,7 @@ fn is_sampling(field: u16) -> bool {
     }
 }
 
-/// Order of numbers modulo 2^32: the way from one to the other is the shorter one (RFC 1982,
-/// section 3.2).
+/// Order of numbers modulo 2^32: `other` is less than 2^31 ahead of `one` (RFC 1982, section 3.2).
 fn is_at_most(one: u32, other: u32) -> bool {
     other.wrapping_sub(one) < 1 << 31
 }
@@ -437,7 +438,7 @@ mod tests {
         assert_eq!(
             broken(|header, _| header.sampling = 100.into()),
             [],
-            "an interval whose mode is not told"
+            "an interval without a mode"
         );
     }
 
@@ -468,11 +469,11 @@ mod tests {
             [times(101, 100)]
         );
         let one_packet = |record: &mut Record| record.packets = 1.into();
-        let wanted = [OnePacketTwoTimes {
+        let expected = [OnePacketTwoTimes {
             first_ms: u32::MAX,
             last_ms: 100,
         }];
-        assert_eq!(broken(|_, record| one_packet(record)), wanted);
+        assert_eq!(broken(|_, record| one_packet(record)), expected);
         assert_eq!(
             broken(|_, record| record.packets = 0.into()),
             [Volume {
@@ -507,10 +508,10 @@ mod tests {
     }
 
     #[test]
-    fn sampling_is_constant_and_uptime_goes_on() {
-        let mut engine = SpaceHistory::begin(&datagram(|_, _| {}));
+    fn sampling_is_constant_and_uptime_never_decreases() {
+        let mut history = SpaceHistory::begin(&datagram(|_, _| {}));
         let mut beside = |change: fn(&mut v5::Header)| -> Vec<_> {
-            engine
+            history
                 .violations(&datagram(|header, _| change(header)))
                 .collect()
         };
@@ -525,7 +526,7 @@ mod tests {
     }
 
     #[test]
-    fn versions_1_and_7_are_held_to_the_same_rules() {
+    fn versions_1_and_7_have_the_same_rules() {
         let mut octets = [0; 76];
         let record = v1::Record {
             protocol: 47,

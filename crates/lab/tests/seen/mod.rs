@@ -1,4 +1,4 @@
-//! What is in the frames of a capture file, counted from the octets alone.
+//! Counts of frames, computed from their octets alone.
 
 use std::collections::HashSet;
 use std::net::IpAddr;
@@ -8,7 +8,7 @@ use etherparse::{IpNumber, Ipv4HeaderSlice, Ipv6HeaderSlice};
 use pcap_parser::{LegacyPcapSlice, PcapBlockOwned};
 use xdprobe_lab::frames::ip_offset;
 
-/// What was found.
+/// Counts of frames.
 #[derive(Debug, Default, Eq, PartialEq)]
 pub struct Seen {
     pub packets: u64,
@@ -23,8 +23,7 @@ pub struct Seen {
     pub wrong_checksums: u64,
 }
 
-/// Counts what is in the frames. Flows are told apart by addresses, which differ for all flows of
-/// the generator.
+/// Counts the frames. Flows differ in their addresses: all flows of the generator do.
 pub fn count(frames: &[Vec<u8>]) -> Seen {
     let mut seen = Seen::default();
     let mut flows = [HashSet::<(IpAddr, IpAddr)>::new(), HashSet::new()];
@@ -57,8 +56,8 @@ pub fn count(frames: &[Vec<u8>]) -> Seen {
     seen
 }
 
-/// The one's complement sum over pseudo header and segment comes to all ones when nothing is wrong
-/// (RFC 1071). ICMP over IPv4 has no pseudo header.
+/// Whether the one's complement sum over pseudo header and segment is all ones, as it must be (RFC
+/// 1071). ICMP over IPv4 has no pseudo header.
 fn transport_is_right(segment: &[u8], addresses: &[u8], protocol: IpNumber) -> bool {
     let words = |octets: &[u8]| -> u64 {
         octets
