@@ -86,7 +86,7 @@ impl Clock for LiveClock {
         /// is on another clock.
         const AGE_NS_MAX: u64 = 1_000_000_000;
         let age_ns = match frame.captured {
-            CaptureTime::OfTheTurn => 0,
+            CaptureTime::AtReceipt => 0,
             CaptureTime::Wall(ns) => self.wall_ns.saturating_sub(ns),
             CaptureTime::Monotonic(ns) => self.monotonic_ns.saturating_sub(ns),
         };
@@ -129,7 +129,7 @@ impl Clock for CaptureClock {
         let captured_ms = match frame.captured {
             CaptureTime::Wall(ns) => i64::try_from(ns / NS_PER_MS).unwrap_or(i64::MAX),
             // No frame of a file is without a time of its own.
-            CaptureTime::OfTheTurn | CaptureTime::Monotonic(_) => 0,
+            CaptureTime::AtReceipt | CaptureTime::Monotonic(_) => 0,
         };
         let epoch_ms = *self.epoch_unix_ms.get_or_insert(captured_ms);
         let latest_ms = i64::try_from(self.latest_ms).unwrap_or(i64::MAX);
@@ -223,7 +223,7 @@ mod tests {
             4_980,
             "out of order"
         );
-        assert_eq!(clock.uptime_of(&frame(CaptureTime::OfTheTurn)), 5_000);
+        assert_eq!(clock.uptime_of(&frame(CaptureTime::AtReceipt)), 5_000);
         assert_eq!(
             clock.uptime_of(&frame(CaptureTime::Wall(1))),
             5_000,
@@ -311,7 +311,7 @@ mod tests {
                 octets: &octets,
                 wire_octets,
                 link: 101,
-                captured: CaptureTime::OfTheTurn,
+                captured: CaptureTime::AtReceipt,
             });
             Ok(Received::Frames)
         }

@@ -553,7 +553,7 @@ mod tests {
     use super::*;
     use crate::hand_over::UNDER_WAY_MAX;
     use crate::worker::Phase;
-    use xdprobe_capture::interface::Refused;
+    use xdprobe_capture::interface::RefusedFrame;
     use xdprobe_capture::xdp::{InterfaceCounters, Losses, QueueReport};
 
     /// Ten frames, two of them undecoded; two records, both dropped at hand-over: at rest.
@@ -626,7 +626,7 @@ mod tests {
             zero_copy: false,
             in_driver: true,
             huge_pages: false,
-            refused: Refused::Dropped,
+            refused_frame: RefusedFrame::Dropped,
             frame_count: 64,
             frame_octets: 2048,
         };

@@ -385,7 +385,7 @@ impl Crew {
                 sampling,
             } => {
                 let file = CaptureFile::open(&path, filter.as_ref())?.sampled(sampling);
-                self.progress = Progress::of_file(&path, file.progress());
+                self.progress = Progress::of_file(file.progress());
                 let points = self.tables.points_on("file", self.input.unwrap_or(0))?;
                 self.spawn(
                     "file",

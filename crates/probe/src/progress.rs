@@ -1,24 +1,20 @@
 //! A bar for those who wait for a long capture file: on a terminal only, and only after a second.
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use std::fs;
 use std::io::{IsTerminal, stderr};
-use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+use xdprobe_capture::ReadProgress;
 
 /// How far a capture file has been read.
 pub struct Progress {
     bar: ProgressBar,
-    read_octets: Arc<AtomicU64>,
+    read: ReadProgress,
 }
 
 impl Progress {
-    /// A bar for the file at `path`, of which `read_octets` says how much is read; none where
-    /// nobody looks on.
-    pub fn of_file(path: &Path, read_octets: Arc<AtomicU64>) -> Option<Self> {
-        let octets = fs::metadata(path).ok()?.len();
+    /// A bar for a file of a known length; none unless stderr is a terminal.
+    pub fn of_file(read: ReadProgress) -> Option<Self> {
+        let octets = read.octets_total()?;
         if !stderr().is_terminal() {
             return None;
         }
@@ -27,7 +23,7 @@ impl Progress {
         bar.set_style(
             ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar()),
         );
-        Some(Self { bar, read_octets })
+        Some(Self { bar, read })
     }
 
     /// Brings the bar up to date.
@@ -36,8 +32,7 @@ impl Progress {
         if self.bar.is_hidden() && self.bar.elapsed() > QUIET {
             self.bar.set_draw_target(ProgressDrawTarget::stderr());
         }
-        self.bar
-            .set_position(self.read_octets.load(Ordering::Relaxed));
+        self.bar.set_position(self.read.octets_read());
     }
 }
 

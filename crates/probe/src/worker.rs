@@ -413,7 +413,7 @@ mod tests {
                     octets,
                     wire_octets,
                     link: 1,
-                    captured: CaptureTime::OfTheTurn,
+                    captured: CaptureTime::AtReceipt,
                 });
             }
             Ok(Received::Frames)
