@@ -814,7 +814,7 @@ fn without_the_capability_it_says_what_is_wanted() {
     let said = String::from_utf8_lossy(&refused.stderr);
     assert_eq!(refused.status.code(), Some(1), "{said}");
     assert!(
-        said.contains("wanted: root, or CAP_") && said.lines().count() == 1,
+        said.contains("run as root, or grant CAP_") && said.lines().count() == 1,
         "{said}"
     );
 }

@@ -442,7 +442,7 @@ fn what_is_no_capture_is_told_in_one_line() {
     assert_eq!(output.status.code(), Some(1));
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(
-        said.contains("wanted a capture file (pcap or pcapng)") && said.lines().count() == 1,
+        said.contains("not a capture file (pcap or pcapng)") && said.lines().count() == 1,
         "{said}"
     );
 }

@@ -246,7 +246,7 @@ impl fmt::Display for XdpInterface {
             "after the driver (skb mode)"
         };
         let frags = if self.frags {
-            ", frames in several buffers"
+            ", frames of several buffers"
         } else {
             ""
         };

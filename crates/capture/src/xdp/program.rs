@@ -44,8 +44,8 @@ pub(super) enum Counter {
 }
 
 impl Program {
-    /// Loads the program for an interface with so many queues; with `frags` it takes frames that
-    /// need several buffers. It samples nothing out.
+    /// Loads the program for an interface with so many queues; with `frags` it takes frames of
+    /// several buffers. It samples nothing out.
     ///
     /// # Errors
     ///
@@ -109,8 +109,8 @@ impl Program {
                 }
                 Err(error) if is_busy(&error) => {
                     return Err(
-                        "another XDP program is attached, perhaps another xdprobe: stop it first \
-                         (`ip link show` names it)"
+                        "another XDP program is attached to it already, perhaps by another xdprobe: stop \
+                         that program first (`ip link show` names it)"
                             .to_owned(),
                     );
                 }
@@ -118,8 +118,8 @@ impl Program {
             }
         }
         let remedy = match mode {
-            Mode::ZeroCopy | Mode::Copy => "the driver may have no XDP: use --mode skb",
-            Mode::Auto | Mode::Skb => "use --capture pcap",
+            Mode::ZeroCopy | Mode::Copy => "the driver may have no XDP: try --mode skb",
+            Mode::Auto | Mode::Skb => "try --capture pcap",
         };
         Err(format!(
             "the XDP program cannot be attached ({reason}): {remedy}"

@@ -46,7 +46,7 @@ impl XdpQueue {
             .map_err(|error| failed(format!("the kernel does not report XDP_OPTIONS: {error}")))?;
         if config.mode == Mode::Auto && in_driver && !zero_copy {
             let frames = if frags {
-                " for frames in several buffers"
+                " for frames of several buffers"
             } else {
                 ""
             };

@@ -221,12 +221,12 @@ pub(super) fn bind(
             "another AF_XDP socket is bound to this queue: stop that program first".to_owned()
         }
         (_, Mode::ZeroCopy) if layout.frags => format!(
-            "the driver has no zero-copy for frames in several buffers, which MTU {} requires \
-             ({}): lower the MTU or use --mode auto",
+            "the driver does not support zero-copy for frames of several buffers, which MTU {} \
+             requires ({}); lower the MTU or try --mode auto",
             interface.mtu, error.what
         ),
         (_, Mode::ZeroCopy) => format!(
-            "the driver has no zero-copy ({}): use --mode auto",
+            "the driver does not support zero-copy ({}); try --mode auto",
             error.what
         ),
         _ => format!(
