@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 use tempfile::TempDir;
-use xdprobe_export::v5;
+use xdprobe_pipeline::export::netflow::v5;
 use xdprobe_lab::frames::{
     ByteOrder, Ethernet, PcapWriter, StampResolution, flags, fragments, icmp, tcp, udp,
 };

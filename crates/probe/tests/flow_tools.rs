@@ -18,7 +18,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::thread::sleep;
 use std::time::Duration;
 use xdprobe_collect::{FlowFileWriter, StoredRecord, WriterOptions};
-use xdprobe_export::v5;
+use xdprobe_pipeline::export::netflow::v5;
 
 fn xdprobe() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_xdprobe"));

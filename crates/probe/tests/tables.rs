@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tempfile::TempDir;
-use xdprobe_export::v5::Record;
+use xdprobe_pipeline::export::netflow::v5::Record;
 use xdprobe_lab::frames::{ByteOrder, Ethernet, PcapWriter, StampResolution, udp};
 use xdprobe_lab::namespace::VethOptions;
 use xdprobe_lab::requirements::are_met;
