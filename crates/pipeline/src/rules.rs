@@ -173,7 +173,7 @@ fn number(
     let number = u16::try_from(*value.get_ref())
         .ok()
         .filter(|number| *number <= max);
-    let wanted = || {
+    let expected = || {
         wrong(
             file,
             value.span().start,
@@ -183,12 +183,12 @@ fn number(
             ),
         )
     };
-    number.map(Some).ok_or_else(wanted)
+    number.map(Some).ok_or_else(expected)
 }
 
 fn mac(value: Option<&Spanned<String>>, file: &str) -> Result<Option<[u8; 6]>, TableError> {
     let Some(value) = value else { return Ok(None) };
-    let wanted = |_| {
+    let expected = |_| {
         let what = format!(
             "'{}' is not a MAC address: expected six octets, as in 02:00:00:00:00:01",
             value.get_ref()
@@ -199,7 +199,7 @@ fn mac(value: Option<&Spanned<String>>, file: &str) -> Result<Option<[u8; 6]>, T
         .get_ref()
         .parse()
         .map(|address: MacAddr6| Some(address.into_array()))
-        .map_err(wanted)
+        .map_err(expected)
 }
 
 fn network(value: Option<&Spanned<String>>, file: &str) -> Result<Option<Ipv4Prefix>, TableError> {
@@ -300,7 +300,7 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_named_with_its_line() {
-        for (file, wanted) in [
+        for (file, expected) in [
             ("", "1: no rule"),
             ("# nothing\n", "1: no rule"),
             ("[[rule]]\ninput = 1", "2: ends without a line end"),
@@ -336,7 +336,7 @@ mod tests {
         ] {
             let error = Rules::read(file).unwrap_err().to_string();
             assert!(
-                error.starts_with(wanted) && error.lines().count() == 1,
+                error.starts_with(expected) && error.lines().count() == 1,
                 "{file:?}: {error}"
             );
         }

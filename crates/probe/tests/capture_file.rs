@@ -115,10 +115,10 @@ fn a_slow_pipe_gives_the_datagrams_of_the_file() {
     }
     drop(pipe);
     assert!(probe.wait().unwrap().success());
-    for wanted in from_file {
+    for expected in from_file {
         let mut datagram = [0; 2000];
         let octets = socket.recv(&mut datagram).unwrap();
-        assert_eq!(datagram[..octets], wanted);
+        assert_eq!(datagram[..octets], expected);
     }
 }
 

@@ -86,7 +86,7 @@ fn prints_the_samples_as_the_real_flow_print_did() {
     let Some(folder) = samples() else { return };
     let mut compared = 0;
     for file in sample_files(&folder) {
-        for (options, wanted) in printed_by_the_real_tools(&file) {
+        for (options, expected) in printed_by_the_real_tools(&file) {
             for stdin in [false, true] {
                 let mut command = xdprobe();
                 command.arg("print").args(&options);
@@ -96,11 +96,11 @@ fn prints_the_samples_as_the_real_flow_print_did() {
                     command.arg(&file);
                 }
                 let output = command.output().unwrap();
-                let wanted_text = fs::read(&wanted).unwrap();
+                let wanted_text = fs::read(&expected).unwrap();
                 assert!(
                     output.stdout == wanted_text,
                     "{options:?} differs from {}",
-                    wanted.display()
+                    expected.display()
                 );
                 // flow-print printed nothing where the version has not the format's fields.
                 assert_eq!(
@@ -168,7 +168,7 @@ fn formats_that_do_not_exist_are_a_wrong_command_line() {
     let error = String::from_utf8(output.stderr).unwrap();
     assert_eq!(
         error,
-        "xdprobe: no such format, 8: wanted 0 to 7 for records of versions 1, 5 and 7\n"
+        "xdprobe: no such format, 8: expected 0 to 7 for records of versions 1, 5 and 7\n"
     );
 }
 
@@ -352,20 +352,20 @@ impl Collector {
             .to_owned()
     }
 
-    /// Asks for the totals until they say `wanted`.
-    fn wait_for_totals(&mut self, wanted: &str) {
+    /// Asks for the totals until they say `expected`.
+    fn wait_for_totals(&mut self, expected: &str) {
         let mut errors = BufReader::new(self.child.stderr.take().unwrap());
         for _ in 0..200 {
             signal(&self.child, Signal::SIGUSR1);
             let mut line = String::new();
             errors.read_line(&mut line).unwrap();
-            if line.contains(wanted) {
+            if line.contains(expected) {
                 self.child.stderr = Some(errors.into_inner());
                 return;
             }
             sleep(Duration::from_millis(50));
         }
-        panic!("the totals never said {wanted}");
+        panic!("the totals never said {expected}");
     }
 
     /// Ends it as a power cut does.
@@ -382,7 +382,7 @@ impl Collector {
             sleep(Duration::from_millis(50));
         }
         panic!(
-            "{count} files were wanted, found {:?}",
+            "{count} files were expected, found {:?}",
             files_below(&self.directory)
         );
     }
@@ -617,7 +617,7 @@ fn wrong_command_lines_of_the_collector_are_told() {
     };
     let (code, error) = wrong(&["-w", "/tmp", "4444"]);
     assert_eq!(code, Some(2));
-    assert!(error.contains("wanted LOCAL/REMOTE/PORT"), "{error}");
+    assert!(error.contains("expected LOCAL/REMOTE/PORT"), "{error}");
     assert_eq!(wrong(&["-w", "/tmp", "-n", "1440", "0/0/4444"]).0, Some(2));
     let (code, error) = wrong(&["-w", "/no/such", "127.0.0.1/0/4444"]);
     assert_eq!(

@@ -98,12 +98,12 @@ fn each_direction_of_a_link_has_its_own_interfaces_and_each_address_its_route() 
         );
         let there = ((64_496, 24), (23_456, 25), [203, 0, 113, 3]);
         let back = ((23_456, 25), (64_496, 24), [203, 0, 113, 1]);
-        let wanted = if record.source == [192, 0, 2, 1] {
+        let expected = if record.source == [192, 0, 2, 1] {
             there
         } else {
             back
         };
-        assert_eq!((from, to, record.next_hop), wanted);
+        assert_eq!((from, to, record.next_hop), expected);
     }
 }
 
@@ -158,11 +158,11 @@ fn without_tables_records_say_what_was_metered_and_nothing_else() {
 fn a_bad_table_is_refused_at_the_start_with_its_line() {
     let folder = TempDir::new().unwrap();
     let file = conversation(&folder);
-    for (option, content, wanted) in [
+    for (option, content, expected) in [
         (
             "--rules",
             "[[rule]]\ninput = 70000\n",
-            "table:2: input 70000, wanted 0 to 65535",
+            "table:2: input 70000, expected 0 to 65535",
         ),
         (
             "--rules",
@@ -188,7 +188,7 @@ fn a_bad_table_is_refused_at_the_start_with_its_line() {
             (Some(2), 1),
             "{said}"
         );
-        assert!(said.contains(wanted), "{said}");
+        assert!(said.contains(expected), "{said}");
     }
     let (_, output) = run_over(&file, &["--prefixes", "/nowhere/prefixes.csv"]);
     let said = String::from_utf8_lossy(&output.stderr);
@@ -290,7 +290,7 @@ fn tables_are_read_again_without_a_gap_and_bad_ones_change_nothing() {
     sent += send(&wire, &tagged).packets;
     let said = probe.said();
     assert!(
-        said.contains("rules.toml:4: output 400000, wanted 0 to 65535"),
+        said.contains("rules.toml:4: output 400000, expected 0 to 65535"),
         "{said}"
     );
     assert!(

@@ -207,22 +207,22 @@ impl FromStr for ListenAddress {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let wanted = || format!("{text:?}, wanted LOCAL/REMOTE/PORT, as 0/0/2055 or [::]/0/2055");
+        let expected = || format!("{text:?}, expected LOCAL/REMOTE/PORT, as 0/0/2055 or [::]/0/2055");
         let mut parts = text.split('/');
         let (Some(local), Some(remote), Some(port)) = (parts.next(), parts.next(), parts.next())
         else {
-            return Err(wanted());
+            return Err(expected());
         };
         // flow-capture allows a fourth part, the TTL of multicast, and does nothing with it.
         if parts.count() > 1 {
-            return Err(wanted());
+            return Err(expected());
         }
         let remote = address(remote)?;
         let any = match remote {
             Some(IpAddr::V6(_)) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
             _ => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
         };
-        let port = match port.parse().map_err(|_| wanted())? {
+        let port = match port.parse().map_err(|_| expected())? {
             0 => PORT_DEFAULT,
             port => port,
         };
@@ -245,7 +245,7 @@ fn address(text: &str) -> Result<Option<IpAddr>, String> {
         _ => bare
             .parse()
             .map(Some)
-            .map_err(|_| format!("{text:?} is no address, wanted 0, 192.0.2.1 or [2001:db8::1]")),
+            .map_err(|_| format!("{text:?} is no address, expected 0, 192.0.2.1 or [2001:db8::1]")),
     }
 }
 
@@ -317,7 +317,7 @@ fn nesting(text: &str) -> Result<Nesting, String> {
 fn network(text: &str) -> Result<IpNet, String> {
     let one = text.parse::<IpAddr>().map(IpNet::from);
     one.or_else(|_| text.parse())
-        .map_err(|_| "wanted an address or ADDRESS/LENGTH".into())
+        .map_err(|_| "expected an address or ADDRESS/LENGTH".into())
 }
 
 /// A size by flow-tools' units.
@@ -333,7 +333,7 @@ fn size(text: &str) -> Result<u64, String> {
         .parse::<u64>()
         .ok()
         .and_then(|number| number.checked_mul(unit));
-    octets.ok_or_else(|| "wanted a number of octets, or one with unit b, K, M or G".into())
+    octets.ok_or_else(|| "expected a number of octets, or one with unit b, K, M or G".into())
 }
 
 fn log_to_stderr() {

@@ -55,7 +55,7 @@ pub struct InputProgress {
     bar: ProgressBar,
     done: Cell<u64>,
     shown: Cell<bool>,
-    wanted: bool,
+    expected: bool,
 }
 
 impl InputProgress {
@@ -65,24 +65,24 @@ impl InputProgress {
     }
 
     /// A bar for `octets` of input.
-    pub fn new(octets: u64, wanted: bool) -> Self {
+    pub fn new(octets: u64, expected: bool) -> Self {
         let bar = ProgressBar::with_draw_target(Some(octets), ProgressDrawTarget::hidden());
         let style = "{wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta}";
         bar.set_style(
             ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar()),
         );
-        let wanted = wanted && octets > 0 && io::stderr().is_terminal();
+        let expected = expected && octets > 0 && io::stderr().is_terminal();
         Self {
             bar,
             done: Cell::new(0),
             shown: Cell::new(false),
-            wanted,
+            expected,
         }
     }
 
     /// The input in hand has been read up to `octets`.
     pub fn at(&self, octets: u64) {
-        if !self.shown.get() && self.wanted && self.bar.elapsed() > PROGRESS_AFTER {
+        if !self.shown.get() && self.expected && self.bar.elapsed() > PROGRESS_AFTER {
             self.shown.set(true);
             self.bar.set_draw_target(ProgressDrawTarget::stderr());
         }

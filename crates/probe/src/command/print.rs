@@ -217,7 +217,7 @@ fn chosen_format(arguments: &Arguments) -> Result<Option<PrintFormat>, UsageErro
         None => Ok(None),
         Some(number) => PrintFormat::from_number(number).map(Some).ok_or_else(|| {
             UsageError(format!(
-                "no such format, {number}: wanted 0 to 7 for records of versions 1, 5 and 7"
+                "no such format, {number}: expected 0 to 7 for records of versions 1, 5 and 7"
             ))
         }),
     }
@@ -229,7 +229,7 @@ fn listen_address(text: &str) -> Result<SocketAddr, String> {
         return Ok((IpAddr::V4(Ipv4Addr::UNSPECIFIED), port).into());
     }
     text.parse()
-        .map_err(|_| "wanted PORT, ADDRESS:PORT or [V6ADDRESS]:PORT".into())
+        .map_err(|_| "expected PORT, ADDRESS:PORT or [V6ADDRESS]:PORT".into())
 }
 
 #[cfg(test)]

@@ -52,11 +52,11 @@ pub fn run_and_collect(file: &Path, arguments: &[&str]) -> (Value, Output, Colle
 pub fn assert_received(received: &Collected, ledger: &Value) {
     received.assert_sound();
     if !ledger.is_null() {
-        let wanted =
+        let expected =
             ["records", "packets", "octets"].map(|name| count(ledger, &format!("exported.{name}")));
         assert_eq!(
             [received.records, received.packets, received.octets],
-            wanted,
+            expected,
             "{ledger:#}"
         );
     }
