@@ -106,16 +106,18 @@ impl Descriptor for FrameDesc {
 
 /// The sizes of a queue's memory, and how its socket is bound.
 pub(super) struct Layout<'a> {
-    config: &'a XdpConfig,
+    /// The settings of the interface.
+    pub config: &'a XdpConfig,
+    /// The XDP program runs in the driver.
+    pub in_driver: bool,
+    /// A frame may need several UMEM frames.
+    pub frags: bool,
     frame_count: NonZeroU32,
     frame_octets: u32,
-    in_driver: bool,
-    frags: bool,
 }
 
 impl<'a> Layout<'a> {
-    /// The layout of a queue of `interface`. With `in_driver` the XDP program runs in the driver;
-    /// with `frags` a frame may need several UMEM frames.
+    /// The layout of each queue of `interface`.
     ///
     /// # Errors
     ///
@@ -134,10 +136,10 @@ impl<'a> Layout<'a> {
         };
         Ok(Self {
             config,
-            frame_count: frame_count.ok_or_else(|| invalid_ring(config.ring_entries))?,
-            frame_octets,
             in_driver,
             frags,
+            frame_count: frame_count.ok_or_else(|| invalid_ring(config.ring_entries))?,
+            frame_octets,
         })
     }
 
