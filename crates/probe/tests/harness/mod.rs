@@ -140,7 +140,7 @@ impl Probe {
             folder,
             collector: None,
         };
-        while !probe.said().contains("receiving") {
+        while !probe.said().contains("capturing on") {
             let ended = probe.child.try_wait().unwrap();
             assert!(
                 ended.is_none(),
