@@ -55,7 +55,7 @@ impl Rules {
             return Err(wrong(
                 file,
                 file.len(),
-                "ends without a line end: the file is cut off here".to_owned(),
+                "no line end: the file is cut off here; write it again in full".to_owned(),
             ));
         }
         let read: RulesFile = toml::from_str(file).map_err(|error| {
@@ -303,7 +303,7 @@ mod tests {
         for (file, expected) in [
             ("", "1: no rule"),
             ("# nothing\n", "1: no rule"),
-            ("[[rule]]\ninput = 1", "2: ends without a line end"),
+            ("[[rule]]\ninput = 1", "2: no line end"),
             ("[[rule]]\nvlan = 1\n", "1: a rule that sets nothing"),
             (
                 "[[rule]]\ninput = 1\n\n[[rule]]\ninput = 70000\n",

@@ -16,11 +16,11 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 use tempfile::TempDir;
-use xdprobe_pipeline::export::netflow::v5;
 use xdprobe_lab::frames::{
     ByteOrder, Ethernet, PcapWriter, StampResolution, flags, fragments, icmp, tcp, udp,
 };
 use xdprobe_lab::test_collector::{Keep, TestCollector, Violation};
+use xdprobe_pipeline::export::netflow::v5;
 
 /// Where nobody listens.
 const NOWHERE: &str = "127.0.0.1:9";

@@ -11,12 +11,12 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tempfile::TempDir;
-use xdprobe_pipeline::export::netflow::v5::Record;
 use xdprobe_lab::frames::{ByteOrder, Ethernet, PcapWriter, StampResolution, udp};
 use xdprobe_lab::namespace::VethOptions;
 use xdprobe_lab::requirements::are_met;
 use xdprobe_lab::send::Options;
 use xdprobe_lab::test_collector::{Keep, TestCollector};
+use xdprobe_pipeline::export::netflow::v5::Record;
 
 const A: [u8; 6] = [2, 0, 0, 0, 0, 1];
 const B: [u8; 6] = [2, 0, 0, 0, 0, 2];
@@ -162,22 +162,22 @@ fn a_bad_table_is_refused_at_the_start_with_its_line() {
         (
             "--rules",
             "[[rule]]\ninput = 70000\n",
-            "table:2: input 70000, expected 0 to 65535",
+            "table:2: input 70000 is out of range: expected 0 to 65535",
         ),
         (
             "--rules",
             "[[rule]]\ninput = 7",
-            "table:2: ends without a line end",
+            "table:2: no line end: the file is cut off here",
         ),
         (
             "--prefixes",
             "prefix,as,nexthop\n10.0.0.0/8,1,\n10.1.0.0/16,",
-            "table:3: ends without a line end",
+            "table:3: no line end: the file is cut off here",
         ),
         (
             "--prefixes",
             "prefix,as,nexthop\n10.0.0.0/8,1,\n10.1.0.0/99,1,\n",
-            "table:3: '10.1.0.0/99' is no prefix",
+            "table:3: '10.1.0.0/99' is not a prefix",
         ),
     ] {
         let table = write(&folder, "table", content);
@@ -290,13 +290,10 @@ fn tables_are_read_again_without_a_gap_and_bad_ones_change_nothing() {
     sent += send(&wire, &tagged).packets;
     let said = probe.said();
     assert!(
-        said.contains("rules.toml:4: output 400000, expected 0 to 65535"),
+        said.contains("rules.toml:4: output 400000 is out of range: expected 0 to 65535"),
         "{said}"
     );
-    assert!(
-        said.contains("prefixes.csv:2: ends without a line end"),
-        "{said}"
-    );
+    assert!(said.contains("prefixes.csv:2: no line end"), "{said}");
     let ledger = probe.stop();
     assert_balanced(&ledger);
     assert_eq!((sent, count(&ledger, "exported.packets")), (15_000, 15_000));

@@ -374,7 +374,8 @@ fn time_s(text: &str) -> Result<i64, String> {
         })?;
         Some(date.to_zoned(system_zone()).ok()?.timestamp().as_second())
     };
-    let expected = "expected a time as 11/22/2026 12:54:00, 2026-11-22 12:54, or 2026-11-22T12:54:00Z";
+    let expected =
+        "expected a time as 11/22/2026 12:54:00, 2026-11-22 12:54, or 2026-11-22T12:54:00Z";
     moment.or_else(local).ok_or_else(|| expected.into())
 }
 

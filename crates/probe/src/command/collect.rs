@@ -207,7 +207,8 @@ impl FromStr for ListenAddress {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let expected = || format!("{text:?}, expected LOCAL/REMOTE/PORT, as 0/0/2055 or [::]/0/2055");
+        let expected =
+            || format!("{text:?}, expected LOCAL/REMOTE/PORT, as 0/0/2055 or [::]/0/2055");
         let mut parts = text.split('/');
         let (Some(local), Some(remote), Some(port)) = (parts.next(), parts.next(), parts.next())
         else {

@@ -438,11 +438,11 @@ pub mod tests {
         );
         refused(
             "-i lo --lifetime-spread 46s 127.0.0.1:9",
-            "--lifetime-spread 46s is above what lies between",
+            "--lifetime-spread 46s is above the difference",
         );
         refused(
             "-i lo --idle-timeout soon 127.0.0.1:9",
-            "expected something like 15s",
+            "expected a number and a unit",
         );
         refused(
             "-i lo --queues 3-1 127.0.0.1:9",

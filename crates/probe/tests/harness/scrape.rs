@@ -39,7 +39,11 @@ impl Page {
     }
 
     /// The page once it is as expected.
-    pub fn await_on(namespace: &Namespace, probe: &Probe, expected: impl Fn(&Self) -> bool) -> Self {
+    pub fn await_on(
+        namespace: &Namespace,
+        probe: &Probe,
+        expected: impl Fn(&Self) -> bool,
+    ) -> Self {
         for _ in 0..600 {
             let page = Self::of(namespace, probe);
             if expected(&page) {

@@ -101,7 +101,7 @@ impl ExportOptions {
                     octets_per_s: self.octets_per_second,
                 },
                 paced_records_max: self.paced_records,
-                keeps_records: self.distribute == Distribution::Failover,
+                keeps_records: self.distribute != Distribution::Copy,
             },
             sockets: SocketOptions {
                 sources: self.source,
@@ -183,7 +183,7 @@ mod tests {
 
     #[test]
     fn refuses_what_cannot_be_meant() {
-        refused("-r x --netflow 9 127.0.0.1:9", "expected 1, 5 or 7");
+        refused("-r x --netflow 9 127.0.0.1:9", "choose 1, 5 or 7");
         refused(
             "-r x --distribute any 127.0.0.1:9",
             "expected copy, balance or failover",
@@ -193,7 +193,7 @@ mod tests {
         refused("-r x --mtu 67 127.0.0.1:9", "67 is not in 68..");
         refused(
             "-r x --source 192.0.2.1 --source 192.0.2.2 127.0.0.1:9",
-            "twice for one family",
+            "twice for one address family",
         );
         refused("-r x 127.0.0.1:0", "expected HOST:PORT");
     }

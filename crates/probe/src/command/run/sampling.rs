@@ -165,7 +165,7 @@ mod tests {
             error.contains("is 1:17000") && error.contains("at most 1:16383"),
             "{error}"
         );
-        assert!(refused("--sampling-header random").contains("nothing is"));
+        assert!(refused("--sampling-header random").contains("without sampling"));
         for bad in ["1:0", "1:16384", "2:3", "100", "1:", ""] {
             assert!(
                 parse_interval(bad).unwrap_err().contains("expected 1:N"),

@@ -26,8 +26,11 @@ pub fn parse_timeout(text: &str) -> Result<Duration, String> {
     const MAX: Duration = Duration::from_secs(24 * 60 * 60);
     let bare = text.parse().map(Duration::from_secs).ok();
     let duration = bare.or_else(|| humantime::parse_duration(text).ok());
-    let expected =
-        || format!("'{text}' is not a time from 1ms to 24h: expected a number and a unit, as in 15s, 500ms or 2min");
+    let expected = || {
+        format!(
+            "'{text}' is not a time from 1ms to 24h: expected a number and a unit, as in 15s, 500ms or 2min"
+        )
+    };
     duration
         .filter(|duration| (Duration::from_millis(1)..=MAX).contains(duration))
         .ok_or_else(expected)
@@ -53,7 +56,8 @@ pub fn parse_flows(text: &str) -> Result<usize, String> {
 
 /// The entries of a ring.
 pub fn parse_ring(text: &str) -> Result<u32, String> {
-    let expected = || format!("'{text}' is not a ring size: expected a power of two from 64 to 1048576");
+    let expected =
+        || format!("'{text}' is not a ring size: expected a power of two from 64 to 1048576");
     text.parse()
         .ok()
         .filter(|entries: &u32| entries.is_power_of_two() && (64..=1 << 20).contains(entries))
