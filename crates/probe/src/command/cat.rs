@@ -54,7 +54,12 @@ pub struct Arguments {
     #[arg(short = 'T', value_name = "TIME", value_parser = time_s)]
     end: Option<i64>,
     /// zlib level of the output, 0 to 9
-    #[arg(short = 'z', value_name = "LEVEL", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=9))]
+    #[arg(
+        short = 'z',
+        value_name = "LEVEL",
+        default_value_t = 0,
+        value_parser = clap::value_parser!(u32).range(0..=9)
+    )]
     level: u32,
     /// Accepted for flow-cat's sake: nothing is mapped here
     #[arg(short = 'm', hide = true)]

@@ -33,11 +33,23 @@ pub struct Arguments {
     directory: PathBuf,
     /// Rotations a day, 0 to 1439: each file is of 86400 / (N + 1) seconds, counted from local
     /// midnight [default: 95]
-    #[arg(short = 'n', value_name = "N", value_parser = rotations, default_value = "95", hide_default_value = true)]
+    #[arg(
+        short = 'n',
+        value_name = "N",
+        value_parser = rotations,
+        default_value = "95",
+        hide_default_value = true
+    )]
     rotations: Rotations,
     /// Folders below DIR: 0 none, 1 YYYY, 2 YYYY/YYYY-MM, 3 YYYY/YYYY-MM/YYYY-MM-DD, -1 YYYY-MM-DD,
     /// -2 YYYY-MM/YYYY-MM-DD
-    #[arg(short = 'N', value_name = "LEVEL", value_parser = nesting, default_value = "3", allow_negative_numbers = true)]
+    #[arg(
+        short = 'N',
+        value_name = "LEVEL",
+        value_parser = nesting,
+        default_value = "3",
+        allow_negative_numbers = true
+    )]
     nesting: Nesting,
     /// Keep at most this many files
     #[arg(short = 'e', value_name = "COUNT")]
@@ -46,7 +58,12 @@ pub struct Arguments {
     #[arg(short = 'E', value_name = "SIZE[bKMG]", value_parser = size)]
     expire_size: Option<u64>,
     /// zlib level, 1 to 9; 0 stores plain records, at the highest rate
-    #[arg(short = 'z', value_name = "LEVEL", default_value_t = LEVEL_DEFAULT, value_parser = clap::value_parser!(u32).range(0..=9))]
+    #[arg(
+        short = 'z',
+        value_name = "LEVEL",
+        default_value_t = LEVEL_DEFAULT,
+        value_parser = clap::value_parser!(u32).range(0..=9)
+    )]
     level: u32,
     /// Version of the stored records: 1, 5 or 7 [default: that of the first datagram]
     #[arg(short = 'V', value_name = "VERSION")]
@@ -64,7 +81,13 @@ pub struct Arguments {
     #[arg(short = 'R', value_name = "PROGRAM")]
     rotate_program: Option<PathBuf>,
     /// Tell what each exporter sent, every so many minutes, 1 to 60
-    #[arg(short = 'S', value_name = "MINUTES", value_parser = clap::value_parser!(i64).range(0..=60), default_value_t = 0, hide_default_value = true)]
+    #[arg(
+        short = 'S',
+        value_name = "MINUTES",
+        value_parser = clap::value_parser!(i64).range(0..=60),
+        default_value_t = 0,
+        hide_default_value = true
+    )]
     statistics: i64,
     /// Take datagrams of these exporters only: addresses or networks
     #[arg(long, value_name = "ADDRESS[/LENGTH]", value_delimiter = ',', value_parser = network)]

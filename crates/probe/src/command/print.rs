@@ -48,7 +48,12 @@ pub struct Arguments {
     #[arg(short = 'l')]
     unbuffered: bool,
     /// Print records as they arrive on a UDP port, until SIGINT or SIGTERM
-    #[arg(long, value_name = "[ADDRESS:]PORT", value_parser = listen_address, conflicts_with = "paths")]
+    #[arg(
+        long,
+        value_name = "[ADDRESS:]PORT",
+        value_parser = listen_address,
+        conflicts_with = "paths"
+    )]
     listen: Option<SocketAddr>,
 }
 

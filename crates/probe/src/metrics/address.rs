@@ -48,7 +48,10 @@ impl FromStr for Address {
             .parse()
             .map(|port: u16| SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
         on_loopback.or_else(|_| text.parse()).map(Self::Tcp).map_err(|_| {
-            format!("'{text}' is nowhere to listen: expected ADDR:PORT, [V6]:PORT, PORT (on 127.0.0.1) or unix:PATH")
+            format!(
+                "'{text}' is not an address to listen on: expected ADDR:PORT, [V6]:PORT, PORT (on \
+                 127.0.0.1) or unix:PATH"
+            )
         })
     }
 }
@@ -88,7 +91,7 @@ fn listen_on_file(path: &Path) -> anyhow::Result<Listener> {
         match UnixStream::connect(path) {
             // Left behind by a process that is no more.
             Err(error) if error.kind() == ErrorKind::ConnectionRefused => {
-                std::fs::remove_file(path)?
+                std::fs::remove_file(path)?;
             }
             Err(error) => return Err(error.into()),
             Ok(_) => return Err(anyhow!("another process listens there")),

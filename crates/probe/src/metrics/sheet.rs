@@ -2,8 +2,8 @@
 //!
 //! Each subject has series of its own, which are looked up when it is first written and then found
 //! by their place: the probe with its interfaces and queues is one subject, which never changes,
-//! and each collector is one, known by its id. A page that knows a collector which has gone is begun
-//! anew: counters are set to what was counted, so nothing is lost by that.
+//! and each collector is one, known by its id. A page that knows a collector which has gone is
+//! begun anew: counters are set to what was counted, so nothing is lost by that.
 
 use metrics::{Counter, Gauge, Key, Label, Level, Metadata, Recorder, with_local_recorder};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusRecorder};
