@@ -685,7 +685,7 @@ mod tests {
         );
         assert!(
             !balanced(|it| it.exporting.exporter.exported.records = 1),
-            "a record was sent that nobody handed over"
+            "a record was sent that was never handed over"
         );
         assert!(!balanced(|it| {
             worker(it).source.received = 9;

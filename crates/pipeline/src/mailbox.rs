@@ -87,7 +87,7 @@ enum Piece {
     Advanced,
     /// There is more to do, once a slow reader has returned a batch.
     Blocked,
-    /// It is done, or nobody needs it any more.
+    /// It is done, or its reader has gone away.
     Done,
 }
 
@@ -129,7 +129,7 @@ impl Mailbox {
                 Request::Points(rules) => meter.set_points(rules),
                 Request::OwnExport(own) => meter.set_own(own),
                 Request::Source(change, reply) => {
-                    // Whoever asked may have stopped waiting.
+                    // The other side may have stopped waiting.
                     let _ = reply.try_send(source.apply(change));
                 }
             }
@@ -148,7 +148,7 @@ impl Mailbox {
                 !self.errands.is_empty()
             }
             Piece::Blocked => {
-                // A slow reader holds nobody else up.
+                // A slow reader does not delay the other errands.
                 self.errands.rotate_left(1);
                 false
             }
@@ -253,7 +253,7 @@ impl Expiry {
         if is_more {
             return Piece::Advanced;
         }
-        // Whoever asked may have stopped waiting.
+        // The other side may have stopped waiting.
         let _ = self.done.try_send(self.expired);
         Piece::Done
     }

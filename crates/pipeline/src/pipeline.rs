@@ -94,7 +94,7 @@ impl Pipeline {
         let (started, starting) = bounded(1);
         spawn("pipeline", move || match Running::start(plan) {
             Ok((pipeline, running)) => {
-                // A handle that nobody took is dropped here, which stops the probe.
+                // Where the handle was not taken it is dropped here, which stops the probe.
                 let _ = started.send(Ok(pipeline));
                 running.watch();
             }

@@ -416,7 +416,7 @@ mod tests {
         );
     }
 
-    /// Frames of one flow, one each time that somebody looks and 5 ms have passed, for `lasts`.
+    /// Frames of one flow, one every 5 ms, until `ends_ms`.
     struct OneFlow {
         clock: LiveClock,
         due_ms: u64,
