@@ -280,7 +280,7 @@ impl ExporterThread {
             } => {
                 let id = self.exporter.add(name, outlet);
                 self.renew_board();
-                // Whoever asked may have stopped waiting.
+                // The other side may have stopped waiting.
                 let _ = reply.try_send(id);
             }
             ExporterRequest::SetSampling(sampling) => self.exporter.set_sampling(sampling, now),
