@@ -11,7 +11,7 @@ use xdprobe_export::{Moment, Tally};
 use xdprobe_flow::{FlowRecord, RecordSink};
 
 /// Records in a batch.
-const BATCH_RECORDS: usize = 256;
+pub const BATCH_RECORDS: usize = 256;
 /// Batches of each worker: 65 536 records, 66 ms of a million new flows a second.
 const BATCHES: usize = 256;
 /// The most records of one worker that are on their way between it and the exporter.
