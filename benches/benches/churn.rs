@@ -3,10 +3,10 @@
 //! packets a second.
 //!
 //! hashbrown leaves tombstones and clears them by rehashing the whole table in place from time to
-//! time; the flow cache always evicts within two sets. Times include those when the thread is not on
-//! a core, so the median of the longest bursts of all rounds is reported, and of the rounds' means
-//! the least, the median and the most: `cargo bench --bench churn -- --rounds 150` shows over a
-//! minute whether the mean stays the same.
+//! time; the flow cache always evicts within two sets. Times include those when the thread is not
+//! on a core, so the median of the longest bursts of all rounds is reported, and of the rounds'
+//! means the least, the median and the most: `cargo bench --bench churn -- --rounds 150` shows over
+//! a minute whether the mean stays the same.
 
 use clap::Parser;
 use foldhash::SharedSeed;

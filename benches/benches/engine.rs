@@ -1,6 +1,6 @@
 //! The engine compared with the floor that the machine's memory sets: bursts of real frames in
-//! memory through the shipped worker (`pipeline::worker::Worker`), each packet of a random flow, all
-//! flows resident.
+//! memory through the shipped worker (`pipeline::worker::Worker`), each packet of a random flow,
+//! all flows resident.
 //!
 //! A turn of the worker reads the system's clocks, receives a burst, decodes each frame, looks for
 //! the probe's own datagrams, finds the observation point, observes, expires, hands over full
@@ -18,9 +18,9 @@
 //! * `flood`: the engine again, every packet a new flow for which another one makes room in a full
 //!   cache.
 //!
-//! Frames are made block by block, outside of the measured time. Times are the median of the rounds;
-//! ratios are made within each round first. `cargo bench --bench engine -- 1000000` measures one
-//! number of flows, `--json` prints JSON.
+//! Frames are made block by block, outside of the measured time. Times are the median of the
+//! rounds; ratios are made within each round first. `cargo bench --bench engine -- 1000000`
+//! measures one number of flows, `--json` prints JSON.
 
 use clap::Parser;
 use std::hint::black_box;

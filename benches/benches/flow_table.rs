@@ -2,9 +2,9 @@
 //! all flows resident, each packet of a random one, in bursts of 64.
 //!
 //! In `floor`, as many known records are read, changed and written, in random order, with
-//! prefetching. `hashbrown` looks each packet up by itself; `hashbrown_prefetched` requests the tags
-//! and records of a burst before it updates any. Both store 64-octet records in place, on the same
-//! kind of huge pages, with the same hash, and do with a record what `flow_cache`
+//! prefetching. `hashbrown` looks each packet up by itself; `hashbrown_prefetched` requests the
+//! tags and records of a burst before it updates any. Both store 64-octet records in place, on the
+//! same kind of huge pages, with the same hash, and do with a record what `flow_cache`
 //! (`FlowCache::observe`) does: timeouts, limits, counters. All are created for the same number of
 //! flows and hold them: hashbrown then has places for 2.1 million if there are a million flows, and
 //! for 16.8 million if there are ten million.

@@ -1,9 +1,9 @@
 //! The route table: a million prefixes, read from CSV and looked up, against well-known tries.
 //!
 //! Prefixes are at random in the whole address space, with lengths distributed as in the Internet's
-//! tables: 60 % are /24. `known` looks up addresses in prefixes of the table, `anywhere` any address;
-//! both at random, which is the worst case for caches. Times are CPU times of the measuring thread:
-//! on a shared machine, wall time includes other processes.
+//! tables: 60 % are /24. `known` looks up addresses in prefixes of the table, `anywhere` any
+//! address; both at random, which is the worst case for caches. Times are CPU times of the
+//! measuring thread: on a shared machine, wall time includes other processes.
 
 use criterion::{Bencher, Criterion, Throughput, criterion_group, criterion_main};
 use ip_network_table_deps_treebitmap::IpLookupTable;

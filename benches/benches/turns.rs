@@ -1,12 +1,12 @@
 //! How long turns of the shipped worker take while a million flows fall due within one second and
 //! packets keep arriving, by the system's clock.
 //!
-//! Packets are offered at a steady rate, as a ring would hold them: a turn receives up to a burst of
-//! those that wait. The bench reports how long turns took, and how many packets waited at most: a
-//! smaller ring would have lost some. Frames are written before the turn that receives them, and an
-//! exporter that is never late returns the batches after it; neither is in the times. Times include
-//! those when the thread is not on a core, so run it with a high priority (`nice -n -20`) on a
-//! shared machine.
+//! Packets are offered at a steady rate, as a ring would hold them: a turn receives up to a burst
+//! of those that wait. The bench reports how long turns took, and how many packets waited at most:
+//! a smaller ring would have lost some. Frames are written before the turn that receives them, and
+//! an exporter that is never late returns the batches after it; neither is in the times. Times
+//! include those when the thread is not on a core, so run it with a high priority (`nice -n -20`)
+//! on a shared machine.
 //!
 //! `cargo bench --bench turns -- --rate 4000000 --flows 1000000`
 

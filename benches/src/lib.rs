@@ -3,9 +3,9 @@
 //!
 //! Frames are in memory ([`frames`]), where the shipped worker receives them ([`ring`]) by a clock
 //! that can be paused ([`clock`]); its meter is set up as in a probe with one collector
-//! ([`metering`]). Steps behind the flow cache start from [`records`]; [`exporting`] has an exporter
-//! that makes no system call. [`steps`] are the steps of a
-//! packet's way, each by itself, and [`rivals`] are what the engine is compared with.
+//! ([`metering`]). Steps behind the flow cache start from [`records`]; [`exporting`] has an
+//! exporter that makes no system call. [`steps`] are the steps of a packet's way, each by itself,
+//! and [`rivals`] are what the engine is compared with.
 
 pub mod clock;
 pub mod exporting;

@@ -196,8 +196,8 @@ fn expire_every_flow() -> Box<dyn FnMut(usize)> {
     })
 }
 
-/// Meters frames of 10 000 flows, all resident, at 10 million packets a second: the metering step of
-/// a worker.
+/// Meters frames of 10 000 flows, all resident, at 10 million packets a second: the metering step
+/// of a worker.
 fn meter_bursts() -> Box<dyn FnMut(usize)> {
     const FLOWS: u32 = 10_000;
     const FRAMES: usize = 1_024;

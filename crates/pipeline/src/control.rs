@@ -27,8 +27,8 @@ pub enum Change {
     Timeouts(Timeouts),
     /// Take other frames; all of them without a filter.
     Filter(Option<Filter>),
-    /// Take another share of the frames, and state it in headers. Every resident flow is expired, so
-    /// that none counts packets of both shares, but for those of some ms.
+    /// Take another share of the frames, and state it in headers. Every resident flow is expired,
+    /// so that none counts packets of both shares, but for those of some ms.
     Sampling {
         /// The share that is taken.
         taken: Sampling,

@@ -122,7 +122,7 @@ impl Ledger {
     ///
     /// Once everything is at rest each identity holds exactly. Before that it holds to within what
     /// is under way between two counts, which the memory for it bounds: the frames of a queue, the
-    /// batches of a worker. See [`Balance`].
+    /// batches of a worker..
     pub fn draw_up(snapshot: &Snapshot) -> Self {
         let sum = Sums::of(&snapshot.workers);
         let mut dropped = sum.source.dropped;

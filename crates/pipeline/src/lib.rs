@@ -1,9 +1,9 @@
 //! One running probe, as a library.
 //!
 //! A [`Plan`] says what is captured, how flows are kept and where records go. [`Pipeline::start`]
-//! makes threads of it: one [worker](worker) for each queue, interface or file, which owns its
-//! source, its flow cache and its counters, and one [exporter](exporting). Records go from workers
-//! to the exporter in batches ([`hand_over`]). A worker is asked through its [`mailbox`] only.
+//! makes threads of it: one [`worker`] for each queue, interface or file, which owns its source,
+//! its flow cache and its counters, and one exporter ([`exporting`]). Records go from workers to
+//! the exporter in batches ([`hand_over`]). A worker is asked through its [`mailbox`] only.
 //!
 //! The [`Pipeline`] is a handle that never waits for the packet path: read a [`Snapshot`] of all
 //! counters and draw up the [`Ledger`], visit the resident flows, expire some of them, apply a

@@ -1,6 +1,8 @@
 //! HTTP: `/metrics`, `/healthz` and `/readyz`, on a thread of its own.
 //!
-//! A client may be slow, silent or hostile. A connection is closed when its request is late or when it has lasted too long; its buffer is bounded; and where there are too many the oldest is closed, so that a scrape, which takes milliseconds, always gets through.
+//! A client may be slow, silent or hostile. A connection is closed when its request is late or when
+//! it has lasted too long; its buffer is bounded; and where there are too many the oldest is
+//! closed, so that a scrape, which takes milliseconds, always gets through.
 
 use super::address::Listener;
 use super::sheet::Sheet;
