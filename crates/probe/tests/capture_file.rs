@@ -16,10 +16,10 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 use tempfile::TempDir;
-use xdprobe_export::v5;
 use xdprobe_lab::frames::{
     ByteOrder, Ethernet, PcapWriter, StampResolution, flags, fragments, icmp, tcp, udp,
 };
+use xdprobe_lab::netflow::v5;
 use xdprobe_lab::test_collector::{Keep, TestCollector, Violation};
 
 /// Where nobody listens.

@@ -18,7 +18,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::thread::sleep;
 use std::time::Duration;
 use xdprobe_collect::{FlowFileWriter, StoredRecord, WriterOptions};
-use xdprobe_export::v5;
+use xdprobe_lab::netflow::v5;
 
 fn xdprobe() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_xdprobe"));
@@ -166,10 +166,7 @@ fn formats_that_do_not_exist_are_a_wrong_command_line() {
     let output = run(&["print", "-f", "8", "/dev/null"]);
     assert_eq!(output.status.code(), Some(2));
     let error = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(
-        error,
-        "xdprobe: no such format, 8: wanted 0 to 7 for records of versions 1, 5 and 7\n"
-    );
+    assert_eq!(error, "xdprobe: format 8 is not supported: choose 0 to 7\n");
 }
 
 #[test]
@@ -607,7 +604,7 @@ fn send_bursts(collector: &Collector, sent: &mut u32, bursts: u32) {
 }
 
 #[test]
-fn wrong_command_lines_of_the_collector_are_told() {
+fn wrong_command_lines_of_the_collector_are_reported() {
     let wrong = |arguments: &[&str]| {
         let output = xdprobe().arg("collect").args(arguments).output().unwrap();
         (
@@ -617,14 +614,14 @@ fn wrong_command_lines_of_the_collector_are_told() {
     };
     let (code, error) = wrong(&["-w", "/tmp", "4444"]);
     assert_eq!(code, Some(2));
-    assert!(error.contains("wanted LOCAL/REMOTE/PORT"), "{error}");
+    assert!(error.contains("expected LOCAL/REMOTE/PORT"), "{error}");
     assert_eq!(wrong(&["-w", "/tmp", "-n", "1440", "0/0/4444"]).0, Some(2));
     let (code, error) = wrong(&["-w", "/no/such", "127.0.0.1/0/4444"]);
     assert_eq!(
         (code, &*error),
         (
             Some(1),
-            "xdprobe: /no/such is no folder: create it, or name another with -w\n"
+            "xdprobe: /no/such is not a directory: create it, or choose another with -w\n"
         )
     );
 }
