@@ -171,8 +171,8 @@ impl CaptureFile {
         }
     }
 
-    /// The filter, compiled for the link types of the current piece: an expression without a
-    /// meaning there is found now. For a link type that appears later it is compiled then.
+    /// The filter, compiled for the link types of the current piece so that an expression without a
+    /// meaning there is refused now. For other link types it is compiled at their first frame.
     fn compile(&self, filter: Filter) -> Result<FilterByLink, CaptureError> {
         let mut by_link = FilterByLink::new(filter);
         for place in self.piece.iter().flat_map(|piece| &piece.places) {
@@ -240,6 +240,8 @@ impl Source for CaptureFile {
         self.counters
     }
 
+    /// The setting changes with the next burst. A filter that has no meaning on the link type of a
+    /// frame that comes later ends the source there, with [`CaptureError::Filter`].
     fn apply(&mut self, change: SourceChange) -> Result<(), Unchangeable> {
         let setting = change.setting();
         match change {

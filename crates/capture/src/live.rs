@@ -23,7 +23,7 @@ pub struct LiveCapture {
     /// libpcap's drop counters (kernel, interface) when they were last read. They have 32 bits, so
     /// their differences are summed.
     drops_before: (u32, u32),
-    /// The last event was the link going down, not a frame.
+    /// The link went down and no frame has arrived since.
     down: bool,
 }
 
@@ -61,8 +61,8 @@ impl LiveCapture {
             .open()
             .and_then(Capture::setnonblock)
             .map_err(failed)?;
-        let link = u16::try_from(capture.get_datalink().0)
-            .expect("a LINKTYPE number has 16 bits: LINKTYPE_ registry of libpcap");
+        let link =
+            u16::try_from(capture.get_datalink().0).expect("link types are numbered in 16 bits");
         if let Some(filter) = filter {
             install(&mut capture, link, filter)?;
         }
@@ -78,42 +78,19 @@ impl LiveCapture {
     }
 }
 
-/// Lets the kernel run `filter`; on an error the filter before it stays.
-fn install(capture: &mut Capture<Active>, link: u16, filter: &Filter) -> Result<(), CaptureError> {
-    let installed = capture.filter(filter.expression(), true);
-    installed.map_err(|error| CaptureError::Filter {
-        expression: filter.expression().to_owned(),
-        link,
-        what: pcap_text(error),
-    })
-}
-
-/// A sampler whose random numbers differ from run to run.
-fn sampler(sampling: Sampling) -> Sampler {
-    sampling.sampler(RandomState::new().build_hasher().finish())
-}
-
 impl Source for LiveCapture {
     fn receive(&mut self, each: &mut impl FnMut(Frame<'_>)) -> Result<Received, CaptureError> {
-        for shown in 0..BURST_MAX {
+        for taken in 0..BURST_MAX {
             let packet = match self.capture.next_packet() {
                 Ok(packet) => packet,
                 Err(pcap::Error::TimeoutExpired | pcap::Error::NoMorePackets) => {
-                    return Ok(if shown == 0 {
-                        Received::Nothing
-                    } else {
-                        Received::Frames
-                    });
+                    return Ok(received(taken));
                 }
                 // The kernel reports a link that went down as an error; capturing continues once
                 // the link is up.
                 Err(pcap::Error::PcapError(what)) if what.contains("went down") => {
                     self.down = true;
-                    return Ok(if shown == 0 {
-                        Received::Nothing
-                    } else {
-                        Received::Frames
-                    });
+                    return Ok(received(taken));
                 }
                 Err(_) if nix::net::if_::if_nametoindex(self.name.as_str()).is_err() => {
                     return Err(CaptureError::Gone(self.name.clone()));
@@ -187,8 +164,9 @@ impl Source for LiveCapture {
     fn is_down(&self) -> bool {
         self.down
     }
-    /// The sampling changes with the next frame. The kernel swaps filters while frames arrive:
-    /// libpcap lets no frame pass in the microseconds between, and neither counts it as dropped.
+
+    /// Sampling changes with the next frame. The filter changes in the kernel while frames arrive:
+    /// those of the few microseconds in which libpcap replaces it are neither shown nor counted.
     fn apply(&mut self, change: SourceChange) -> Result<(), Unchangeable> {
         let setting = change.setting();
         let applied = match change {
@@ -211,5 +189,28 @@ impl Source for LiveCapture {
             setting,
             reason: error.to_string(),
         })
+    }
+}
+
+/// Makes the kernel run `filter`; on an error the former filter stays.
+fn install(capture: &mut Capture<Active>, link: u16, filter: &Filter) -> Result<(), CaptureError> {
+    let installed = capture.filter(filter.expression(), true);
+    installed.map_err(|error| CaptureError::Filter {
+        expression: filter.expression().to_owned(),
+        link,
+        what: pcap_text(error),
+    })
+}
+
+/// A sampler whose random numbers differ from run to run.
+fn sampler(sampling: Sampling) -> Sampler {
+    sampling.sampler(RandomState::new().build_hasher().finish())
+}
+
+fn received(taken: usize) -> Received {
+    if taken == 0 {
+        Received::Nothing
+    } else {
+        Received::Frames
     }
 }

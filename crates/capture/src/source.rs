@@ -113,3 +113,36 @@ pub struct Unchangeable {
     /// Why it cannot be changed, and where it can if anywhere.
     pub reason: String,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Fixed;
+
+    impl Source for Fixed {
+        fn receive(&mut self, _: &mut impl FnMut(Frame<'_>)) -> Result<Received, CaptureError> {
+            Ok(Received::End)
+        }
+
+        fn wait(&mut self, _: Duration) {}
+
+        fn counters(&self) -> SourceCounters {
+            SourceCounters::default()
+        }
+    }
+
+    #[test]
+    fn a_source_that_takes_no_changes_refuses_them_by_name() {
+        for (change, refused) in [
+            (SourceChange::Filter(None), "filter cannot be changed: "),
+            (
+                SourceChange::Sampling(Sampling::NONE),
+                "sampling cannot be changed: ",
+            ),
+        ] {
+            let error = Fixed.apply(change).unwrap_err().to_string();
+            assert!(error.starts_with(refused), "{error}");
+        }
+    }
+}

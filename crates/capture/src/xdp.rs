@@ -7,6 +7,7 @@
 //! is given to the program last, so that no frame is taken before it can be read.
 
 mod abi;
+mod bell;
 mod config;
 mod frames;
 mod interface;

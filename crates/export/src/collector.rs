@@ -178,8 +178,9 @@ impl SendErrorKind {
         "other",
     ];
 
-    /// The kind of an error that a send returned.
-    pub(crate) fn of(error: &io::Error) -> Self {
+    /// The kind of an error that sending or writing returned.
+    #[must_use]
+    pub fn of(error: &io::Error) -> Self {
         // Linux: EMSGSIZE 90 and ENOBUFS 105 have no stable io::ErrorKind.
         match (error.raw_os_error(), error.kind()) {
             (Some(90), _) => Self::TooLong,

@@ -24,21 +24,18 @@ use xdprobe_flow::FlowRecord;
 /// for a socket go by the turn's own time, so that the export of a capture file is the same octets
 /// however long it takes.
 pub struct Exporter {
-    distribution: Distribution,
+    distributor: Distributor,
     recipients: Vec<Recipient>,
     next_id: CollectorId,
-    balance: Balance,
-    failover: Failover,
     tables: Arc<DetailTables>,
     /// The records that are being pushed, with their details.
     detailed: Vec<DetailedRecord>,
+    /// The time of the turn, in ms.
     now_ms: u64,
     /// All records that were pushed.
     taken: Tally,
-    /// Of copies.
-    copy_totals: CopyTotals,
-    /// Of records that each went to one collector: what became of them at those that were removed,
-    /// or without any.
+    /// What no present collector accounts for: records that were pushed when there was none, and
+    /// where each record goes to one, those of the collectors that were removed.
     removed: ExporterCounters,
 }
 
@@ -53,6 +50,13 @@ pub enum Distribution {
     Balance,
     /// All records go to the first collector that does not refuse them.
     Failover,
+}
+
+/// A [`Distribution`] with the state that it keeps.
+enum Distributor {
+    Copy(CopyTotals),
+    Balance(Balance),
+    Failover(Failover),
 }
 
 /// A collector that was removed.
@@ -74,16 +78,17 @@ impl Exporter {
     #[must_use]
     pub fn new(distribution: Distribution) -> Self {
         Self {
-            distribution,
+            distributor: match distribution {
+                Distribution::Copy => Distributor::Copy(CopyTotals::default()),
+                Distribution::Balance => Distributor::Balance(Balance::new()),
+                Distribution::Failover => Distributor::Failover(Failover::default()),
+            },
             recipients: Vec::new(),
             next_id: CollectorId::FIRST,
-            balance: Balance::new(),
-            failover: Failover::default(),
             tables: Arc::default(),
             detailed: Vec::with_capacity(DETAILED_MAX),
             now_ms: 0,
             taken: Tally::default(),
-            copy_totals: CopyTotals::default(),
             removed: ExporterCounters::default(),
         }
     }
@@ -98,41 +103,44 @@ impl Exporter {
     pub fn add(&mut self, name: impl Into<String>, mut outlet: Box<dyn Outlet>) -> CollectorId {
         let id = self.next_id;
         self.next_id = id.next();
+        self.settle_copies();
         outlet.begin_turn(self.now_ms);
         let recipient = Recipient::new(id, name.into(), outlet, self.taken);
-        self.settle_copies();
         self.recipients.push(recipient);
-        self.failover.add();
-        self.copy_totals.add(id);
+        match &mut self.distributor {
+            Distributor::Copy(totals) => totals.add(id),
+            Distributor::Balance(_) => {}
+            Distributor::Failover(failover) => failover.add(),
+        }
         id
     }
 
-    /// Removes a collector; none if it was removed before.
+    /// Removes a collector; returns none if it was removed before.
     ///
     /// What can leave at once is sent. In balance and failover the other collectors get what still
     /// waits, if there are any and its outlet keeps records; otherwise that is lost, by
     /// [`LossReason::Removed`]. `now` is no earlier than any uptime in the records that wait.
     pub fn remove(&mut self, id: CollectorId, now: Moment) -> Option<RemovedCollector> {
         let nth = self.position(id)?;
-        let is_copy = self.distribution == Distribution::Copy;
         self.settle_copies();
         let mut removed = self.recipients.remove(nth);
-        self.failover.remove(nth);
-        let on_refusal = if is_copy || self.recipients.is_empty() {
-            OnRefusal::GoOn
+        if let Distributor::Failover(failover) = &mut self.distributor {
+            failover.remove(nth);
+        }
+        let is_copy = matches!(self.distributor, Distributor::Copy(_));
+        if is_copy || self.recipients.is_empty() {
+            removed.send_last(OnRefusal::GoOn, now);
         } else {
-            OnRefusal::Stop
-        };
-        removed.send_last(on_refusal, now);
-        if on_refusal == OnRefusal::Stop {
+            removed.send_last(OnRefusal::Stop, now);
             removed.take_back(|records, tally| self.give(records, tally, now));
         }
         let finished = removed.finish();
         let counters = removed.last_counters();
-        if is_copy {
-            self.copy_totals.remove(id, (&counters).into());
-        } else {
-            self.removed += (&counters).into();
+        match &mut self.distributor {
+            Distributor::Copy(totals) => totals.remove(id, (&counters).into()),
+            Distributor::Balance(_) | Distributor::Failover(_) => {
+                self.removed += (&counters).into();
+            }
         }
         Some(RemovedCollector {
             name: removed.name,
@@ -141,13 +149,16 @@ impl Exporter {
         })
     }
 
-    /// Sets the time that sending goes by, in ms of any epoch; it never decreases.
+    /// Begins a turn, and sets the time that sending goes by, in ms of any epoch; it never
+    /// decreases.
     pub fn begin_turn(&mut self, now_ms: u64) {
         self.now_ms = now_ms;
         for recipient in &mut self.recipients {
             recipient.outlet.begin_turn(now_ms);
         }
-        self.failover.begin_turn(now_ms);
+        if let Distributor::Failover(failover) = &mut self.distributor {
+            failover.begin_turn(now_ms);
+        }
     }
 
     /// Takes records, and gives them to the collectors that they are meant for. `now` is no earlier
@@ -221,8 +232,8 @@ impl Exporter {
     /// Returns when to call again, in ms of the turn's time, if something has to wait for its pace
     /// or its socket. `now` dates what a refusing collector leaves to another.
     pub fn send(&mut self, all: bool, now: Moment) -> Option<u64> {
-        if self.distribution == Distribution::Failover {
-            return self.failover.send(&mut self.recipients, all, now);
+        if let Distributor::Failover(failover) = &mut self.distributor {
+            return failover.send(&mut self.recipients, all, now);
         }
         self.recipients
             .iter_mut()
@@ -268,9 +279,9 @@ impl Exporter {
     /// Where every collector gets every record, this is what became of them at the collector that
     /// got most.
     pub fn counters(&mut self) -> ExporterCounters {
-        if self.distribution == Distribution::Copy {
-            self.settle_copies();
-            return self.copy_totals.total();
+        self.settle_copies();
+        if let Distributor::Copy(totals) = &mut self.distributor {
+            return self.removed + totals.total();
         }
         self.recipients.iter().fold(self.removed, |sum, recipient| {
             sum + ExporterCounters::from(&recipient.counters())
@@ -280,7 +291,11 @@ impl Exporter {
     /// How records are distributed.
     #[must_use]
     pub fn distribution(&self) -> Distribution {
-        self.distribution
+        match self.distributor {
+            Distributor::Copy(_) => Distribution::Copy,
+            Distributor::Balance(_) => Distribution::Balance,
+            Distributor::Failover(_) => Distribution::Failover,
+        }
     }
 
     /// The collectors in the order in which they were added, each with its name and its counters.
@@ -293,26 +308,27 @@ impl Exporter {
     /// Gives records to the collectors that they are meant for.
     fn give(&mut self, records: &[DetailedRecord], tally: Tally, now: Moment) {
         let recipients = &mut self.recipients[..];
-        match self.distribution {
-            Distribution::Copy => {
-                self.copy_totals.push(tally);
+        if recipients.is_empty() {
+            self.removed.lost[LossReason::Removed as usize] += tally;
+            return;
+        }
+        match &mut self.distributor {
+            Distributor::Copy(totals) => {
+                totals.push(tally);
                 for recipient in recipients {
                     recipient.push(records, tally, now);
                 }
             }
-            _ if recipients.is_empty() => {
-                self.removed.lost[LossReason::Removed as usize] += tally;
-            }
-            Distribution::Balance => self.balance.push(recipients, records, now),
-            Distribution::Failover => self.failover.push(recipients, records, tally, now),
+            Distributor::Balance(balance) => balance.push(recipients, records, now),
+            Distributor::Failover(failover) => failover.push(recipients, records, tally, now),
         }
     }
 
+    /// Gives the counters of all collectors to the totals of copies.
     fn settle_copies(&mut self) {
-        if self.distribution == Distribution::Copy {
+        if let Distributor::Copy(totals) = &mut self.distributor {
             for recipient in &self.recipients {
-                let counters = recipient.counters();
-                self.copy_totals.settle(recipient.id, (&counters).into());
+                totals.settle(recipient.id, (&recipient.counters()).into());
             }
         }
     }

@@ -10,9 +10,9 @@
 //! turn, so that the export of a capture file is the same octets each time.
 #![forbid(unsafe_code)]
 
-mod balance;
 pub use xdprobe_netflow as netflow;
 
+mod balance;
 mod collector;
 mod datagrams;
 mod details;

@@ -10,8 +10,8 @@ use std::io;
 /// a file or a database.
 ///
 /// An outlet that writes at once what it is given has to implement [`push`](Self::push) and
-/// [`counters`](Self::counters) only. Nothing here waits: an outlet whose other end is slow keeps
-/// records, up to a bound that it sets at the start, and then loses them by count.
+/// [`counters`](Self::counters) only. No method waits for the other end: an outlet keeps records
+/// while that is slow, up to a bound that is set at the start, and counts those beyond it as lost.
 pub trait Outlet: Send {
     /// Sets the time that sending goes by, in ms of any epoch; it never decreases.
     fn begin_turn(&mut self, now_ms: u64) {

@@ -77,8 +77,8 @@ impl Buckets {
     }
 }
 
-/// A bucket holds the tokens of this time, and at least those of one datagram: enough to make up for
-/// a thread that was woken late, and too few for a burst.
+/// A bucket holds the tokens of this time, and at least those of one datagram: enough to make up
+/// for a thread that was woken late, and too few for a burst.
 const DEPTH_MS: u64 = 10;
 /// Parts of a token: with thousandths, a rate per second is a whole number of parts per ms.
 const PARTS: u64 = 1_000;
@@ -170,7 +170,11 @@ mod tests {
         /// In any time no more is taken than the rate gives and the bucket held; and a sender that
         /// waits until each due time gets the whole rate.
         #[test]
-        fn the_rate_is_kept_and_used(rate in 1u64..10_000_000, costs in vec(1u64..=30, 1..300), late_ms in 0u64..3) {
+        fn the_rate_is_kept_and_used(
+            rate in 1u64..10_000_000,
+            costs in vec(1u64..=30, 1..300),
+            late_ms in 0u64..3,
+        ) {
             let mut bucket = Bucket::new(rate, 30);
             let (mut now_ms, mut taken) = (0, 0);
             for cost in costs {

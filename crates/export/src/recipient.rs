@@ -72,7 +72,7 @@ impl Recipient {
         finished.map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", self.name)))
     }
 
-    /// Sends what can leave at once, and stops where the collector refuses.
+    /// Completes the message under construction, and sends what can leave at once.
     pub fn send_last(&mut self, on_refusal: OnRefusal, now: Moment) {
         self.outlet.complete(now);
         self.outlet.send(true, on_refusal);

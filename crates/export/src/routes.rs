@@ -328,7 +328,8 @@ mod tests {
     #[test]
     fn the_longest_prefix_decides() {
         let table = table(
-            "0.0.0.0/0,1,\n10.0.0.0/8,2,192.0.2.1\n10.1.0.0/16,3,192.0.2.2\n10.1.2.0/23,4,\n# a comment\n10.1.2.128/25,5,\n\
+            "0.0.0.0/0,1,\n10.0.0.0/8,2,192.0.2.1\n10.1.0.0/16,3,192.0.2.2\n10.1.2.0/23,4,\n\
+             # a comment\n10.1.2.128/25,5,\n\
              10.1.2.129/32,4200000000,192.0.2.3\n2001:db8::/32,6,2001:db8::1\n",
         );
         let table = table.unwrap();
@@ -428,20 +429,26 @@ mod tests {
         /// The route of every address is that of the longest prefix that contains it.
         #[test]
         fn look_ups_equal_a_search_through_all_prefixes(
-            rows in vec((any::<u32>(), 0u8..=32, any::<u16>()), 0..60), addresses in vec(any::<u32>(), 0..60),
+            rows in vec((any::<u32>(), 0u8..=32, any::<u16>()), 0..60),
+            addresses in vec(any::<u32>(), 0..60),
         ) {
             let mask = |length: u8| u32::MAX.checked_shl(32 - u32::from(length)).unwrap_or(0);
             // Few different first octets, so that prefixes contain each other.
             let near = |bits: u32| (bits & 0x01ff_ffff) | 0x0a00_0000;
             let rows: std::collections::BTreeMap<_, _> =
-                rows.into_iter().map(|(bits, length, number)| ((length, near(bits) & mask(length)), number)).collect();
+                rows.into_iter()
+                    .map(|(bits, length, number)| ((length, near(bits) & mask(length)), number))
+                    .collect();
             let line = |(&(length, bits), number): (&(u8, u32), &u16)| {
                 format!("{}/{length},{number},\n", Ipv4Addr::from_bits(bits))
             };
             let table = table(&rows.iter().map(line).collect::<String>()).unwrap();
-            let edges = rows.keys().flat_map(|&(length, bits)| [bits, bits | !mask(length), bits.wrapping_sub(1)]);
+            let edges = rows.keys().flat_map(|&(length, bits)| {
+                [bits, bits | !mask(length), bits.wrapping_sub(1)]
+            });
             for address in addresses.iter().map(|&bits| near(bits)).chain(edges) {
-                let longest = rows.iter().rev().find(|((length, bits), _)| address & mask(*length) == *bits);
+                let contains = |(length, bits): (u8, u32)| address & mask(length) == bits;
+                let longest = rows.iter().rev().find(|(prefix, _)| contains(**prefix));
                 let expected = longest.map_or((0, 0), |((length, _), number)| (*length, *number));
                 let found = table.look_up(Ipv4Addr::from_bits(address));
                 prop_assert_eq!((found.mask, found.r#as), expected);

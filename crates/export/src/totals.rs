@@ -76,20 +76,20 @@ impl std::ops::Sub for ExporterCounters {
 
 /// Totals where every collector gets every record.
 ///
-/// Exported is what the collector that got most was sent, and lost is what it was not. Collectors
-/// come and go, so the records are divided into terms: a new one begins whenever a collector is
-/// added or removed, and all records of a term were meant for the same collectors. Each collector's
-/// counts go to the oldest term in which it has records left. So what a collector does with records
-/// that another one has exported already, before that one was removed, is not counted again.
+/// The totals are those of the collector that got most. Because collectors come and go, the records
+/// are divided into terms: a new term begins whenever a collector is added or removed, so all
+/// records of a term were meant for the same collectors. What a collector settles is counted in the
+/// oldest term in which it has records left. So records that a removed collector exported are not
+/// counted again when another one exports or loses them later.
 ///
 /// No number ever falls, and once nothing waits anywhere they add up to what was pushed.
 #[derive(Debug)]
 pub struct CopyTotals {
-    /// Of terms in which every collector has settled all records.
+    /// Sum of the terms in which every collector has settled all records.
     closed: ExporterCounters,
     /// The other terms, oldest first; the last is the present one.
     terms: VecDeque<Term>,
-    /// The present collectors, with the counts that have been distributed over the terms.
+    /// The present collectors, each with its counters when they were last counted in terms.
     seen: Vec<(CollectorId, ExporterCounters)>,
 }
 
@@ -104,23 +104,20 @@ impl Default for CopyTotals {
 }
 
 impl CopyTotals {
-    /// Records were pushed to all collectors that there are; without any they are lost.
+    /// Records were pushed to all collectors that there are, at least one.
     #[inline]
     pub fn push(&mut self, tally: Tally) {
-        if self.seen.is_empty() {
-            self.closed.lost[LossReason::Removed as usize] += tally;
-        } else {
-            self.present().pushed += tally;
-        }
+        debug_assert!(!self.seen.is_empty());
+        self.present().pushed += tally;
     }
 
-    /// A collector was added, and a new term begins.
+    /// A collector was added: begins a new term.
     pub fn add(&mut self, id: CollectorId) {
         self.seen.push((id, ExporterCounters::default()));
         self.begin_term();
     }
 
-    /// A collector with these last counters was removed, and a new term begins.
+    /// A collector was removed, and `last` are its counters: begins a new term.
     pub fn remove(&mut self, id: CollectorId, last: ExporterCounters) {
         self.settle(id, last);
         self.seen.retain(|(seen, _)| *seen != id);
@@ -139,18 +136,21 @@ impl CopyTotals {
         }
     }
 
-    /// The totals, as far as [`settle`](Self::settle) was given the counters of all collectors.
+    /// The totals, by the counters that [`settle`](Self::settle) was given last.
     pub fn total(&mut self) -> ExporterCounters {
-        for term in &mut self.terms {
-            term.raise();
-        }
-        while self.terms.len() > 1 && self.terms.front().is_some_and(Term::is_settled) {
-            let settled = self.terms.pop_front();
-            self.closed += settled.map_or(ExporterCounters::default(), |term| term.total);
-        }
+        self.update();
         self.terms
             .iter()
             .fold(self.closed, |sum, term| sum + term.total)
+    }
+
+    /// Updates the totals of all terms, and closes the oldest ones that are settled.
+    fn update(&mut self) {
+        self.terms.iter_mut().for_each(Term::raise);
+        while self.terms.len() > 1 && self.terms[0].is_settled() {
+            self.closed += self.terms[0].total;
+            self.terms.pop_front();
+        }
     }
 
     fn present(&mut self) -> &mut Term {
@@ -158,7 +158,7 @@ impl CopyTotals {
     }
 
     fn begin_term(&mut self) {
-        let _ = self.total();
+        self.update();
         if self.present().pushed.records == 0 {
             self.terms.pop_back();
         }
@@ -174,21 +174,22 @@ impl CopyTotals {
 #[derive(Debug, Default)]
 struct Term {
     pushed: Tally,
-    /// What became of them at each of these collectors.
+    /// What became of them at each collector.
     fates: Vec<(CollectorId, ExporterCounters)>,
     /// What became of them at the collector that got most. No number in it falls.
     total: ExporterCounters,
 }
 
 impl Term {
-    /// Takes as much out of `new`, the counts of a collector, as it has records left in this term.
+    /// Counts what a collector has `new`ly settled, up to the records that it has left in this
+    /// term, and takes that out of `new`.
     fn settle(&mut self, id: CollectorId, new: &mut ExporterCounters) {
         let Some((_, fate)) = self.fates.iter_mut().find(|(fated, _)| *fated == id) else {
             return;
         };
         let mut left = self.pushed - fate.settled().without_datagrams();
         if left.records > 0 {
-            // What is pushed is in no datagram yet, so their number is known from here only.
+            // Records that are pushed are in no datagram yet, so there is no limit to go by.
             left.datagrams = u64::MAX;
         }
         let mut take = |new: &mut Tally, fate: &mut Tally| {
@@ -203,32 +204,32 @@ impl Term {
         }
     }
 
-    /// Raises the total to the most that a collector got, and to the least that one lost. Both
-    /// only grow. Once all records are settled, the collector that got most is the one that lost
-    /// least, so that the two add up to what was pushed.
+    /// Raises the total to the most that a collector exported, and to the least that one lost: both
+    /// only grow. Once all records are settled, the collector that exported most is the one that
+    /// lost least, so that the two add up to what was pushed.
     fn raise(&mut self) {
         let fates = || self.fates.iter().map(|(_, fate)| fate);
         let Some(best) = fates().min_by_key(|fate| fate.lost_total().records) else {
             return;
         };
-        let most = fates().fold(self.total.exported, |most, fate| {
-            most.zip(fate.exported, u64::max)
-        });
-        let least = fates().fold(best.lost_total(), |least, fate| {
+        let (exported, lost) = (self.total.exported, self.total.lost_total());
+        let mut most = fates().fold(exported, |most, fate| most.zip(fate.exported, u64::max));
+        let mut least = fates().fold(best.lost_total(), |least, fate| {
             least.zip(fate.lost_total(), u64::min)
         });
-        let mut growth = least - self.total.lost_total();
-        let mut lost = self.total.lost;
-        for (total, lost) in lost.iter_mut().zip(best.lost) {
-            // By reason the best one may be below the total, when another one was the best before.
-            let taken = lost.zip(*total, u64::saturating_sub).zip(growth, u64::min);
-            *total += taken;
-            growth -= taken;
+        // The number of datagrams depends on their length, and says nothing about which is best.
+        most.datagrams = exported.datagrams.max(best.exported.datagrams);
+        least.datagrams = lost.datagrams.max(best.lost_total().datagrams);
+        self.total.exported = most;
+        // What lost grows by is divided by reason as at the best collector. That one may be below
+        // the total in some reasons, if another one was the best before.
+        let mut growth = least - lost;
+        for (total, of_best) in self.total.lost.iter_mut().zip(best.lost) {
+            let above = of_best.zip(*total, u64::saturating_sub);
+            let part = above.zip(growth, u64::min);
+            *total += part;
+            growth -= part;
         }
-        self.total = ExporterCounters {
-            exported: most,
-            lost,
-        };
     }
 
     /// Whether every collector has settled all records.

@@ -157,7 +157,7 @@ impl Controlled {
             Change::Filter(filter) => self.set_filter(&filter),
             Change::Sampling(_) => Err(SAMPLING_IS_FIXED.to_owned()),
             Change::Tables(files) => self.read_tables(&files),
-            Change::Destinations(wanted) => self.set_destinations(wanted),
+            Change::Destinations(expected) => self.set_destinations(expected),
         }
     }
 
@@ -206,12 +206,12 @@ impl Controlled {
 
     /// Connects to what is new before anything is removed: one that cannot be reached changes
     /// nothing.
-    fn set_destinations(&mut self, wanted: Vec<Destination>) -> Result<(), String> {
-        if wanted.is_empty() {
+    fn set_destinations(&mut self, expected: Vec<Destination>) -> Result<(), String> {
+        if expected.is_empty() {
             return Err("no collector is left: name one at least".to_owned());
         }
         let known: Vec<_> = self.collectors.iter().map(|(_, to)| to.clone()).collect();
-        let new: Vec<_> = wanted.iter().filter(|to| !known.contains(to)).collect();
+        let new: Vec<_> = expected.iter().filter(|to| !known.contains(to)).collect();
         let connected: Result<Vec<_>, StartError> = new
             .iter()
             .map(|to| Connected::to(to, &self.export))
@@ -222,7 +222,7 @@ impl Controlled {
         }
         let (kept, removed) = std::mem::take(&mut self.collectors)
             .into_iter()
-            .partition(|(_, to)| wanted.contains(to));
+            .partition(|(_, to)| expected.contains(to));
         self.collectors = kept;
         for (id, _) in removed {
             self.resolver.forget(id);

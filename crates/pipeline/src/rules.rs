@@ -55,7 +55,7 @@ impl Rules {
             return Err(wrong(
                 file,
                 file.len(),
-                "ends without a line end: the file is cut off here".to_owned(),
+                "no line end: the file is cut off here; write it again in full".to_owned(),
             ));
         }
         let read: RulesFile = toml::from_str(file).map_err(|error| {
@@ -173,7 +173,7 @@ fn number(
     let number = u16::try_from(*value.get_ref())
         .ok()
         .filter(|number| *number <= max);
-    let wanted = || {
+    let expected = || {
         wrong(
             file,
             value.span().start,
@@ -183,12 +183,12 @@ fn number(
             ),
         )
     };
-    number.map(Some).ok_or_else(wanted)
+    number.map(Some).ok_or_else(expected)
 }
 
 fn mac(value: Option<&Spanned<String>>, file: &str) -> Result<Option<[u8; 6]>, TableError> {
     let Some(value) = value else { return Ok(None) };
-    let wanted = |_| {
+    let expected = |_| {
         let what = format!(
             "'{}' is not a MAC address: expected six octets, as in 02:00:00:00:00:01",
             value.get_ref()
@@ -199,7 +199,7 @@ fn mac(value: Option<&Spanned<String>>, file: &str) -> Result<Option<[u8; 6]>, T
         .get_ref()
         .parse()
         .map(|address: MacAddr6| Some(address.into_array()))
-        .map_err(wanted)
+        .map_err(expected)
 }
 
 fn network(value: Option<&Spanned<String>>, file: &str) -> Result<Option<Ipv4Prefix>, TableError> {
@@ -300,10 +300,10 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_named_with_its_line() {
-        for (file, wanted) in [
+        for (file, expected) in [
             ("", "1: no rule"),
             ("# nothing\n", "1: no rule"),
-            ("[[rule]]\ninput = 1", "2: ends without a line end"),
+            ("[[rule]]\ninput = 1", "2: no line end"),
             ("[[rule]]\nvlan = 1\n", "1: a rule that sets nothing"),
             (
                 "[[rule]]\ninput = 1\n\n[[rule]]\ninput = 70000\n",
@@ -336,7 +336,7 @@ mod tests {
         ] {
             let error = Rules::read(file).unwrap_err().to_string();
             assert!(
-                error.starts_with(wanted) && error.lines().count() == 1,
+                error.starts_with(expected) && error.lines().count() == 1,
                 "{file:?}: {error}"
             );
         }

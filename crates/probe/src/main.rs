@@ -1,7 +1,6 @@
 //! `xdprobe`: a NetFlow probe for line-rate taps, its collector and its printer, one program.
 //!
-//! Each subcommand is one module below [`command`]: what the user wrote (clap), then what is valid,
-//! then the work.
+//! Each subcommand is one module below [`command`]: the command line (clap), then what it means once it is valid, then the work.
 #![forbid(unsafe_code)]
 
 mod command;
@@ -16,16 +15,15 @@ use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
-/// A NetFlow probe for line-rate taps: packets on an interface become NetFlow v5 records, and every
-/// packet is accounted for.
+/// A NetFlow probe for line-rate taps: packets on an interface become NetFlow records, and every packet is accounted for
 #[derive(Debug, Parser)]
 #[command(name = "xdprobe", version)]
 struct Arguments {
-    /// Say more on standard error
+    /// Log more on standard error
     #[arg(short, long, global = true)]
     verbose: bool,
 
-    /// Say only what is wrong on standard error
+    /// Log only warnings and errors on standard error
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     quiet: bool,
 
@@ -72,7 +70,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Logs what xdprobe's own crates say; libraries stay silent.
+/// Logs the events of xdprobe's own crates, not those of libraries.
 fn log_to_stderr(level: LevelFilter) {
     let lines = tracing_subscriber::fmt::layer()
         .with_writer(stderr)

@@ -370,7 +370,7 @@ fn the_filter_decides_what_is_metered() {
     }
     let wire = wire(VethOptions::default());
     let probe = Probe::start(&wire, &line(&["-f", "tcp"]));
-    let (filtered, wanted) = (
+    let (filtered, expected) = (
         send(&wire, &traffic(5_000)),
         send(
             &wire,
@@ -383,7 +383,7 @@ fn the_filter_decides_what_is_metered() {
     let ledger = probe.stop();
     assert_balanced(&ledger);
     assert_eq!(count(&ledger, "filtered.packets"), filtered.packets);
-    assert_eq!(count(&ledger, "exported.packets"), wanted.packets);
+    assert_eq!(count(&ledger, "exported.packets"), expected.packets);
 }
 
 #[test]
@@ -814,7 +814,7 @@ fn without_the_capability_it_says_what_is_wanted() {
     let said = String::from_utf8_lossy(&refused.stderr);
     assert_eq!(refused.status.code(), Some(1), "{said}");
     assert!(
-        said.contains("wanted: root, or CAP_") && said.lines().count() == 1,
+        said.contains("run as root, or grant CAP_") && said.lines().count() == 1,
         "{said}"
     );
 }

@@ -21,6 +21,7 @@ use xdprobe_lab::frames::{
 };
 use xdprobe_lab::netflow::v5;
 use xdprobe_lab::test_collector::{Keep, TestCollector, Violation};
+use xdprobe_pipeline::export::netflow::v5;
 
 /// Where nobody listens.
 const NOWHERE: &str = "127.0.0.1:9";
@@ -115,10 +116,10 @@ fn a_slow_pipe_gives_the_datagrams_of_the_file() {
     }
     drop(pipe);
     assert!(probe.wait().unwrap().success());
-    for wanted in from_file {
+    for expected in from_file {
         let mut datagram = [0; 2000];
         let octets = socket.recv(&mut datagram).unwrap();
-        assert_eq!(datagram[..octets], wanted);
+        assert_eq!(datagram[..octets], expected);
     }
 }
 
@@ -442,7 +443,7 @@ fn what_is_no_capture_is_told_in_one_line() {
     assert_eq!(output.status.code(), Some(1));
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(
-        said.contains("wanted a capture file (pcap or pcapng)") && said.lines().count() == 1,
+        said.contains("not a capture file (pcap or pcapng)") && said.lines().count() == 1,
         "{said}"
     );
 }

@@ -333,7 +333,7 @@ fn over_ipv6_a_full_datagram_has_one_record_less() {
         .unwrap();
     wire.ip(&["link", "set", "dev", "lo", "mtu", "1500"])
         .unwrap();
-    for (version, wanted) in [
+    for (version, expected) in [
         ("5", 24 + 29 * 48),
         ("1", 16 + 24 * 48),
         ("7", 24 + 27 * 52),
@@ -356,7 +356,7 @@ fn over_ipv6_a_full_datagram_has_one_record_less() {
         received.assert_sound();
         assert_eq!(
             (received.packets, received.datagram_octets_max),
-            (packets, wanted),
+            (packets, expected),
             "version {version}"
         );
     }
@@ -416,13 +416,13 @@ fn refuses_collectors_that_cannot_be_sent_to_with_what_was_found_and_wanted() {
     let file = folder.path().join("empty.pcap");
     fs::write(&file, []).unwrap();
     let file = file.to_str().unwrap();
-    for (arguments, code, wanted) in [
+    for (arguments, code, expected) in [
         (
             &["nosuch.invalid:2055"][..],
             1,
             "collector nosuch.invalid:2055 cannot be resolved",
         ),
-        (&["127.0.0.1:0"], 2, "wanted HOST:PORT"),
+        (&["127.0.0.1:0"], 2, "expected HOST:PORT"),
         (
             &["--mtu", "99", "127.0.0.1:2055"],
             2,
@@ -443,7 +443,7 @@ fn refuses_collectors_that_cannot_be_sent_to_with_what_was_found_and_wanted() {
             .output()
             .unwrap();
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(said.contains(wanted), "{arguments:?}: {said}");
+        assert!(said.contains(expected), "{arguments:?}: {said}");
         assert_eq!(output.status.code(), Some(code), "{arguments:?}: {said}");
     }
 }

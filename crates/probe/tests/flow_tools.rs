@@ -86,7 +86,7 @@ fn prints_the_samples_as_the_real_flow_print_did() {
     let Some(folder) = samples() else { return };
     let mut compared = 0;
     for file in sample_files(&folder) {
-        for (options, wanted) in printed_by_the_real_tools(&file) {
+        for (options, expected) in printed_by_the_real_tools(&file) {
             for stdin in [false, true] {
                 let mut command = xdprobe();
                 command.arg("print").args(&options);
@@ -96,11 +96,11 @@ fn prints_the_samples_as_the_real_flow_print_did() {
                     command.arg(&file);
                 }
                 let output = command.output().unwrap();
-                let wanted_text = fs::read(&wanted).unwrap();
+                let wanted_text = fs::read(&expected).unwrap();
                 assert!(
                     output.stdout == wanted_text,
                     "{options:?} differs from {}",
-                    wanted.display()
+                    expected.display()
                 );
                 // flow-print printed nothing where the version has not the format's fields.
                 assert_eq!(
@@ -349,20 +349,20 @@ impl Collector {
             .to_owned()
     }
 
-    /// Asks for the totals until they say `wanted`.
-    fn wait_for_totals(&mut self, wanted: &str) {
+    /// Asks for the totals until they say `expected`.
+    fn wait_for_totals(&mut self, expected: &str) {
         let mut errors = BufReader::new(self.child.stderr.take().unwrap());
         for _ in 0..200 {
             signal(&self.child, Signal::SIGUSR1);
             let mut line = String::new();
             errors.read_line(&mut line).unwrap();
-            if line.contains(wanted) {
+            if line.contains(expected) {
                 self.child.stderr = Some(errors.into_inner());
                 return;
             }
             sleep(Duration::from_millis(50));
         }
-        panic!("the totals never said {wanted}");
+        panic!("the totals never said {expected}");
     }
 
     /// Ends it as a power cut does.
@@ -379,7 +379,7 @@ impl Collector {
             sleep(Duration::from_millis(50));
         }
         panic!(
-            "{count} files were wanted, found {:?}",
+            "{count} files were expected, found {:?}",
             files_below(&self.directory)
         );
     }

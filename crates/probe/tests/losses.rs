@@ -85,7 +85,7 @@ fn losses(page: &Page) -> BTreeMap<String, u64> {
 
 /// Waits until all that was offered is accounted for, and asserts that this was lost and nothing
 /// else; then ends the probe, and asserts that its ledger says the same.
-fn assert_lost(wire: &Namespace, probe: Probe, offered: u64, wanted: &[(&str, u64)]) {
+fn assert_lost(wire: &Namespace, probe: Probe, offered: u64, expected: &[(&str, u64)]) {
     let page = Page::await_on(wire, &probe, |page| {
         let sum = |metric| page.sum(&format!("xdprobe_{metric}"));
         sum("offered_packets_total") == offered
@@ -99,15 +99,15 @@ fn assert_lost(wire: &Namespace, probe: Probe, offered: u64, wanted: &[(&str, u6
                     + sum("exported_packets_total")
                     + sum("lost_packets_total")
     });
-    let wanted: BTreeMap<_, _> = wanted
+    let expected: BTreeMap<_, _> = expected
         .iter()
         .map(|(reason, count)| ((*reason).to_owned(), *count))
         .collect();
-    assert_eq!(losses(&page), wanted);
+    assert_eq!(losses(&page), expected);
     assert_eq!(page.sum("xdprobe_ledger_balanced"), 1);
     let ledger = probe.stop();
     assert_balanced(&ledger);
-    for (reason, lost) in wanted {
+    for (reason, lost) in expected {
         let places = ["dropped", "lost.reasons", "flows.expired", "undecoded"];
         let in_ledger = places.iter().find_map(|place| {
             ledger
@@ -289,11 +289,11 @@ fn a_collector_that_refuses_is_told_apart_from_the_others() {
     // One answer may speak for several datagrams.
     let refusals = of("refusals");
     assert!((1..=of("datagrams")).contains(&refusals), "{}", page.text());
-    let wanted = [
+    let expected = [
         ("collector refused", of("records")),
         ("collector xdprobe_collector_refusals_total", refusals),
     ];
-    assert_lost(&wire, probe, sent.packets, &wanted);
+    assert_lost(&wire, probe, sent.packets, &expected);
 }
 
 #[test]
@@ -379,7 +379,7 @@ fn what_the_filter_does_not_want_is_no_loss_and_counted() {
     }
     let wire = wire(VethOptions::default());
     let probe = Probe::start(&wire, &line(&["-f", "tcp"]));
-    let (filtered, wanted) = (
+    let (filtered, expected) = (
         send(&wire, &traffic(5_000)),
         send(
             &wire,
@@ -389,7 +389,7 @@ fn what_the_filter_does_not_want_is_no_loss_and_counted() {
             },
         ),
     );
-    let offered = filtered.packets + wanted.packets;
+    let offered = filtered.packets + expected.packets;
     assert_lost(
         &wire,
         probe,

@@ -90,7 +90,7 @@ fn what_is_served_is_what_the_ledger_says() {
         page.sum("xdprobe_exported_packets_total") >= sent.packets
     });
     assert_eq!(page.sum("xdprobe_ledger_balanced"), 1);
-    for (metric, wanted) in [
+    for (metric, expected) in [
         ("offered_packets_total", sent.packets),
         ("received_packets_total", sent.packets),
         ("received_octets_total", sent.frame_octets),
@@ -103,7 +103,7 @@ fn what_is_served_is_what_the_ledger_says() {
         ("dropped_packets_total", 0),
         ("lost_records_total", 0),
     ] {
-        assert_eq!(page.sum(&format!("xdprobe_{metric}")), wanted, "{metric}");
+        assert_eq!(page.sum(&format!("xdprobe_{metric}")), expected, "{metric}");
     }
     let ledger = probe.stop();
     assert_eq!(
@@ -321,7 +321,7 @@ fn what_nobody_asked_for_is_answered_in_plain_words() {
     let (status, said) = get(&wire, probe.metrics(), "/");
     assert_eq!(
         (status, said.as_str()),
-        (404, "wanted /metrics, /healthz or /readyz\n")
+        (404, "expected /metrics, /healthz or /readyz\n")
     );
     probe.stop();
 }
@@ -363,13 +363,13 @@ fn metrics_are_served_on_a_unix_socket_that_goes_with_the_probe() {
 fn an_address_that_cannot_be_served_on_is_refused_in_one_line() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let in_use = taken.local_addr().unwrap().to_string();
-    let refused = |address: &str, code, wanted: &str| {
+    let refused = |address: &str, code, expected: &str| {
         let output = harness::xdprobe(&["run", "-r", "/dev/null", "--metrics", address, NOWHERE])
             .output()
             .unwrap();
         let said = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(code), "{said}");
-        assert!(said.contains(wanted), "{said}");
+        assert!(said.contains(expected), "{said}");
         assert!(code == 2 || said.lines().count() == 1, "{said}");
     };
     refused(
@@ -387,7 +387,7 @@ fn an_address_that_cannot_be_served_on_is_refused_in_one_line() {
     refused(
         "somewhere",
         2,
-        "wanted ADDR:PORT, [V6]:PORT, PORT (on 127.0.0.1) or unix:PATH",
+        "expected ADDR:PORT, [V6]:PORT, PORT (on 127.0.0.1) or unix:PATH",
     );
 }
 

@@ -80,7 +80,7 @@ fn prometheus_has_the_numbers_of_the_ledger() {
         "{:?}",
         prometheus.query("ALERTS")
     );
-    let mut wanted = Vec::new();
+    let mut expected = Vec::new();
     for (expression, path) in [
         ("offered_packets_total", "offered.packets"),
         ("received_packets_total", "received.packets"),
@@ -102,7 +102,7 @@ fn prometheus_has_the_numbers_of_the_ledger() {
         ("collector_refusals_total", "collectors.0.refusals"),
     ] {
         let expression = format!("sum(xdprobe_{expression})");
-        wanted.push((prometheus.value(&expression), path.to_owned()));
+        expected.push((prometheus.value(&expression), path.to_owned()));
     }
     for (metric, path) in [
         ("dropped_packets_total", "dropped"),
@@ -117,15 +117,15 @@ fn prometheus_has_the_numbers_of_the_ledger() {
                 clippy::cast_sign_loss,
                 reason = "counts are whole and positive"
             )]
-            wanted.push((
+            expected.push((
                 Some(value as u64),
                 format!("{path}.{}", labels["reason"].as_str().unwrap()),
             ));
         }
     }
     let ledger = probe.stop();
-    assert!(wanted.len() > 40, "{wanted:?}");
-    for (value, path) in wanted {
+    assert!(expected.len() > 40, "{expected:?}");
+    for (value, path) in expected {
         assert_eq!(value, Some(count(&ledger, &path)), "{path}");
     }
 }

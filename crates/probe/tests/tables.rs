@@ -17,6 +17,7 @@ use xdprobe_lab::netflow::v5::Record;
 use xdprobe_lab::requirements::are_met;
 use xdprobe_lab::send::Options;
 use xdprobe_lab::test_collector::{Keep, TestCollector};
+use xdprobe_pipeline::export::netflow::v5::Record;
 
 const A: [u8; 6] = [2, 0, 0, 0, 0, 1];
 const B: [u8; 6] = [2, 0, 0, 0, 0, 2];
@@ -98,12 +99,12 @@ fn each_direction_of_a_link_has_its_own_interfaces_and_each_address_its_route() 
         );
         let there = ((64_496, 24), (23_456, 25), [203, 0, 113, 3]);
         let back = ((23_456, 25), (64_496, 24), [203, 0, 113, 1]);
-        let wanted = if record.source == [192, 0, 2, 1] {
+        let expected = if record.source == [192, 0, 2, 1] {
             there
         } else {
             back
         };
-        assert_eq!((from, to, record.next_hop), wanted);
+        assert_eq!((from, to, record.next_hop), expected);
     }
 }
 
@@ -158,26 +159,26 @@ fn without_tables_records_say_what_was_metered_and_nothing_else() {
 fn a_bad_table_is_refused_at_the_start_with_its_line() {
     let folder = TempDir::new().unwrap();
     let file = conversation(&folder);
-    for (option, content, wanted) in [
+    for (option, content, expected) in [
         (
             "--rules",
             "[[rule]]\ninput = 70000\n",
-            "table:2: input 70000, wanted 0 to 65535",
+            "table:2: input 70000 is out of range: expected 0 to 65535",
         ),
         (
             "--rules",
             "[[rule]]\ninput = 7",
-            "table:2: ends without a line end",
+            "table:2: no line end: the file is cut off here",
         ),
         (
             "--prefixes",
             "prefix,as,nexthop\n10.0.0.0/8,1,\n10.1.0.0/16,",
-            "table:3: ends without a line end",
+            "table:3: no line end: the file is cut off here",
         ),
         (
             "--prefixes",
             "prefix,as,nexthop\n10.0.0.0/8,1,\n10.1.0.0/99,1,\n",
-            "table:3: '10.1.0.0/99' is no prefix",
+            "table:3: '10.1.0.0/99' is not a prefix",
         ),
     ] {
         let table = write(&folder, "table", content);
@@ -188,7 +189,7 @@ fn a_bad_table_is_refused_at_the_start_with_its_line() {
             (Some(2), 1),
             "{said}"
         );
-        assert!(said.contains(wanted), "{said}");
+        assert!(said.contains(expected), "{said}");
     }
     let (_, output) = run_over(&file, &["--prefixes", "/nowhere/prefixes.csv"]);
     let said = String::from_utf8_lossy(&output.stderr);
@@ -290,13 +291,10 @@ fn tables_are_read_again_without_a_gap_and_bad_ones_change_nothing() {
     sent += send(&wire, &tagged).packets;
     let said = probe.said();
     assert!(
-        said.contains("rules.toml:4: output 400000, wanted 0 to 65535"),
+        said.contains("rules.toml:4: output 400000 is out of range: expected 0 to 65535"),
         "{said}"
     );
-    assert!(
-        said.contains("prefixes.csv:2: ends without a line end"),
-        "{said}"
-    );
+    assert!(said.contains("prefixes.csv:2: no line end"), "{said}");
     let ledger = probe.stop();
     assert_balanced(&ledger);
     assert_eq!((sent, count(&ledger, "exported.packets")), (15_000, 15_000));

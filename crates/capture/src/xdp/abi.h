@@ -24,7 +24,7 @@ enum { BELL_OCTETS = 4096 };
 /* Written by user space at any time, read by the program for each frame. */
 struct sampling {
 	__u32 interval; /* one frame of this many is redirected; never 0 */
-	__u32 random; /* 0: the first frame of each interval; 1: a random one of `interval` */
+	__u32 random; /* 0: the first of each interval; 1: each with probability 1/interval */
 };
 
 /* One for each queue: written by its reader around a rest, counted down by the program. */

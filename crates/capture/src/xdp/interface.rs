@@ -3,7 +3,7 @@
 use super::config::XdpConfig;
 use super::program::{Attached, Counter, Program};
 use super::queue::{QueueReport, XdpQueue};
-use super::socket::fits_one_umem_frame;
+use super::socket::{Layout, fits_one_umem_frame};
 use super::socket_options::{self, Losses};
 use crate::counters::Dropped;
 use crate::error::CaptureError;
@@ -109,8 +109,10 @@ impl XdpInterface {
             )));
         }
         let bell = self.program.bell(queue).map_err(failed)?;
-        let places = (self.attached.in_driver, self.frags);
-        let opened = XdpQueue::open(&self.interface, queue, &self.config, places, bell)?;
+        let Attached { in_driver, .. } = self.attached;
+        let layout = Layout::new(&self.interface, &self.config, in_driver, self.frags);
+        let layout = layout.map_err(failed)?;
+        let opened = XdpQueue::open(&self.interface, queue, &layout, bell)?;
         let socket = opened
             .socket()
             .try_clone_to_owned()
@@ -246,7 +248,7 @@ impl fmt::Display for XdpInterface {
             "after the driver (skb mode)"
         };
         let frags = if self.frags {
-            ", frames in several buffers"
+            ", frames of several buffers"
         } else {
             ""
         };

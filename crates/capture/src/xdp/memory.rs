@@ -1,7 +1,7 @@
 //! Rings and a bell in plain memory, for tests: the kernel and the card are queues of integers.
 
 use super::abi::{Rest, Stamp};
-use super::rest::Bell;
+use super::bell::Bell;
 use super::rings::{Descriptor, Rings};
 use std::cell::Cell;
 use std::collections::{HashMap, VecDeque};

@@ -1,8 +1,8 @@
 //! The XDP program in the kernel: loading it, its maps, and the link that attaches it.
 
 use super::abi;
+use super::bell::ProgramBell;
 use super::config::Mode;
-use super::rest::Bell;
 use crate::error::in_one_line;
 use crate::interface::Interface;
 use crate::sampling::{Sampling, SamplingMode};
@@ -10,13 +10,9 @@ use aya::maps::{Array, ArrayOfMaps, Map, MapData, MapError, PerCpuArray, RingBuf
 use aya::programs::links::FdLink;
 use aya::programs::{ProgramError, Xdp, xdp::XdpMode};
 use aya::{Ebpf, EbpfLoader};
-use aya_obj::generated::bpf_map_type::BPF_MAP_TYPE_RINGBUF;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::time::{ClockId, clock_gettime};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 /// The program, loaded and verified, with its maps.
 pub(super) struct Program {
@@ -44,8 +40,8 @@ pub(super) enum Counter {
 }
 
 impl Program {
-    /// Loads the program for an interface with so many queues; with `frags` it takes frames that
-    /// need several buffers. It samples nothing out.
+    /// Loads the program for an interface with so many queues; with `frags` it takes frames of
+    /// several buffers. It samples nothing out.
     ///
     /// # Errors
     ///
@@ -109,8 +105,8 @@ impl Program {
                 }
                 Err(error) if is_busy(&error) => {
                     return Err(
-                        "another XDP program is attached, perhaps another xdprobe: stop it first \
-                         (`ip link show` names it)"
+                        "another XDP program is attached to it already, perhaps by another \
+                         xdprobe: stop that program first (`ip link show` names it)"
                             .to_owned(),
                     );
                 }
@@ -118,8 +114,8 @@ impl Program {
             }
         }
         let remedy = match mode {
-            Mode::ZeroCopy | Mode::Copy => "the driver may have no XDP: use --mode skb",
-            Mode::Auto | Mode::Skb => "use --capture pcap",
+            Mode::ZeroCopy | Mode::Copy => "the driver may have no XDP: try --mode skb",
+            Mode::Auto | Mode::Skb => "try --capture pcap",
         };
         Err(format!(
             "the XDP program cannot be attached ({reason}): {remedy}"
@@ -177,23 +173,8 @@ impl Program {
     /// What failed, on one line.
     pub fn bell(&self, queue: u32) -> Result<ProgramBell, String> {
         let failed = |error: &MapError| format!("no bell for its reader: {}", in_one_line(error));
-        let rests = self
-            .rests
-            .fd()
-            .as_fd()
-            .try_clone_to_owned()
-            .map_err(|error| error.to_string())?;
-        let rests = MapData::from_fd(rests).and_then(|rests| Array::try_from(Map::Array(rests)));
-        let ringing =
-            aya_obj::Map::new_from_params(BPF_MAP_TYPE_RINGBUF as u32, 0, 0, abi::BELL_OCTETS, 0);
-        let ringing = MapData::create(ringing, "bell", None)
-            .and_then(|ringing| RingBuf::try_from(Map::RingBuf(ringing)));
-        let bell = ProgramBell {
-            queue,
-            rests: rests.map_err(|error| failed(&error))?,
-            ringing: ringing.map_err(|error| failed(&error))?,
-        };
-        let set = locked(&self.bells).set(queue, &bell.ringing, 0);
+        let bell = ProgramBell::new(queue, &self.rests).map_err(|error| failed(&error))?;
+        let set = locked(&self.bells).set(queue, bell.ringing(), 0);
         set.map_err(|error| failed(&error))?;
         Ok(bell)
     }
@@ -204,40 +185,6 @@ pub(super) struct Attached {
     /// The program runs in the driver, not after it on socket buffers.
     pub in_driver: bool,
     _link: FdLink,
-}
-
-/// What a queue's reader shares with the program: its entry in the map `rests`, and the ring buffer
-/// that the program writes to in order to wake it.
-pub(super) struct ProgramBell {
-    queue: u32,
-    rests: Array<MapData, abi::Rest>,
-    ringing: RingBuf<MapData>,
-}
-
-impl Bell for ProgramBell {
-    fn publish(&mut self, rest: abi::Rest) -> bool {
-        self.rests.set(self.queue, rest, 0).is_ok()
-    }
-
-    fn wait(&mut self, timeout: Duration) -> bool {
-        let timeout = PollTimeout::try_from(timeout).unwrap_or(PollTimeout::MAX);
-        let ringing = PollFd::new(self.ringing.as_fd(), PollFlags::POLLIN);
-        poll(&mut [ringing], timeout) == Ok(1)
-    }
-
-    fn silence(&mut self) {
-        while self.ringing.next().is_some() {}
-    }
-
-    fn nap(&mut self, time: Duration) {
-        std::thread::sleep(time);
-    }
-
-    fn now_ns(&self) -> u64 {
-        let now = clock_gettime(ClockId::CLOCK_MONOTONIC)
-            .expect("every Linux system has CLOCK_MONOTONIC");
-        u64::try_from(Duration::from(now).as_nanos()).expect("the uptime is below 584 years")
-    }
 }
 
 /// Aligned as the ELF reader requires it.

@@ -2,10 +2,10 @@
 //! its reader.
 
 use super::abi::Stamp;
-use super::config::{Mode, XdpConfig};
+use super::bell::{Bell, ProgramBell};
+use super::config::Mode;
 use super::frames::{Frames, Whole};
-use super::program::ProgramBell;
-use super::rest::{Bell, Sleeper, Slept};
+use super::rest::{Sleeper, Slept};
 use super::rings::Rings;
 use super::socket::{Layout, Socket, bind};
 use super::socket_options;
@@ -26,27 +26,30 @@ pub struct XdpQueue {
 }
 
 impl XdpQueue {
-    /// Opens a queue and fills its ring; `bell` wakes its reader. The XDP program redirects nothing
-    /// to it yet.
+    /// Opens a queue and fills its ring; `bell` wakes its reader. No frame is redirected to it yet.
     pub(super) fn open(
         interface: &Interface,
         queue: u32,
-        config: &XdpConfig,
-        (in_driver, frags): (bool, bool),
+        layout: &Layout<'_>,
         bell: ProgramBell,
     ) -> Result<Self, CaptureError> {
         let failed = |what: String| CaptureError::Xdp {
             interface: interface.name.clone(),
             what: format!("queue {queue}: {what}"),
         };
+        let &Layout {
+            config,
+            in_driver,
+            frags,
+            ..
+        } = layout;
         let filter = config.filter.as_ref().map(compile).transpose()?;
-        let layout = Layout::new(interface, config, in_driver, frags).map_err(failed)?;
-        let bound = bind(interface, queue, &layout).map_err(failed)?;
+        let bound = bind(interface, queue, layout).map_err(failed)?;
         let zero_copy = socket_options::is_zero_copy(bound.socket.as_fd())
             .map_err(|error| failed(format!("the kernel does not report XDP_OPTIONS: {error}")))?;
         if config.mode == Mode::Auto && in_driver && !zero_copy {
             let frames = if frags {
-                " for frames in several buffers"
+                " for frames of several buffers"
             } else {
                 ""
             };

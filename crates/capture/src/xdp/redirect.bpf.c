@@ -29,7 +29,10 @@ struct {
 	__type(value, __u64);
 } counters SEC(".maps");
 
-/* A section of its own becomes a map of its own, which user space writes to. */
+/*
+ * In a section of its own, which becomes a map that user space writes to. While it does, one frame
+ * may see the new interval with the old mode.
+ */
 volatile struct sampling sampling SEC(".data.sampling") = { .interval = 1 };
 
 /* Frames still to be left out on this CPU in deterministic mode. */

@@ -7,6 +7,7 @@
 //! So no ring overflows because its reader slept, and no time is wrong by the length of a rest.
 
 use super::abi::{Rest, Stamp};
+use super::bell::Bell;
 use crate::source::{BURST_MAX, CaptureTime};
 use std::time::Duration;
 
@@ -32,24 +33,6 @@ pub(super) enum Slept {
     Woken,
     /// A rest ended because its time was over.
     TimedOut,
-}
-
-/// What the reader needs of the XDP program and the clock to sleep.
-pub(super) trait Bell {
-    /// Publishes a rest, or its end, to the XDP program; returns whether that worked.
-    fn publish(&mut self, rest: Rest) -> bool;
-
-    /// Sleeps until the bell rings, at most for `timeout`; returns whether it rang.
-    fn wait(&mut self, timeout: Duration) -> bool;
-
-    /// Discards all ringing so far.
-    fn silence(&mut self);
-
-    /// Sleeps for `time`, whatever arrives.
-    fn nap(&mut self, time: Duration);
-
-    /// CLOCK_MONOTONIC in ns.
-    fn now_ns(&self) -> u64;
 }
 
 /// What times the frames in the ring.

@@ -106,16 +106,18 @@ impl Descriptor for FrameDesc {
 
 /// The sizes of a queue's memory, and how its socket is bound.
 pub(super) struct Layout<'a> {
-    config: &'a XdpConfig,
+    /// The settings of the interface.
+    pub config: &'a XdpConfig,
+    /// The XDP program runs in the driver.
+    pub in_driver: bool,
+    /// A frame may need several UMEM frames.
+    pub frags: bool,
     frame_count: NonZeroU32,
     frame_octets: u32,
-    in_driver: bool,
-    frags: bool,
 }
 
 impl<'a> Layout<'a> {
-    /// The layout of a queue of `interface`. With `in_driver` the XDP program runs in the driver;
-    /// with `frags` a frame may need several UMEM frames.
+    /// The layout of each queue of `interface`.
     ///
     /// # Errors
     ///
@@ -134,10 +136,10 @@ impl<'a> Layout<'a> {
         };
         Ok(Self {
             config,
-            frame_count: frame_count.ok_or_else(|| invalid_ring(config.ring_entries))?,
-            frame_octets,
             in_driver,
             frags,
+            frame_count: frame_count.ok_or_else(|| invalid_ring(config.ring_entries))?,
+            frame_octets,
         })
     }
 
@@ -221,12 +223,12 @@ pub(super) fn bind(
             "another AF_XDP socket is bound to this queue: stop that program first".to_owned()
         }
         (_, Mode::ZeroCopy) if layout.frags => format!(
-            "the driver has no zero-copy for frames in several buffers, which MTU {} requires \
-             ({}): lower the MTU or use --mode auto",
+            "the driver does not support zero-copy for frames of several buffers, which MTU {} \
+             requires ({}); lower the MTU or try --mode auto",
             interface.mtu, error.what
         ),
         (_, Mode::ZeroCopy) => format!(
-            "the driver has no zero-copy ({}): use --mode auto",
+            "the driver does not support zero-copy ({}); try --mode auto",
             error.what
         ),
         _ => format!(

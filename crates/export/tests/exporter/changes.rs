@@ -82,7 +82,7 @@ fn a_copy_that_waits_for_a_removed_collector_is_lost_by_that_reason() {
         (of_it.exported.records, lost(&of_it, LossReason::Removed)),
         (30, 70)
     );
-    settle(&mut exporter, 10);
+    send_all(&mut exporter, 10);
     assert_eq!(lines[1].numbers().len(), 100);
     assert_eq!(settled(&mut exporter).exported.records, 100);
 }
@@ -167,7 +167,7 @@ fn what_the_removed_collector_got_stays_exported_even_if_another_one_loses_it_la
     assert_eq!(exporter.counters().exported.records, 100);
     // The other one still has 70 of these records, and gets 20 new ones.
     turn(&mut exporter, &numbered(100..120), 11);
-    settle(&mut exporter, 11);
+    send_all(&mut exporter, 11);
     let counters = settled(&mut exporter);
     assert_eq!(
         (counters.exported.records, counters.settled().records),
@@ -175,19 +175,6 @@ fn what_the_removed_collector_got_stays_exported_even_if_another_one_loses_it_la
     );
     assert!(exporter.remove(second, moment(2_000)).is_some());
     assert_eq!(exporter.counters(), counters);
-}
-
-/// Sends until nothing waits any more, and returns what time it is then.
-fn settle(exporter: &mut Exporter, mut now_ms: u64) -> u64 {
-    exporter.flush(moment(now_ms + 2));
-    for _ in 0..10_000 {
-        exporter.begin_turn(now_ms);
-        let Some(due_ms) = exporter.send(true, moment(now_ms + 2)) else {
-            break;
-        };
-        now_ms = due_ms;
-    }
-    now_ms
 }
 
 /// What happens before the records of a turn come.
@@ -242,9 +229,7 @@ proptest! {
     /// came and what became of its own are that as well.
     #[test]
     fn totals_never_fall_and_are_exact_at_rest(
-        distribution in prop_oneof![
-            Just(Distribution::Copy), Just(Distribution::Balance), Just(Distribution::Failover)
-        ],
+        distribution in any_distribution(),
         is_paced: bool,
         turns in vec((any_change(), 0u16..200, 0u64..1_500), 1..60),
     ) {
@@ -282,13 +267,9 @@ proptest! {
                         );
                     }
                 }
-                Change::Line(line, what) => lines[line].with(|end| {
-                    end.refuses = what == 1;
-                    end.fails_with = [None, None, Some(101), Some(EAGAIN), None, None][what];
-                    end.payload_octets_max = [1472, 1472, 1472, 1472, 300, 1452][what];
-                }),
+                Change::Line(line, what) => lines[line].behave(what),
                 Change::Settle => {
-                    now_ms = settle(&mut exporter, now_ms);
+                    now_ms = send_all(&mut exporter, now_ms);
                     exporter.finish().unwrap();
                 }
             }
@@ -305,7 +286,7 @@ proptest! {
             before = numbers;
         }
         lines.iter().for_each(|line| line.with(|end| end.fails_with = None));
-        settle(&mut exporter, now_ms);
+        send_all(&mut exporter, now_ms);
         let counters = settled(&mut exporter);
         let fell = before.iter().zip(numbers_of(&counters)).any(|(before, now)| now < *before);
         prop_assert!(!fell);

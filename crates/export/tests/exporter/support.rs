@@ -1,5 +1,6 @@
 //! A transport whose other end a test plays, and records to send over it.
 
+use proptest::prelude::*;
 use std::io::{self, IoSlice};
 use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex};
@@ -42,6 +43,18 @@ impl Line {
 
     pub fn with<T>(&self, change: impl FnOnce(&mut OtherEnd) -> T) -> T {
         change(&mut self.0.lock().unwrap())
+    }
+
+    /// Behaves from here on as one of six numbers says: well, refusing, unreachable, blocked, or
+    /// with a narrower path.
+    pub fn behave(&self, behaviour: usize) {
+        const ENETUNREACH: i32 = 101;
+        let fails_with = [None, None, Some(ENETUNREACH), Some(EAGAIN), None, None];
+        self.with(|end| {
+            end.refuses = behaviour == 1;
+            end.fails_with = fails_with[behaviour];
+            end.payload_octets_max = [1472, 1472, 1472, 1472, 300, 1452][behaviour];
+        });
     }
 
     pub fn datagrams(&self) -> Vec<Vec<u8>> {
@@ -213,8 +226,29 @@ pub fn turn(exporter: &mut Exporter, records: &[FlowRecord], now_ms: u64) -> Opt
     exporter.send(true, moment(now_ms))
 }
 
+/// Sends until nothing waits any more, and returns what time it is then.
+pub fn send_all(exporter: &mut Exporter, mut now_ms: u64) -> u64 {
+    exporter.flush(moment(now_ms + 2));
+    for _ in 0..10_000 {
+        exporter.begin_turn(now_ms);
+        let Some(due_ms) = exporter.send(true, moment(now_ms + 2)) else {
+            break;
+        };
+        now_ms = due_ms;
+    }
+    now_ms
+}
+
 /// The counters, once everything is answered.
 pub fn settled(exporter: &mut Exporter) -> ExporterCounters {
     exporter.finish().unwrap();
     exporter.counters()
+}
+
+pub fn any_distribution() -> impl Strategy<Value = Distribution> {
+    prop_oneof![
+        Just(Distribution::Copy),
+        Just(Distribution::Balance),
+        Just(Distribution::Failover)
+    ]
 }

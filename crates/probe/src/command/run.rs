@@ -1,7 +1,6 @@
 //! `xdprobe run`: the probe.
 //!
-//! [`Arguments`] is what the user wrote, a [`Plan`] what is valid; the pipeline does the work, and
-//! this command connects it to the terminal, the signals and the metrics server.
+//! [`Arguments`] is the command line as it was written, a [`Plan`] is what it means once it is valid. The pipeline does the work; this command connects it to the terminal, the signals and the metrics server.
 
 mod export_options;
 mod sampling;
@@ -35,12 +34,12 @@ use xdprobe_pipeline::{
     CapturePlan, Change, Ledger, Outcome, Pipeline, Plan, StartError, Starting, TableFiles, Tables,
 };
 
-/// What the user wrote.
+/// The command line of `xdprobe run`.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
-  xdprobe run -i tap0 192.0.2.9:2055                     every queue of tap0, AF_XDP where it can
+  xdprobe run -i tap0 192.0.2.9:2055                     every queue of tap0, with AF_XDP where possible
   xdprobe run -i ngeth0 -f ip 172.27.20.3:2055           only IP
-  xdprobe run -i eth0 --capture pcap 192.0.2.9:2055      look on through libpcap
+  xdprobe run -i eth0 --capture pcap 192.0.2.9:2055      passive capture with libpcap
   xdprobe run -r capture.pcap --report json 192.0.2.9:2055
   xdprobe run -r capture.pcap file:flows.ft && xdprobe print flows.ft")]
 pub struct Arguments {
@@ -58,15 +57,15 @@ pub struct Arguments {
     #[arg(short, long, value_name = "FILE")]
     read: Option<PathBuf>,
 
-    /// Meter only what this filter wants, in libpcap's syntax
+    /// Meter only the packets that match this filter, in libpcap's syntax
     #[arg(short, long, value_name = "FILTER")]
     filter: Option<String>,
 
-    /// How to capture: auto takes AF_XDP, but libpcap where the host uses the interface itself
+    /// How to capture: auto uses AF_XDP, but libpcap where the host uses the interface itself
     #[arg(long, value_enum, default_value_t, value_name = "KIND")]
     capture: CaptureKind,
 
-    /// How AF_XDP gets its frames: auto tries the others in their order
+    /// AF_XDP mode: auto tries the others, in this order
     #[arg(long, value_enum, default_value_t, value_name = "MODE")]
     mode: ModeName,
 
@@ -74,41 +73,40 @@ pub struct Arguments {
     #[arg(long, default_value = "all", value_name = "LIST", value_parser = parse_queues)]
     queues: Queues,
 
-    /// Cores to pin the workers to, in the order of the queues, such as 2,3 or 2-5 [default: the
-    /// cores there are]
+    /// Cores to pin the workers to, in the order of the queues, such as 2,3 or 2-5 [default: all that the process may use]
     #[arg(long, value_name = "LIST", value_parser = parse_cores)]
     cores: Option<Cores>,
 
-    /// Capture with AF_XDP although the host then no longer gets the interface's frames
+    /// Capture with AF_XDP even though the host then no longer receives the interface's frames
     #[arg(long)]
     consume: bool,
 
-    /// Entries of each queue's receive ring, a power of two; twice as many frames are set aside
+    /// Entries of each queue's receive ring, a power of two; memory for twice as many frames is
+    /// reserved
     #[arg(long, default_value_t = XdpConfig::RING_ENTRIES, value_name = "N", value_parser = parse_ring)]
     ring: u32,
 
-    /// Never sleep: poll the card from the worker's own core
+    /// Never sleep: poll the network card from the worker's core
     #[arg(long)]
     busy_poll: bool,
 
-    /// Expire a flow that has gone on for this long
+    /// Active timeout: expire a flow that has lasted for this long
     #[arg(long, default_value = "60s", value_name = "TIME", value_parser = parse_timeout)]
     active_timeout: Duration,
 
-    /// Expire a flow that has been quiet for this long
+    /// Idle timeout: expire a flow without packets for this long
     #[arg(long, default_value = "15s", value_name = "TIME", value_parser = parse_timeout)]
     idle_timeout: Duration,
 
-    /// The idle timeout of a flow that has shown FIN or RST
+    /// Idle timeout of a flow after FIN or RST
     #[arg(long, default_value = "1s", value_name = "TIME", value_parser = parse_timeout)]
     linger: Duration,
 
-    /// Let each flow's active timeout be over up to this much early, so that flows that began
-    /// together do not end together
+    /// Shorten each flow's active timeout by up to this much, so that flows that began together do not all end together
     #[arg(long, default_value = "0", value_name = "TIME", value_parser = parse_spread)]
     lifetime_spread: Duration,
 
-    /// Flows that each queue's cache holds before it evicts, at some 81 octets each
+    /// Flows that each queue's cache holds before it evicts the oldest, at about 81 octets each
     #[arg(long, default_value_t = 1_000_000, value_name = "N", value_parser = parse_flows)]
     flows_per_queue: usize,
 
@@ -116,8 +114,7 @@ pub struct Arguments {
     #[arg(long, value_name = "N")]
     input: Option<u16>,
 
-    /// Serve metrics for Prometheus, /healthz and /readyz there: ADDR:PORT, [V6]:PORT, PORT on
-    /// 127.0.0.1, or unix:PATH
+    /// Serve Prometheus metrics, /healthz and /readyz on ADDR:PORT, \[V6\]:PORT, PORT (on 127.0.0.1) or unix:PATH
     #[arg(long, value_name = "ADDRESS")]
     metrics: Option<metrics::Address>,
 
@@ -125,7 +122,7 @@ pub struct Arguments {
     #[arg(long, value_enum, default_value_t, value_name = "FORM")]
     report: Report,
 
-    // Groups come last: what follows one would stand under its heading.
+    // Groups come last: an option behind one would be listed under its heading.
     #[command(flatten)]
     sampling: SamplingArguments,
 
@@ -136,39 +133,39 @@ pub struct Arguments {
     export: ExportOptions,
 }
 
-/// Ways to capture.
+/// How to capture.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, ValueEnum)]
 enum CaptureKind {
     /// AF_XDP, or libpcap where the host uses the interface itself
     #[default]
     Auto,
-    /// AF_XDP: takes the frames away from the host
+    /// AF_XDP: the host no longer receives the frames
     AfXdp,
-    /// libpcap: looks on, and sees both directions
+    /// libpcap: passive, and sees both directions
     Pcap,
 }
 
-/// Ways of AF_XDP.
+/// AF_XDP modes.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, ValueEnum)]
 enum ModeName {
     /// Zero-copy, else copy, else skb
     #[default]
     Auto,
-    /// Frames stay where the card put them
+    /// Frames stay where the network card put them
     ZeroCopy,
     /// Native XDP, each frame copied once
     Copy,
-    /// XDP behind the driver
+    /// Generic XDP, behind the driver
     Skb,
 }
 
 /// Forms of the ledger.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, ValueEnum)]
 pub enum Report {
-    /// For people
+    /// Text for people
     #[default]
     Text,
-    /// One object
+    /// One JSON object
     Json,
 }
 
@@ -244,7 +241,7 @@ fn start_error(error: StartError) -> anyhow::Error {
     }
 }
 
-/// Checks what the parser could not: what only fits together, and what the host has to say.
+/// Checks what the parser could not: options that depend on each other or on the host.
 fn plan(arguments: Arguments) -> anyhow::Result<Plan> {
     let usage = |text: String| anyhow::Error::from(UsageError(text));
     let filter = arguments
@@ -255,15 +252,17 @@ fn plan(arguments: Arguments) -> anyhow::Result<Plan> {
         .map_err(|error| usage(error.to_string()))?;
     if arguments.idle_timeout > arguments.active_timeout {
         return Err(usage(format!(
-            "--idle-timeout {} is above --active-timeout {}: a flow would never be idle; lower one or raise the other",
+            "--idle-timeout {} is above --active-timeout {}: no flow would ever be idle; lower the \
+             first or raise the second",
             humantime::format_duration(arguments.idle_timeout),
             humantime::format_duration(arguments.active_timeout)
         )));
     }
     if arguments.lifetime_spread > arguments.active_timeout - arguments.idle_timeout {
         return Err(usage(format!(
-            "--lifetime-spread {} is above what lies between --idle-timeout {} and --active-timeout {}: a flow would be cut \
-             before it could be idle; lower it or raise --active-timeout",
+            "--lifetime-spread {} is above the difference of --idle-timeout {} and \
+             --active-timeout {}: a flow could end before it is idle; lower it or raise \
+             --active-timeout",
             humantime::format_duration(arguments.lifetime_spread),
             humantime::format_duration(arguments.idle_timeout),
             humantime::format_duration(arguments.active_timeout)
@@ -294,7 +293,8 @@ fn plan(arguments: Arguments) -> anyhow::Result<Plan> {
     if export.format.version != Version::V5 && sampling.header != SamplingInterval::default() {
         let version = export.format.version.number();
         tracing::warn!(
-            "headers of NetFlow {version} cannot tell that packets are sampled: tell the collectors otherwise"
+            "NetFlow {version} has no header field for sampling: set the sampling interval at the \
+             collectors"
         );
     }
     Ok(Plan {
@@ -334,7 +334,7 @@ fn plan_interface(
     if !interface.has_ethernet_frames() {
         if arguments.capture == CaptureKind::AfXdp {
             return Err(UsageError(format!(
-                "AF_XDP wants an Ethernet interface, which {name} is not: use --capture pcap"
+                "AF_XDP needs an Ethernet interface, which {name} is not: use --capture pcap"
             ))
             .into());
         }
@@ -345,13 +345,13 @@ fn plan_interface(
     {
         if arguments.capture == CaptureKind::AfXdp {
             return Err(UsageError(format!(
-                "AF_XDP would take {name}'s frames away from the host, and {reason}: capture from a tap, use --capture pcap, \
-                 or insist with --consume"
+                "AF_XDP would take {name}'s frames away from the host, and {reason}: capture from a \
+                 tap, use --capture pcap, or force it with --consume"
             ))
             .into());
         }
         tracing::info!(
-            "{name}: {reason}, so libpcap looks on instead of AF_XDP taking its frames (--consume insists)"
+            "{name}: {reason}, so xdprobe captures passively with libpcap; --consume forces AF_XDP"
         );
         return pcap(filter);
     }
@@ -394,9 +394,9 @@ pub mod tests {
         plan(Line::try_parse_from(format!("run {line}").split_whitespace())?.arguments)
     }
 
-    pub fn refused(line: &str, wanted: &str) {
+    pub fn refused(line: &str, expected: &str) {
         let error = planned(line).err().unwrap().to_string();
-        assert!(error.contains(wanted), "{line}: {error}");
+        assert!(error.contains(expected), "{line}: {error}");
     }
 
     #[test]
@@ -438,15 +438,15 @@ pub mod tests {
         );
         refused(
             "-i lo --lifetime-spread 46s 127.0.0.1:9",
-            "--lifetime-spread 46s is above what lies between",
+            "--lifetime-spread 46s is above the difference",
         );
         refused(
             "-i lo --idle-timeout soon 127.0.0.1:9",
-            "wanted something like 15s",
+            "expected a number and a unit",
         );
         refused(
             "-i lo --queues 3-1 127.0.0.1:9",
-            "wanted numbers and ranges",
+            "expected numbers and ranges",
         );
         refused("-i lo --ring 1000 127.0.0.1:9", "power of two");
         refused("-r x.pcap --queues 0 127.0.0.1:9", "not for -r");

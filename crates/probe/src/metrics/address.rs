@@ -37,7 +37,7 @@ impl FromStr for Address {
         if let Some(path) = text.strip_prefix("unix:") {
             return if path.is_empty() {
                 Err(
-                    "'unix:' names no socket: wanted unix:PATH, as in unix:/run/xdprobe/metrics"
+                    "'unix:' names no socket: expected unix:PATH, as in unix:/run/xdprobe/metrics"
                         .to_owned(),
                 )
             } else {
@@ -48,7 +48,7 @@ impl FromStr for Address {
             .parse()
             .map(|port: u16| SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
         on_loopback.or_else(|_| text.parse()).map(Self::Tcp).map_err(|_| {
-            format!("'{text}' is nowhere to listen: wanted ADDR:PORT, [V6]:PORT, PORT (on 127.0.0.1) or unix:PATH")
+            format!("'{text}' is nowhere to listen: expected ADDR:PORT, [V6]:PORT, PORT (on 127.0.0.1) or unix:PATH")
         })
     }
 }
@@ -132,7 +132,7 @@ mod tests {
         assert_eq!("unix:/run/x".parse(), Ok(Address::Unix("/run/x".into())));
         for bad in ["", "70000", "tap0:9433", "::1:9433x", "127.0.0.1", "unix:"] {
             assert!(
-                bad.parse::<Address>().unwrap_err().contains("wanted"),
+                bad.parse::<Address>().unwrap_err().contains("expected"),
                 "{bad}"
             );
         }
@@ -142,9 +142,9 @@ mod tests {
     fn a_socket_that_a_crash_left_is_replaced_and_others_are_not() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("metrics");
-        let refused = |wanted: &str| {
+        let refused = |expected: &str| {
             let error = format!("{:#}", Address::Unix(path.clone()).listen().err().unwrap());
-            assert!(error.contains(wanted), "{error}");
+            assert!(error.contains(expected), "{error}");
         };
         drop(UnixListener::bind(&path).unwrap());
         let listener = Address::Unix(path.clone()).listen().unwrap();

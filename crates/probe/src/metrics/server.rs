@@ -142,7 +142,7 @@ impl Page {
             },
             _ => text(
                 StatusCode::NOT_FOUND,
-                "wanted /metrics, /healthz or /readyz\n".to_owned(),
+                "expected /metrics, /healthz or /readyz\n".to_owned(),
             ),
         }
     }

@@ -55,7 +55,7 @@ const SAMPLED_OUT: Metric = Metric {
 };
 const RECEIVED_PACKETS: Metric = Metric {
     name: "xdprobe_received_packets_total",
-    help: "Packets received and wanted by the filter.",
+    help: "Packets received and expected by the filter.",
 };
 const RECEIVED_OCTETS: Metric = Metric {
     name: "xdprobe_received_octets_total",

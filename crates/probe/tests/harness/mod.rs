@@ -52,11 +52,11 @@ pub fn run_and_collect(file: &Path, arguments: &[&str]) -> (Value, Output, Colle
 pub fn assert_received(received: &Collected, ledger: &Value) {
     received.assert_sound();
     if !ledger.is_null() {
-        let wanted =
+        let expected =
             ["records", "packets", "octets"].map(|name| count(ledger, &format!("exported.{name}")));
         assert_eq!(
             [received.records, received.packets, received.octets],
-            wanted,
+            expected,
             "{ledger:#}"
         );
     }
@@ -140,7 +140,7 @@ impl Probe {
             folder,
             collector: None,
         };
-        while !probe.said().contains("receiving") {
+        while !probe.said().contains("capturing on") {
             let ended = probe.child.try_wait().unwrap();
             assert!(
                 ended.is_none(),

@@ -145,15 +145,15 @@ impl<'a> Prometheus<'a> {
     }
 
     /// Waits until an expression has this value.
-    pub fn await_value(&self, expression: &str, wanted: u64) {
+    pub fn await_value(&self, expression: &str, expected: u64) {
         for _ in 0..600 {
-            if self.value(expression) == Some(wanted) {
+            if self.value(expression) == Some(expected) {
                 return;
             }
             pause(100);
         }
         panic!(
-            "{expression} is {:?}, wanted {wanted}",
+            "{expression} is {:?}, expected {expected}",
             self.query(expression)
         );
     }

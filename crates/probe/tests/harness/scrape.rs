@@ -38,11 +38,15 @@ impl Page {
         Self(body)
     }
 
-    /// The page once it is as wanted.
-    pub fn await_on(namespace: &Namespace, probe: &Probe, wanted: impl Fn(&Self) -> bool) -> Self {
+    /// The page once it is as expected.
+    pub fn await_on(
+        namespace: &Namespace,
+        probe: &Probe,
+        expected: impl Fn(&Self) -> bool,
+    ) -> Self {
         for _ in 0..600 {
             let page = Self::of(namespace, probe);
-            if wanted(&page) {
+            if expected(&page) {
                 return page;
             }
             pause(100);

@@ -1,4 +1,4 @@
-//! Options of `xdprobe run` that say how and to whom records are exported.
+//! Options of `xdprobe run` about export: how, and to which collectors.
 
 use super::values::{ms, parse_timeout};
 use crate::command::usage::UsageError;
@@ -11,16 +11,15 @@ use xdprobe_pipeline::export::netflow::{Engine, Version};
 use xdprobe_pipeline::export::{DatagramConfig, Distribution, FixedFormat, Pace, SocketOptions};
 use xdprobe_pipeline::{Destination, ExportPlan};
 
-/// What the user wrote.
+/// Options about export.
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Export")]
 pub struct ExportOptions {
-    /// Where records go: HOST:PORT, [V6]:PORT, or file:PATH for a flow-tools file
+    /// Where records go: HOST:PORT, \[V6\]:PORT, or file:PATH for a flow-tools file
     #[arg(value_name = "COLLECTOR", required = true)]
     pub collectors: Vec<Destination>,
 
-    /// Which collector gets which record: copy (all get all), balance (each flow key has one), or
-    /// failover (the first that does not refuse)
+    /// Which collector gets which record: copy (each gets all), balance (one for each flow key) or failover (the first that does not refuse)
     #[arg(long, default_value = "copy", value_name = "HOW")]
     distribute: Distribution,
 
@@ -36,27 +35,27 @@ pub struct ExportOptions {
     #[arg(long, default_value = "1s", value_name = "TIME", value_parser = parse_timeout)]
     flush_delay: Duration,
 
-    /// Send each collector no more records a second than this
+    /// Send each collector at most this many records per second
     #[arg(long, value_name = "N")]
     records_per_second: Option<NonZeroU64>,
 
-    /// Send each collector no more octets of UDP payload a second than this
+    /// Send each collector at most this many octets of UDP payload per second
     #[arg(long, value_name = "N")]
     octets_per_second: Option<NonZeroU64>,
 
-    /// Records that wait for each collector's pace before more are refused, and counted
+    /// Records that may wait for a collector's pace before more are lost and counted
     #[arg(long, default_value_t = DatagramConfig::default().paced_records_max, value_name = "N", value_parser = parse_queue)]
     paced_records: usize,
 
-    /// Send from this address, or address and port; once for each family
+    /// Send from this address, or address and port; once per address family
     #[arg(long, value_name = "ADDR[:PORT]", value_parser = parse_source)]
     source: Vec<SocketAddr>,
 
-    /// Send by this interface, whatever the routes say
+    /// Send through this interface, regardless of routes
     #[arg(long, value_name = "IFACE")]
     bind_device: Option<String>,
 
-    /// Differentiated services code point of the datagrams, 0 to 63
+    /// Differentiated services code point (DSCP) of the datagrams, 0 to 63
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(0..64))]
     dscp: Option<u8>,
 
@@ -64,11 +63,11 @@ pub struct ExportOptions {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..))]
     ttl: Option<u8>,
 
-    /// Octets of each socket's send buffer [default: 4194304, or what the system allows]
+    /// Send buffer of each socket in octets [default: 4194304, or the system's limit]
     #[arg(long, value_name = "OCTETS", value_parser = parse_send_buffer)]
     send_buffer: Option<usize>,
 
-    /// Send no IP packet longer than this, even if the path carries it
+    /// Send no IP packet longer than this, even if the path carries longer ones
     #[arg(long, value_name = "OCTETS", value_parser = clap::value_parser!(u16).range(68..))]
     mtu: Option<u16>,
 
@@ -78,12 +77,12 @@ pub struct ExportOptions {
 }
 
 impl ExportOptions {
-    /// Checks what the parser could not. `sampling` is what headers tell of it.
+    /// Checks what the parser could not. `sampling` is what headers state.
     pub fn plan(self, sampling: SamplingInterval) -> Result<ExportPlan, UsageError> {
         for family in [SocketAddr::is_ipv4, SocketAddr::is_ipv6] {
             if self.source.iter().filter(|source| family(source)).count() > 1 {
                 return Err(UsageError(
-                    "--source is given twice for one family: wanted one IPv4 and one IPv6"
+                    "--source is given twice for one address family: expected at most one IPv4 and one IPv6"
                         .to_owned(),
                 ));
             }
@@ -102,7 +101,7 @@ impl ExportOptions {
                     octets_per_s: self.octets_per_second,
                 },
                 paced_records_max: self.paced_records,
-                keeps_records: self.distribute == Distribution::Failover,
+                keeps_records: self.distribute != Distribution::Copy,
             },
             sockets: SocketOptions {
                 sources: self.source,
@@ -131,31 +130,31 @@ fn parse_source(text: &str) -> Result<SocketAddr, String> {
             .ok()
             .map(|address| SocketAddr::new(address, 0))
     };
-    let wanted = || {
+    let expected = || {
         format!(
-            "'{text}' is no source: wanted ADDR or ADDR:PORT, as in 192.0.2.7, 192.0.2.7:4000 or [2001:db8::7]:4000"
+            "'{text}' is not a source: expected ADDR or ADDR:PORT, as in 192.0.2.7, 192.0.2.7:4000 or [2001:db8::7]:4000"
         )
     };
     address
         .or_else(bracketed)
         .or_else(|| text.parse().ok())
-        .ok_or_else(wanted)
+        .ok_or_else(expected)
 }
 
 fn parse_queue(text: &str) -> Result<usize, String> {
-    let wanted = || format!("'{text}' is no number of records from 1000 to 100000000");
+    let expected = || format!("'{text}' is not a number of records: expected 1000 to 100000000");
     text.parse()
         .ok()
         .filter(|records| (1_000..=100_000_000).contains(records))
-        .ok_or_else(wanted)
+        .ok_or_else(expected)
 }
 
 fn parse_send_buffer(text: &str) -> Result<usize, String> {
-    let wanted = || format!("'{text}' is no send buffer: wanted 4096 to 1073741824 octets");
+    let expected = || format!("'{text}' is not a send buffer: expected 4096 to 1073741824 octets");
     text.parse()
         .ok()
         .filter(|octets| (4_096..=1 << 30).contains(octets))
-        .ok_or_else(wanted)
+        .ok_or_else(expected)
 }
 
 #[cfg(test)]
@@ -165,18 +164,18 @@ mod tests {
 
     #[test]
     fn sources_are_addresses_with_or_without_a_port() {
-        for (text, wanted) in [
+        for (text, expected) in [
             ("192.0.2.7", "192.0.2.7:0"),
             ("192.0.2.7:4000", "192.0.2.7:4000"),
             ("2001:db8::7", "[2001:db8::7]:0"),
             ("[2001:db8::7]", "[2001:db8::7]:0"),
             ("[2001:db8::7]:4000", "[2001:db8::7]:4000"),
         ] {
-            assert_eq!(parse_source(text), Ok(wanted.parse().unwrap()));
+            assert_eq!(parse_source(text), Ok(expected.parse().unwrap()));
         }
         for bad in ["", "host", "192.0.2.7:", "192.0.2.7:65536", "192.0.2"] {
             assert!(
-                parse_source(bad).unwrap_err().contains("wanted ADDR"),
+                parse_source(bad).unwrap_err().contains("expected ADDR"),
                 "{bad}"
             );
         }
@@ -184,19 +183,19 @@ mod tests {
 
     #[test]
     fn refuses_what_cannot_be_meant() {
-        refused("-r x --netflow 9 127.0.0.1:9", "wanted 1, 5 or 7");
+        refused("-r x --netflow 9 127.0.0.1:9", "choose 1, 5 or 7");
         refused(
             "-r x --distribute any 127.0.0.1:9",
-            "wanted copy, balance or failover",
+            "expected copy, balance or failover",
         );
         refused("-r x --records-per-second 0 127.0.0.1:9", "zero");
         refused("-r x --dscp 64 127.0.0.1:9", "64 is not in 0..64");
         refused("-r x --mtu 67 127.0.0.1:9", "67 is not in 68..");
         refused(
             "-r x --source 192.0.2.1 --source 192.0.2.2 127.0.0.1:9",
-            "twice for one family",
+            "twice for one address family",
         );
-        refused("-r x 127.0.0.1:0", "wanted HOST:PORT");
+        refused("-r x 127.0.0.1:0", "expected HOST:PORT");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Options about sampling: which packets are metered, and what headers say of it.
+//! Options about sampling: which packets are metered, and what headers state.
 
 use crate::command::usage::UsageError;
 use clap::{Args, ValueEnum};
@@ -6,11 +6,11 @@ use std::num::NonZeroU16;
 use xdprobe_pipeline::capture::{Sampling, SamplingMode};
 use xdprobe_pipeline::export::netflow::v5::{SamplingInterval, SamplingMode as HeaderSampling};
 
-/// What the user wrote.
+/// Options about sampling.
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Sampling")]
 pub struct SamplingArguments {
-    /// Meter one of N packets; counts are not scaled, headers tell N
+    /// Meter one of N packets; counts are not scaled, headers state N
     #[arg(long, default_value = "1:1", value_name = "1:N", value_parser = parse_interval)]
     sampling: NonZeroU16,
 
@@ -18,12 +18,11 @@ pub struct SamplingArguments {
     #[arg(long, value_enum, default_value_t, value_name = "MODE")]
     sampling_mode: ModeName,
 
-    /// What comes to the tap is one of N packets already: headers tell the product of both
+    /// The tap is sampled already, one of N packets: headers state the product of both intervals
     #[arg(long, default_value = "1:1", value_name = "1:N", value_parser = parse_interval)]
     sampled_upstream: NonZeroU16,
 
-    /// The mode that headers tell [default: the one at work; for --sampled-upstream alone,
-    /// deterministic]
+    /// The mode that headers state [default: the one in use; deterministic for --sampled-upstream alone]
     #[arg(long, value_enum, value_name = "MODE")]
     sampling_header: Option<HeaderMode>,
 }
@@ -31,9 +30,9 @@ pub struct SamplingArguments {
 /// Ways to sample.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, ValueEnum)]
 enum ModeName {
-    /// The first of every N on each core: no chance, but traffic in step with N deceives it
+    /// The first of every N on each core: repeatable, but periodic traffic can bias it
     Deterministic,
-    /// Each with a probability of 1 in N
+    /// Each with a probability of 1/N
     #[default]
     Random,
 }
@@ -41,7 +40,7 @@ enum ModeName {
 /// Modes in a header.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
 enum HeaderMode {
-    /// Only the interval: for collectors that take all 16 bits of the field for it
+    /// The interval without a mode: for collectors that read all 16 bits of the field as interval
     None,
     /// By count
     Deterministic,
@@ -49,7 +48,7 @@ enum HeaderMode {
     Random,
 }
 
-/// What is valid.
+/// How packets are sampled, once the options are valid.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct SamplingPlan {
     /// What sources do.
@@ -59,7 +58,7 @@ pub struct SamplingPlan {
 }
 
 impl SamplingArguments {
-    /// Checks that what is sampled can be told.
+    /// Checks that headers can state the sampling.
     ///
     /// # Errors
     ///
@@ -81,7 +80,7 @@ impl SamplingArguments {
         let mode = match (self.sampling_header, self.sampling_mode) {
             (Some(_), _) if interval == 1 => {
                 return Err(UsageError(
-                    "--sampling-header tells how is sampled, but nothing is: add --sampling or --sampled-upstream"
+                    "--sampling-header without sampling: add --sampling or --sampled-upstream"
                         .to_owned(),
                 ));
             }
@@ -92,8 +91,8 @@ impl SamplingArguments {
         };
         let header = SamplingInterval::new(mode, interval).ok_or_else(|| {
             UsageError(format!(
-                "--sampling 1:{sampling} of --sampled-upstream 1:{sampled_upstream} is 1:{interval}, which headers cannot \
-                 tell: wanted at most 1:{}",
+                "--sampling 1:{sampling} of --sampled-upstream 1:{sampled_upstream} is \
+                 1:{interval}, which a header cannot hold: expected at most 1:{}",
                 SamplingInterval::INTERVAL_MAX
             ))
         })?;
@@ -109,7 +108,7 @@ fn parse_interval(text: &str) -> Result<NonZeroU16, String> {
         .filter(|interval| interval.get() <= SamplingInterval::INTERVAL_MAX)
         .ok_or_else(|| {
             format!(
-                "'{text}' is no sampling: wanted 1:N, with N from 1 to {}, as in 1:100",
+                "'{text}' is not a sampling interval: expected 1:N, with N from 1 to {}, as in 1:100",
                 SamplingInterval::INTERVAL_MAX
             )
         })
@@ -166,10 +165,10 @@ mod tests {
             error.contains("is 1:17000") && error.contains("at most 1:16383"),
             "{error}"
         );
-        assert!(refused("--sampling-header random").contains("nothing is"));
+        assert!(refused("--sampling-header random").contains("without sampling"));
         for bad in ["1:0", "1:16384", "2:3", "100", "1:", ""] {
             assert!(
-                parse_interval(bad).unwrap_err().contains("wanted 1:N"),
+                parse_interval(bad).unwrap_err().contains("expected 1:N"),
                 "{bad}"
             );
         }

@@ -1,10 +1,10 @@
-//! Options about what records say beside what was metered.
+//! Options about tables: interfaces and routes in the records.
 
 use clap::Args;
 use std::path::PathBuf;
 use xdprobe_pipeline::TableFiles;
 
-/// What the user wrote.
+/// Options about tables.
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Interfaces and routes")]
 pub struct TableArguments {

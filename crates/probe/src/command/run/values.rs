@@ -15,24 +15,28 @@ pub enum Queues {
     Some(Vec<u32>),
 }
 
+/// A time in whole ms.
 pub fn ms(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// A time such as `15s`, `500ms` or `2min`; a bare number is seconds, as fprobe's users write it.
+/// A time such as `15s`, `500ms` or `2min`; a bare number is seconds, as in fprobe's options.
 pub fn parse_timeout(text: &str) -> Result<Duration, String> {
     /// A flow must be exported before its uptimes wrap, after 49.7 days.
     const MAX: Duration = Duration::from_secs(24 * 60 * 60);
     let bare = text.parse().map(Duration::from_secs).ok();
     let duration = bare.or_else(|| humantime::parse_duration(text).ok());
-    let wanted =
-        || format!("'{text}' is no time from 1ms to 24h: wanted something like 15s, 500ms or 2min");
+    let expected = || {
+        format!(
+            "'{text}' is not a time from 1ms to 24h: expected a number and a unit, as in 15s, 500ms or 2min"
+        )
+    };
     duration
         .filter(|duration| (Duration::from_millis(1)..=MAX).contains(duration))
-        .ok_or_else(wanted)
+        .ok_or_else(expected)
 }
 
-/// A time as any other, or 0.
+/// A time as in [`parse_timeout`], or 0.
 pub fn parse_spread(text: &str) -> Result<Duration, String> {
     if text == "0" {
         Ok(Duration::ZERO)
@@ -41,22 +45,26 @@ pub fn parse_spread(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// The capacity of a flow cache.
 pub fn parse_flows(text: &str) -> Result<usize, String> {
-    let wanted = || format!("'{text}' is no number of flows from 1 to 1000000000");
+    let expected = || format!("'{text}' is not a number of flows: expected 1 to 1000000000");
     text.parse()
         .ok()
         .filter(|flows| (1..=1_000_000_000).contains(flows))
-        .ok_or_else(wanted)
+        .ok_or_else(expected)
 }
 
+/// The entries of a ring.
 pub fn parse_ring(text: &str) -> Result<u32, String> {
-    let wanted = || format!("'{text}' is no ring size: wanted a power of two from 64 to 1048576");
+    let expected =
+        || format!("'{text}' is not a ring size: expected a power of two from 64 to 1048576");
     text.parse()
         .ok()
         .filter(|entries: &u32| entries.is_power_of_two() && (64..=1 << 20).contains(entries))
-        .ok_or_else(wanted)
+        .ok_or_else(expected)
 }
 
+/// RX queues: `all`, or numbers and ranges.
 pub fn parse_queues(text: &str) -> Result<Queues, String> {
     if text == "all" {
         return Ok(Queues::All);
@@ -64,6 +72,7 @@ pub fn parse_queues(text: &str) -> Result<Queues, String> {
     parse_list(text, "queues").map(Queues::Some)
 }
 
+/// Cores: numbers and ranges.
 pub fn parse_cores(text: &str) -> Result<Cores, String> {
     let cores = parse_list(text, "cores")?;
     let cores = cores.into_iter().map(|core| core as usize);
@@ -74,9 +83,9 @@ pub fn parse_cores(text: &str) -> Result<Cores, String> {
 fn parse_list(text: &str, what: &str) -> Result<Vec<u32>, String> {
     /// More than any machine has of either.
     const MAX: u32 = 4_096;
-    let wanted = || {
+    let expected = || {
         format!(
-            "'{text}' is no list of {what}: wanted numbers and ranges, each once, such as 0-3,6"
+            "'{text}' is not a list of {what}: expected numbers and ranges, each once, as in 0-3,6"
         )
     };
     let mut list = Vec::new();
@@ -86,10 +95,10 @@ fn parse_list(text: &str, what: &str) -> Result<Vec<u32>, String> {
             .parse()
             .ok()
             .zip(last.parse().ok())
-            .ok_or_else(wanted)?;
+            .ok_or_else(expected)?;
         if first > last || last >= MAX || list.iter().any(|number| (first..=last).contains(number))
         {
-            return Err(wanted());
+            return Err(expected());
         }
         list.extend(first..=last);
     }
