@@ -17,6 +17,3 @@ pub mod plain;
 pub mod requirements;
 pub mod send;
 pub mod test_collector;
-
-/// The wire formats, for tests that read or write datagrams.
-pub use xdprobe_netflow as netflow;

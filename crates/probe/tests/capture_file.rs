@@ -19,7 +19,6 @@ use tempfile::TempDir;
 use xdprobe_lab::frames::{
     ByteOrder, Ethernet, PcapWriter, StampResolution, flags, fragments, icmp, tcp, udp,
 };
-use xdprobe_lab::netflow::v5;
 use xdprobe_lab::test_collector::{Keep, TestCollector, Violation};
 use xdprobe_pipeline::export::netflow::v5;
 

@@ -18,7 +18,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::thread::sleep;
 use std::time::Duration;
 use xdprobe_collect::{FlowFileWriter, StoredRecord, WriterOptions};
-use xdprobe_lab::netflow::v5;
+use xdprobe_pipeline::export::netflow::v5;
 
 fn xdprobe() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_xdprobe"));
@@ -96,16 +96,16 @@ fn prints_the_samples_as_the_real_flow_print_did() {
                     command.arg(&file);
                 }
                 let output = command.output().unwrap();
-                let wanted_text = fs::read(&expected).unwrap();
+                let expected_text = fs::read(&expected).unwrap();
                 assert!(
-                    output.stdout == wanted_text,
+                    output.stdout == expected_text,
                     "{options:?} differs from {}",
                     expected.display()
                 );
                 // flow-print printed nothing where the version has not the format's fields.
                 assert_eq!(
                     output.status.code(),
-                    Some(if wanted_text.is_empty() { 1 } else { 0 }),
+                    Some(if expected_text.is_empty() { 1 } else { 0 }),
                     "{options:?} {file:?}"
                 );
                 compared += 1;

@@ -13,7 +13,6 @@ use std::time::Duration;
 use tempfile::TempDir;
 use xdprobe_lab::frames::{ByteOrder, Ethernet, PcapWriter, StampResolution, udp};
 use xdprobe_lab::namespace::VethOptions;
-use xdprobe_lab::netflow::v5::Record;
 use xdprobe_lab::requirements::are_met;
 use xdprobe_lab::send::Options;
 use xdprobe_lab::test_collector::{Keep, TestCollector};
