@@ -1,12 +1,12 @@
-//! How long the longest burst takes while flows come and go: a million resident, each packet a new
-//! flow that takes the place of an old one. A receive ring of 32 768 entries is full after 3.3 ms
-//! at 10 million packets a second.
+//! The longest burst while flows come and go: a million resident flows, each packet a new flow for
+//! which an old one makes room. A receive ring of 32 768 entries is full after 3.3 ms at 10 million
+//! packets a second.
 //!
-//! hashbrown leaves tombstones behind and clears them by rehashing the whole table in place, now
-//! and then; the flow cache evicts within two sets, always. Times include being taken off the core,
-//! so of the longest bursts of all rounds the median is told, and of their means the least, the
-//! median and the most: `cargo bench --bench churn -- --rounds 150` shows over a minute whether it
-//! stays flat.
+//! hashbrown leaves tombstones and clears them by rehashing the whole table in place from time to
+//! time; the flow cache always evicts within two sets. Times include those when the thread is not on
+//! a core, so the median of the longest bursts of all rounds is reported, and of the rounds' means
+//! the least, the median and the most: `cargo bench --bench churn -- --rounds 150` shows over a
+//! minute whether the mean stays the same.
 
 use clap::Parser;
 use foldhash::SharedSeed;
@@ -14,41 +14,44 @@ use foldhash::quality::FoldHasher;
 use hashbrown::HashTable;
 use std::hash::Hasher;
 use std::net::Ipv4Addr;
-use std::time::{Duration, Instant};
-use xdprobe_flow::fragment::Fragment;
-use xdprobe_flow::{
-    Arrival, Backing, CacheConfig, FlowCache, FlowKey, FlowRecord, Packet, Timeouts,
-};
+use std::time::Duration;
+use xdprobe_benches::clock::now;
+use xdprobe_benches::metering::{NEVER, cache};
+use xdprobe_pipeline::capture::BURST_MAX;
+use xdprobe_pipeline::flow::fragment::Fragment;
+use xdprobe_pipeline::flow::{Arrival, FlowRecord, Key, KeyV4, Packet, Timeouts};
 
-const BURST: u32 = 64;
+/// Packets of a burst.
+#[expect(clippy::cast_possible_truncation, reason = "a burst is short")]
+const BURST: u32 = BURST_MAX as u32;
 const RESIDENT: u32 = 1_000_000;
 const PACKETS: u32 = 8_000_000;
 
-/// Flows that come and go.
+/// The longest burst while flows come and go.
 #[derive(Parser)]
 struct Arguments {
     /// Rounds of 8 million packets
     #[arg(long, default_value_t = 5)]
     rounds: usize,
-    /// What cargo says to every bench
+    /// An option that cargo gives to every bench
     #[arg(long, hide = true)]
     bench: bool,
 }
 
-fn key(flow: u32) -> FlowKey {
+fn key(flow: u32) -> KeyV4 {
     let (source, destination) = (Ipv4Addr::from_bits(flow), Ipv4Addr::new(10, 99, 0, 2));
-    FlowKey {
+    KeyV4 {
         source,
         destination,
         source_port: 1024,
         destination_port: 9,
         protocol: 6,
         tos: 0,
-        input: 1,
+        point: 1,
     }
 }
 
-/// What measures one more round, of new flows each time: its longest burst, and its mean for a
+/// Measures one more round, of new flows each time; returns its longest burst, and its mean for a
 /// packet.
 type Round = Box<dyn FnMut() -> (Duration, Duration)>;
 
@@ -66,14 +69,6 @@ fn rounds(mut burst: impl FnMut(u32) + 'static) -> Round {
         }
         (longest, start.elapsed() / PACKETS)
     })
-}
-
-#[expect(
-    clippy::disallowed_methods,
-    reason = "a bench is there to read the clock"
-)]
-fn now() -> Instant {
-    Instant::now()
 }
 
 fn hash(key: u128) -> u64 {
@@ -103,19 +98,10 @@ fn hashbrown() -> Round {
 
 fn flow_cache() -> Round {
     let timeouts = Timeouts {
-        idle_ms: u64::MAX / 4,
-        active_ms: u64::MAX / 4,
         linger_ms: 1_000,
-        lifetime_spread_ms: 0,
+        ..NEVER
     };
-    let flows_max = (RESIDENT * 5 / 6) as usize;
-    let config = CacheConfig {
-        flows_max,
-        timeouts,
-        seed: 1,
-        backing: Backing::Prefaulted,
-    };
-    let mut cache = FlowCache::new(&config).expect("memory for the flows");
+    let mut cache = cache((RESIDENT * 5 / 6) as usize, timeouts);
     let mut records: Vec<FlowRecord> = Vec::with_capacity(4_096);
     let mut now_ms = 0;
     let mut observe = move |first: u32| {

@@ -1,40 +1,51 @@
-//! The engine against the machine's own floor: bursts of real frames from memory through decode,
-//! observe, expire and batch, as a worker does it, each packet of a random flow, all of them
-//! resident.
+//! The engine compared with the floor that the machine's memory sets: bursts of real frames in
+//! memory through the shipped worker (`pipeline::worker::Worker`), each packet of a random flow, all
+//! flows resident.
 //!
-//! Beside it, in the same process and in turn, so that whatever else the machine does hits all
-//! alike:
+//! A turn of the worker reads the system's clocks, receives a burst, decodes each frame, looks for
+//! the probe's own datagrams, finds the observation point, observes, expires, hands over full
+//! batches, looks into the mailbox and publishes its counters where that is due. The meter has no
+//! rules for points and the datagrams to one collector to exclude. An exporter that is never late
+//! returns the batches between two blocks.
+//!
+//! In the same process and in turn, so that other load on the machine affects all alike:
 //!
 //! * `floor`: as many known records of 64 octets, read, changed and written in the same order,
 //!   prefetched by the burst;
 //! * `decode`: the frames decoded and nothing else;
-//! * `look-up`: hashbrown, one `find_mut` a packet, its keys known beforehand;
-//! * `naive`: each frame decoded and looked up in hashbrown, one after the other, and nothing ever
-//!   expires;
-//! * `flood`: the engine again, every packet a new flow that has to make room in a full cache.
+//! * `look-up`: hashbrown, one `find_mut` for each packet, its keys known beforehand;
+//! * `naive`: each frame decoded and looked up in hashbrown, one after the other, without expiry;
+//! * `flood`: the engine again, every packet a new flow for which another one makes room in a full
+//!   cache.
 //!
-//! Frames are made by the block while no time is taken. Times are the median of the rounds; ratios
-//! are made within each round first. `cargo bench --bench engine -- 1000000` measures one number of
-//! flows, `--json` prints what a program reads.
+//! Frames are made block by block, outside of the measured time. Times are the median of the rounds;
+//! ratios are made within each round first. `cargo bench --bench engine -- 1000000` measures one
+//! number of flows, `--json` prints JSON.
 
 use clap::Parser;
 use std::hint::black_box;
+use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant};
+use xdprobe_benches::clock::{Paused, PausedClock, now};
 use xdprobe_benches::frames::{Frames, RandomFlows, key};
+use xdprobe_benches::metering::meter;
+use xdprobe_benches::ring::{Ring, RingFiller, ring};
 use xdprobe_benches::rivals::{Floor, LookUp};
-use xdprobe_benches::{BURST, now};
-use xdprobe_flow::{
-    Arrival, Backing, CacheConfig, EndReason, FlowCache, FlowRecord, RecordSink, Timeouts,
-};
+use xdprobe_benches::statistics::{median, median_ratio};
+use xdprobe_pipeline::Regime;
+use xdprobe_pipeline::capture::BURST_MAX;
+use xdprobe_pipeline::counters::WorkerCounters;
+use xdprobe_pipeline::flow::{EndReason, Key, Timeouts, Volume};
+use xdprobe_pipeline::hand_over::{Batch, Inbox, channels};
+use xdprobe_pipeline::mailbox::{Postbox, mailbox};
+use xdprobe_pipeline::published::Published;
+use xdprobe_pipeline::worker::Worker;
 
-/// Frames made at a time, as many bursts as a receive ring would hold.
+/// Frames of a block: as many as a receive ring would hold.
 const BLOCK: usize = 16_384;
-/// Sets that the clock hand passes in one turn, as in a worker.
-const EXPIRE_SETS_MAX: usize = 250;
-/// Records in a batch, as in a worker.
-const BATCH_RECORDS: usize = 256;
 
-/// The engine against the machine's own floor.
+/// The engine compared with the floor that the machine's memory sets.
 #[derive(Parser)]
 struct Arguments {
     /// Numbers of flows to measure
@@ -46,10 +57,10 @@ struct Arguments {
     /// How long each measurement lasts in each round, in ms
     #[arg(long, default_value_t = 200)]
     round_ms: u64,
-    /// Print one JSON object a line instead of a table
+    /// Print one JSON object for each number of flows instead of a table
     #[arg(long)]
     json: bool,
-    /// What cargo says to every bench
+    /// An option that cargo gives to every bench
     #[arg(long, hide = true)]
     bench: bool,
 }
@@ -58,7 +69,7 @@ fn main() {
     let arguments = Arguments::parse();
     if !arguments.json {
         println!(
-            "ns a packet, bursts of {BURST}, median of {} rounds",
+            "ns a packet, bursts of {BURST_MAX}, median of {} rounds",
             arguments.rounds
         );
         println!(
@@ -93,7 +104,7 @@ fn main() {
     }
 }
 
-/// What was measured in each round, in ns a packet.
+/// The measurements of each round, in ns a packet.
 #[derive(Default)]
 struct Rounds {
     floor: Vec<f64>,
@@ -114,21 +125,28 @@ impl Rounds {
         engine.fill(&mut block, count);
         // The first round warms up.
         for round in 0..=rounds {
-            let floor = block.time(at_least, |block| floor.update(&block.flows, block.made));
-            let decode = block.time(at_least, |block| {
-                block.frames.decode(0, BLOCK, |packet| {
-                    let _ = black_box(packet);
-                });
+            let floor = block.time(at_least, |block| {
+                timed(|| floor.update(&block.flows, block.made))
             });
-            let look_up_alone =
-                block.time(at_least, |block| look_up.update(&block.keys, block.made));
+            let decode = block.time(at_least, |block| {
+                timed(|| {
+                    block.frames.decode(0, BLOCK, |packet| {
+                        let _ = black_box(packet);
+                    });
+                })
+            });
+            let look_up_alone = block.time(at_least, |block| {
+                timed(|| look_up.update(&block.keys, block.made))
+            });
             let naive = block.time(at_least, |block| {
-                block.frames.decode(0, BLOCK, |packet| {
-                    look_up.update(
-                        &[packet.map_or(0, |packet| packet.key.to_bits())],
-                        block.made,
-                    );
-                });
+                timed(|| {
+                    block.frames.decode(0, BLOCK, |packet| {
+                        look_up.update(
+                            &[packet.map_or(0, |packet| packet.key.to_bits())],
+                            block.made,
+                        );
+                    });
+                })
             });
             let engine = block.time(at_least, |block| engine.meter(block));
             if round > 0 {
@@ -149,19 +167,16 @@ impl Rounds {
                 measured.flood.push(flood);
             }
         }
+        engine.end();
         measured
     }
 
-    /// Engine to floor, look-up to engine, naive to engine: medians of the ratios within each
-    /// round.
+    /// Engine to floor, look-up to engine, naive to engine.
     fn ratios(&self) -> [f64; 3] {
-        let ratio = |one: &[f64], other: &[f64]| {
-            median(one.iter().zip(other).map(|(one, other)| one / other))
-        };
         [
-            ratio(&self.engine, &self.floor),
-            ratio(&self.look_up, &self.engine),
-            ratio(&self.naive, &self.engine),
+            median_ratio(&self.engine, &self.floor),
+            median_ratio(&self.look_up, &self.engine),
+            median_ratio(&self.naive, &self.engine),
         ]
     }
 
@@ -206,30 +221,23 @@ impl Rounds {
     }
 }
 
-fn median(values: impl Iterator<Item = f64>) -> f64 {
-    let mut values: Vec<f64> = values.collect();
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
-}
-
-/// What the next [`BLOCK`] packets are, in the form that each measurement wants it.
+/// The next [`BLOCK`] packets, in the form that each measurement takes.
 struct Block {
     random: RandomFlows,
     flows: Vec<u32>,
     keys: Vec<u128>,
-    frames: Frames,
+    frames: Arc<Frames>,
     /// Blocks made so far.
     made: u64,
 }
 
 impl Block {
     fn new(count: u32) -> Self {
-        let random = RandomFlows::below(count);
         Self {
-            random,
+            random: RandomFlows::below(count),
             flows: vec![0; BLOCK],
             keys: vec![0; BLOCK],
-            frames: Frames::new(BLOCK),
+            frames: Arc::new(Frames::new(BLOCK)),
             made: 0,
         }
     }
@@ -239,17 +247,29 @@ impl Block {
             *into = flow(&mut self.random);
             *bits = key(*into).to_bits();
         }
-        self.frames.write(self.flows.iter().copied());
+        let frames = Arc::get_mut(&mut self.frames);
+        let frames = frames.expect("the ring has shown all frames of the last block");
+        frames.write(self.flows.iter().copied());
         self.made += 1;
     }
 
-    /// ns a packet of `meter`, over blocks of random flows until it took `at_least` so long.
-    fn time(&mut self, at_least: Duration, meter: impl FnMut(&Self)) -> f64 {
-        self.time_blocks(at_least, |random| random.next().unwrap_or(0), meter)
+    /// ns a packet in blocks of random flows. `meter` returns how long a block took; the blocks
+    /// take `at_least` so long together.
+    fn time(&mut self, at_least: Duration, meter: impl FnMut(&Self) -> Duration) -> f64 {
+        self.time_blocks(
+            at_least,
+            |random| random.next().expect("random flows do not end"),
+            meter,
+        )
     }
 
-    /// The same over flows that were never seen before.
-    fn time_new(&mut self, next: &mut u32, at_least: Duration, meter: impl FnMut(&Self)) -> f64 {
+    /// The same with flows that were never seen before.
+    fn time_new(
+        &mut self,
+        next: &mut u32,
+        at_least: Duration,
+        meter: impl FnMut(&Self) -> Duration,
+    ) -> f64 {
         let new = |_: &mut RandomFlows| {
             *next = next.wrapping_add(1);
             *next
@@ -261,47 +281,58 @@ impl Block {
         &mut self,
         at_least: Duration,
         mut flow: impl FnMut(&mut RandomFlows) -> u32,
-        mut meter: impl FnMut(&Self),
+        mut meter: impl FnMut(&Self) -> Duration,
     ) -> f64 {
         let (mut took, mut packets) = (Duration::ZERO, 0.0);
         while took < at_least {
             self.make(&mut flow);
-            let start = now();
-            meter(self);
-            took += start.elapsed();
+            took += meter(self);
             packets += BLOCK as f64;
         }
         took.as_secs_f64() * 1e9 / packets
     }
 }
 
-/// What a worker owns, but for its source.
+/// How long `work` takes.
+fn timed(work: impl FnOnce()) -> Duration {
+    let start = now();
+    work();
+    start.elapsed()
+}
+
+/// A worker, and what is at its other ends: the ring that it receives from, the exporter that it
+/// hands over to, and the reader of its counters.
 struct Engine {
-    cache: FlowCache,
-    arrivals: Vec<Arrival>,
-    outbox: Outbox,
-    clock: Clock,
-    undecoded: u64,
+    worker: Worker<Ring, PausedClock>,
+    filler: RingFiller,
+    inbox: Inbox,
+    published: Arc<Published<WorkerCounters>>,
+    _postbox: Postbox,
+    paused: Paused,
+    stopped: Instant,
+    /// Packets in the records that were handed over.
+    exported_packets: u64,
 }
 
 impl Engine {
     fn new(flows_max: u32) -> Self {
-        let config = CacheConfig {
-            flows_max: flows_max as usize,
-            timeouts: Timeouts::default(),
-            seed: 1,
-            backing: Backing::Prefaulted,
-        };
+        let (filler, ring) = ring();
+        let paused = Paused::default();
+        let clock = PausedClock::start(paused.clone());
+        let meter = meter(flows_max as usize, Timeouts::default());
+        let (mut outboxes, inbox) = channels(1, Regime::Live.patience());
+        let outbox = outboxes.remove(0);
+        let (postbox, mailbox) = mailbox();
+        let published = Arc::default();
         Self {
-            cache: FlowCache::new(&config).expect("memory for the flows"),
-            arrivals: Vec::with_capacity(BURST),
-            outbox: Outbox::default(),
-            clock: Clock {
-                stopped: now(),
-                paused: Duration::ZERO,
-                start: now(),
-            },
-            undecoded: 0,
+            worker: Worker::new(ring, clock, meter, outbox, mailbox, Arc::clone(&published)),
+            filler,
+            inbox,
+            published,
+            _postbox: postbox,
+            paused,
+            stopped: now(),
+            exported_packets: 0,
         }
     }
 
@@ -314,86 +345,87 @@ impl Engine {
         }
     }
 
-    /// A worker's turns over a block.
-    fn meter(&mut self, block: &Block) {
-        self.clock.go_on();
-        for first in (0..block.frames.len()).step_by(BURST) {
-            let now_ms = self.clock.read_ms();
-            let Self {
-                cache,
-                arrivals,
-                outbox,
-                undecoded,
-                ..
-            } = self;
-            block.frames.decode(first, BURST, |packet| match packet {
-                Ok(packet) => arrivals.push(Arrival {
-                    packet,
-                    at_ms: now_ms,
-                }),
-                Err(_) => *undecoded += 1,
-            });
-            cache.observe(arrivals, outbox);
-            arrivals.clear();
-            cache.expire(now_ms, EXPIRE_SETS_MAX, outbox);
+    /// The worker's turns over a block; returns how long they took.
+    fn meter(&mut self, block: &Block) -> Duration {
+        self.paused.since(self.stopped);
+        let took = timed(|| {
+            self.filler.fill(Arc::clone(&block.frames));
+            for _ in 0..BLOCK / BURST_MAX {
+                self.turn();
+            }
+        });
+        for batch in self.inbox.batches().try_iter() {
+            self.exported_packets += packets(&batch);
+            self.inbox.give_back(batch);
         }
-        self.clock.pause();
+        self.stopped = now();
+        took
     }
 
-    /// That it did what it was measured at.
-    fn check(&self, count: u32) {
-        assert_eq!(self.undecoded, 0, "every frame is decoded");
-        let counters = self.cache.counters();
-        let evicted = counters.expired[EndReason::LackOfResources as usize];
+    fn turn(&mut self) {
+        let turn = self.worker.turn_and_publish();
+        black_box(turn.expect("a ring in memory does not fail"));
+    }
+
+    /// The counters of the worker, which publishes them when it finds no frame.
+    fn counters(&mut self) -> WorkerCounters {
+        self.turn();
+        self.published.read()
+    }
+
+    /// Asserts that it did what it was measured at.
+    fn check(&mut self, count: u32) {
+        let counters = self.counters();
+        let (meter, cache) = (counters.meter, counters.meter.cache);
+        assert_eq!(
+            (meter.undecoded, meter.excluded),
+            Default::default(),
+            "every frame is decoded, none is the probe's own"
+        );
+        assert_eq!(
+            cache.observed.packets, counters.source.received,
+            "every packet is observed"
+        );
+        let evicted = cache.expired[EndReason::LackOfResources as usize];
         assert!(
             evicted <= u64::from(count) / 100,
             "{evicted} of {count} flows had to make room for others"
         );
+    }
+
+    /// Ends the worker and asserts that each packet is in one record.
+    fn end(mut self) {
+        let counters = self.counters();
+        assert_eq!(counters.dropped.records, 0, "the exporter is never late");
+        let Self {
+            worker,
+            filler,
+            inbox,
+            exported_packets,
+            ..
+        } = self;
+        let exporter = thread::Builder::new()
+            .name("exporter".to_owned())
+            .spawn(move || {
+                let mut exported = exported_packets;
+                while let Ok(batch) = inbox.batches().recv() {
+                    exported += packets(&batch);
+                    inbox.give_back(batch);
+                }
+                exported
+            })
+            .expect("a thread");
+        drop(filler);
+        worker.run().expect("a ring in memory does not fail");
+        let exported = exporter.join().expect("the exporter does not panic");
         assert_eq!(
-            self.outbox.packets + self.cache.resident().packets,
-            counters.observed.packets,
-            "no packet is lost"
+            exported, counters.source.received,
+            "each packet is in one record"
         );
     }
 }
 
-/// Batches that go round as between a worker and an exporter that is never late.
-#[derive(Default)]
-struct Outbox {
-    batch: Vec<FlowRecord>,
-    packets: u64,
-}
-
-impl RecordSink for Outbox {
-    fn push(&mut self, record: FlowRecord) {
-        self.packets += u64::from(record.packets);
-        self.batch.push(record);
-        if self.batch.len() == BATCH_RECORDS {
-            black_box(&self.batch);
-            self.batch.clear();
-        }
-    }
-}
-
-/// A clock that stands still while frames are made: to the cache, bursts follow each other as on a
-/// wire.
-struct Clock {
-    start: Instant,
-    stopped: Instant,
-    paused: Duration,
-}
-
-impl Clock {
-    fn go_on(&mut self) {
-        self.paused += self.stopped.elapsed();
-    }
-
-    fn pause(&mut self) {
-        self.stopped = now();
-    }
-
-    fn read_ms(&self) -> u64 {
-        let uptime = self.start.elapsed().saturating_sub(self.paused);
-        u64::try_from(uptime.as_millis()).unwrap_or(u64::MAX)
-    }
+fn packets(batch: &Batch) -> u64 {
+    let volume: Volume = batch.records.iter().map(|record| record.volume).sum();
+    volume.packets
 }

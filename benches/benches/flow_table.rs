@@ -1,13 +1,14 @@
-//! The flow cache against the same cache on hashbrown, and against memory itself: all flows
-//! resident, each packet of a random one, in bursts of 64.
+//! The flow cache compared with the same cache on hashbrown, and with the floor that memory sets:
+//! all flows resident, each packet of a random one, in bursts of 64.
 //!
-//! `floor` is what the memory allows: as many known records are read, changed and written, in
-//! random order, with prefetching. `hashbrown` looks each packet up by itself;
-//! `hashbrown_prefetched` asks for the tags and records of a burst before it updates any. Both keep
-//! 64-octet records in place, on the same huge pages, with the same hash, and do with a record what
-//! `flow_cache` (`FlowCache::observe`) does: timeouts, limits, counters. All have been asked for as
-//! many flows, and hold them: hashbrown then has places for 2.1 million where a million flows are,
-//! and for 16.8 million where ten million are.
+//! In `floor`, as many known records are read, changed and written, in random order, with
+//! prefetching. `hashbrown` looks each packet up by itself; `hashbrown_prefetched` requests the tags
+//! and records of a burst before it updates any. Both store 64-octet records in place, on the same
+//! kind of huge pages, with the same hash, and do with a record what `flow_cache`
+//! (`FlowCache::observe`) does: timeouts, limits, counters. All are created for the same number of
+//! flows and hold them: hashbrown then has places for 2.1 million if there are a million flows, and
+//! for 16.8 million if there are ten million.
+
 use criterion::{
     BenchmarkGroup, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main,
     measurement::WallTime,
@@ -18,14 +19,15 @@ use hashbrown::HashTable;
 use std::hash::Hasher;
 use std::hint::black_box;
 use std::time::Duration;
-use xdprobe_benches::BURST;
 use xdprobe_benches::frames::{RandomFlows, key};
-use xdprobe_benches::memory::{HugePages, prefetch};
+use xdprobe_benches::memory::HugePages;
+use xdprobe_benches::metering::{NEVER, cache};
 use xdprobe_benches::rivals::Floor;
-use xdprobe_flow::fragment::Fragment;
-use xdprobe_flow::{Arrival, Backing, CacheConfig, FlowCache, FlowRecord, Packet, Timeouts};
+use xdprobe_pipeline::capture::{BURST_MAX, prefetch};
+use xdprobe_pipeline::flow::fragment::Fragment;
+use xdprobe_pipeline::flow::{Arrival, FlowRecord, Key, Packet, Timeouts};
 
-/// As large as the cache's own.
+/// A flow, as large as one in the flow cache.
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
 struct Record {
@@ -38,10 +40,8 @@ struct Record {
 }
 
 const TIMEOUTS: Timeouts = Timeouts {
-    idle_ms: u64::MAX / 4,
-    active_ms: u64::MAX / 4,
     linger_ms: 1_000,
-    lifetime_spread_ms: 0,
+    ..NEVER
 };
 
 impl Record {
@@ -56,7 +56,7 @@ impl Record {
         }
     }
 
-    /// What the cache does to a resident flow; false where the flow would end.
+    /// Does what the cache does to a resident flow; false if the flow would end.
     #[inline]
     fn add(&mut self, arrival: &Arrival, timeouts: &Timeouts) -> bool {
         let quiet_ms = if self.tcp_flags & 5 == 0 {
@@ -103,7 +103,7 @@ impl Hash {
 type Group<'a> = BenchmarkGroup<'a, WallTime>;
 
 fn next(flows: &mut RandomFlows) -> u32 {
-    flows.next().unwrap_or(0)
+    flows.next().expect("random flows do not end")
 }
 
 fn floor(group: &mut Group<'_>, count: u32) {
@@ -111,7 +111,7 @@ fn floor(group: &mut Group<'_>, count: u32) {
     let mut flows = RandomFlows::below(count);
     group.bench_function(BenchmarkId::new("floor", count), |bench| {
         bench.iter(|| {
-            let burst: [u32; BURST] = std::array::from_fn(|_| next(&mut flows));
+            let burst: [u32; BURST_MAX] = std::array::from_fn(|_| next(&mut flows));
             floor.update(&burst, 1);
         });
     });
@@ -140,7 +140,7 @@ fn hashbrown(group: &mut Group<'_>, count: u32) {
         };
     group.bench_function(BenchmarkId::new("hashbrown", count), |bench| {
         bench.iter(|| {
-            let arrivals: [Arrival; BURST] = std::array::from_fn(|_| arrival(next(&mut flows)));
+            let arrivals: [Arrival; BURST_MAX] = std::array::from_fn(|_| arrival(next(&mut flows)));
             for arrival in &arrivals {
                 let key = arrival.packet.key.to_bits();
                 update(&mut table, hash.of(key), key, arrival);
@@ -149,8 +149,8 @@ fn hashbrown(group: &mut Group<'_>, count: u32) {
     });
     group.bench_function(BenchmarkId::new("hashbrown_prefetched", count), |bench| {
         bench.iter(|| {
-            let arrivals: [Arrival; BURST] = std::array::from_fn(|_| arrival(next(&mut flows)));
-            let mut hashes = [0; BURST];
+            let arrivals: [Arrival; BURST_MAX] = std::array::from_fn(|_| arrival(next(&mut flows)));
+            let mut hashes = [0; BURST_MAX];
             for (into, arrival) in hashes.iter_mut().zip(&arrivals) {
                 *into = hash.of(arrival.packet.key.to_bits());
                 black_box(table.find(*into, |record| {
@@ -166,23 +166,18 @@ fn hashbrown(group: &mut Group<'_>, count: u32) {
 }
 
 fn flow_cache(group: &mut Group<'_>, count: u32) {
-    let config = CacheConfig {
-        flows_max: count as usize,
-        timeouts: TIMEOUTS,
-        seed: 1,
-        backing: Backing::Prefaulted,
-    };
-    let mut cache = FlowCache::new(&config).expect("memory for the flows");
+    let mut cache = cache(count as usize, TIMEOUTS);
     let mut records: Vec<FlowRecord> = Vec::new();
     let all: Vec<u32> = (0..count).collect();
-    for burst in all.chunks(BURST) {
+    for burst in all.chunks(BURST_MAX) {
         let mut arrivals: Vec<_> = burst.iter().map(|&flow| arrival(flow)).collect();
         cache.observe(&mut arrivals, &mut records);
     }
     let mut flows = RandomFlows::below(count);
     group.bench_function(BenchmarkId::new("flow_cache", count), |bench| {
         bench.iter(|| {
-            let mut arrivals: [Arrival; BURST] = std::array::from_fn(|_| arrival(next(&mut flows)));
+            let mut arrivals: [Arrival; BURST_MAX] =
+                std::array::from_fn(|_| arrival(next(&mut flows)));
             cache.observe(&mut arrivals, &mut records);
             records.clear();
         });
@@ -191,7 +186,7 @@ fn flow_cache(group: &mut Group<'_>, count: u32) {
 
 fn flow_table(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("flow_table");
-    group.throughput(Throughput::Elements(BURST as u64));
+    group.throughput(Throughput::Elements(BURST_MAX as u64));
     group
         .warm_up_time(Duration::from_secs(1))
         .measurement_time(Duration::from_secs(3))

@@ -1,8 +1,12 @@
-//! One step of a packet's way so many times over, for callgrind: `instructions STEP COUNT`. Without
-//! arguments, the steps' names. `scripts/bench-instructions` runs it.
+//! One step of a packet's way, for callgrind: `instructions STEP COUNT` does the step for COUNT
+//! packets, records or publications. Without arguments it prints the names of the steps.
+//! `scripts/bench-instructions` runs it.
 
 use std::process::ExitCode;
 use xdprobe_benches::steps::STEPS;
+
+/// Packets or records at a time.
+const CHUNK: usize = 1_920;
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args()
@@ -17,17 +21,18 @@ fn main() -> ExitCode {
                 count.parse::<usize>(),
             ) else {
                 eprintln!(
-                    "instructions: '{name} {count}', wanted a step and a number; without them, all steps are named"
+                    "instructions: found '{name} {count}', expected STEP COUNT; run it without \
+                     arguments for the names of the steps"
                 );
                 return ExitCode::from(2);
             };
             let mut run = (step.make)();
-            // As many at once as there are batches for.
+            // As many records at once as there are batches for.
             (0..count.div_ceil(CHUNK)).for_each(|_| run(CHUNK));
         }
         _ => {
             eprintln!(
-                "instructions: {} arguments, wanted STEP COUNT",
+                "instructions: found {} arguments, expected STEP COUNT",
                 arguments.len()
             );
             return ExitCode::from(2);
@@ -35,5 +40,3 @@ fn main() -> ExitCode {
     }
     ExitCode::SUCCESS
 }
-
-const CHUNK: usize = 1_920;

@@ -1,36 +1,31 @@
-//! From the exporter's socket to a collector's on the loopback interface: what was sent in three
-//! seconds, and what arrived.
+//! From the exporter's socket to a collector's on the loopback interface: records sent in three
+//! seconds, and records received.
 //!
-//! The exporter runs on core 0, a receiver that only counts on core 1. `cargo bench --bench
-//! loopback [-- RECORDS_PER_SECOND]`: without a pace as fast as the socket takes it, so the
-//! receiver may lose; with one, to see at which it loses nothing.
-#![expect(
-    clippy::print_stdout,
-    clippy::disallowed_methods,
-    reason = "a measurement is printed and reads the clock"
-)]
+//! The exporter runs on core 0; on core 1 a receiver counts records. `cargo bench --bench loopback
+//! [-- RECORDS_PER_SECOND]`: without a rate the exporter sends as fast as its socket accepts, and
+//! the receiver may lose records; with one, the run shows whether it loses any at that rate.
 
+use nix::sched::{CpuSet, sched_setaffinity};
+use nix::sys::socket::{setsockopt, sockopt};
+use nix::unistd::Pid;
 use std::error::Error;
 use std::net::UdpSocket;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
-
-use nix::sched::{CpuSet, sched_setaffinity};
-use nix::sys::socket::{setsockopt, sockopt};
-use nix::unistd::Pid;
-use xdprobe_export::{
-    Collector, CollectorConfig, Distribution, Exporter, Moment, Pace, SocketOptions, UdpTransport,
+use std::time::Duration;
+use xdprobe_benches::clock::now;
+use xdprobe_benches::records::batch;
+use xdprobe_pipeline::export::netflow::v5;
+use xdprobe_pipeline::export::{
+    DatagramConfig, DatagramOutlet, Distribution, Exporter, FixedFormat, Moment, Pace,
+    SocketOptions, UdpTransport,
 };
-use xdprobe_flow::{EndReason, FlowKey, FlowRecord};
 
-/// Records of a batch, as workers hand them over.
-const BATCH: usize = 256;
 const LASTS: Duration = Duration::from_secs(3);
 
 fn main() -> Result<(), Box<dyn Error>> {
-    // cargo adds an option of its own.
+    // cargo adds an option.
     let pace = std::env::args()
         .skip(1)
         .find_map(|argument| argument.parse().ok());
@@ -47,12 +42,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
 
     pin(0)?;
-    let config = CollectorConfig {
+    let config = DatagramConfig {
         pace: Pace {
             records_per_s: pace,
             octets_per_s: None,
         },
-        ..CollectorConfig::default()
+        ..DatagramConfig::default()
     };
     let transport = UdpTransport::connect(
         address,
@@ -61,12 +56,11 @@ fn main() -> Result<(), Box<dyn Error>> {
             ..SocketOptions::default()
         },
     )?;
-    let mut exporter = Exporter::new(
-        Distribution::Copy,
-        vec![Collector::new("loopback", transport, config)?],
-    );
+    let mut exporter = Exporter::new(Distribution::Copy);
+    let outlet = DatagramOutlet::new(transport, FixedFormat::default(), config)?;
+    exporter.add("loopback", Box::new(outlet));
     let batch = batch();
-    let start = Instant::now();
+    let start = now();
     let moment = |uptime_ms| {
         Moment {
             uptime_ms,
@@ -77,7 +71,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     while start.elapsed() < LASTS {
         let now_ms = u64::try_from(start.elapsed().as_millis())?;
         exporter.begin_turn(now_ms);
-        if exporter.room() >= BATCH {
+        if exporter.room() >= batch.len() {
             exporter.push(&batch, moment(now_ms + 1_000));
         }
         exporter.send(false, moment(now_ms + 1_000));
@@ -85,28 +79,32 @@ fn main() -> Result<(), Box<dyn Error>> {
     let took = start.elapsed();
     exporter.finish()?;
     done.store(true, Ordering::Relaxed);
-    let received = counting.join().map_err(|_| "the receiver died")??;
-    let sent = exporter.collectors()[0].counters();
+    let received = counting.join().map_err(|_| "the receiver panicked")??;
+    let collector = exporter.collectors().next();
+    let (_, _, counters) = collector.expect("the exporter has one collector");
+    let sent = counters.sent;
     let rate = |records: u64| records as f64 / took.as_secs_f64() / 1e6;
     println!(
         "sent {:.2} M records/s in {} datagrams, received {:.2} M records/s, lost {} of {} records",
-        rate(sent.sent.records),
-        sent.sent.datagrams,
+        rate(sent.records),
+        sent.datagrams,
         rate(received),
-        sent.sent.records - received,
-        sent.sent.records
+        sent.records - received,
+        sent.records
     );
     Ok(())
 }
 
-/// Counts records until nothing has come for a while after it was told to end.
+/// Counts records until `done` is set and nothing has arrived for a while.
 fn count(receiver: &UdpSocket, done: &AtomicBool) -> Result<u64, nix::Error> {
     pin(1)?;
     let mut datagram = [0; 2_048];
     let mut records = 0;
     loop {
         match receiver.recv(&mut datagram) {
-            Ok(octets) => records += (octets as u64 - 24) / 48,
+            Ok(octets) => {
+                records += ((octets - v5::HEADER_OCTETS) / v5::RECORD_OCTETS) as u64;
+            }
             Err(_) if done.load(Ordering::Relaxed) => return Ok(records),
             Err(_) => {}
         }
@@ -117,28 +115,4 @@ fn pin(core: usize) -> Result<(), nix::Error> {
     let mut cores = CpuSet::new();
     cores.set(core)?;
     sched_setaffinity(Pid::from_raw(0), &cores)
-}
-
-fn batch() -> Vec<FlowRecord> {
-    let record = |number: u16| {
-        let key = FlowKey {
-            source: [10, 0, 0, 1].into(),
-            destination: [192, 0, 2, 9].into(),
-            source_port: number,
-            destination_port: 443,
-            protocol: 6,
-            tos: 0,
-            input: 3,
-        };
-        FlowRecord {
-            key,
-            packets: 9,
-            octets: 4_000,
-            first_ms: 10,
-            last_ms: 900,
-            tcp_flags: 0x1b,
-            end: EndReason::Idle,
-        }
-    };
-    (0..).map(record).take(BATCH).collect()
 }

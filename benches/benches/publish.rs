@@ -1,108 +1,175 @@
-//! What publishing its counters costs a worker: bursts of real frames from memory through decode,
-//! observe and expire, as fast as they go, with and without publishing as many words as a worker
-//! has, in the same process and in turn.
+//! What publishing its counters costs a worker: bursts of real frames in memory through the shipped
+//! worker, as fast as it goes, with and without publishing, in the same process and in turn.
 //!
 //! * `without`: nothing is published;
-//! * `as it is`: once a millisecond, as a worker does while frames keep coming;
-//! * `every turn`: after each burst, as a worker does that finds nothing after it.
+//! * `as it is`: once a millisecond, as a worker does while frames keep arriving;
+//! * `every turn`: after each burst, as a worker does that finds no frame.
 
 use std::hint::black_box;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
+use xdprobe_benches::clock::now;
 use xdprobe_benches::frames::{Frames, RandomFlows};
-use xdprobe_benches::published::Published;
-use xdprobe_benches::{BURST, now};
-use xdprobe_flow::{Arrival, Backing, CacheConfig, FlowCache, FlowRecord, Timeouts};
+use xdprobe_benches::metering::{NEVER, meter};
+use xdprobe_benches::ring::{Ring, RingFiller, ring};
+use xdprobe_benches::statistics::{median, median_ratio};
+use xdprobe_pipeline::Regime;
+use xdprobe_pipeline::capture::{BURST_MAX, CaptureError, Frame, Received, Source, SourceCounters};
+use xdprobe_pipeline::clock::{Clock, LiveClock};
+use xdprobe_pipeline::counters::WorkerCounters;
+use xdprobe_pipeline::export::Moment;
+use xdprobe_pipeline::hand_over::{Inbox, channels};
+use xdprobe_pipeline::mailbox::{Postbox, mailbox};
+use xdprobe_pipeline::published::Published;
+use xdprobe_pipeline::worker::Worker;
 
-/// Words that are published: a worker's counters are fewer.
-const WORDS: usize = 64;
 const FLOWS: u32 = 10_000;
 const BLOCK: usize = 16_384;
 const ROUNDS: usize = 15;
 const ROUND: Duration = Duration::from_millis(200);
-/// Times that publishing is measured by itself.
+/// Publications that are measured by themselves.
 const PUBLICATIONS: u32 = 1_000_000;
-/// How often a worker publishes while frames keep coming.
-const PUBLISH_EVERY: Duration = Duration::from_millis(1);
 
-#[derive(Clone, Copy)]
+/// When the worker publishes.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum When {
     Never,
     Millisecond,
     Turn,
 }
 
-struct Worker {
-    frames: Frames,
-    cache: FlowCache,
-    arrivals: Vec<Arrival>,
-    records: Vec<FlowRecord>,
-    counters: [u64; WORDS],
-    published: Published<[u64; WORDS]>,
+/// The present setting, which the worker's clock and its source read. Copies are the same.
+#[derive(Clone, Default)]
+struct Setting(Arc<AtomicU8>);
+
+impl Setting {
+    fn set(&self, when: When) {
+        self.0.store(when as u8, Ordering::Relaxed);
+    }
+
+    #[inline]
+    fn is(&self, when: When) -> bool {
+        self.0.load(Ordering::Relaxed) == when as u8
+    }
 }
 
-impl Worker {
+/// A worker in memory.
+struct Bench {
+    worker: Worker<Bursts, MaybeStopped>,
+    filler: RingFiller,
+    frames: Arc<Frames>,
+    setting: Setting,
+    published: Arc<Published<WorkerCounters>>,
+    _ends: (Inbox, Postbox),
+}
+
+impl Bench {
     fn new() -> Self {
-        let timeouts = Timeouts {
-            idle_ms: u64::MAX / 4,
-            active_ms: u64::MAX / 4,
-            ..Timeouts::default()
-        };
-        let config = CacheConfig {
-            flows_max: FLOWS as usize * 2,
-            timeouts,
-            seed: 1,
-            backing: Backing::Prefaulted,
-        };
         let mut frames = Frames::new(BLOCK);
         frames.write(RandomFlows::below(FLOWS).take(BLOCK));
+        let (filler, ring) = ring();
+        let setting = Setting::default();
+        let source = Bursts {
+            ring,
+            setting: setting.clone(),
+        };
+        let clock = MaybeStopped {
+            live: LiveClock::start(),
+            latest: Moment::default(),
+            setting: setting.clone(),
+        };
+        let (mut outboxes, inbox) = channels(1, Regime::Live.patience());
+        let (postbox, mailbox) = mailbox();
+        let meter = meter(FLOWS as usize * 2, NEVER);
+        let published = Arc::default();
+        let outbox = outboxes.remove(0);
         Self {
-            frames,
-            cache: FlowCache::new(&config).expect("memory for the flows"),
-            arrivals: Vec::with_capacity(BURST),
-            records: Vec::with_capacity(BURST),
-            counters: [0; WORDS],
-            published: Published::default(),
+            worker: Worker::new(
+                source,
+                clock,
+                meter,
+                outbox,
+                mailbox,
+                Arc::clone(&published),
+            ),
+            filler,
+            frames: Arc::new(frames),
+            setting,
+            published,
+            _ends: (inbox, postbox),
         }
     }
 
     /// Meters for a while and returns the time for a packet, in ns.
     fn meter(&mut self, when: When) -> f64 {
+        self.setting.set(when);
         let (start, mut turns) = (now(), 0u64);
-        let mut published_at = start;
         while start.elapsed() < ROUND {
-            for first in (0..BLOCK).step_by(BURST) {
-                self.turn(first);
+            self.filler.fill(Arc::clone(&self.frames));
+            for _ in 0..BLOCK / BURST_MAX {
+                let turn = self.worker.turn_and_publish();
+                black_box(turn.expect("a ring in memory does not fail"));
                 turns += 1;
-                // The clock is read once a turn in each case, as a worker reads it.
-                let read = now();
-                if matches!(when, When::Turn)
-                    || (matches!(when, When::Millisecond) && read - published_at >= PUBLISH_EVERY)
-                {
-                    published_at = read;
-                    self.counters[0] = turns;
-                    self.published.publish(black_box(&self.counters));
-                }
-                black_box(read);
             }
         }
-        start.elapsed().as_nanos() as f64 / (turns * BURST as u64) as f64
+        start.elapsed().as_nanos() as f64 / (turns * BURST_MAX as u64) as f64
+    }
+}
+
+/// A ring that claims to be empty after each burst, if each turn is to publish.
+struct Bursts {
+    ring: Ring,
+    setting: Setting,
+}
+
+impl Source for Bursts {
+    #[inline]
+    fn receive(&mut self, each: &mut impl FnMut(Frame<'_>)) -> Result<Received, CaptureError> {
+        let received = self.ring.receive(each)?;
+        Ok(if self.setting.is(When::Turn) {
+            Received::Nothing
+        } else {
+            received
+        })
     }
 
-    fn turn(&mut self, first: usize) {
-        let arrivals = &mut self.arrivals;
-        self.frames.decode(first, BURST, |packet| {
-            if let Ok(packet) = packet {
-                arrivals.push(Arrival { packet, at_ms: 0 });
-            }
-        });
-        self.cache.observe(&mut self.arrivals, &mut self.records);
-        self.arrivals.clear();
-        self.cache.expire(0, usize::MAX, &mut self.records);
+    fn wait(&mut self, timeout: Duration) {
+        self.ring.wait(timeout);
+    }
+
+    fn counters(&self) -> SourceCounters {
+        self.ring.counters()
+    }
+}
+
+/// The system's clock, which shows the worker the same time each turn if no turn is to publish. It
+/// is read all the same.
+struct MaybeStopped {
+    live: LiveClock,
+    latest: Moment,
+    setting: Setting,
+}
+
+impl Clock for MaybeStopped {
+    const REGIME: Regime = Regime::Live;
+
+    fn read(&mut self) -> Moment {
+        let now = self.live.read();
+        if !self.setting.is(When::Never) {
+            self.latest = now;
+        }
+        self.latest
+    }
+
+    #[inline]
+    fn uptime_of(&mut self, frame: &Frame<'_>) -> u64 {
+        self.live.uptime_of(frame)
     }
 }
 
 fn main() {
-    let mut worker = Worker::new();
+    let mut bench = Bench::new();
     let mut times = [const { Vec::new() }; 3];
     // The first round warms up.
     for round in 0..=ROUNDS {
@@ -110,44 +177,32 @@ fn main() {
             .iter_mut()
             .zip([When::Never, When::Millisecond, When::Turn])
         {
-            let time = worker.meter(when);
+            let time = bench.meter(when);
             if round > 0 {
                 times.push(time);
             }
         }
     }
     let [without, as_it_is, every_turn] = &times;
-    let ratio = |with: &[f64]| {
-        (median(
-            with.iter()
-                .zip(without)
-                .map(|(with, without)| with / without),
-        ) - 1.0)
-            * 100.0
-    };
     println!(
-        "publish/without:    {:.2} ns a packet (median of {ROUNDS} rounds)",
+        "publish/without: {:.2} ns a packet (median of {ROUNDS} rounds)",
         median(without.iter().copied())
     );
     for (name, times) in [("as it is", as_it_is), ("every turn", every_turn)] {
         println!(
             "publish/{name}: {:.2} ns a packet, {:+.2} %",
             median(times.iter().copied()),
-            ratio(times)
+            (median_ratio(times, without) - 1.0) * 100.0
         );
     }
+    let counters = bench.published.read();
     let start = now();
     for _ in 0..PUBLICATIONS {
-        worker.published.publish(black_box(&worker.counters));
+        bench.published.publish(black_box(&counters));
     }
     println!(
-        "publish/once: {:.1} ns",
-        start.elapsed().as_nanos() as f64 / f64::from(PUBLICATIONS)
+        "publish/once: {:.1} ns for {} words",
+        start.elapsed().as_nanos() as f64 / f64::from(PUBLICATIONS),
+        size_of::<WorkerCounters>() / size_of::<u64>()
     );
-}
-
-fn median(values: impl Iterator<Item = f64>) -> f64 {
-    let mut values: Vec<_> = values.collect();
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
 }

@@ -1,9 +1,10 @@
 //! The route table: a million prefixes, read from CSV and looked up, against well-known tries.
 //!
-//! Prefixes are at random in all of the address space, with lengths as the Internet's tables have
-//! them: 60 % are /24. `known` looks up addresses in prefixes of the table, `anywhere` any address;
-//! both at random, which is the worst case for caches. All is measured in CPU time of the measuring
-//! thread: on a shared machine the wall clock tells more about the others.
+//! Prefixes are at random in the whole address space, with lengths distributed as in the Internet's
+//! tables: 60 % are /24. `known` looks up addresses in prefixes of the table, `anywhere` any address;
+//! both at random, which is the worst case for caches. Times are CPU times of the measuring thread:
+//! on a shared machine, wall time includes other processes.
+
 use criterion::{Bencher, Criterion, Throughput, criterion_group, criterion_main};
 use ip_network_table_deps_treebitmap::IpLookupTable;
 use ipnet::Ipv4Net;
@@ -14,13 +15,13 @@ use std::fmt::Write;
 use std::hint::black_box;
 use std::net::Ipv4Addr;
 use std::time::Duration;
-use xdprobe_export::RouteTable;
+use xdprobe_pipeline::export::RouteTable;
 
 const PREFIXES: usize = 1_000_000;
-/// Addresses that are looked up in one iteration: far more than any cache remembers.
+/// Addresses that are looked up in one iteration: far more than the processor's caches hold.
 const ADDRESSES: usize = 1 << 20;
 
-/// xorshift64*, the upper half of it.
+/// xorshift64*, its upper half.
 struct Random(u64);
 
 impl Random {

@@ -1,11 +1,12 @@
 //! Each step of a packet's way by itself: decode, observe by number of flows and by share of hits,
-//! expire, hand over, encode. What the instructions of each are: `scripts/bench-instructions`.
+//! expire, the metering step as a whole, hand over, publish, encode, export.
+//! `scripts/bench-instructions` counts the instructions of each.
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use std::time::Duration;
 use xdprobe_benches::steps::STEPS;
 
-/// Packets or records of one iteration.
+/// Packets, records or publications of one iteration.
 const COUNT: usize = 1_920;
 
 fn steps(criterion: &mut Criterion) {
@@ -18,7 +19,7 @@ fn steps(criterion: &mut Criterion) {
     for step in STEPS {
         let mut made = None;
         group.bench_function(step.name, |bench| {
-            // Only what is not filtered out is set up.
+            // Only steps that are not filtered out are set up.
             let run = made.get_or_insert_with(step.make);
             bench.iter(|| run(COUNT));
         });

@@ -1,28 +1,35 @@
-//! How long turns take while a million flows fall due within one second and packets go on coming,
-//! at the machine's own time.
+//! How long turns of the shipped worker take while a million flows fall due within one second and
+//! packets keep arriving, by the system's clock.
 //!
-//! Packets are offered at a steady rate, as a ring would hold them: a turn takes up to a burst of
-//! those that wait, observes them and lets the clock hand go on, as a worker does. What is told is
-//! how long turns took, and how many packets waited at most: a ring smaller than that would have
-//! lost some. Times include being taken off the core, so run it with a high priority (`nice -n
-//! -20`) where others share the machine.
+//! Packets are offered at a steady rate, as a ring would hold them: a turn receives up to a burst of
+//! those that wait. The bench reports how long turns took, and how many packets waited at most: a
+//! smaller ring would have lost some. Frames are written before the turn that receives them, and an
+//! exporter that is never late returns the batches after it; neither is in the times. Times include
+//! those when the thread is not on a core, so run it with a high priority (`nice -n -20`) on a
+//! shared machine.
 //!
 //! `cargo bench --bench turns -- --rate 4000000 --flows 1000000`
 
 use clap::Parser;
-use std::time::{Duration, Instant};
-use xdprobe_benches::frames::key;
-use xdprobe_benches::{BURST, now};
-use xdprobe_flow::fragment::Fragment;
-use xdprobe_flow::{
-    Arrival, Backing, CacheConfig, EndReason, FlowCache, FlowRecord, Packet, Timeouts,
-};
+use std::sync::Arc;
+use std::time::Duration;
+use xdprobe_benches::clock::now;
+use xdprobe_benches::frames::Frames;
+use xdprobe_benches::metering::meter;
+use xdprobe_benches::ring::{Ring, RingFiller, ring};
+use xdprobe_pipeline::Regime;
+use xdprobe_pipeline::capture::BURST_MAX;
+use xdprobe_pipeline::clock::LiveClock;
+use xdprobe_pipeline::counters::WorkerCounters;
+use xdprobe_pipeline::flow::{EndReason, Timeouts};
+use xdprobe_pipeline::hand_over::{Inbox, channels};
+use xdprobe_pipeline::mailbox::{Postbox, mailbox};
+use xdprobe_pipeline::published::Published;
+use xdprobe_pipeline::worker::{Turn, Worker};
 
-/// As a worker has it.
-const EXPIRE_SETS_MAX: usize = 250;
 const IDLE_MS: u64 = 2_000;
-/// Flows that go on all the time.
-const GOING_ON: u32 = 100_000;
+/// Flows that have packets all the time.
+const BUSY_FLOWS: u32 = 100_000;
 
 /// Turns while a million flows fall due.
 #[derive(Parser)]
@@ -33,95 +40,101 @@ struct Arguments {
     /// Packets offered a second
     #[arg(long, default_value_t = 4_000_000)]
     rate: u64,
-    /// What cargo says to every bench
+    /// An option that cargo gives to every bench
     #[arg(long, hide = true)]
     bench: bool,
 }
 
-/// A cache under load, by the machine's own clock.
+/// A worker under load, by the system's clock.
 struct Load {
-    cache: FlowCache,
-    records: Vec<FlowRecord>,
-    start: Instant,
+    worker: Worker<Ring, LiveClock>,
+    filler: RingFiller,
+    frames: Arc<Frames>,
+    inbox: Inbox,
+    published: Arc<Published<WorkerCounters>>,
+    _postbox: Postbox,
     next: u32,
 }
 
 impl Load {
-    fn now_ms(&self) -> u64 {
-        u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX)
-    }
-
-    /// One turn: `count` packets of the flows from `first` on, one after the other, and a share of
-    /// the clock hand's way.
-    fn turn(&mut self, count: usize, first: u32, flows: u32) {
-        let at_ms = self.now_ms();
-        let mut arrivals = [Arrival {
-            packet: packet(0),
-            at_ms,
-        }; BURST];
-        for arrival in &mut arrivals[..count] {
-            arrival.packet = packet(first + self.next % flows);
-            self.next = self.next.wrapping_add(1);
+    fn new(flows_max: usize) -> Self {
+        let timeouts = Timeouts {
+            idle_ms: IDLE_MS,
+            ..Timeouts::default()
+        };
+        let (filler, ring) = ring();
+        let (mut outboxes, inbox) = channels(1, Regime::Live.patience());
+        let (postbox, mailbox) = mailbox();
+        let published = Arc::default();
+        let meter = meter(flows_max, timeouts);
+        // Memory for the flows takes a while.
+        let clock = LiveClock::start();
+        let outbox = outboxes.remove(0);
+        Self {
+            worker: Worker::new(ring, clock, meter, outbox, mailbox, Arc::clone(&published)),
+            filler,
+            frames: Arc::new(Frames::new(BURST_MAX)),
+            inbox,
+            published,
+            _postbox: postbox,
+            next: 0,
         }
-        self.cache
-            .observe(&mut arrivals[..count], &mut self.records);
-        self.cache.expire(at_ms, EXPIRE_SETS_MAX, &mut self.records);
-        self.records.clear();
     }
-}
 
-fn packet(flow: u32) -> Packet {
-    Packet {
-        key: key(flow),
-        octets: 46,
-        tcp_flags: 0,
-        fragment: Fragment::Whole,
+    /// One turn that receives `count` packets, of the `flows` flows from `first` on, one after the
+    /// other; returns how long it took.
+    fn turn(&mut self, count: usize, first: u32, flows: u32) -> (Turn, Duration) {
+        if count > 0 {
+            let Self { frames, next, .. } = self;
+            let written = Arc::get_mut(frames).expect("the ring has shown all frames");
+            written.write((0..count).map(|_| {
+                *next = next.wrapping_add(1);
+                first + *next % flows
+            }));
+            self.filler.fill(Arc::clone(frames));
+        }
+        let before = now();
+        let turn = self.worker.turn_and_publish();
+        let took = before.elapsed();
+        for batch in self.inbox.batches().try_iter() {
+            self.inbox.give_back(batch);
+        }
+        (turn.expect("a ring in memory does not fail"), took)
+    }
+
+    /// The counters of the worker, less than 1 ms old.
+    fn counters(&self) -> WorkerCounters {
+        self.published.read()
     }
 }
 
 fn main() {
     let arguments = Arguments::parse();
-    let flows_max = (arguments.flows + GOING_ON) as usize;
-    let timeouts = Timeouts {
-        idle_ms: IDLE_MS,
-        ..Timeouts::default()
-    };
-    let config = CacheConfig {
-        flows_max,
-        timeouts,
-        seed: 1,
-        backing: Backing::Prefaulted,
-    };
-    let cache = FlowCache::new(&config).expect("memory for the flows");
-    let mut load = Load {
-        cache,
-        records: Vec::with_capacity(1 << 16),
-        start: now(),
-        next: 0,
-    };
-    for _ in 0..(arguments.flows as usize).div_ceil(BURST) {
-        load.turn(BURST, GOING_ON, arguments.flows);
+    let mut load = Load::new((arguments.flows + BUSY_FLOWS) as usize);
+    for _ in 0..(arguments.flows as usize).div_ceil(BURST_MAX) {
+        load.turn(BURST_MAX, BUSY_FLOWS, arguments.flows);
     }
+    // Without packets, a turn publishes.
+    let (turn, _) = load.turn(0, 0, 1);
     println!(
         "{} flows began within {} ms",
-        load.cache.len(),
-        load.now_ms()
+        load.counters().meter.resident_flows,
+        turn.now_ms
     );
 
-    let (began, mut taken, mut waiting_max) = (now(), 0u64, 0u64);
+    let (began, mut taken, mut waiting_max, mut now_ms) = (now(), 0, 0, 0);
     let mut turns: Vec<Duration> = Vec::with_capacity(1 << 22);
-    // Those that go on stay; a few of the others have made room for them.
-    while load.cache.len() > GOING_ON as usize || load.now_ms() < IDLE_MS {
-        let before = now();
-        let offered =
-            u64::try_from((before - began).as_micros()).unwrap_or(0) * arguments.rate / 1_000_000;
+    // The busy flows stay; a few of the others have made room for them.
+    while now_ms < IDLE_MS || load.counters().meter.resident_flows > u64::from(BUSY_FLOWS) {
+        let offered = began.elapsed().as_micros() * u128::from(arguments.rate) / 1_000_000;
         let waiting = offered - taken;
         waiting_max = waiting_max.max(waiting);
-        let count = usize::try_from(waiting).unwrap_or(BURST).min(BURST);
-        taken += count as u64;
-        load.turn(count, 0, GOING_ON);
+        let count = usize::try_from(waiting).map_or(BURST_MAX, |waiting| waiting.min(BURST_MAX));
+        taken += count as u128;
+        let (turn, took) = load.turn(count, 0, BUSY_FLOWS);
+        now_ms = turn.now_ms;
         if count > 0 {
-            turns.push(before.elapsed());
+            turns.push(took);
         }
     }
     turns.sort_unstable();
@@ -139,9 +152,11 @@ fn main() {
         at(10_000)
     );
     println!("at most {waiting_max} packets waited");
-    let expired = load.cache.counters().expired[EndReason::Idle as usize];
+    let counters = load.counters();
+    let expired = counters.meter.cache.expired[EndReason::Idle as usize];
     println!(
-        "{expired} flows expired {} ms after the first of them was due",
-        load.now_ms() - IDLE_MS
+        "{expired} flows expired {} ms after the first of them was due; {} records were dropped",
+        now_ms - IDLE_MS,
+        counters.dropped.records
     );
 }

@@ -1,23 +1,34 @@
-//! Frames in memory, as a ring holds them.
+//! Frames in memory, as a receive ring holds them.
 
-use crate::memory::{HugePages, prefetch};
+use crate::memory::HugePages;
 use std::net::Ipv4Addr;
-use xdprobe_flow::{DecodeError, FlowKey, Link, Packet, decode};
+use xdprobe_pipeline::capture::{PREFETCH_AHEAD, prefetch};
+use xdprobe_pipeline::flow::{DecodeError, KeyV4, Link, Packet, decode};
 
+/// Frames one after the other, each of a flow that the caller chooses.
+pub struct Frames {
+    octets: allocator_api2::vec::Vec<u8, HugePages>,
+    len: usize,
+    /// Offset of the IPv4 header in a frame.
+    ip: usize,
+}
+
+/// The observation point of all packets.
+pub const POINT: u16 = 1;
+/// LINKTYPE number of the frames' link layer (tcpdump.org/linktypes.html).
+pub const ETHERNET: u16 = 1;
 /// Octets of a frame without its frame check sequence: the shortest that Ethernet allows.
-pub const FRAME_OCTETS: usize = 60;
+const FRAME_OCTETS: usize = WIRE_OCTETS as usize;
+const WIRE_OCTETS: u32 = 60;
 /// Octets from one frame to the next, as in the UMEM of an AF_XDP socket.
 const STRIDE: usize = 2048;
-/// How many frames ahead of the one that is decoded headers are asked for, as the AF_XDP source
-/// does.
-const PREFETCH_AHEAD: usize = 8;
 
 /// UDP over IPv4 without options, 46 octets long. Zero: header checksum, addresses and source port.
 const TEMPLATE: [u8; FRAME_OCTETS] = {
     let mut frame = [0; FRAME_OCTETS];
     let headers = [
         2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1, 8, 0, // Ethernet: to, from, IPv4
-        0x45, 0, 0, 46, 0, 0, 0, 0, 64, 17, 0, 0, // IPv4, as far as the addresses
+        0x45, 0, 0, 46, 0, 0, 0, 0, 64, 17, 0, 0, // IPv4, up to the addresses
     ];
     let mut at = 0;
     while at < headers.len() {
@@ -29,41 +40,15 @@ const TEMPLATE: [u8; FRAME_OCTETS] = {
     frame
 };
 
-/// The key of a flow, as the frames that are made for it say.
-#[must_use]
-pub fn key(flow: u32) -> FlowKey {
-    FlowKey {
-        source: Ipv4Addr::from_bits(0x0a00_0000 | flow >> 8),
-        destination: Ipv4Addr::new(10, 99, 0, 2),
-        source_port: source_port(flow),
-        destination_port: 9,
-        protocol: 17,
-        tos: 0,
-        input: 1,
-    }
-}
-
-fn source_port(flow: u32) -> u16 {
-    1024 + u16::from(flow.to_le_bytes()[0])
-}
-
-/// As many frames as a ring holds, each of a flow of the caller's choice.
-pub struct Frames {
-    octets: allocator_api2::vec::Vec<u8, HugePages>,
-    count: usize,
-    /// Where the IPv4 header stands.
-    ip: usize,
-}
-
 impl Frames {
-    /// `count` frames, for now all of flow 0.
+    /// `count` frames, each of flow 0 until [`write`](Self::write) is called.
     #[must_use]
     pub fn new(count: usize) -> Self {
         Self::tagged(count, &[])
     }
 
-    /// The same with `tags` of four octets each in front of the EtherType, or with another
-    /// EtherType, which is two.
+    /// The same with `tags`: VLAN tags of four octets each in front of the EtherType, or two
+    /// octets, which are another EtherType.
     #[must_use]
     pub fn tagged(count: usize, tags: &[u8]) -> Self {
         let (addresses, rest) = TEMPLATE.split_at(12);
@@ -76,38 +61,42 @@ impl Frames {
         }
         let mut frames = Self {
             octets,
-            count,
+            len: 0,
             ip: 14 + tags.len() / 4 * 4,
         };
-        frames.write(std::iter::repeat(0));
+        frames.write(std::iter::repeat_n(0, count));
         frames
     }
 
-    /// How many there are.
+    /// How many frames there are.
     #[must_use]
-    #[expect(clippy::len_without_is_empty, reason = "a ring is never empty")]
     pub fn len(&self) -> usize {
-        self.count
+        self.len
     }
 
-    /// Makes them frames of these flows, in order.
+    /// Whether there is no frame.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Replaces the frames by one of each of these flows, in order; no more than there were at
+    /// first.
     pub fn write(&mut self, flows: impl IntoIterator<Item = u32>) {
+        self.len = 0;
         for (frame, flow) in self.octets.chunks_exact_mut(STRIDE).zip(flows) {
             let (key, packet) = (key(flow), &mut frame[self.ip..]);
             packet[12..16].copy_from_slice(&key.source.octets());
             packet[16..20].copy_from_slice(&key.destination.octets());
             packet[20..22].copy_from_slice(&key.source_port.to_be_bytes());
+            self.len += 1;
         }
     }
 
-    /// Decodes `count` frames from the `first` on, as a worker does what its source shows it.
+    /// Shows `count` frames from the `first` on, each with its length on the wire. Headers are
+    /// prefetched as far ahead as the sources of a probe do it.
     #[inline]
-    pub fn decode(
-        &self,
-        first: usize,
-        count: usize,
-        mut each: impl FnMut(Result<Packet, DecodeError>),
-    ) {
+    pub fn show(&self, first: usize, count: usize, mut each: impl FnMut(&[u8], u32)) {
         let ahead = |index: usize| {
             if let Some(octet) = self.octets.get((first + index) * STRIDE) {
                 prefetch(octet);
@@ -117,16 +106,40 @@ impl Frames {
         for index in 0..count {
             ahead(index + PREFETCH_AHEAD);
             let start = (first + index) * STRIDE;
-            let mut packet = decode(
-                &self.octets[start..start + FRAME_OCTETS],
-                60,
-                Link::Ethernet,
-            );
+            each(&self.octets[start..start + FRAME_OCTETS], WIRE_OCTETS);
+        }
+    }
+
+    /// Decodes `count` frames from the `first` on. Their packets have an observation point, so
+    /// that their key is the whole key of the flow.
+    #[inline]
+    pub fn decode(
+        &self,
+        first: usize,
+        count: usize,
+        mut each: impl FnMut(Result<Packet, DecodeError>),
+    ) {
+        self.show(first, count, |octets, wire_octets| {
+            let mut packet = decode(octets, wire_octets, Link::Ethernet);
             if let Ok(packet) = &mut packet {
-                packet.key.input = 1;
+                packet.key.point = POINT;
             }
             each(packet);
-        }
+        });
+    }
+}
+
+/// The key of a flow: that of the packets in its frames.
+#[must_use]
+pub fn key(flow: u32) -> KeyV4 {
+    KeyV4 {
+        source: Ipv4Addr::from_bits(0x0a00_0000 | flow >> 8),
+        destination: Ipv4Addr::new(10, 99, 0, 2),
+        source_port: 1024 + u16::from(flow.to_le_bytes()[0]),
+        destination_port: 9,
+        protocol: 17,
+        tos: 0,
+        point: POINT,
     }
 }
 
@@ -137,7 +150,7 @@ pub struct RandomFlows {
 }
 
 impl RandomFlows {
-    /// An endless row of numbers below `count`.
+    /// An endless sequence of flows below `count`.
     #[must_use]
     pub fn below(count: u32) -> Self {
         Self { state: 7, count }
@@ -162,7 +175,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tags_stand_in_front() {
+    fn tags_are_in_front_of_the_ether_type() {
         for (tags, is_ipv4) in [
             (&[0x81, 0, 0, 7][..], true),
             (&[0x88, 0xa8, 0, 7, 0x81, 0, 0, 8], true),
@@ -178,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn frames_are_of_the_flows_that_they_were_made_for() {
+    fn frames_are_of_the_flows_that_were_written() {
         let flows = [0, 1, 255, 256, 0x00ff_ffff, u32::MAX];
         let mut frames = Frames::new(flows.len());
         frames.write(flows);

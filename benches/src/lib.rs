@@ -1,27 +1,19 @@
-//! What benches share: frames in memory ([`frames`]), what the engine is held against ([`rivals`]),
-//! and the steps of a packet's way, each by itself ([`steps`]).
+//! What the benches share. The code that they measure is the shipped code, which `xdprobe-pipeline`
+//! re-exports.
+//!
+//! Frames are in memory ([`frames`]), where the shipped worker receives them ([`ring`]) by a clock
+//! that can be paused ([`clock`]); its meter is set up as in a probe with one collector
+//! ([`metering`]). Steps behind the flow cache start from [`records`]; [`exporting`] has an exporter
+//! that makes no system call. [`steps`] are the steps of a
+//! packet's way, each by itself, and [`rivals`] are what the engine is compared with.
 
+pub mod clock;
+pub mod exporting;
 pub mod frames;
-/// The probe's own: it is no part of a library, and a copy would measure something else.
-#[path = "../../crates/probe/src/hand_over.rs"]
-pub mod hand_over;
 pub mod memory;
-#[path = "../../crates/probe/src/published.rs"]
-pub mod published;
+pub mod metering;
+pub mod records;
+pub mod ring;
 pub mod rivals;
+pub mod statistics;
 pub mod steps;
-
-use std::time::Instant;
-
-/// Packets of a burst: what one turn of a worker takes off a ring.
-pub const BURST: usize = 64;
-
-/// The time, for measuring.
-#[must_use]
-#[expect(
-    clippy::disallowed_methods,
-    reason = "a bench is there to read the clock"
-)]
-pub fn now() -> Instant {
-    Instant::now()
-}

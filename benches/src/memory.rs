@@ -1,20 +1,12 @@
-//! Pages and prefetching as the flow cache has them, for what it is compared with.
+//! Memory on huge pages as the flow cache has it, for the tables that it is compared with.
 
 use allocator_api2::alloc::{AllocError, Allocator};
 use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap_anonymous, munmap};
 use std::alloc::Layout;
-use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
 use std::num::NonZeroUsize;
 use std::ptr::NonNull;
 
-/// Asks for the cache line of `value` ahead of its use.
-#[inline(always)]
-pub fn prefetch<T>(value: &T) {
-    // SAFETY: prefetching reads nothing architecturally and faults on no address.
-    unsafe { _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(value).cast()) };
-}
-
-/// Gives others the pages that the flow cache has.
+/// An allocator of huge pages, like those of the flow cache.
 #[derive(Clone, Copy)]
 pub struct HugePages;
 
@@ -22,7 +14,7 @@ pub struct HugePages;
 const PAGE_OCTETS: usize = 2 << 20;
 
 // SAFETY: each allocation is a mapping of its own, at least as long and as aligned (to a page) as
-// asked, until it is unmapped.
+// requested, until it is unmapped.
 unsafe impl Allocator for HugePages {
     fn allocate(&self, layout: Layout) -> Result<NonNull<[u8]>, AllocError> {
         let octets =

@@ -1,28 +1,37 @@
-//! The steps of a packet's way, each by itself, as criterion times them and callgrind counts their
+//! The steps of a packet's way, each by itself: criterion times them and callgrind counts their
 //! instructions.
 
-use crate::BURST;
+use crate::exporting::exporter;
 use crate::frames::{Frames, RandomFlows, key};
-use crate::hand_over::{Inbox, Outbox, Patience, channels};
+use crate::metering::{NEVER, cache, meter};
+use crate::records::{LATER, batch, record};
 use std::hint::black_box;
-use xdprobe_export::v5::{self, Header, Record};
-use xdprobe_export::{DetailedRecord, Details};
-use xdprobe_flow::fragment::Fragment;
-use xdprobe_flow::{
-    Arrival, Backing, CacheConfig, EndReason, FlowCache, FlowRecord, Packet, Timeouts,
+use xdprobe_pipeline::Regime;
+use xdprobe_pipeline::capture::BURST_MAX;
+use xdprobe_pipeline::counters::WorkerCounters;
+use xdprobe_pipeline::export::netflow::Version;
+use xdprobe_pipeline::export::netflow::wire::DATAGRAM_OCTETS_MAX;
+use xdprobe_pipeline::export::{
+    DetailedRecord, Details, Distribution, FixedFormat, Format, Heading,
 };
+use xdprobe_pipeline::flow::fragment::Fragment;
+use xdprobe_pipeline::flow::{
+    Arrival, FlowCache, FlowRecord, Link, Meter, Packet, RecordSink, Timeouts,
+};
+use xdprobe_pipeline::hand_over::{BATCH_RECORDS, Outbox, Patience, channels};
+use xdprobe_pipeline::published::Published;
 
-/// A step: what it is called, and how to set it up.
+/// A step: its name, and how it is set up.
 pub struct Step {
     /// `STEP/VARIANT`.
     pub name: &'static str,
-    /// Sets it up; what comes of it does the step for at least so many packets or records, in
-    /// bursts of [`BURST`].
+    /// Sets the step up. The result does the step for a number of packets, records or publications,
+    /// rounded up to whole bursts or datagrams.
     pub make: fn() -> Box<dyn FnMut(usize)>,
 }
 
-/// All of them, in a packet's order.
-pub const STEPS: [Step; 16] = [
+/// All steps, in a packet's order.
+pub const STEPS: [Step; 19] = [
     Step {
         name: "decode/plain",
         make: || decode(&[]),
@@ -80,46 +89,57 @@ pub const STEPS: [Step; 16] = [
         make: expire_every_flow,
     },
     Step {
+        name: "meter/plain",
+        make: meter_bursts,
+    },
+    Step {
         name: "hand_over/record",
         make: hand_over,
+    },
+    Step {
+        name: "publish/worker",
+        make: publish,
     },
     Step {
         name: "encode/record",
         make: encode,
     },
+    Step {
+        name: "export/record",
+        make: export,
+    },
 ];
 
-/// What one turn takes off a ring, decoded; `tags` stand in front of the EtherType, or are another
-/// one.
+/// Decodes frames with these tags, or with another EtherType; see [`Frames::tagged`].
 fn decode(tags: &'static [u8]) -> Box<dyn FnMut(usize)> {
     const FRAMES: usize = 1_024;
     let mut frames = Frames::tagged(FRAMES, tags);
     frames.write(RandomFlows::below(1_000_000).take(FRAMES));
     let mut first = 0;
     Box::new(move |count| {
-        for _ in 0..count.div_ceil(BURST) {
-            frames.decode(first, BURST, |packet| {
+        for _ in 0..count.div_ceil(BURST_MAX) {
+            frames.decode(first, BURST_MAX, |packet| {
                 let _ = black_box(packet);
             });
-            first = (first + BURST) % FRAMES;
+            first = (first + BURST_MAX) % FRAMES;
         }
     })
 }
 
-/// Packets of random flows out of `count`, `hits` in 100 of them resident and the others new. A
-/// cache that is full makes room for each of those.
+/// Observes packets in a full cache of `count` flows. `hits` in 100 of them are of random resident
+/// flows; each of the others is of a new flow, for which another one makes room.
 fn observe(count: u32, hits: u32) -> Box<dyn FnMut(usize)> {
     let mut cache = full_cache(count, NEVER);
     let mut flows = RandomFlows::below(count);
     let mut lots = RandomFlows::below(100);
     let mut new = count;
-    let mut records = Vec::with_capacity(BURST);
+    let mut records = Vec::with_capacity(BURST_MAX);
     Box::new(move |packets| {
-        for _ in 0..packets.div_ceil(BURST) {
-            let mut burst: [Arrival; BURST] = std::array::from_fn(|_| {
+        for _ in 0..packets.div_ceil(BURST_MAX) {
+            let mut burst: [Arrival; BURST_MAX] = std::array::from_fn(|_| {
                 let is_hit = hits == 100 || lots.next().is_some_and(|lot| lot < hits);
                 let flow = if is_hit {
-                    flows.next().unwrap_or(0)
+                    flows.next().expect("random flows do not end")
                 } else {
                     next(&mut new)
                 };
@@ -131,22 +151,25 @@ fn observe(count: u32, hits: u32) -> Box<dyn FnMut(usize)> {
     })
 }
 
-/// The clock hand of a cache of a million flows that are not due, at 10 million packets a second.
+/// Bursts in a ms at 10 million packets a second.
+const BURSTS_PER_MS: u64 = 10_000 / BURST_MAX as u64;
+
+/// Moves the clock hand over a million flows that are not due, at 10 million packets a second.
 fn expire_nothing() -> Box<dyn FnMut(usize)> {
-    const BURSTS_A_MS: u64 = 10_000 / BURST as u64;
     let mut cache = full_cache(1_000_000, NEVER);
-    let mut records = Vec::with_capacity(BURST);
+    let mut records = Vec::with_capacity(BURST_MAX);
     let mut turns = 0;
     Box::new(move |packets| {
-        for _ in 0..packets.div_ceil(BURST) {
+        for _ in 0..packets.div_ceil(BURST_MAX) {
             turns += 1;
-            cache.expire(turns / BURSTS_A_MS, usize::MAX, &mut records);
+            cache.expire(turns / BURSTS_PER_MS, usize::MAX, &mut records);
             assert!(records.is_empty(), "nothing is due");
         }
     })
 }
 
-/// Flows that are seen once, and fall due: a packet and a record each.
+/// Observes flows of one packet each, and expires them when they are due: a packet and a record
+/// for each flow.
 fn expire_every_flow() -> Box<dyn FnMut(usize)> {
     const FLOWS: u32 = 100_000;
     let mut cache = full_cache(
@@ -160,8 +183,8 @@ fn expire_every_flow() -> Box<dyn FnMut(usize)> {
     let mut records: Vec<FlowRecord> = Vec::with_capacity(FLOWS as usize);
     let (mut flow, mut now_ms) = (0, 0);
     Box::new(move |count| {
-        for _ in 0..count.div_ceil(BURST) {
-            let mut burst: [Arrival; BURST] =
+        for _ in 0..count.div_ceil(BURST_MAX) {
+            let mut burst: [Arrival; BURST_MAX] =
                 std::array::from_fn(|_| arrival(next(&mut flow), now_ms));
             cache.observe(&mut burst, &mut records);
             if cache.len() >= FLOWS as usize / 2 {
@@ -173,13 +196,65 @@ fn expire_every_flow() -> Box<dyn FnMut(usize)> {
     })
 }
 
-/// The probe's own outbox and inbox, with an exporter that gives every batch back at once.
+/// Meters frames of 10 000 flows, all resident, at 10 million packets a second: the metering step of
+/// a worker.
+fn meter_bursts() -> Box<dyn FnMut(usize)> {
+    const FLOWS: u32 = 10_000;
+    const FRAMES: usize = 1_024;
+    let mut metering = meter(FLOWS as usize, NEVER);
+    let (mut outboxes, _inbox) = channels(1, Patience::Drop);
+    let mut frames = Frames::new(FRAMES);
+    let mut flows = 0..FLOWS;
+    while !flows.is_empty() {
+        frames.write(flows.by_ref().take(FRAMES));
+        for first in (0..frames.len()).step_by(BURST_MAX) {
+            let count = BURST_MAX.min(frames.len() - first);
+            meter_burst(&mut metering, &frames, first, count, 0, &mut outboxes[0]);
+        }
+    }
+    frames.write(RandomFlows::below(FLOWS).take(FRAMES));
+    let (mut first, mut turns) = (0, 0);
+    Box::new(move |packets| {
+        for _ in 0..packets.div_ceil(BURST_MAX) {
+            turns += 1;
+            let now_ms = turns / BURSTS_PER_MS;
+            meter_burst(
+                &mut metering,
+                &frames,
+                first,
+                BURST_MAX,
+                now_ms,
+                &mut outboxes[0],
+            );
+            first = (first + BURST_MAX) % FRAMES;
+        }
+        assert_eq!(outboxes[0].pushed().records, 0, "nothing is due");
+    })
+}
+
+#[inline]
+fn meter_burst(
+    meter: &mut Meter,
+    frames: &Frames,
+    first: usize,
+    count: usize,
+    now_ms: u64,
+    outbox: &mut Outbox,
+) {
+    frames.show(first, count, |octets, wire_octets| {
+        meter.meter(octets, wire_octets, Link::Ethernet, now_ms);
+    });
+    meter.observe(outbox);
+    meter.expire(now_ms, Regime::Live.expire_sets_max(), outbox);
+}
+
+/// Hands records over to an exporter that returns every batch at once.
 fn hand_over() -> Box<dyn FnMut(usize)> {
-    let (mut outboxes, inbox): (Vec<Outbox>, Inbox) = channels(1, Patience::Drop);
-    let record = record();
+    let (mut outboxes, inbox) = channels(1, Patience::Drop);
+    let record = record(1);
     Box::new(move |count| {
         for _ in 0..count {
-            xdprobe_flow::RecordSink::push(&mut outboxes[0], record);
+            RecordSink::push(&mut outboxes[0], record);
         }
         for batch in inbox.batches().try_iter() {
             inbox.give_back(batch);
@@ -187,49 +262,68 @@ fn hand_over() -> Box<dyn FnMut(usize)> {
         assert_eq!(
             outboxes[0].dropped().records,
             0,
-            "more records at once than there are batches"
+            "there are batches for all records at once"
         );
     })
 }
 
-/// Version 5 datagrams of 30 records.
-fn encode() -> Box<dyn FnMut(usize)> {
-    let records = [DetailedRecord {
-        flow: record(),
-        details: Details::default(),
-    }; v5::RECORDS_MAX];
-    let mut datagram = [0; v5::DATAGRAM_OCTETS_MAX];
+/// Publishes a worker's counters.
+fn publish() -> Box<dyn FnMut(usize)> {
+    let published = Published::<WorkerCounters>::default();
+    let counters = WorkerCounters::default();
     Box::new(move |count| {
-        for _ in 0..count.div_ceil(records.len()) {
-            let on_the_wire: [Record; v5::RECORDS_MAX] =
-                std::array::from_fn(|at| Record::from(black_box(&records[at])));
-            let _ = black_box(v5::encode(&Header::default(), &on_the_wire, &mut datagram));
+        for _ in 0..count {
+            published.publish(black_box(&counters));
         }
     })
 }
 
-const FOREVER_MS: u64 = u64::MAX / 4;
-/// No flow ever falls due.
-const NEVER: Timeouts = Timeouts {
-    idle_ms: FOREVER_MS,
-    active_ms: FOREVER_MS,
-    linger_ms: FOREVER_MS,
-    lifetime_spread_ms: 0,
-};
+/// Encodes version 5 datagrams of 30 records.
+fn encode() -> Box<dyn FnMut(usize)> {
+    let mut format: Box<dyn Format> = Box::new(FixedFormat::default());
+    let datagram_records = format.records_in(DATAGRAM_OCTETS_MAX);
+    let detailed = DetailedRecord {
+        flow: record(1),
+        details: Details::default(),
+    };
+    let records = vec![detailed; datagram_records];
+    let heading = Heading {
+        moment: LATER,
+        sequence: 0,
+    };
+    let mut datagram = [0; DATAGRAM_OCTETS_MAX];
+    Box::new(move |count| {
+        for _ in 0..count.div_ceil(records.len()) {
+            let records = black_box(&records);
+            format.append(records, 0, DATAGRAM_OCTETS_MAX, &mut datagram);
+            format.finish(&heading, records.len(), &mut datagram);
+            black_box(&datagram);
+        }
+    })
+}
+
+/// Exports batches to one collector: details, encoding, queueing and sending, but for the system
+/// call.
+fn export() -> Box<dyn FnMut(usize)> {
+    let batch = batch();
+    let mut exporter = exporter(Version::V5, Distribution::Copy, 1);
+    let mut owed = 0;
+    Box::new(move |count| {
+        owed += count;
+        while owed >= BATCH_RECORDS {
+            owed -= BATCH_RECORDS;
+            exporter.push(black_box(&batch), LATER);
+            exporter.send(false, LATER);
+        }
+    })
+}
 
 fn full_cache(flows: u32, timeouts: Timeouts) -> FlowCache {
-    let config = CacheConfig {
-        flows_max: flows as usize,
-        timeouts,
-        seed: 1,
-        backing: Backing::Prefaulted,
-    };
-    let mut cache = FlowCache::new(&config).expect("memory for the flows");
+    let mut cache = cache(flows as usize, timeouts);
     let mut records = Vec::new();
-    for first in (0..flows).step_by(BURST) {
-        let mut burst: Vec<Arrival> = (first..flows.min(first + 64))
-            .map(|flow| arrival(flow, 0))
-            .collect();
+    let all: Vec<u32> = (0..flows).collect();
+    for burst in all.chunks(BURST_MAX) {
+        let mut burst: Vec<Arrival> = burst.iter().map(|&flow| arrival(flow, 0)).collect();
         cache.observe(&mut burst, &mut records);
     }
     cache
@@ -243,18 +337,6 @@ fn arrival(flow: u32, at_ms: u64) -> Arrival {
         fragment: Fragment::Whole,
     };
     Arrival { packet, at_ms }
-}
-
-fn record() -> FlowRecord {
-    FlowRecord {
-        key: key(1),
-        packets: 3,
-        octets: 138,
-        first_ms: 1,
-        last_ms: 2,
-        tcp_flags: 0,
-        end: EndReason::Idle,
-    }
 }
 
 fn next(flow: &mut u32) -> u32 {

@@ -22,5 +22,6 @@ pub use file::{CaptureFile, ReadProgress};
 pub use filter::Filter;
 pub use interface::Interface;
 pub use live::LiveCapture;
+pub use prefetch::{PREFETCH_AHEAD, prefetch};
 pub use sampling::{Sampling, SamplingMode};
 pub use source::{BURST_MAX, CaptureTime, Frame, Received, Source, SourceChange, Unchangeable};

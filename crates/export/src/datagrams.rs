@@ -24,6 +24,7 @@ use assembler::Assembler;
 use path::Path;
 use queue::Message;
 use std::io::{self, IoSlice};
+use xdprobe_netflow::v5::SamplingInterval;
 
 /// Encodes records in one [`Format`] and sends them over one [`Transport`].
 pub struct DatagramOutlet {
@@ -161,6 +162,10 @@ impl Outlet for DatagramOutlet {
 
     fn complete(&mut self, now: Moment) {
         self.assembler.complete(now, self.now_ms);
+    }
+
+    fn set_sampling(&mut self, sampling: SamplingInterval) {
+        self.assembler.set_sampling(sampling);
     }
 
     /// Sends whole runs only, unless a pace or `all` asks for less.

@@ -15,6 +15,7 @@ use std::io;
 use std::str::FromStr;
 use std::sync::Arc;
 use xdprobe_flow::FlowRecord;
+use xdprobe_netflow::v5::SamplingInterval;
 
 /// Distributes records over collectors, each of which has an [`Outlet`] of its own.
 ///
@@ -239,6 +240,15 @@ impl Exporter {
             .iter_mut()
             .filter_map(|recipient| recipient.outlet.send(all, OnRefusal::GoOn))
             .min()
+    }
+
+    /// States another sampling interval with the records that are pushed from here on. Messages
+    /// under construction are completed with the present one.
+    pub fn set_sampling(&mut self, sampling: SamplingInterval, now: Moment) {
+        self.flush(now);
+        for recipient in &mut self.recipients {
+            recipient.outlet.set_sampling(sampling);
+        }
     }
 
     /// Sends to a collector over another transport from here on. Nothing happens if it was removed.

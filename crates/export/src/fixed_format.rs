@@ -34,6 +34,10 @@ impl Format for FixedFormat {
         self.version.records_in(payload_octets)
     }
 
+    fn set_sampling(&mut self, sampling: SamplingInterval) {
+        self.sampling = sampling;
+    }
+
     fn append(
         &mut self,
         records: &[DetailedRecord],
@@ -296,9 +300,10 @@ impl From<&DetailedRecord> for v7::Record {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::details::{Details, Interfaces};
+    use crate::details::Details;
     use crate::routes::Route;
     use std::net::Ipv4Addr;
+    use xdprobe_flow::Interfaces;
     use xdprobe_flow::{EndReason, FlowRecord, KeyV4};
 
     const MOMENT: Moment = Moment {

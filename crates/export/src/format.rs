@@ -3,6 +3,7 @@
 use crate::details::DetailedRecord;
 use crate::moment::Moment;
 use crate::tally::Tally;
+use xdprobe_netflow::v5::SamplingInterval;
 
 /// Encodes records into the messages of one wire format, straight into the memory that they are
 /// sent from.
@@ -42,6 +43,12 @@ pub trait Format: Send {
     /// single record is, each with the tally of its records: for a path that became narrower while
     /// the message waited.
     fn split(&self, message: &[u8], payload_octets: usize, piece: &mut dyn FnMut(&[u8], Tally));
+
+    /// States another sampling interval in the headers of messages that are finished from here on,
+    /// where they have a field for it.
+    fn set_sampling(&mut self, sampling: SamplingInterval) {
+        let _ = sampling;
+    }
 
     /// By how much the sequence number of the next message is above that of one with this many
     /// records.

@@ -32,7 +32,7 @@ mod udp;
 
 pub use collector::{CollectorCounters, CollectorId, CollectorState, LossReason, SendErrorKind};
 pub use datagrams::{DatagramConfig, DatagramOutlet, TooNarrow};
-pub use details::{DetailTables, DetailedRecord, Details, Interfaces, Points};
+pub use details::{DetailTables, DetailedRecord, Details};
 pub use exporter::{Distribution, Exporter, RemovedCollector};
 pub use fixed_format::FixedFormat;
 pub use format::{Appended, Format, Heading};

@@ -5,6 +5,7 @@ use crate::details::DetailedRecord;
 use crate::moment::Moment;
 use crate::transport::Transport;
 use std::io;
+use xdprobe_netflow::v5::SamplingInterval;
 
 /// Takes the records meant for one collector, and delivers them: as datagrams over a network, into
 /// a file or a database.
@@ -67,6 +68,12 @@ pub trait Outlet: Send {
     /// Sends over another transport from here on, where it has one, in the same sequence.
     fn replace_transport(&mut self, transport: Box<dyn Transport>) {
         drop(transport);
+    }
+
+    /// States another sampling interval with the records that are pushed from here on, where it is
+    /// stated at all. No message is under construction.
+    fn set_sampling(&mut self, sampling: SamplingInterval) {
+        let _ = sampling;
     }
 
     /// Completes what was delivered; no record follows.

@@ -42,15 +42,15 @@ impl Fragment {
 /// in memory that is allocated at once.
 #[derive(Debug)]
 pub struct FragmentTable<K> {
-    ports: HashMap<Datagram<K>, Ports>,
+    ports: HashMap<FragmentedPacket<K>, Ports>,
     /// The keys of `ports`, oldest first, each once.
-    arrivals: VecDeque<Datagram<K>>,
+    arrivals: VecDeque<FragmentedPacket<K>>,
 }
 
 /// Identifies one fragmented datagram: the flow key without ports and type of service, and the
 /// identification.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-struct Datagram<K> {
+struct FragmentedPacket<K> {
     key: K,
     id: u16,
 }
@@ -89,7 +89,7 @@ impl<K: Key> FragmentTable<K> {
             Fragment::Whole => {}
             Fragment::First(id) => self.remember(key, id, now_ms),
             Fragment::Later(id) => {
-                if let Some(ports) = self.ports.get(&Datagram::new(key, id))
+                if let Some(ports) = self.ports.get(&FragmentedPacket::new(key, id))
                     && now_ms.saturating_sub(ports.seen_ms) < Self::REMEMBERED_MS
                 {
                     *key = key.with_ports(ports.source, ports.destination);
@@ -99,7 +99,7 @@ impl<K: Key> FragmentTable<K> {
     }
 
     fn remember(&mut self, key: &K, id: u16, now_ms: u64) {
-        let datagram = Datagram::new(key, id);
+        let datagram = FragmentedPacket::new(key, id);
         let (source, destination) = key.ports();
         let ports = Ports {
             source,
@@ -127,7 +127,7 @@ impl<K: Key> Default for FragmentTable<K> {
     }
 }
 
-impl<K: Key> Datagram<K> {
+impl<K: Key> FragmentedPacket<K> {
     fn new(key: &K, id: u16) -> Self {
         Self {
             key: key.without_transport(),

@@ -40,7 +40,7 @@ pub use memory::{Backing, PageSize};
 pub use meter::{Meter, MeterConfig, MeterCounters, Undecoded};
 pub use own::OwnDatagrams;
 pub use packet::{Arrival, Packet};
-pub use point::{MacAddress, PointRule, PointRules};
+pub use point::{Interfaces, MacAddress, PointRule, PointRules, Points};
 pub use prefix::Ipv4Prefix;
 pub use record::{EndReason, FlowRecord, RecordSink};
 pub use volume::Volume;

@@ -3,19 +3,22 @@
 
 use crate::connect::Connected;
 use crate::error::StartError;
-use crate::exporting::ExporterRequest;
-use crate::mailbox::{Postbox, Request};
+use crate::exporting::{ExporterBoard, ExporterRequest};
+use crate::mailbox::{Expiry, Postbox, Request};
 use crate::own_export::OwnExport;
 use crate::plan::{Destination, ExportPlan};
-use crate::regime::Regime;
 use crate::resolver::Resolver;
+use crate::snapshot::WorkerBoard;
 use crate::tables::{TableFiles, Tables};
 use crate::thread::spawn;
 use crossbeam_channel::{Receiver, Sender, bounded};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
+use xdprobe_capture::xdp::XdpInterface;
 use xdprobe_capture::{Filter, Sampling, SourceChange};
 use xdprobe_export::CollectorId;
-use xdprobe_flow::Timeouts;
+use xdprobe_export::netflow::v5::SamplingInterval;
+use xdprobe_flow::{FlowFilter, Timeouts};
 
 /// A change to a running probe.
 #[derive(Clone, Debug)]
@@ -24,8 +27,14 @@ pub enum Change {
     Timeouts(Timeouts),
     /// Take other frames; all of them without a filter.
     Filter(Option<Filter>),
-    /// Take another share of the frames.
-    Sampling(Sampling),
+    /// Take another share of the frames, and state it in headers. Every resident flow is expired, so
+    /// that none counts packets of both shares, but for those of some ms.
+    Sampling {
+        /// The share that is taken.
+        taken: Sampling,
+        /// The interval in headers; of the share, and of a tap that is sampled already.
+        stated: SamplingInterval,
+    },
     /// Read these files, and use what they say.
     Tables(TableFiles),
     /// Export to these destinations. Those that are among the present ones stay as they are.
@@ -79,8 +88,12 @@ struct Order {
 
 /// Changes that wait for the one under way.
 const ORDERS_MAX: usize = 16;
-/// How long a worker may take to answer.
+/// How long a worker or the exporter may take to answer.
 const ANSWER_MAX: Duration = Duration::from_secs(5);
+/// How long it may take to expire every resident flow.
+const EXPIRY_MAX: Duration = Duration::from_secs(60);
+/// After this long a worker has handed over what it expired, also one that sleeps.
+const HAND_OVER_MAX: Duration = Duration::from_millis(100);
 
 impl Control {
     /// Starts the thread; it ends when every copy is dropped.
@@ -118,10 +131,14 @@ impl Control {
 
 /// What changes are made to.
 pub struct Controlled {
-    /// Tap or file.
-    pub regime: Regime,
-    /// The workers.
+    /// Where requests to each worker are posted.
     pub workers: Vec<Postbox>,
+    /// Where each worker publishes what it counts.
+    pub boards: Vec<WorkerBoard>,
+    /// Interfaces that are captured from with AF_XDP. Weak: the thread must not keep them attached.
+    pub interfaces: Vec<Weak<XdpInterface>>,
+    /// Where the exporter publishes what it counts.
+    pub exporter_board: Arc<ExporterBoard>,
     /// Rules for interfaces, and routes.
     pub tables: Tables,
     /// The exporter.
@@ -155,9 +172,9 @@ impl Controlled {
         match change {
             Change::Timeouts(timeouts) => self.set_timeouts(timeouts),
             Change::Filter(filter) => self.set_filter(&filter),
-            Change::Sampling(_) => Err(SAMPLING_IS_FIXED.to_owned()),
+            Change::Sampling { taken, stated } => self.set_sampling(taken, stated),
             Change::Tables(files) => self.read_tables(&files),
-            Change::Destinations(expected) => self.set_destinations(expected),
+            Change::Destinations(asked) => self.set_destinations(&asked),
         }
     }
 
@@ -169,27 +186,59 @@ impl Controlled {
         Ok(())
     }
 
-    /// Where one source refuses the filter, those that took it keep it, and the refusal says so.
     fn set_filter(&self, filter: &Option<Filter>) -> Result<(), String> {
-        let (reply, answers) = bounded(self.workers.len());
+        let change = SourceChange::Filter(filter.clone());
+        change_sources(self.workers.iter(), &change)
+    }
+
+    /// Expires what was metered at the old share, once before and once after the change, and has it
+    /// exported before headers state the new one.
+    fn set_sampling(&mut self, taken: Sampling, stated: SamplingInterval) -> Result<(), String> {
+        self.export_resident()?;
+        for interface in self.interfaces.iter().filter_map(Weak::upgrade) {
+            interface
+                .set_sampling(taken)
+                .map_err(|refused| refused.to_string())?;
+        }
+        // Queues of an interface are sampled by its program.
+        let others = self.workers.iter().zip(&self.boards);
+        let others = others.filter(|(_, board)| board.queue.is_none());
+        let change = SourceChange::Sampling(taken);
+        change_sources(others.map(|(worker, _)| worker), &change)?;
+        self.export_resident()?;
+        self.export.format.sampling = stated;
+        self.ask_exporter(ExporterRequest::SetSampling(stated))
+    }
+
+    /// Expires every resident flow, and waits until the exporter has taken the records.
+    fn export_resident(&self) -> Result<(), String> {
+        let (done, expired) = bounded(self.workers.len().max(1));
         for worker in &self.workers {
-            let change = SourceChange::Filter(filter.clone());
-            worker.post_or_wait(Request::Source(change, reply.clone()));
+            let expiry = Expiry::new(FlowFilter::default(), done.clone());
+            worker.post_or_wait(Request::Expire(expiry));
         }
-        drop(reply);
-        for answered in 0..self.workers.len() {
-            match answers.recv_timeout(ANSWER_MAX) {
-                Ok(Ok(())) => {}
-                Ok(Err(refused)) => return Err(refused.to_string()),
-                Err(_) => {
-                    return Err(format!(
-                        "{answered} of {} workers answered within {ANSWER_MAX:?}",
-                        self.workers.len()
-                    ));
-                }
+        drop(done);
+        for _ in &self.workers {
+            expired.recv_timeout(EXPIRY_MAX).map_err(|_| {
+                format!("resident flows were not exported within {EXPIRY_MAX:?}; try again")
+            })?;
+        }
+        // A batch is handed over 20 ms after its oldest record at the latest.
+        std::thread::sleep(HAND_OVER_MAX);
+        let handed_over = |board: &WorkerBoard| {
+            let counters = board.published.read();
+            counters.expired.records - counters.dropped.records - counters.kept
+        };
+        let handed_over: u64 = self.boards.iter().map(handed_over).sum();
+        for _ in 0..ANSWER_MAX.as_millis() {
+            if self.exporter_board.counters.read().taken.records >= handed_over {
+                return Ok(());
             }
+            std::thread::sleep(Duration::from_millis(1));
         }
-        Ok(())
+        Err(format!(
+            "the exporter did not take all records within {ANSWER_MAX:?}; try again"
+        ))
     }
 
     fn read_tables(&self, files: &TableFiles) -> Result<(), String> {
@@ -206,12 +255,12 @@ impl Controlled {
 
     /// Connects to what is new before anything is removed: one that cannot be reached changes
     /// nothing.
-    fn set_destinations(&mut self, expected: Vec<Destination>) -> Result<(), String> {
-        if expected.is_empty() {
+    fn set_destinations(&mut self, asked: &[Destination]) -> Result<(), String> {
+        if asked.is_empty() {
             return Err("no collector is left: name one at least".to_owned());
         }
         let known: Vec<_> = self.collectors.iter().map(|(_, to)| to.clone()).collect();
-        let new: Vec<_> = expected.iter().filter(|to| !known.contains(to)).collect();
+        let new: Vec<_> = asked.iter().filter(|to| !known.contains(to)).collect();
         let connected: Result<Vec<_>, StartError> = new
             .iter()
             .map(|to| Connected::to(to, &self.export))
@@ -222,7 +271,7 @@ impl Controlled {
         }
         let (kept, removed) = std::mem::take(&mut self.collectors)
             .into_iter()
-            .partition(|(_, to)| expected.contains(to));
+            .partition(|(_, to)| asked.contains(to));
         self.collectors = kept;
         for (id, _) in removed {
             self.resolver.forget(id);
@@ -256,6 +305,31 @@ impl Controlled {
     }
 }
 
+/// Changes the sources of `workers`. Where one refuses, those that took the change keep it.
+fn change_sources<'a>(
+    workers: impl Iterator<Item = &'a Postbox>,
+    change: &SourceChange,
+) -> Result<(), String> {
+    let workers: Vec<_> = workers.collect();
+    let (reply, answers) = bounded(workers.len().max(1));
+    for worker in &workers {
+        worker.post_or_wait(Request::Source(change.clone(), reply.clone()));
+    }
+    for answered in 0..workers.len() {
+        match answers.recv_timeout(ANSWER_MAX) {
+            Ok(Ok(())) => {}
+            Ok(Err(refused)) => return Err(refused.to_string()),
+            Err(_) => {
+                return Err(format!(
+                    "{answered} of {} workers answered within {ANSWER_MAX:?}",
+                    workers.len()
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Refuses timeouts by which a flow could never be idle.
 fn check(timeouts: Timeouts) -> Result<(), String> {
     let Timeouts {
@@ -279,10 +353,6 @@ fn check(timeouts: Timeouts) -> Result<(), String> {
     Ok(())
 }
 
-/// Records that were metered at two rates would go out under one header.
-const SAMPLING_IS_FIXED: &str = "headers state one interval for all resident flows; restart the \
-                                 probe with another --sampling";
-
 impl Change {
     /// What is changed.
     #[must_use]
@@ -290,7 +360,7 @@ impl Change {
         match self {
             Self::Timeouts(_) => "timeouts",
             Self::Filter(_) => "filter",
-            Self::Sampling(_) => "sampling",
+            Self::Sampling { .. } => "sampling",
             Self::Tables(_) => "tables",
             Self::Destinations(_) => "collectors",
         }

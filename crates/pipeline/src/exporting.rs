@@ -9,6 +9,7 @@ use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::sleep;
 use std::time::Duration;
+use xdprobe_export::netflow::v5::SamplingInterval;
 use xdprobe_export::{
     CollectorCounters, CollectorId, Distribution, Exporter, ExporterCounters, Moment, Outlet,
     Tally, UdpTransport,
@@ -41,6 +42,8 @@ pub enum ExporterRequest {
         /// Where its id goes.
         reply: Sender<CollectorId>,
     },
+    /// State another sampling interval with the records that are taken from here on.
+    SetSampling(SamplingInterval),
     /// Export to a collector no longer; what waits for it is sent now, or lost.
     Remove(CollectorId),
 }
@@ -164,8 +167,8 @@ impl ExporterThread {
         }
     }
 
-    /// With no batch to push: sends all that may leave, and waits for a batch or a request, or until
-    /// something falls due.
+    /// With no batch to push: sends all that may leave, and waits for a batch or a request, or
+    /// until something falls due.
     fn send_all_and_wait(&mut self) -> Woken {
         let now = self.begin_turn();
         let send_due_ms = self.exporter.send(true, now);
@@ -277,9 +280,10 @@ impl ExporterThread {
             } => {
                 let id = self.exporter.add(name, outlet);
                 self.renew_board();
-                // Whoever asked may have stopped waiting.
+                // The other side may have stopped waiting.
                 let _ = reply.try_send(id);
             }
+            ExporterRequest::SetSampling(sampling) => self.exporter.set_sampling(sampling, now),
             ExporterRequest::Remove(id) => {
                 if let Some(removed) = self.exporter.remove(id, now)
                     && let Err(error) = removed.finished

@@ -2,16 +2,16 @@
 //! come back.
 //!
 //! All batches are made at the start and go round, so nothing is allocated later and the number of
-//! records under way is bounded. A live worker that finds no empty batch drops the record and counts
-//! it with its packets: back-pressure never reaches a network card. The worker of a capture file
-//! waits.
+//! records under way is bounded. A live worker that finds no empty batch drops the record and
+//! counts it with its packets: back-pressure never reaches a network card. The worker of a capture
+//! file waits.
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use xdprobe_export::{Moment, Tally};
 use xdprobe_flow::{FlowRecord, RecordSink};
 
 /// Records in a batch.
-const BATCH_RECORDS: usize = 256;
+pub const BATCH_RECORDS: usize = 256;
 /// Batches of each worker: 65 536 records, 66 ms of a million new flows a second.
 const BATCHES: usize = 256;
 /// The most records of one worker that are on their way between it and the exporter.
@@ -100,7 +100,9 @@ fn outbox(
 }
 
 impl Outbox {
-    /// Sets the time: records pushed from here on are handed over at `now` or later. A batch that has waited for long enough is handed over first, at the time before: the clock of a capture may leap by hours.
+    /// Sets the time: records pushed from here on are handed over at `now` or later. A batch that
+    /// has waited for long enough is handed over first, at the time before: the clock of a capture
+    /// may leap by hours.
     pub fn begin_turn(&mut self, now: Moment) {
         if !self.batch.is_empty() && now.uptime_ms.saturating_sub(self.oldest_ms) >= KEPT_MS {
             self.hand_over();
@@ -153,6 +155,13 @@ impl Outbox {
     /// Records that wait to be handed over, and when the oldest of them came, in ms of uptime.
     pub fn kept(&self) -> (u64, u64) {
         (self.batch.len() as u64, self.oldest_ms)
+    }
+
+    /// Whether half of the batches are empty: enough for what an operator asks to expire now, with
+    /// the other half left for the traffic.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        self.empty.len() >= BATCHES / 2
     }
 
     /// Records that were dropped because no empty batch was left.

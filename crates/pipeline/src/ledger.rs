@@ -36,7 +36,8 @@ pub struct Ledger {
     observed: PacketsAndOctets,
     /// Flows created, and expired by reason.
     flows: Flows,
-    /// Records that were sent and not refused. Where every collector gets every record, these are the counts of the one that got most; each has its own counts below.
+    /// Records that were sent and not refused. Where every collector gets every record, these are
+    /// the counts of the one that got most; each has its own counts below.
     exported: Records,
     /// Records that were not sent, or were refused.
     lost: Lost,
@@ -119,7 +120,9 @@ struct CollectorEntry {
 impl Ledger {
     /// Draws up the ledger of what was counted at one moment.
     ///
-    /// Once everything is at rest each identity holds exactly. Before that it holds to within what is under way between two counts, which the memory for it bounds: the frames of a queue, the batches of a worker. See [`Balance`].
+    /// Once everything is at rest each identity holds exactly. Before that it holds to within what
+    /// is under way between two counts, which the memory for it bounds: the frames of a queue, the
+    /// batches of a worker. See [`Balance`].
     pub fn draw_up(snapshot: &Snapshot) -> Self {
         let sum = Sums::of(&snapshot.workers);
         let mut dropped = sum.source.dropped;
@@ -329,7 +332,8 @@ impl<'a> Balance<'a> {
         collectors.iter().all(is_accounted_for)
     }
 
-    /// Whether a count that is reached later is neither above what came in by now, nor further below what had come in before than can be under way.
+    /// Whether a count that is reached later is neither above what came in by now, nor further
+    /// below what had come in before than can be under way.
     fn is_between(&self, before: u64, later: u64, now: u64, under_way_max: u64) -> bool {
         let under_way_max = if self.at_rest { 0 } else { under_way_max };
         (before.saturating_sub(under_way_max)..=now).contains(&later)
@@ -450,7 +454,8 @@ impl From<&CollectorSnapshot> for CollectorEntry {
 }
 
 impl fmt::Display for Ledger {
-    /// The ledger for people: top to bottom the way of a packet, losses by name, and no zeros except totals.
+    /// The ledger for people: top to bottom the way of a packet, losses by name, and no zeros
+    /// except totals.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         line(f, "offered", self.offered.packets, "packets")?;
         reasons(f, "dropped", &self.dropped)?;
@@ -680,7 +685,7 @@ mod tests {
         );
         assert!(
             !balanced(|it| it.exporting.exporter.exported.records = 1),
-            "a record was sent that nobody handed over"
+            "a record was sent that was never handed over"
         );
         assert!(!balanced(|it| {
             worker(it).source.received = 9;

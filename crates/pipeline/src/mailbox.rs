@@ -82,12 +82,12 @@ enum Errand {
 
 /// How far a piece of an errand got.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Progress {
+enum Piece {
     /// There is more to do.
     Advanced,
-    /// There is more to do, once the reader has returned a batch.
+    /// There is more to do, once a slow reader has returned a batch.
     Blocked,
-    /// It is done, or nobody needs it any more.
+    /// It is done, or its reader has gone away.
     Done,
 }
 
@@ -129,7 +129,7 @@ impl Mailbox {
                 Request::Points(rules) => meter.set_points(rules),
                 Request::OwnExport(own) => meter.set_own(own),
                 Request::Source(change, reply) => {
-                    // Whoever asked may have stopped waiting.
+                    // The other side may have stopped waiting.
                     let _ = reply.try_send(source.apply(change));
                 }
             }
@@ -137,18 +137,18 @@ impl Mailbox {
         let Some(errand) = self.errands.front_mut() else {
             return false;
         };
-        let progress = match errand {
+        let piece = match errand {
             Errand::Visit(visit) => visit.advance(meter),
             Errand::Expire(expiry) => expiry.advance(meter, outbox),
         };
-        match progress {
-            Progress::Advanced => true,
-            Progress::Done => {
+        match piece {
+            Piece::Advanced => true,
+            Piece::Done => {
                 self.errands.pop_front();
                 !self.errands.is_empty()
             }
-            Progress::Blocked => {
-                // A slow reader holds nobody else up.
+            Piece::Blocked => {
+                // A slow reader does not delay the other errands.
                 self.errands.rotate_left(1);
                 false
             }
@@ -194,12 +194,12 @@ impl Visit {
         }
     }
 
-    fn advance(&mut self, meter: &Meter) -> Progress {
+    fn advance(&mut self, meter: &Meter) -> Piece {
         let mut flows = match self.empty.try_recv() {
             Ok(flows) => flows,
-            Err(crossbeam_channel::TryRecvError::Empty) => return Progress::Blocked,
+            Err(crossbeam_channel::TryRecvError::Empty) => return Piece::Blocked,
             // The reader has gone away.
-            Err(crossbeam_channel::TryRecvError::Disconnected) => return Progress::Done,
+            Err(crossbeam_channel::TryRecvError::Disconnected) => return Piece::Done,
         };
         let filter = &self.filter;
         let is_more = meter.visit(&mut self.cursor, VISIT_SETS_MAX, &mut |flow| {
@@ -214,9 +214,9 @@ impl Visit {
         // There is room for as many batches as there are, unless the reader has gone away.
         let is_read = self.full.try_send(batch).is_ok();
         if is_more && is_read {
-            Progress::Advanced
+            Piece::Advanced
         } else {
-            Progress::Done
+            Piece::Done
         }
     }
 }
@@ -240,17 +240,21 @@ impl Expiry {
         }
     }
 
-    fn advance(&mut self, meter: &mut Meter, outbox: &mut Outbox) -> Progress {
+    /// Advances only while the exporter keeps up: no record is dropped for it.
+    fn advance(&mut self, meter: &mut Meter, outbox: &mut Outbox) -> Piece {
+        if !outbox.has_room() {
+            return Piece::Advanced;
+        }
         let before = outbox.pushed().records;
         let filter = &self.filter;
         let mut picks = |flow: &FlowRecord| filter.matches(flow);
         let is_more = meter.expire_where(&mut self.cursor, VISIT_SETS_MAX, &mut picks, outbox);
         self.expired += outbox.pushed().records - before;
         if is_more {
-            return Progress::Advanced;
+            return Piece::Advanced;
         }
-        // Whoever asked may have stopped waiting.
+        // The other side may have stopped waiting.
         let _ = self.done.try_send(self.expired);
-        Progress::Done
+        Piece::Done
     }
 }

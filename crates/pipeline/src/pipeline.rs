@@ -1,10 +1,10 @@
 //! One running probe, and the handle that drives it.
 //!
 //! Start: collectors are resolved and connected; the exporter starts; each interface gets its XDP
-//! program; each worker makes its flow cache and opens its source on its own pinned thread. Stop (at
-//! the handle's request, or when every source has ended): no frame is redirected any more, workers
-//! read what their rings hold and drain their caches, the exporter sends the rest, and the ledger is
-//! drawn up.
+//! program; each worker makes its flow cache and opens its source on its own pinned thread. Stop
+//! (at the handle's request, or when every source has ended): no frame is redirected any more,
+//! workers read what their rings hold and drain their caches, the exporter sends the rest, and the
+//! ledger is drawn up.
 
 use crate::clock::LiveClock;
 use crate::connect::Connected;
@@ -22,12 +22,14 @@ use crate::snapshot::{Boards, Snapshot};
 use crate::thread::{CoreList, spawn};
 use crossbeam_channel::{Receiver, Sender, bounded, select};
 use std::io;
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use xdprobe_capture::{CaptureError, ReadProgress};
 use xdprobe_export::Exporter;
 use xdprobe_flow::{CacheConfig, FlowFilter, FlowRecord};
 
-/// A probe at work. No call waits for a worker or the exporter; dropping the handle stops the probe.
+/// A probe at work. No call waits for a worker or the exporter; dropping the handle stops the
+/// probe.
 pub struct Pipeline {
     boards: Boards,
     workers: Vec<Postbox>,
@@ -92,7 +94,7 @@ impl Pipeline {
         let (started, starting) = bounded(1);
         spawn("pipeline", move || match Running::start(plan) {
             Ok((pipeline, running)) => {
-                // A handle that nobody took is dropped here, which stops the probe.
+                // Where the handle was not taken it is dropped here, which stops the probe.
                 let _ = started.send(Ok(pipeline));
                 running.watch();
             }
@@ -164,7 +166,8 @@ impl Pipeline {
         let _ = self.stop.try_send(());
     }
 
-    /// Where the outcome arrives, once, when the probe has stopped or every source has ended.
+    /// Where the outcome arrives, once, when the probe has stopped or every source has ended. The
+    /// interfaces' programs are detached when the handle and every copy of its boards are dropped.
     #[must_use]
     pub fn outcome(&self) -> &Receiver<Outcome> {
         &self.outcome
@@ -277,8 +280,10 @@ impl Running {
             exporter: board,
         };
         let control = Control::start(Controlled {
-            regime,
             workers: crew.postboxes().to_vec(),
+            boards: boards.workers.clone(),
+            interfaces: boards.interfaces.iter().map(Arc::downgrade).collect(),
+            exporter_board: Arc::clone(&boards.exporter),
             tables: plan.tables,
             exporter: requests,
             export: plan.export,
@@ -313,13 +318,22 @@ impl Running {
             // Every worker has reported that it started; now comes nothing but the last one's end.
             recv(self.crew.ended) -> _ => {}
         }
-        self.crew.ask_to_stop();
-        let (worked, mut died) = self.crew.join();
-        let finished = self.exporter.join().unwrap_or_else(|_| {
+        let Self {
+            crew,
+            exporter,
+            boards,
+            outcome,
+            ..
+        } = self;
+        crew.ask_to_stop();
+        let (worked, mut died) = crew.join();
+        let finished = exporter.join().unwrap_or_else(|_| {
             died.push("exporter".to_owned());
             Ok(())
         });
-        let ledger = Ledger::draw_up(&self.boards.snapshot());
+        let ledger = Ledger::draw_up(&boards.snapshot());
+        // Programs are detached with the last copy of the boards: from here on, the handle's.
+        drop(boards);
         let error = match (died.is_empty(), worked, finished) {
             (false, ..) => Some(RunError::Died(died)),
             (true, Err(error), _) => Some(error.into()),
@@ -327,7 +341,7 @@ impl Running {
             (true, Ok(()), Ok(())) => None,
         };
         // The handle may have been dropped.
-        let _ = self.outcome.send(Outcome { ledger, error });
+        let _ = outcome.send(Outcome { ledger, error });
     }
 }
 

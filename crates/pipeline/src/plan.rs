@@ -89,7 +89,7 @@ pub enum Destination {
 }
 
 /// The most that versions 1, 5 and 7 carry in a record's counters of packets and octets.
-const COUNTER_MAX: u64 = u32::MAX as u64;
+pub const COUNTER_MAX: u64 = u32::MAX as u64;
 
 impl Plan {
     /// The regime: replay for a capture file, else live.

@@ -28,8 +28,8 @@ impl<T> Default for Published<T> {
             assert!(
                 size_of::<T>().is_multiple_of(WORD_OCTETS),
                 "counters are 64-bit integers"
-            )
-        };
+            );
+        }
         let words = (0..size_of::<T>() / WORD_OCTETS)
             .map(|_| AtomicU64::new(0))
             .collect();
@@ -42,7 +42,8 @@ impl<T> Default for Published<T> {
 }
 
 impl<T: FromBytes + Immutable + IntoBytes> Published<T> {
-    /// Publishes `counters` to every reader from now on. For the one owner: two that publish at the same time mix their counts.
+    /// Publishes `counters` to every reader from now on. For the one owner: two that publish at the
+    /// same time mix their counts.
     #[inline]
     pub fn publish(&self, counters: &T) {
         let sequence = self.sequence.load(Ordering::Relaxed);

@@ -24,8 +24,8 @@ pub enum Regime {
 const EXPIRE_SETS_MAX: usize = 250;
 
 impl Regime {
-    /// Seed of the flow caches' hash. Random on a tap, where traffic may be chosen against it; fixed
-    /// for a file, whose records must leave in the same order every time.
+    /// Seed of the flow caches' hash. Random on a tap, where traffic may be chosen against it;
+    /// fixed for a file, whose records must leave in the same order every time.
     #[must_use]
     pub fn seed(self) -> u64 {
         match self {

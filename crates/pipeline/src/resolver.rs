@@ -19,7 +19,7 @@ use xdprobe_export::{CollectorAddress, CollectorId, SocketOptions, UdpTransport}
 pub struct Resolver {
     work: Work,
     interval: Duration,
-    requests: Option<Sender<Request>>,
+    requests: Option<Sender<NameRequest>>,
 }
 
 /// A collector that has a name rather than an address.
@@ -34,7 +34,7 @@ pub struct NamedCollector {
 }
 
 /// What the thread can be asked.
-enum Request {
+enum NameRequest {
     Watch(NamedCollector),
     Forget(CollectorId),
 }
@@ -43,8 +43,8 @@ enum Request {
 const REQUESTS_MAX: usize = 256;
 
 impl Resolver {
-    /// Resolves every `interval`; new sockets are set up by `sockets`, registered in `own`, and sent
-    /// to `exporter`.
+    /// Resolves every `interval`; new sockets are set up by `sockets`, registered in `own`, and
+    /// sent to `exporter`.
     pub fn new(
         interval: Duration,
         sockets: SocketOptions,
@@ -73,7 +73,7 @@ impl Resolver {
             None => self.start()?,
         };
         // The thread ends with the exporter, which then needs no names any more.
-        let _ = requests.try_send(Request::Watch(collector));
+        let _ = requests.try_send(NameRequest::Watch(collector));
         self.requests = Some(requests);
         Ok(())
     }
@@ -81,11 +81,11 @@ impl Resolver {
     /// Forgets a collector, if its name is watched.
     pub fn forget(&self, id: CollectorId) {
         if let Some(requests) = &self.requests {
-            let _ = requests.try_send(Request::Forget(id));
+            let _ = requests.try_send(NameRequest::Forget(id));
         }
     }
 
-    fn start(&self) -> Result<Sender<Request>, StartError> {
+    fn start(&self) -> Result<Sender<NameRequest>, StartError> {
         let (requests, arrived) = bounded(REQUESTS_MAX);
         let (work, interval) = (self.work.clone(), self.interval);
         // Not waited for at the end: it may be waiting for an answer that never comes.
@@ -111,16 +111,16 @@ struct Watched {
 
 impl Work {
     /// Works until the requests' other end is dropped, or the exporter has ended.
-    fn run(self, requests: &Receiver<Request>, interval: Duration) {
+    fn run(self, requests: &Receiver<NameRequest>, interval: Duration) {
         let mut watched: Vec<Watched> = Vec::new();
         let due = tick(interval);
         loop {
             select! {
                 recv(requests) -> request => match request {
-                    Ok(Request::Watch(collector)) => {
+                    Ok(NameRequest::Watch(collector)) => {
                         watched.push(Watched { collector, is_failing: false });
                     }
-                    Ok(Request::Forget(id)) => watched.retain(|one| one.collector.id != id),
+                    Ok(NameRequest::Forget(id)) => watched.retain(|one| one.collector.id != id),
                     Err(_) => return,
                 },
                 recv(due) -> _ => {

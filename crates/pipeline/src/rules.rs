@@ -1,11 +1,12 @@
-//! Rules for input and output interface: a TOML file of `[[rule]]`, of which the first that matches a packet decides.
+//! Rules for input and output interface: a TOML file of `[[rule]]`, of which the first that matches
+//! a packet decides.
 
 use ipnet::Ipv4Net;
 use macaddr::MacAddr6;
 use serde::Deserialize;
 use toml::Spanned;
-use xdprobe_export::{Interfaces, Points, TableError};
-use xdprobe_flow::{Ipv4Prefix, PointRule, PointRules};
+use xdprobe_export::TableError;
+use xdprobe_flow::{Interfaces, Ipv4Prefix, PointRule, PointRules, Points};
 
 /// The rules of a file, in their order.
 #[derive(Clone, Debug, Default)]
@@ -80,7 +81,8 @@ impl Rules {
             .map(Self)
     }
 
-    /// The observation points of one interface, whose own ifIndex is `input`; none if there are more pairs of input and output than numbers for them.
+    /// The observation points of one interface, whose own ifIndex is `input`; none if there are
+    /// more pairs of input and output than numbers for them.
     pub fn on(&self, interface: &str, input: u16, points: &mut Points) -> Option<PointRules> {
         let otherwise = points.number_of(Interfaces { input, output: 0 })?;
         let here = self.0.iter().filter(|rule| {
@@ -104,7 +106,8 @@ impl Rules {
         ))
     }
 
-    /// The rules that name an interface which is not among the `captured`: the line of each, and the name.
+    /// The rules that name an interface which is not among the `captured`: the line of each, and
+    /// the name.
     pub fn of_others<'a>(&'a self, captured: &'a [&str]) -> impl Iterator<Item = (u64, &'a str)> {
         let named = self
             .0

@@ -12,8 +12,8 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
-use xdprobe_export::{DetailTables, Points, RouteTable};
-use xdprobe_flow::PointRules;
+use xdprobe_export::{DetailTables, RouteTable};
+use xdprobe_flow::{PointRules, Points};
 
 /// The files that tables are read from.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]

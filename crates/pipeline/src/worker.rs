@@ -77,8 +77,7 @@ impl<S: Source, C: Clock> Worker<S, C> {
         let mut read_until_ms = u64::MAX;
         loop {
             let stopping = self.mailbox.is_stopping();
-            let turn = self.turn()?;
-            self.publish(&turn);
+            let turn = self.turn_and_publish()?;
             match turn.received {
                 Received::End => return Ok(()),
                 Received::Nothing if stopping => return Ok(()),
@@ -92,6 +91,18 @@ impl<S: Source, C: Clock> Worker<S, C> {
                 }
             }
         }
+    }
+
+    /// One turn, then its counters where they are due: what the worker's thread repeats.
+    ///
+    /// # Errors
+    ///
+    /// Why the source has no more frames, where that is not the end of a file. Earlier frames are
+    /// metered.
+    pub fn turn_and_publish(&mut self) -> Result<Turn, CaptureError> {
+        let turn = self.turn()?;
+        self.publish(&turn);
+        Ok(turn)
     }
 
     /// One turn of the loop: receive a burst, decode and observe it, expire a bounded share of the
@@ -222,12 +233,14 @@ impl<S: Source, C: Clock> Worker<S, C> {
 }
 
 /// What a turn came to.
-struct Turn {
-    received: Received,
+#[derive(Clone, Copy, Debug)]
+pub struct Turn {
+    /// What the source had.
+    pub received: Received,
     /// The clock hand is behind, or an errand is not done: the next turn follows at once.
-    owes_more: bool,
+    pub owes_more: bool,
     /// When it was, in ms of uptime.
-    now_ms: u64,
+    pub now_ms: u64,
 }
 
 /// How often counters are published while frames keep coming, in ms: each time takes some tens of
@@ -392,8 +405,7 @@ mod tests {
         let mut records = 0;
         for _ in 0..2_000 {
             let allocated = allocation_counter::measure(|| {
-                let turn = worker.turn().unwrap();
-                worker.publish(&turn);
+                worker.turn_and_publish().unwrap();
             });
             assert_eq!(allocated.count_total, 0);
             while let Ok(batch) = inbox.batches().try_recv() {
@@ -416,7 +428,7 @@ mod tests {
         );
     }
 
-    /// Frames of one flow, one each time that somebody looks and 5 ms have passed, for `lasts`.
+    /// Frames of one flow, one every 5 ms, until `ends_ms`.
     struct OneFlow {
         clock: LiveClock,
         due_ms: u64,

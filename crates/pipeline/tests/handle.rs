@@ -3,14 +3,16 @@
 #![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::num::NonZeroU16;
 use std::time::Duration;
 use xdprobe_lab::namespace::{Namespace, VethOptions};
 use xdprobe_lab::requirements::are_met;
 use xdprobe_lab::send::{Options, Sender};
 use xdprobe_lab::test_collector::{Keep, TestCollector};
 use xdprobe_pipeline::capture::xdp::{Mode, XdpConfig};
-use xdprobe_pipeline::capture::{Filter, Interface, Sampling};
+use xdprobe_pipeline::capture::{Filter, Interface, Sampling, SamplingMode};
+use xdprobe_pipeline::export::netflow::v5::{self, SamplingInterval};
 use xdprobe_pipeline::export::{DatagramConfig, Distribution, FixedFormat, SocketOptions};
 use xdprobe_pipeline::flow::{FlowFilter, Ipv4Prefix, Timeouts, Volume};
 use xdprobe_pipeline::{
@@ -153,7 +155,7 @@ fn every_resident_flow_is_given_out_once_while_traffic_goes_on_and_no_packet_is_
         pipeline.flows(&FlowFilter::default()).for_each(|_, flow| {
             *seen
                 .entry((flow.key.source, flow.key.source_port))
-                .or_insert(0) += 1
+                .or_insert(0) += 1;
         });
         assert_eq!(seen.len(), 50_000);
         assert!(seen.values().all(|&times| times == 1));
@@ -211,7 +213,7 @@ fn flows_that_a_filter_picks_are_expired_now_and_the_others_stay() {
 }
 
 #[test]
-fn timeouts_and_the_filter_change_while_the_probe_runs_and_sampling_is_refused_by_name() {
+fn timeouts_and_the_filter_change_while_the_probe_runs() {
     if !are_met(&TOOLS) {
         return;
     }
@@ -251,8 +253,6 @@ fn timeouts_and_the_filter_change_while_the_probe_runs_and_sampling_is_refused_b
     pipeline.apply(Change::Filter(None)).wait().unwrap();
     send(&namespace, &traffic);
     await_observed(&pipeline, 2_000);
-    let refused = pipeline.apply(Change::Sampling(Sampling::NONE));
-    assert_eq!(refused.wait().unwrap_err().change, "sampling");
     let never_idle = Timeouts {
         idle_ms: 2,
         active_ms: 1,
@@ -261,6 +261,58 @@ fn timeouts_and_the_filter_change_while_the_probe_runs_and_sampling_is_refused_b
     let refused = pipeline.apply(Change::Timeouts(never_idle));
     assert_eq!(refused.wait().unwrap_err().change, "timeouts");
     stop(&pipeline);
+}
+
+#[test]
+fn sampling_changes_with_the_headers_that_state_it_and_no_flow_is_of_both_shares() {
+    if !are_met(&TOOLS) {
+        return;
+    }
+    let namespace = wire();
+    let socket = namespace
+        .run(|| UdpSocket::bind("127.0.0.1:0").unwrap())
+        .unwrap();
+    socket
+        .set_read_timeout(Some(Duration::from_millis(200)))
+        .unwrap();
+    let pipeline = start(&namespace, &[socket.local_addr().unwrap()]);
+    send(&namespace, &options(1_000, 10, 100_000));
+    await_observed(&pipeline, 1_000);
+    let one_of_ten = Change::Sampling {
+        taken: Sampling {
+            mode: SamplingMode::Deterministic,
+            interval: NonZeroU16::new(10).unwrap(),
+        },
+        stated: SamplingInterval::new(v5::SamplingMode::Deterministic, 10).unwrap(),
+    };
+    pipeline.apply(one_of_ten).wait().unwrap();
+    send(&namespace, &options(1_000, 10, 100_000));
+    await_observed(&pipeline, 1_100);
+    stop(&pipeline);
+    let mut packets = BTreeMap::new();
+    let mut datagram = [0; 2_000];
+    while let Ok(octets) = socket.recv(&mut datagram) {
+        let (header, records) = v5::decode(&datagram[..octets]).unwrap();
+        let interval = SamplingInterval::from_bits(header.sampling.get()).interval();
+        let sum = packets.entry(interval).or_insert(0);
+        *sum += records.iter().map(|one| one.packets.get()).sum::<u32>();
+    }
+    assert_eq!(packets, BTreeMap::from([(0, 1_000), (10, 100)]));
+}
+
+#[test]
+fn an_expiry_of_more_flows_than_there_are_places_for_records_loses_none() {
+    if !are_met(&TOOLS) {
+        return;
+    }
+    let namespace = wire();
+    let collector = collector(&namespace);
+    let pipeline = start(&namespace, &[collector.address()]);
+    send(&namespace, &options(150_000, 150_000, 200_000));
+    await_observed(&pipeline, 150_000);
+    assert_eq!(pipeline.expire(&FlowFilter::default()).wait(), 150_000);
+    stop(&pipeline);
+    assert_eq!(collector.stop().unwrap().records, 150_000);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! `xdprobe`: a NetFlow probe for line-rate taps, its collector and its printer, one program.
 //!
-//! Each subcommand is one module below [`command`]: the command line (clap), then what it means once it is valid, then the work.
+//! Each subcommand is one module below [`command`]: the command line (clap), then what it means
+//! once it is valid, then the work.
 #![forbid(unsafe_code)]
 
 mod command;
@@ -15,7 +16,8 @@ use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
-/// A NetFlow probe for line-rate taps: packets on an interface become NetFlow records, and every packet is accounted for
+/// A NetFlow probe for line-rate taps: packets on an interface become NetFlow records, and every
+/// packet is accounted for
 #[derive(Debug, Parser)]
 #[command(name = "xdprobe", version)]
 struct Arguments {

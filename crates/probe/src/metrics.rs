@@ -1,8 +1,6 @@
-//! The ledger, live: a page for Prometheus, and whether the probe is alive and ready, over HTTP.
+//! The live ledger over HTTP: a page for Prometheus, and whether the probe is alive and ready.
 //!
-//! [`address`] is where; [`sheet`] is what: each metric by its name, and where its value is in a
-//! snapshot; [`server`] is how, on a thread of its own. A worker takes no part in any of it: it
-//! publishes its counters whether somebody looks or not.
+//! [`address`] is where to listen, [`sheet`] makes the page from a snapshot, [`server`] answers requests on a thread of its own. Workers take no part in it: they publish their counters in any case.
 
 mod address;
 mod server;

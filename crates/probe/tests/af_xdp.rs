@@ -747,7 +747,7 @@ fn an_interface_that_goes_away_ends_the_probe_with_what_was_seen_exported() {
 }
 
 #[test]
-fn the_hosts_own_interface_is_only_looked_on_at() {
+fn the_hosts_own_interface_is_captured_passively() {
     if !are_met(&TOOLS) {
         return;
     }
@@ -757,7 +757,7 @@ fn the_hosts_own_interface_is_only_looked_on_at() {
     assert!(
         probe
             .said()
-            .contains("the host has the address 10.9.0.1 on it, so libpcap looks on"),
+            .contains("the host has the address 10.9.0.1 on it, so xdprobe captures passively"),
         "{}",
         probe.said()
     );

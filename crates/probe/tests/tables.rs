@@ -213,7 +213,7 @@ fn a_rule_of_an_interface_that_nobody_captures_is_warned_of_with_its_line() {
     assert_balanced(&ledger);
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(
-        said.contains("rules.toml:5: this rule is of tap7, which is not captured (file)"),
+        said.contains("rules.toml:5: this rule is for tap7, which is not captured (file)"),
         "{said}"
     );
     assert_eq!(
@@ -286,7 +286,7 @@ fn tables_are_read_again_without_a_gap_and_bad_ones_change_nothing() {
         "[[rule]]\nvlan = 100\ninput = 1\noutput = 400000\n",
     );
     write(&folder, "prefixes.csv", "prefix,as,nexthop\n0.0.0.0/0,3");
-    reload("stays in force", 2);
+    reload("stays in force", 1);
     sent += send(&wire, &tagged).packets;
     let said = probe.said();
     assert!(

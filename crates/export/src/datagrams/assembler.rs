@@ -6,6 +6,7 @@ use crate::format::{Format, Heading};
 use crate::moment::Moment;
 use crate::tally::Tally;
 use std::collections::VecDeque;
+use xdprobe_netflow::v5::SamplingInterval;
 
 /// Messages of one collector, from the one under construction to the oldest that waits.
 pub struct Assembler {
@@ -68,6 +69,11 @@ impl Assembler {
     pub fn skip(&mut self, records: usize) {
         let step = self.format.sequence_step(records);
         self.sequence = self.sequence.wrapping_add(step);
+    }
+
+    /// States another sampling interval in the messages that are completed from here on.
+    pub fn set_sampling(&mut self, sampling: SamplingInterval) {
+        self.format.set_sampling(sampling);
     }
 
     /// Completes the message under construction, if there is one, and dates it `now`, or later if

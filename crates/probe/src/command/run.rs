@@ -1,6 +1,8 @@
 //! `xdprobe run`: the probe.
 //!
-//! [`Arguments`] is the command line as it was written, a [`Plan`] is what it means once it is valid. The pipeline does the work; this command connects it to the terminal, the signals and the metrics server.
+//! [`Arguments`] is the command line as it was written, a [`Plan`] is what it means once it is
+//! valid. The pipeline does the work; this command connects it to the terminal, the signals and the
+//! metrics server.
 
 mod export_options;
 mod sampling;
@@ -37,7 +39,7 @@ use xdprobe_pipeline::{
 /// The command line of `xdprobe run`.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
-  xdprobe run -i tap0 192.0.2.9:2055                     every queue of tap0, with AF_XDP where possible
+  xdprobe run -i tap0 192.0.2.9:2055                     every queue of tap0, by AF_XDP if possible
   xdprobe run -i ngeth0 -f ip 172.27.20.3:2055           only IP
   xdprobe run -i eth0 --capture pcap 192.0.2.9:2055      passive capture with libpcap
   xdprobe run -r capture.pcap --report json 192.0.2.9:2055
@@ -73,7 +75,8 @@ pub struct Arguments {
     #[arg(long, default_value = "all", value_name = "LIST", value_parser = parse_queues)]
     queues: Queues,
 
-    /// Cores to pin the workers to, in the order of the queues, such as 2,3 or 2-5 [default: all that the process may use]
+    /// Cores to pin the workers to, in the order of the queues, such as 2,3 or 2-5 [default: all
+    /// that the process may use]
     #[arg(long, value_name = "LIST", value_parser = parse_cores)]
     cores: Option<Cores>,
 
@@ -83,7 +86,12 @@ pub struct Arguments {
 
     /// Entries of each queue's receive ring, a power of two; memory for twice as many frames is
     /// reserved
-    #[arg(long, default_value_t = XdpConfig::RING_ENTRIES, value_name = "N", value_parser = parse_ring)]
+    #[arg(
+        long,
+        default_value_t = XdpConfig::RING_ENTRIES,
+        value_name = "N",
+        value_parser = parse_ring
+    )]
     ring: u32,
 
     /// Never sleep: poll the network card from the worker's core
@@ -102,7 +110,8 @@ pub struct Arguments {
     #[arg(long, default_value = "1s", value_name = "TIME", value_parser = parse_timeout)]
     linger: Duration,
 
-    /// Shorten each flow's active timeout by up to this much, so that flows that began together do not all end together
+    /// Shorten each flow's active timeout by up to this much, so that flows that began together do
+    /// not all end together
     #[arg(long, default_value = "0", value_name = "TIME", value_parser = parse_spread)]
     lifetime_spread: Duration,
 
@@ -114,7 +123,8 @@ pub struct Arguments {
     #[arg(long, value_name = "N")]
     input: Option<u16>,
 
-    /// Serve Prometheus metrics, /healthz and /readyz on ADDR:PORT, \[V6\]:PORT, PORT (on 127.0.0.1) or unix:PATH
+    /// Serve Prometheus metrics, /healthz and /readyz on ADDR:PORT, \[V6\]:PORT, PORT (on
+    /// 127.0.0.1) or unix:PATH
     #[arg(long, value_name = "ADDRESS")]
     metrics: Option<metrics::Address>,
 
@@ -345,8 +355,8 @@ fn plan_interface(
     {
         if arguments.capture == CaptureKind::AfXdp {
             return Err(UsageError(format!(
-                "AF_XDP would take {name}'s frames away from the host, and {reason}: capture from a \
-                 tap, use --capture pcap, or force it with --consume"
+                "AF_XDP would take {name}'s frames away from the host, and {reason}: capture from \
+                 a tap, use --capture pcap, or force it with --consume"
             ))
             .into());
         }
@@ -416,7 +426,7 @@ pub mod tests {
     }
 
     #[test]
-    fn the_hosts_own_interface_is_only_looked_on_at() {
+    fn the_hosts_own_interface_is_captured_passively() {
         assert!(matches!(
             planned("-i lo 127.0.0.1:9").unwrap().captures[..],
             [CapturePlan::Pcap { .. }]

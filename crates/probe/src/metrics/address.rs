@@ -9,7 +9,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-/// Where to listen, as an operator says it: `ADDR:PORT`, `[V6]:PORT`, `PORT` on the loopback
+/// Where to listen, as an operator writes it: `ADDR:PORT`, `[V6]:PORT`, `PORT` on the loopback
 /// address, or `unix:PATH`.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Address {
@@ -48,7 +48,10 @@ impl FromStr for Address {
             .parse()
             .map(|port: u16| SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
         on_loopback.or_else(|_| text.parse()).map(Self::Tcp).map_err(|_| {
-            format!("'{text}' is nowhere to listen: expected ADDR:PORT, [V6]:PORT, PORT (on 127.0.0.1) or unix:PATH")
+            format!(
+                "'{text}' is not an address to listen on: expected ADDR:PORT, [V6]:PORT, PORT (on \
+                 127.0.0.1) or unix:PATH"
+            )
         })
     }
 }
@@ -58,7 +61,7 @@ impl Address {
     ///
     /// # Errors
     ///
-    /// What the system said: in use, no such address, no permission.
+    /// The system's reason: in use, no such address, no permission.
     pub fn listen(&self) -> anyhow::Result<Listener> {
         match self {
             Self::Tcp(address) => {
@@ -83,15 +86,15 @@ impl Address {
 fn listen_on_file(path: &Path) -> anyhow::Result<Listener> {
     if let Ok(there) = path.symlink_metadata() {
         if !there.file_type().is_socket() {
-            return Err(anyhow!("there is a file of this name that is no socket"));
+            return Err(anyhow!("a file of this name exists and is not a socket"));
         }
         match UnixStream::connect(path) {
-            // Left behind by a process that is no more.
+            // Left behind by a process that has ended.
             Err(error) if error.kind() == ErrorKind::ConnectionRefused => {
-                std::fs::remove_file(path)?
+                std::fs::remove_file(path)?;
             }
             Err(error) => return Err(error.into()),
-            Ok(_) => return Err(anyhow!("another process listens there")),
+            Ok(_) => return Err(anyhow!("another process is listening on it")),
         }
     }
     let listener = UnixListener::bind(path)?;
@@ -102,13 +105,13 @@ fn listen_on_file(path: &Path) -> anyhow::Result<Listener> {
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        // Somebody may have removed it already.
+        // It may have been removed already.
         let _ = std::fs::remove_file(&self.0);
     }
 }
 
 impl fmt::Display for Listener {
-    /// What a client asks for.
+    /// What a client has to request.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tcp(listener) => match listener.local_addr() {
@@ -148,10 +151,10 @@ mod tests {
         };
         drop(UnixListener::bind(&path).unwrap());
         let listener = Address::Unix(path.clone()).listen().unwrap();
-        refused("another process listens there");
+        refused("another process is listening on it");
         drop(listener);
         assert!(!path.exists());
         std::fs::write(&path, "").unwrap();
-        refused("no socket");
+        refused("not a socket");
     }
 }

@@ -1,8 +1,6 @@
-//! HTTP: `/metrics`, `/healthz` and `/readyz`, on one thread that has nothing else to do.
+//! HTTP: `/metrics`, `/healthz` and `/readyz`, on a thread of its own.
 //!
-//! Whoever connects may be slow, silent or hostile. A connection is closed when its request has not
-//! come in time, or when it has lasted too long; its buffer is bounded; and when there are too many
-//! the oldest makes room, so that a scrape, which is over within milliseconds, always gets through.
+//! A client may be slow, silent or hostile. A connection is closed when its request is late or when it has lasted too long; its buffer is bounded; and where there are too many the oldest is closed, so that a scrape, which takes milliseconds, always gets through.
 
 use super::address::Listener;
 use super::sheet::Sheet;
@@ -37,7 +35,7 @@ const CONNECTIONS_MAX: usize = 256;
 /// How long a client may take for its request, and a connection may last.
 const REQUEST_MAX: Duration = Duration::from_secs(5);
 const CONNECTION_MAX: Duration = Duration::from_secs(30);
-/// The most of a request that is kept in memory: hyper asks for no less.
+/// The most of a request that is kept in memory; hyper accepts no smaller limit.
 const REQUEST_OCTETS_MAX: usize = 8_192;
 /// How long a snapshot serves: the kernel is asked for its counts at most this often, in ms.
 const FRESH_MS: u64 = 1_000;
@@ -49,7 +47,7 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// If the system gives no thread, or nothing to wait with.
+    /// If the system provides no thread or no event loop.
     pub fn start(listener: Listener, boards: Boards) -> anyhow::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -64,12 +62,12 @@ impl Server {
         }));
         let work = move || {
             runtime.spawn(async {
-                // Whatever ends it, the probe goes on.
+                // The probe goes on without it.
                 if let Err(error) = serve(listener, page).await {
-                    tracing::error!("metrics are served no more: {error}");
+                    tracing::error!("metrics are no longer served: {error}");
                 }
             });
-            // Nobody sends: it is dropped when the server is.
+            // Nothing is sent: the channel is closed when the server is dropped.
             let _ = runtime.block_on(stopped);
         };
         let thread = thread::Builder::new()
@@ -92,7 +90,7 @@ impl Drop for Server {
     }
 }
 
-/// What is served: drawn from a snapshot that is a second old at most.
+/// What is served, from a snapshot that is at most a second old.
 struct Page {
     sheet: Sheet,
     boards: Boards,
@@ -114,7 +112,7 @@ impl Page {
         if ![Method::GET, Method::HEAD].contains(request.method()) {
             let mut response = text(
                 StatusCode::METHOD_NOT_ALLOWED,
-                "only GET and HEAD\n".to_owned(),
+                "only GET and HEAD are supported\n".to_owned(),
             );
             response
                 .headers_mut()
@@ -182,7 +180,7 @@ impl Connections {
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        /// Where the process has no descriptor left: until one is free again.
+        /// Pause where the process has no descriptor left, until one is free again.
         const PAUSE: Duration = Duration::from_millis(100);
         let Ok((stream, _)) = accepted else {
             return tokio::time::sleep(PAUSE).await;
@@ -211,6 +209,6 @@ async fn converse<S: AsyncRead + AsyncWrite + Unpin>(stream: S, page: Arc<Mutex<
         .header_read_timeout(REQUEST_MAX)
         .max_buf_size(REQUEST_OCTETS_MAX)
         .serve_connection(TokioIo::new(stream), service_fn(answer));
-    // What a client does wrong is its own affair.
+    // A client's errors are its own.
     let _ = tokio::time::timeout(CONNECTION_MAX, connection).await;
 }

@@ -1,9 +1,9 @@
-//! What is on the page: each metric by its name, and where its value is in a snapshot.
+//! The metrics page: each metric by its name, and where its value is in a snapshot.
 //!
 //! Each subject has series of its own, which are looked up when it is first written and then found
 //! by their place: the probe with its interfaces and queues is one subject, which never changes,
-//! and each collector is one, known by its id. A page that knows a collector which has gone is begun
-//! anew: counters are set to what was counted, so nothing is lost by that.
+//! and each collector is one, known by its id. A page that knows a collector which has gone is
+//! begun anew: counters are set to what was counted, so nothing is lost by that.
 
 use metrics::{Counter, Gauge, Key, Label, Level, Metadata, Recorder, with_local_recorder};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusRecorder};
@@ -27,7 +27,7 @@ pub struct Sheet {
     collectors: BTreeMap<CollectorId, Vec<Series>>,
 }
 
-/// A metric: its name, and what it says.
+/// A metric: its name, and its help text.
 struct Metric {
     name: &'static str,
     help: &'static str,
@@ -43,19 +43,19 @@ const DROPPED: Metric = Metric {
 };
 const DRIVER_DROPS: Metric = Metric {
     name: "xdprobe_driver_drops_total",
-    help: "What the driver's own counters of received frames lost say; they overlap, and no sum has them.",
+    help: "Received frames lost by the driver's own counters; these overlap and are in no sum.",
 };
 const FILTERED: Metric = Metric {
     name: "xdprobe_filtered_packets_total",
-    help: "Packets that the filter does not want.",
+    help: "Packets left out by the filter.",
 };
 const SAMPLED_OUT: Metric = Metric {
     name: "xdprobe_sampled_out_packets_total",
-    help: "Packets that sampling left out, since others of their number stand for them.",
+    help: "Packets left out by sampling.",
 };
 const RECEIVED_PACKETS: Metric = Metric {
     name: "xdprobe_received_packets_total",
-    help: "Packets received and expected by the filter.",
+    help: "Packets received that match the filter.",
 };
 const RECEIVED_OCTETS: Metric = Metric {
     name: "xdprobe_received_octets_total",
@@ -115,11 +115,11 @@ const EXPORTED_OCTETS: Metric = Metric {
 };
 const EXPORTED_DATAGRAMS: Metric = Metric {
     name: "xdprobe_exported_datagrams_total",
-    help: "Datagrams that at least one collector was sent.",
+    help: "Datagrams sent to collectors and not refused.",
 };
 const LOST_RECORDS: Metric = Metric {
     name: "xdprobe_lost_records_total",
-    help: "Records that no collector was sent.",
+    help: "Records that were sent to no collector, or refused.",
 };
 const LOST_PACKETS: Metric = Metric {
     name: "xdprobe_lost_packets_total",
@@ -155,23 +155,23 @@ const OLDEST_RECORD: Metric = Metric {
 };
 const COLLECTOR_RECORDS: Metric = Metric {
     name: "xdprobe_collector_records_total",
-    help: "Records that the collector was sent.",
+    help: "Records sent to the collector.",
 };
 const COLLECTOR_DATAGRAMS: Metric = Metric {
     name: "xdprobe_collector_datagrams_total",
-    help: "Datagrams that the collector was sent.",
+    help: "Datagrams sent to the collector.",
 };
 const COLLECTOR_PACKETS: Metric = Metric {
     name: "xdprobe_collector_packets_total",
-    help: "Packets in records that the collector was sent.",
+    help: "Packets in records sent to the collector.",
 };
 const COLLECTOR_OCTETS: Metric = Metric {
     name: "xdprobe_collector_octets_total",
-    help: "Octets of UDP payload that the collector was sent.",
+    help: "Octets of UDP payload sent to the collector.",
 };
 const COLLECTOR_LOST: Metric = Metric {
     name: "xdprobe_collector_lost_records_total",
-    help: "Records that were meant for the collector and did not get there.",
+    help: "Records meant for the collector that did not reach it.",
 };
 const COLLECTOR_DELAYED: Metric = Metric {
     name: "xdprobe_collector_delayed_records_total",
@@ -179,7 +179,7 @@ const COLLECTOR_DELAYED: Metric = Metric {
 };
 const COLLECTOR_DELAY: Metric = Metric {
     name: "xdprobe_collector_pacing_delay_seconds_total",
-    help: "Whole seconds for which datagrams waited for the collector's pace, in all.",
+    help: "Whole seconds that datagrams waited for the collector's pace, in total.",
 };
 const COLLECTOR_WAITING: Metric = Metric {
     name: "xdprobe_collector_waiting_records",
@@ -187,11 +187,11 @@ const COLLECTOR_WAITING: Metric = Metric {
 };
 const COLLECTOR_RESOLVES: Metric = Metric {
     name: "xdprobe_collector_resolves_total",
-    help: "Times that the collector's name was resolved again.",
+    help: "Times the collector's name was resolved again.",
 };
 const COLLECTOR_RESOLVE_FAILURES: Metric = Metric {
     name: "xdprobe_collector_resolve_failures_total",
-    help: "Times that the collector's name could not be resolved again.",
+    help: "Times the collector's name could not be resolved again.",
 };
 const COLLECTOR_UNRESOLVED: Metric = Metric {
     name: "xdprobe_collector_unresolved",
@@ -199,15 +199,15 @@ const COLLECTOR_UNRESOLVED: Metric = Metric {
 };
 const COLLECTOR_REFUSALS: Metric = Metric {
     name: "xdprobe_collector_refusals_total",
-    help: "Times that the collector's host said that nobody listens there.",
+    help: "ICMP answers that the collector's port is closed or its host unreachable.",
 };
 const COLLECTOR_ERRORS: Metric = Metric {
     name: "xdprobe_collector_send_errors_total",
-    help: "Datagrams that did not leave for the collector.",
+    help: "Datagrams that could not be sent to the collector.",
 };
 const COLLECTOR_REFUSING: Metric = Metric {
     name: "xdprobe_collector_refusing",
-    help: "1 while the collector's host refuses what it is sent.",
+    help: "1 while the collector's host refuses datagrams.",
 };
 const RUNNING: Metric = Metric {
     name: "xdprobe_receiver_running",
@@ -215,15 +215,15 @@ const RUNNING: Metric = Metric {
 };
 const DOWN_SECONDS: Metric = Metric {
     name: "xdprobe_receiver_down_seconds_total",
-    help: "Whole seconds for which the link was down.",
+    help: "Whole seconds that the link was down.",
 };
 const ZERO_COPY: Metric = Metric {
     name: "xdprobe_zero_copy",
-    help: "1 where frames stay where the card put them, 0 where they are copied.",
+    help: "1 if frames stay where the network card put them, 0 if they are copied.",
 };
 const IDLE_TURNS: Metric = Metric {
     name: "xdprobe_idle_turns_total",
-    help: "Turns of the worker that found nothing waiting.",
+    help: "Turns of the worker that found no frame waiting.",
 };
 const BUSY_TURNS: Metric = Metric {
     name: "xdprobe_busy_turns_total",
@@ -231,7 +231,7 @@ const BUSY_TURNS: Metric = Metric {
 };
 const FULL_TURNS: Metric = Metric {
     name: "xdprobe_full_turns_total",
-    help: "Busy turns that found a whole burst of 64 frames, and perhaps left more behind.",
+    help: "Busy turns whose burst of 64 frames was full; more may have been waiting.",
 };
 const BALANCED: Metric = Metric {
     name: "xdprobe_ledger_balanced",
@@ -239,7 +239,7 @@ const BALANCED: Metric = Metric {
 };
 const BUILD: Metric = Metric {
     name: "xdprobe_build_info",
-    help: "1, with what the program was built from as labels.",
+    help: "1, with the program's version as a label.",
 };
 
 /// A label and its value.
@@ -492,7 +492,7 @@ impl<'a> Pen<'a> {
         }
         match &self.series[self.next] {
             Series::Counter(name, counter) if *name == metric.name => counter.absolute(count),
-            other => debug_assert!(false, "{} stands where {} was", metric.name, other.name()),
+            other => debug_assert!(false, "{} is where {} was", metric.name, other.name()),
         }
         self.next += 1;
     }
@@ -506,7 +506,7 @@ impl<'a> Pen<'a> {
         }
         match &self.series[self.next] {
             Series::Gauge(name, gauge) if *name == metric.name => gauge.set(value),
-            other => debug_assert!(false, "{} stands where {} was", metric.name, other.name()),
+            other => debug_assert!(false, "{} is where {} was", metric.name, other.name()),
         }
         self.next += 1;
     }

@@ -19,7 +19,8 @@ pub struct ExportOptions {
     #[arg(value_name = "COLLECTOR", required = true)]
     pub collectors: Vec<Destination>,
 
-    /// Which collector gets which record: copy (each gets all), balance (one for each flow key) or failover (the first that does not refuse)
+    /// Which collector gets which record: copy (each gets all), balance (one for each flow key) or
+    /// failover (the first that does not refuse)
     #[arg(long, default_value = "copy", value_name = "HOW")]
     distribute: Distribution,
 
@@ -44,7 +45,12 @@ pub struct ExportOptions {
     octets_per_second: Option<NonZeroU64>,
 
     /// Records that may wait for a collector's pace before more are lost and counted
-    #[arg(long, default_value_t = DatagramConfig::default().paced_records_max, value_name = "N", value_parser = parse_queue)]
+    #[arg(
+        long,
+        default_value_t = DatagramConfig::default().paced_records_max,
+        value_name = "N",
+        value_parser = parse_queue
+    )]
     paced_records: usize,
 
     /// Send from this address, or address and port; once per address family
@@ -82,7 +88,8 @@ impl ExportOptions {
         for family in [SocketAddr::is_ipv4, SocketAddr::is_ipv6] {
             if self.source.iter().filter(|source| family(source)).count() > 1 {
                 return Err(UsageError(
-                    "--source is given twice for one address family: expected at most one IPv4 and one IPv6"
+                    "--source is given twice for one address family: expected at most one IPv4 \
+                     and one IPv6"
                         .to_owned(),
                 ));
             }
@@ -132,7 +139,8 @@ fn parse_source(text: &str) -> Result<SocketAddr, String> {
     };
     let expected = || {
         format!(
-            "'{text}' is not a source: expected ADDR or ADDR:PORT, as in 192.0.2.7, 192.0.2.7:4000 or [2001:db8::7]:4000"
+            "'{text}' is not a source: expected ADDR or ADDR:PORT, as in 192.0.2.7, \
+             192.0.2.7:4000 or [2001:db8::7]:4000"
         )
     };
     address

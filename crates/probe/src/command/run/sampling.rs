@@ -22,7 +22,8 @@ pub struct SamplingArguments {
     #[arg(long, default_value = "1:1", value_name = "1:N", value_parser = parse_interval)]
     sampled_upstream: NonZeroU16,
 
-    /// The mode that headers state [default: the one in use; deterministic for --sampled-upstream alone]
+    /// The mode that headers state [default: the one in use; deterministic for --sampled-upstream
+    /// alone]
     #[arg(long, value_enum, value_name = "MODE")]
     sampling_header: Option<HeaderMode>,
 }
@@ -108,7 +109,8 @@ fn parse_interval(text: &str) -> Result<NonZeroU16, String> {
         .filter(|interval| interval.get() <= SamplingInterval::INTERVAL_MAX)
         .ok_or_else(|| {
             format!(
-                "'{text}' is not a sampling interval: expected 1:N, with N from 1 to {}, as in 1:100",
+                "'{text}' is not a sampling interval: expected 1:N, with N from 1 to {}, as in \
+                 1:100",
                 SamplingInterval::INTERVAL_MAX
             )
         })

@@ -28,7 +28,8 @@ pub fn parse_timeout(text: &str) -> Result<Duration, String> {
     let duration = bare.or_else(|| humantime::parse_duration(text).ok());
     let expected = || {
         format!(
-            "'{text}' is not a time from 1ms to 24h: expected a number and a unit, as in 15s, 500ms or 2min"
+            "'{text}' is not a time from 1ms to 24h: expected a number and a unit, as in 15s, \
+             500ms or 2min"
         )
     };
     duration
