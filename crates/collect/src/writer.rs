@@ -6,7 +6,6 @@
 //! a `kill -9` or a power cut under the temporary name and can be read there. A
 //! [`FlowStreamWriter`] writes to a pipe, where nothing can be completed afterwards.
 
-use crate::datagram;
 use crate::header::{FLAG_COMPRESS, FLAG_DONE, FLAG_STREAMING, FileHeader};
 use crate::record::{ByteOrder, RECORD_OCTETS_MAX, StoredRecord};
 use flate2::Compression;
@@ -15,7 +14,6 @@ use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::net::IpAddr;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use xdprobe_netflow::Version;
@@ -186,20 +184,6 @@ impl FlowFileWriter {
     #[inline]
     pub fn push(&mut self, record: &StoredRecord) -> io::Result<()> {
         self.body.push(record)
-    }
-
-    /// Appends the records of a datagram that `exporter` sent, and returns how many.
-    ///
-    /// # Errors
-    ///
-    /// [`io::ErrorKind::InvalidData`] if the octets are not a datagram of version 1, 5 or 7, else
-    /// as for [`push`](Self::push).
-    pub fn push_datagram(&mut self, octets: &[u8], exporter: IpAddr) -> io::Result<usize> {
-        let mut records = Vec::new();
-        datagram::decode(octets, exporter, &mut records)
-            .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
-        records.iter().try_for_each(|record| self.push(record))?;
-        Ok(records.len())
     }
 
     /// Adds to the counts of losses in the header.
@@ -500,8 +484,6 @@ mod tests {
     use super::*;
     use crate::reader::FlowFileReader;
     use proptest::prelude::*;
-    use std::net::Ipv4Addr;
-    use xdprobe_netflow::v5;
 
     fn record(number: u32) -> StoredRecord {
         StoredRecord {
@@ -624,42 +606,6 @@ mod tests {
         let left = writer.abandon();
         let mut reader = FlowFileReader::open(left).unwrap();
         assert_eq!(reader.by_ref().map(Result::unwrap).count(), 100);
-    }
-
-    #[test]
-    fn writes_the_records_of_a_datagram() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("x.ft");
-        let mut writer = FlowFileWriter::create(&path, &WriterOptions::plain_v5(0)).unwrap();
-        let header = v5::Header {
-            unix_s: 9.into(),
-            ..v5::Header::default()
-        };
-        let flows = [v5::Record {
-            packets: 7.into(),
-            ..v5::Record::default()
-        }; 2];
-        let mut octets = [0; v5::DATAGRAM_OCTETS_MAX];
-        let length = v5::encode(&header, &flows, &mut octets).unwrap();
-        assert_eq!(
-            writer
-                .push_datagram(&octets[..length], Ipv4Addr::LOCALHOST.into())
-                .unwrap(),
-            2
-        );
-        let error = writer
-            .push_datagram(&octets[..3], Ipv4Addr::LOCALHOST.into())
-            .unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::InvalidData);
-        writer.finish(0).unwrap();
-        let records = read(&path).1;
-        assert_eq!(records.len(), 2);
-        assert!(
-            records
-                .iter()
-                .all(|record| (record.packets, record.unix_s) == (7, 9))
-        );
-        assert_eq!(records[1].exporter, Ipv4Addr::LOCALHOST);
     }
 
     #[test]

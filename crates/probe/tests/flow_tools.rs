@@ -96,16 +96,16 @@ fn prints_the_samples_as_the_real_flow_print_did() {
                     command.arg(&file);
                 }
                 let output = command.output().unwrap();
-                let wanted_text = fs::read(&expected).unwrap();
+                let expected_text = fs::read(&expected).unwrap();
                 assert!(
-                    output.stdout == wanted_text,
+                    output.stdout == expected_text,
                     "{options:?} differs from {}",
                     expected.display()
                 );
                 // flow-print printed nothing where the version has not the format's fields.
                 assert_eq!(
                     output.status.code(),
-                    Some(if wanted_text.is_empty() { 1 } else { 0 }),
+                    Some(if expected_text.is_empty() { 1 } else { 0 }),
                     "{options:?} {file:?}"
                 );
                 compared += 1;
@@ -166,10 +166,7 @@ fn formats_that_do_not_exist_are_a_wrong_command_line() {
     let output = run(&["print", "-f", "8", "/dev/null"]);
     assert_eq!(output.status.code(), Some(2));
     let error = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(
-        error,
-        "xdprobe: no such format, 8: expected 0 to 7 for records of versions 1, 5 and 7\n"
-    );
+    assert_eq!(error, "xdprobe: format 8 is not supported: choose 0 to 7\n");
 }
 
 #[test]
@@ -607,7 +604,7 @@ fn send_bursts(collector: &Collector, sent: &mut u32, bursts: u32) {
 }
 
 #[test]
-fn wrong_command_lines_of_the_collector_are_told() {
+fn wrong_command_lines_of_the_collector_are_reported() {
     let wrong = |arguments: &[&str]| {
         let output = xdprobe().arg("collect").args(arguments).output().unwrap();
         (
@@ -624,7 +621,7 @@ fn wrong_command_lines_of_the_collector_are_told() {
         (code, &*error),
         (
             Some(1),
-            "xdprobe: /no/such is no folder: create it, or name another with -w\n"
+            "xdprobe: /no/such is not a directory: create it, or choose another with -w\n"
         )
     );
 }

@@ -1,4 +1,4 @@
-//! `xdprobe cat`: flow-cat, many flow-tools files in and one out.
+//! `xdprobe cat`: joins flow-tools files, as flow-cat does.
 
 use super::files::{Failures, InputProgress, is_broken_pipe, quietly};
 use super::usage::UsageError;
@@ -20,37 +20,36 @@ use xdprobe_collect::{
     WriterOptions, system_zone,
 };
 
-/// Records between two looks at the progress and at the signals.
+/// Records between two updates of the progress bar and checks for signals.
 const PROGRESS_RECORDS: u64 = 1 << 16;
 
-/// What the user wrote.
+/// The command line.
 #[derive(Args, Debug)]
 pub struct Arguments {
-    /// Files, directories with all below them, `-` for standard input; standard input if there are
-    /// none
+    /// Files, directories (all files below them), `-` for standard input [default: standard input]
     paths: Vec<PathBuf>,
-    /// Take files of a directory too whose names begin with tmp: they are still being written
+    /// Read files in directories too that are still being written (names that begin with tmp)
     #[arg(short)]
     all: bool,
     /// Byte order of the output [default: this machine's]
     #[arg(short, value_name = "ORDER")]
     byte_order: Option<Order>,
-    /// A comment in the output's header
+    /// Comment for the output's header
     #[arg(short = 'C', value_name = "TEXT")]
     comment: Option<String>,
-    /// Sort all inputs by the start of their capture
+    /// Sort all inputs by start of capture
     #[arg(short)]
     global_sort: bool,
-    /// Write this file; it appears under its name when it is complete
+    /// Write to this file [default: standard output]; it has this name when it is complete
     #[arg(short, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// Read all headers first, so that the header of a stream has the counts and times of them all
+    /// Read all headers first, so that the header of a stream has their counts and times
     #[arg(short)]
     preload: bool,
-    /// Only files whose capture started at or before this time; with -T: between the two
+    /// Only files whose capture started at or before this time; with -T: between both times
     #[arg(short = 't', value_name = "TIME", value_parser = time_s)]
     start: Option<i64>,
-    /// Only files whose capture ended at or after this time; with -t: between the two
+    /// Only files whose capture ended at or after this time; with -t: started between both times
     #[arg(short = 'T', value_name = "TIME", value_parser = time_s)]
     end: Option<i64>,
     /// zlib level of the output, 0 to 9
@@ -58,18 +57,18 @@ pub struct Arguments {
         short = 'z',
         value_name = "LEVEL",
         default_value_t = 0,
-        value_parser = clap::value_parser!(u32).range(0..=9)
+        value_parser = clap::value_parser!(u32).range(0..=9),
     )]
     level: u32,
-    /// Accepted for flow-cat's sake: nothing is mapped here
+    /// Accepted for compatibility with flow-cat; files are never mapped
     #[arg(short = 'm', hide = true)]
     no_mmap: bool,
-    /// Accepted for flow-cat's sake
+    /// Accepted for compatibility with flow-cat; has no effect
     #[arg(short, value_name = "LEVEL", hide = true)]
     debug: Option<u32>,
 }
 
-/// A byte order by flow-tools' names.
+/// A byte order, named as in flow-tools.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub enum Order {
     /// Least significant octet first.
@@ -87,10 +86,11 @@ impl From<Order> for ByteOrder {
     }
 }
 
-/// Joins.
+/// Joins the inputs.
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     if arguments.output.is_none() && io::stdout().is_terminal() {
-        let advice = "standard output is a terminal, and flow records are not text: use -o FILE, a pipe, or `xdprobe print`";
+        let advice = "standard output is a terminal, expected a file or a pipe: use -o FILE, \
+                      redirect the output, or use `xdprobe print`";
         return Err(UsageError(advice.into()).into());
     }
     quietly(join(arguments))
@@ -128,12 +128,13 @@ fn join(arguments: &Arguments) -> anyhow::Result<()> {
         Ok(())
     } else {
         bail!(
-            "no flow file was read: nothing of what was named is one, or in the window of -t and -T"
+            "no flow file was read: expected at least one flow-tools file within the times of -t \
+             and -T"
         )
     }
 }
 
-/// Copies one input, up to its end or its first damage.
+/// Copies one input up to its end or its first damage.
 fn copy(
     input: &Input,
     output: &mut Output,
@@ -164,12 +165,12 @@ fn copy(
     Ok(())
 }
 
-/// Writing failed, so that going on with other inputs is of no use.
+/// The output cannot be written, so that no other input is read.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot write the output: {0}")]
 struct WriteError(#[from] io::Error);
 
-/// The output, which begins with the first input: that one says the version.
+/// The output. It begins with the first input, which determines the version.
 struct Output<'a> {
     arguments: &'a Arguments,
     known: Known,
@@ -182,12 +183,13 @@ enum To {
 }
 
 impl Output<'_> {
-    /// Begins the output, or sees that it goes on with records of the same version.
+    /// Begins the output, or checks that its records have the same version.
     fn take_version(&mut self, version: Version) -> anyhow::Result<()> {
         match &self.to {
             None => self.to = Some((version, self.begin(version)?)),
             Some((first, _)) if *first != version => bail!(
-                "data version or sub version changed! It has version {} records after version {} ones: join each version by itself",
+                "data version or sub version changed! Found records of version {}, expected \
+                 version {} as in the inputs before: join each version separately",
                 version.number(),
                 first.number()
             ),
@@ -253,17 +255,17 @@ impl Output<'_> {
         Ok(true)
     }
 
-    /// Leaves nothing behind that is not complete.
+    /// Removes an incomplete output.
     fn give_up(self, error: anyhow::Error) -> anyhow::Result<()> {
         if let Some((_, To::File(writer))) = self.to {
-            // The error in hand is the one to tell.
+            // `error` is the one to report.
             let _ = fs::remove_file(writer.abandon());
         }
         Err(error)
     }
 }
 
-/// What the inputs' headers say together.
+/// Times and counts from the headers of all inputs.
 #[derive(Clone, Copy, Debug, Default)]
 struct Known {
     start_s: Option<u32>,
@@ -291,7 +293,7 @@ impl Known {
         self.losses.add(losses);
     }
 
-    /// A stream's header: empty unless the headers were to be read first, as by flow-cat.
+    /// A stream's header. Empty unless headers are read first, as in flow-cat.
     fn header(&self, arguments: &Arguments, version: Version) -> FileHeader {
         let header = FileHeader::new(version, ByteOrder::NATIVE);
         if !(arguments.preload || arguments.start.is_some() || arguments.end.is_some()) {
@@ -309,9 +311,9 @@ impl Known {
     }
 }
 
-/// The inputs in the window of -t and -T and in their order, and what their headers say.
+/// The inputs within the times of -t and -T in the right order, and what their headers contain.
 ///
-/// An input whose header cannot be read stays: its error is told when it is copied.
+/// An input whose header cannot be read is kept; its error is reported when it is copied.
 fn choose(arguments: &Arguments) -> anyhow::Result<(Vec<Input>, Known)> {
     let mut known = Known::default();
     let mut chosen = Vec::new();
@@ -356,17 +358,17 @@ fn in_window(header: &FileHeader, start: Option<i64>, end: Option<i64>) -> bool 
     }
 }
 
-/// Whether the path names something that is there and is no regular file: a pipe, a device.
+/// Whether the path exists and is not a regular file: a pipe, a device.
 fn is_special(path: &Path) -> bool {
     fs::metadata(path).is_ok_and(|metadata| !metadata.is_file())
 }
 
-/// Standard output without the library's line buffer, which looks for lines in records.
+/// Standard output without the library's line buffer, which would search records for line ends.
 fn stdout() -> io::Result<File> {
     Ok(File::from(io::stdout().as_fd().try_clone_to_owned()?))
 }
 
-/// UTC seconds of a local time, or of one with its zone.
+/// UTC seconds of a local time, or of a time with its zone.
 fn time_s(text: &str) -> Result<i64, String> {
     const FORMATS: [&str; 3] = ["%m/%d/%Y %H:%M:%S", "%m/%d/%Y %H:%M", "%m/%d/%Y"];
     let moment = text.parse::<Timestamp>().ok().map(Timestamp::as_second);
@@ -379,8 +381,8 @@ fn time_s(text: &str) -> Result<i64, String> {
         })?;
         Some(date.to_zoned(system_zone()).ok()?.timestamp().as_second())
     };
-    let expected =
-        "expected a time as 11/22/2026 12:54:00, 2026-11-22 12:54, or 2026-11-22T12:54:00Z";
+    let expected = "expected a time, as 11/22/2026 12:54:00, 2026-11-22 12:54 or \
+        2026-11-22T12:54:00Z";
     moment.or_else(local).ok_or_else(|| expected.into())
 }
 

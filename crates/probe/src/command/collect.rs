@@ -1,4 +1,4 @@
-//! `xdprobe collect`: flow-capture, datagrams from the network into flow-tools files.
+//! `xdprobe collect`: receives datagrams and stores them in flow-tools files, as flow-capture does.
 
 use super::cat::Order;
 use anyhow::{Context, bail};
@@ -17,44 +17,44 @@ use xdprobe_collect::receive::{Receiver, SOCKET_BUFFER_OCTETS};
 use xdprobe_collect::store::{Limits, Nesting, Rotations, Store, StoreOptions};
 use xdprobe_collect::{ByteOrder, LEVEL_DEFAULT, Version, system_zone};
 
-/// How long one turn waits for datagrams; a signal ends the wait.
+/// How long one turn waits for datagrams. A signal ends the wait.
 const WAIT: Duration = Duration::from_millis(250);
-/// The port that flow-capture takes for port 0.
+/// flow-capture's default port, for port 0.
 const PORT_DEFAULT: u16 = 9991;
 
-/// What the user wrote.
+/// The command line.
 #[derive(Args, Debug)]
 pub struct Arguments {
-    /// Where to listen and to whom: own address, exporter's address (0 = any), UDP port
+    /// Local address, exporter's address (0 = any for both), UDP port
     #[arg(value_name = "LOCAL/REMOTE/PORT")]
     address: ListenAddress,
-    /// Folder of the files
+    /// Directory of the files
     #[arg(short = 'w', value_name = "DIR")]
     directory: PathBuf,
-    /// Rotations a day, 0 to 1439: each file is of 86400 / (N + 1) seconds, counted from local
+    /// Rotations a day, 0 to 1439: each file covers 86400 / (N + 1) seconds, counted from local
     /// midnight [default: 95]
     #[arg(
         short = 'n',
         value_name = "N",
         value_parser = rotations,
         default_value = "95",
-        hide_default_value = true
+        hide_default_value = true,
     )]
     rotations: Rotations,
-    /// Folders below DIR: 0 none, 1 YYYY, 2 YYYY/YYYY-MM, 3 YYYY/YYYY-MM/YYYY-MM-DD, -1 YYYY-MM-DD,
-    /// -2 YYYY-MM/YYYY-MM-DD
+    /// Directories below DIR: 0 none, 1 YYYY, 2 YYYY/YYYY-MM, 3 YYYY/YYYY-MM/YYYY-MM-DD, -1
+    /// YYYY-MM-DD, -2 YYYY-MM/YYYY-MM-DD
     #[arg(
         short = 'N',
         value_name = "LEVEL",
         value_parser = nesting,
         default_value = "3",
-        allow_negative_numbers = true
+        allow_negative_numbers = true,
     )]
     nesting: Nesting,
     /// Keep at most this many files
     #[arg(short = 'e', value_name = "COUNT")]
     expire_count: Option<usize>,
-    /// Keep at most this size of files, in octets, or in units of b (512), K, M, G
+    /// Keep at most this size of files, in octets or in units of b (512), K, M, G
     #[arg(short = 'E', value_name = "SIZE[bKMG]", value_parser = size)]
     expire_size: Option<u64>,
     /// zlib level, 1 to 9; 0 stores plain records, at the highest rate
@@ -62,7 +62,7 @@ pub struct Arguments {
         short = 'z',
         value_name = "LEVEL",
         default_value_t = LEVEL_DEFAULT,
-        value_parser = clap::value_parser!(u32).range(0..=9)
+        value_parser = clap::value_parser!(u32).range(0..=9),
     )]
     level: u32,
     /// Version of the stored records: 1, 5 or 7 [default: that of the first datagram]
@@ -71,7 +71,7 @@ pub struct Arguments {
     /// Byte order of the files [default: this machine's]
     #[arg(short, value_name = "ORDER")]
     byte_order: Option<Order>,
-    /// A comment in the files' headers
+    /// Comment for the files' headers
     #[arg(short = 'C', value_name = "TEXT")]
     comment: Option<String>,
     /// Write the process id to FILE.PORT
@@ -80,22 +80,22 @@ pub struct Arguments {
     /// Run this program with the name of each finished file
     #[arg(short = 'R', value_name = "PROGRAM")]
     rotate_program: Option<PathBuf>,
-    /// Tell what each exporter sent, every so many minutes, 1 to 60
+    /// Log counts of each exporter every 1 to 60 minutes; 0 = never
     #[arg(
         short = 'S',
         value_name = "MINUTES",
         value_parser = clap::value_parser!(i64).range(0..=60),
         default_value_t = 0,
-        hide_default_value = true
+        hide_default_value = true,
     )]
     statistics: i64,
-    /// Take datagrams of these exporters only: addresses or networks
+    /// Accept datagrams only of exporters with these addresses or networks
     #[arg(long, value_name = "ADDRESS[/LENGTH]", value_delimiter = ',', value_parser = network)]
     allow: Vec<IpNet>,
-    /// Accepted for flow-capture's sake: the collector always stays in the foreground
+    /// Accepted for compatibility with flow-capture; the collector always stays in the foreground
     #[arg(short = 'D', hide = true)]
     foreground: bool,
-    /// Accepted for flow-capture's sake: the umask is always kept
+    /// Accepted for compatibility with flow-capture; the umask is always kept
     #[arg(short = 'u', hide = true)]
     keep_umask: bool,
 }
@@ -105,7 +105,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     log_to_stderr();
     if !arguments.directory.is_dir() {
         bail!(
-            "{} is no folder: create it, or name another with -w",
+            "{} is not a directory: create it, or choose another with -w",
             arguments.directory.display()
         );
     }
@@ -139,20 +139,20 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     eprintln!("xdprobe: {totals}");
     if totals.failed > 0 {
         bail!(
-            "{} records could not be stored: see the errors above, and what is free on the disk",
+            "{} records could not be stored: see the errors above and the free space on the disk",
             totals.failed
         );
     }
     Ok(())
 }
 
-/// Turns until a signal says that it is enough.
+/// Collects until a signal to end.
 fn collect(
     collector: &mut Collector,
     signals: &mut Signals,
     statistics: &mut Statistics,
 ) -> io::Result<()> {
-    let mut told_at = 0;
+    let mut ticked_at = 0;
     loop {
         collector.turn(WAIT)?;
         for signal in signals.pending() {
@@ -163,16 +163,15 @@ fn collect(
             }
         }
         let now = unix_s();
-        if now != told_at {
-            told_at = now;
+        if now != ticked_at {
+            ticked_at = now;
             collector.tick();
-            statistics.tell_if_due(collector, now);
+            statistics.log_if_due(collector, now);
         }
     }
 }
 
-/// The lines that flow-capture writes with -S: at each multiple of so many minutes, one for each
-/// exporter.
+/// The lines of flow-capture's -S: one for each exporter, at each multiple of a number of minutes.
 struct Statistics {
     every_s: i64,
     started: i64,
@@ -191,7 +190,7 @@ impl Statistics {
         }
     }
 
-    fn tell_if_due(&mut self, collector: &Collector, now: i64) {
+    fn log_if_due(&mut self, collector: &Collector, now: i64) {
         if self.every_s == 0 || now < self.next {
             return;
         }
@@ -199,7 +198,8 @@ impl Statistics {
         let (started, local) = (self.started, self.local);
         for (address, version, exporter) in collector.exporters().list() {
             tracing::info!(
-                "STAT: now={now} startup={started} src_ip={address} dst_ip={local} d_ver={} pkts={} flows={} lost={} \
+                "STAT: now={now} startup={started} src_ip={address} dst_ip={local} d_ver={} \
+                 pkts={} flows={} lost={} \
                  reset={} filter_drops=0",
                 version.number(),
                 exporter.datagrams,
@@ -212,7 +212,7 @@ impl Statistics {
     }
 }
 
-/// `LOCAL/REMOTE/PORT`; 0 is any address, or flow-capture's default port.
+/// `LOCAL/REMOTE/PORT`. 0 is any address, and flow-capture's default port.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 struct ListenAddress {
     local: IpAddr,
@@ -237,7 +237,7 @@ impl FromStr for ListenAddress {
         else {
             return Err(expected());
         };
-        // flow-capture allows a fourth part, the TTL of multicast, and does nothing with it.
+        // flow-capture accepts a fourth part, the TTL of multicast, without effect.
         if parts.count() > 1 {
             return Err(expected());
         }
@@ -266,18 +266,20 @@ fn address(text: &str) -> Result<Option<IpAddr>, String> {
         .unwrap_or(text);
     match bare {
         "0" => Ok(None),
-        _ => bare
-            .parse()
-            .map(Some)
-            .map_err(|_| format!("{text:?} is no address, expected 0, 192.0.2.1 or [2001:db8::1]")),
+        _ => bare.parse().map(Some).map_err(|_| {
+            format!(
+                "{text:?} is not an address: expected 0, 192.0.2.1 or \
+                [2001:db8::1]"
+            )
+        }),
     }
 }
 
-/// The file with the process id, removed in the end.
+/// The file with the process id, removed at the end.
 struct PidFile(PathBuf);
 
 impl PidFile {
-    /// Writes it under flow-capture's name, `PATH.PORT`; `-` is none.
+    /// Writes the file with flow-capture's name, `PATH.PORT`. `-` is no file.
     fn write(path: &Path, port: u16) -> anyhow::Result<Option<Self>> {
         if path.as_os_str().is_empty() || path.as_os_str() == "-" {
             return Ok(None);
@@ -291,7 +293,7 @@ impl PidFile {
 
 impl Drop for PidFile {
     fn drop(&mut self) {
-        // It is of no use any more, and nobody is left to tell that it stays.
+        // A file that cannot be removed does no harm, and the process ends.
         let _ = fs::remove_file(&self.0);
     }
 }
@@ -301,7 +303,7 @@ fn store_options(arguments: &Arguments) -> StoreOptions {
         directory: arguments.directory.clone(),
         nesting: arguments.nesting,
         rotations: arguments.rotations,
-        // flow-capture takes 0 for no limit.
+        // 0 is no limit, as in flow-capture.
         limits: Limits {
             files: arguments.expire_count.filter(|count| *count > 0),
             octets: arguments.expire_size.filter(|octets| *octets > 0),
@@ -344,7 +346,7 @@ fn network(text: &str) -> Result<IpNet, String> {
         .map_err(|_| "expected an address or ADDRESS/LENGTH".into())
 }
 
-/// A size by flow-tools' units.
+/// A size in the units of flow-tools.
 fn size(text: &str) -> Result<u64, String> {
     let (number, unit) = match text.chars().last() {
         Some('b') => (&text[..text.len() - 1], 512),
@@ -357,11 +359,11 @@ fn size(text: &str) -> Result<u64, String> {
         .parse::<u64>()
         .ok()
         .and_then(|number| number.checked_mul(unit));
-    octets.ok_or_else(|| "expected a number of octets, or one with unit b, K, M or G".into())
+    octets.ok_or_else(|| "expected a number of octets, or a number with unit b, K, M or G".into())
 }
 
 fn log_to_stderr() {
-    // Another part of the program may have begun to log already.
+    // Another part of the program may have set up logging already.
     let _ = tracing_subscriber::fmt()
         .with_writer(io::stderr)
         .with_ansi(io::stderr().is_terminal())

@@ -1,4 +1,5 @@
-//! `xdprobe print`: flow-print's formats over files, standard input, or a UDP port.
+//! `xdprobe print`: prints records from files, standard input or a UDP port in flow-print's
+//! formats.
 
 use super::files::{Failures, InputProgress, is_broken_pipe, quietly};
 use super::usage::UsageError;
@@ -16,35 +17,35 @@ use xdprobe_collect::print::{PrintFormat, Printer, header_text};
 use xdprobe_collect::receive::{Receiver, SOCKET_BUFFER_OCTETS};
 use xdprobe_collect::{FlowFileReader, LocalZone, StoredRecord, Version, datagram};
 
-/// How often the listener looks whether it shall stop; a signal wakes it anyway.
+/// How often the listener checks whether to stop. A signal ends its wait.
 const WAIT: Duration = Duration::from_millis(250);
-/// Records between two looks at the progress.
+/// Records between two updates of the progress bar.
 const PROGRESS_RECORDS: u64 = 1 << 16;
 
-/// What the user wrote.
+/// The command line.
 #[derive(Args, Debug)]
 pub struct Arguments {
-    /// Files, directories, `-` for standard input; standard input if there are none
+    /// Files, directories, `-` for standard input [default: standard input]
     paths: Vec<PathBuf>,
-    /// flow-print's format, 0 to 7 [default: 3, for version 7 records 7]
+    /// flow-print's format, 0 to 7 [default: 3; 7 for version 7]
     #[arg(short, value_name = "N", conflicts_with_all = ["json", "csv"])]
     format: Option<usize>,
     /// One JSON object a line
     #[arg(long, conflicts_with = "csv")]
     json: bool,
-    /// Comma-separated values of every field, as `flow-export -f2` writes them
+    /// Comma-separated values of every field, as in `flow-export -f2`
     #[arg(long)]
     csv: bool,
     /// Wide columns (formats 3 and 4)
     #[arg(short)]
     wide: bool,
-    /// Print what each file's header says, too
+    /// Print each file's header too
     #[arg(short = 'p')]
     header: bool,
-    /// Character that starts a header's lines
+    /// First character of a header's lines
     #[arg(short, default_value_t = '#', value_name = "CHARACTER")]
     comment: char,
-    /// Write each line out at once
+    /// Write each line immediately
     #[arg(short = 'l')]
     unbuffered: bool,
     /// Print records as they arrive on a UDP port, until SIGINT or SIGTERM
@@ -52,12 +53,12 @@ pub struct Arguments {
         long,
         value_name = "[ADDRESS:]PORT",
         value_parser = listen_address,
-        conflicts_with = "paths"
+        conflicts_with = "paths",
     )]
     listen: Option<SocketAddr>,
 }
 
-/// Prints.
+/// Prints the inputs, or what arrives on a port.
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let format = chosen_format(arguments)?;
     let mut output = Output {
@@ -71,7 +72,8 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     })
 }
 
-/// The printer once the first version is known, which the default format and the columns depend on.
+/// The output. Its printer is made when the first version is known: the default format and the
+/// columns depend on it.
 struct Output<'a> {
     arguments: &'a Arguments,
     format: Option<PrintFormat>,
@@ -118,8 +120,8 @@ impl Output<'_> {
     }
 }
 
-/// Prints every input. One that cannot be read to its end is reported and does not keep the others
-/// from being printed.
+/// Prints every input. An input that cannot be read to its end is reported, and the next is
+/// printed.
 fn print_inputs(arguments: &Arguments, output: &mut Output) -> anyhow::Result<()> {
     let inputs = Input::list(&arguments.paths, false)?;
     let progress = InputProgress::to_stdout(inputs.iter().map(Input::octets).sum());
@@ -138,7 +140,7 @@ fn print_inputs(arguments: &Arguments, output: &mut Output) -> anyhow::Result<()
         .map(Printer::left_out)
         .filter(|left_out| *left_out > 0)
     {
-        eprintln!("xdprobe: {left_out} records of 0 packets were left out");
+        eprintln!("xdprobe: {left_out} records of 0 packets left out");
     }
     failures.last()
 }
@@ -157,7 +159,7 @@ fn print_input(input: &Input, output: &mut Output, progress: &InputProgress) -> 
         let record = match record {
             Ok(record) => record,
             Err(error) => {
-                // What came before the damage is delivered before the damage is told.
+                // Records before the damage are printed before the error.
                 printer.flush()?;
                 return Err(error.into());
             }
@@ -181,7 +183,7 @@ fn print_input(input: &Input, output: &mut Output, progress: &InputProgress) -> 
     Ok(())
 }
 
-/// Prints what arrives until a signal says that it is enough.
+/// Prints records as they arrive, until a signal.
 fn listen(address: SocketAddr, output: &mut Output) -> anyhow::Result<()> {
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM] {
@@ -214,17 +216,15 @@ fn listen(address: SocketAddr, output: &mut Output) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The format that was asked for, if one was.
+/// The format of the command line, if it has one.
 fn chosen_format(arguments: &Arguments) -> Result<Option<PrintFormat>, UsageError> {
     match arguments.format {
         _ if arguments.json => Ok(Some(PrintFormat::Json)),
         _ if arguments.csv => Ok(Some(PrintFormat::Csv)),
         None => Ok(None),
-        Some(number) => PrintFormat::from_number(number).map(Some).ok_or_else(|| {
-            UsageError(format!(
-                "no such format, {number}: expected 0 to 7 for records of versions 1, 5 and 7"
-            ))
-        }),
+        Some(number) => PrintFormat::from_number(number)
+            .map(Some)
+            .ok_or_else(|| UsageError(format!("format {number} is not supported: choose 0 to 7"))),
     }
 }
 
