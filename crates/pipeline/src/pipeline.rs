@@ -128,6 +128,7 @@ impl Pipeline {
     #[must_use]
     pub fn flows(&self, filter: &FlowFilter) -> Flows {
         let (full, batches) = bounded(self.workers.len() * VISIT_BATCHES);
+        let mut unasked = 0;
         let visit = |(worker, postbox): (usize, &Postbox)| {
             let (give_back, empty) = bounded(VISIT_BATCHES);
             for _ in 0..VISIT_BATCHES {
@@ -136,23 +137,28 @@ impl Pipeline {
                     .try_send(batch)
                     .expect("there is room for all batches");
             }
-            // A worker that has ended has no resident flows.
             let visit = Visit::new(worker, *filter, empty, full.clone());
-            let _ = postbox.post(Request::Visit(visit));
+            unasked += usize::from(postbox.post(Request::Visit(visit)).is_err());
             give_back
         };
         let empty = self.workers.iter().enumerate().map(visit).collect();
-        Flows { batches, empty }
+        Flows {
+            batches,
+            empty,
+            unasked,
+        }
     }
 
     /// Asks every worker to expire the resident flows that `filter` picks now.
     #[must_use]
     pub fn expire(&self, filter: &FlowFilter) -> Expiring {
-        let (done, expired) = bounded(self.workers.len().max(1));
-        for worker in &self.workers {
-            let _ = worker.post(Request::Expire(Expiry::new(*filter, done.clone())));
-        }
-        Expiring(expired)
+        let (done, reports) = bounded(self.workers.len().max(1));
+        let ask = |worker: &&Postbox| {
+            let expiry = Expiry::new(*filter, done.clone());
+            worker.post(Request::Expire(expiry)).is_err()
+        };
+        let unasked = self.workers.iter().filter(ask).count();
+        Expiring { reports, unasked }
     }
 
     /// Asks for a change.
@@ -178,9 +184,17 @@ impl Pipeline {
 pub struct Flows {
     batches: Receiver<FlowBatch>,
     empty: Vec<Sender<Vec<FlowRecord>>>,
+    unasked: usize,
 }
 
 impl Flows {
+    /// Workers that could not be asked, since they have ended or do not look into their mailbox:
+    /// their flows are missing.
+    #[must_use]
+    pub fn unasked(&self) -> usize {
+        self.unasked
+    }
+
     /// Where batches arrive; closed once every worker has given out all that it has.
     #[must_use]
     pub fn batches(&self) -> &Receiver<FlowBatch> {
@@ -205,19 +219,29 @@ impl Flows {
 }
 
 /// An expiry under way.
-pub struct Expiring(Receiver<u64>);
+pub struct Expiring {
+    reports: Receiver<u64>,
+    unasked: usize,
+}
 
 impl Expiring {
     /// Where each worker reports how many flows it expired; closed after the last.
     #[must_use]
     pub fn reports(&self) -> &Receiver<u64> {
-        &self.0
+        &self.reports
+    }
+
+    /// Workers that could not be asked, since they have ended or do not look into their mailbox:
+    /// they expire nothing.
+    #[must_use]
+    pub fn unasked(&self) -> usize {
+        self.unasked
     }
 
     /// Waits for every worker, and returns how many flows were expired.
     #[must_use]
     pub fn wait(self) -> u64 {
-        self.0.iter().sum()
+        self.reports.iter().sum()
     }
 }
 
