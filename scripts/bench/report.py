@@ -5,6 +5,10 @@ import os
 import shlex
 
 
+# The folder of the documentation, which pages of results link to.
+DOCS = os.path.join(os.path.dirname(__file__), "..", "..", "docs")
+
+
 def save(folder, results):
     with open(os.path.join(folder, "results.json"), "w") as file:
         json.dump(results, file, indent=1)
@@ -19,17 +23,18 @@ def read(folder):
 def write(folder, results):
     save(folder, results)
     with open(os.path.join(folder, "README.md"), "w") as file:
-        file.write("\n\n".join(filter(None, page(results))) + "\n")
+        file.write("\n\n".join(filter(None, page(folder, results))) + "\n")
     draw(folder, results)
 
 
 # ---- The page.
 
 
-def page(results):
+def page(folder, results):
     machine = results["machine"]
     yield f"# Probes side by side, {machine['date'][:10]}"
-    about = "[BENCHMARKS.md](../../../docs/BENCHMARKS.md)"
+    to_docs = os.path.relpath(DOCS, folder)
+    about = f"[BENCHMARKS.md]({to_docs}/BENCHMARKS.md)"
     yield f"What these figures show and what they do not: {about}."
     kind = "virtual machine" if machine["virtual"] else "machine"
     yield "\n".join(

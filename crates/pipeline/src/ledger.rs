@@ -486,8 +486,8 @@ impl fmt::Display for Ledger {
             octets,
             datagrams,
         } = self.exported;
-        let volume =
-            format!("records in {datagrams} datagrams, {packets} packets, {octets} octets");
+        let in_datagrams = in_datagrams(datagrams);
+        let volume = format!("records{in_datagrams}, {packets} packets, {octets} octets");
         line(f, "exported", records, &volume)?;
         let volume = format!(
             "records, {} packets, {} octets",
@@ -506,12 +506,8 @@ impl fmt::Display for Ledger {
                 0 => String::new(),
                 times => format!(", refused {times} times"),
             };
-            // Records go into a file without datagrams.
-            let datagrams = match collector.datagrams {
-                0 => String::new(),
-                datagrams => format!(" in {datagrams} datagrams"),
-            };
-            let sent = format!("records{datagrams} to {}{refused}", collector.collector);
+            let in_datagrams = in_datagrams(collector.datagrams);
+            let sent = format!("records{in_datagrams} to {}{refused}", collector.collector);
             line(f, "sent", collector.records, &sent)?;
             if collector.delayed_records > 0 {
                 line(
@@ -533,6 +529,14 @@ impl fmt::Display for Ledger {
                 "OUT OF BALANCE"
             }
         )
+    }
+}
+
+/// Records go into a file without datagrams.
+fn in_datagrams(datagrams: u64) -> String {
+    match datagrams {
+        0 => String::new(),
+        datagrams => format!(" in {datagrams} datagrams"),
     }
 }
 

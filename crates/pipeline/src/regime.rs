@@ -69,7 +69,7 @@ impl Regime {
         matches!(self, Self::Live)
     }
 
-    /// Whether workers are pinned to cores even where no cores were named.
+    /// Whether packets come from a tap, as they are sent, rather than from a file.
     #[must_use]
     pub const fn is_live(self) -> bool {
         matches!(self, Self::Live)
