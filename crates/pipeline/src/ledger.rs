@@ -209,6 +209,32 @@ impl Ledger {
         }
     }
 
+    /// Whether there were records, and every one of them was lost.
+    #[must_use]
+    pub fn lost_every_record(&self) -> bool {
+        self.exported.records == 0 && self.lost.records > 0
+    }
+
+    /// What was lost, and why: `nothing lost`, or `lost 5 packets (5 ring_full) and 2 records (2
+    /// refused)`.
+    #[must_use]
+    pub fn losses(&self) -> String {
+        let packets: u64 = self.dropped.values().sum();
+        let lost = [
+            (packets, "packets", &self.dropped),
+            (self.lost.records, "records", &self.lost.reasons),
+        ];
+        let lost: Vec<_> = lost
+            .into_iter()
+            .filter(|(count, ..)| *count > 0)
+            .map(|(count, unit, reasons)| format!("{count} {unit} ({})", list(reasons)))
+            .collect();
+        if lost.is_empty() {
+            return "nothing lost".to_owned();
+        }
+        format!("lost {}", lost.join(" and "))
+    }
+
     /// Whether every identity holds.
     pub fn is_balanced(&self) -> bool {
         self.balanced
@@ -486,8 +512,8 @@ impl fmt::Display for Ledger {
             octets,
             datagrams,
         } = self.exported;
-        let in_datagrams = in_datagrams(datagrams);
-        let volume = format!("records{in_datagrams}, {packets} packets, {octets} octets");
+        let datagrams = in_datagrams(datagrams);
+        let volume = format!("records{datagrams}, {packets} packets, {octets} octets");
         line(f, "exported", records, &volume)?;
         let volume = format!(
             "records, {} packets, {} octets",
@@ -506,8 +532,8 @@ impl fmt::Display for Ledger {
                 0 => String::new(),
                 times => format!(", refused {times} times"),
             };
-            let in_datagrams = in_datagrams(collector.datagrams);
-            let sent = format!("records{in_datagrams} to {}{refused}", collector.collector);
+            let datagrams = in_datagrams(collector.datagrams);
+            let sent = format!("records{datagrams} to {}{refused}", collector.collector);
             line(f, "sent", collector.records, &sent)?;
             if collector.delayed_records > 0 {
                 line(
@@ -520,16 +546,22 @@ impl fmt::Display for Ledger {
             reasons(f, "lost to it", &collector.lost)?;
             reasons(f, "not sent", &collector.send_errors)?;
         }
-        write!(
-            f,
-            "ledger {}",
-            if self.balanced {
-                "balanced"
-            } else {
-                "OUT OF BALANCE"
-            }
-        )
+        let balance = if self.balanced {
+            "balanced"
+        } else {
+            "OUT OF BALANCE"
+        };
+        write!(f, "ledger {balance}, {}", self.losses())
     }
+}
+
+/// Reasons that are not 0, with their counts.
+fn list(reasons: &BTreeMap<&'static str, u64>) -> String {
+    let reasons = reasons.iter().filter(|&(_, &count)| count > 0);
+    let reasons: Vec<_> = reasons
+        .map(|(reason, count)| format!("{count} {reason}"))
+        .collect();
+    reasons.join(", ")
 }
 
 /// Records go into a file without datagrams.
@@ -794,6 +826,15 @@ mod tests {
             "{text}"
         );
         assert!(!text.contains("ipv6"), "{text}");
-        assert!(text.ends_with("ledger balanced"), "{text}");
+        assert!(
+            text.ends_with(
+                "ledger balanced, lost 7 packets (4 driver, 3 no_socket) and 2 records (2 hand_over)"
+            ),
+            "{text}"
+        );
+        assert!(Ledger::draw_up(&snapshot()).lost_every_record());
+        let nothing = Ledger::draw_up(&Snapshot::default());
+        assert!(!nothing.lost_every_record());
+        assert_eq!(nothing.losses(), "nothing lost");
     }
 }

@@ -26,6 +26,7 @@ pub mod exporting;
 mod flow_file;
 pub mod hand_over;
 pub mod ledger;
+pub mod losses;
 pub mod mailbox;
 mod own_export;
 mod pipeline;

@@ -14,16 +14,18 @@ use crate::error::StartError;
 use crate::exporting::ExporterThread;
 use crate::hand_over::channels;
 use crate::ledger::Ledger;
+use crate::losses::LossLog;
 use crate::mailbox::{Expiry, FlowBatch, Postbox, Request, VISIT_BATCH_FLOWS, Visit};
 use crate::own_export::OwnExport;
 use crate::plan::{CapturePlan, Plan};
 use crate::resolver::Resolver;
 use crate::snapshot::{Boards, Snapshot};
 use crate::thread::{CoreList, spawn};
-use crossbeam_channel::{Receiver, Sender, bounded, select};
+use crossbeam_channel::{Receiver, Sender, bounded, select, tick};
 use std::io;
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 use xdprobe_capture::{CaptureError, ReadProgress};
 use xdprobe_export::Exporter;
 use xdprobe_flow::{CacheConfig, FlowFilter, FlowRecord};
@@ -337,10 +339,15 @@ impl Running {
 
     /// Waits until the probe is to stop or every source has ended, ends it, and sends the outcome.
     fn watch(self) {
-        select! {
-            recv(self.stop) -> _ => {}
-            // Every worker has reported that it started; now comes nothing but the last one's end.
-            recv(self.crew.ended) -> _ => {}
+        let (due, mut losses) = (tick(LOOK_INTERVAL), LossLog::default());
+        loop {
+            select! {
+                recv(self.stop) -> _ => break,
+                // Every worker has reported that it started; now comes nothing but the last one's
+                // end.
+                recv(self.crew.ended) -> _ => break,
+                recv(due) -> _ => warn_of(&losses.lines(&self.boards.snapshot())),
+            }
         }
         let Self {
             crew,
@@ -355,7 +362,9 @@ impl Running {
             died.push("exporter".to_owned());
             Ok(())
         });
-        let ledger = Ledger::draw_up(&boards.snapshot());
+        let last = boards.snapshot();
+        warn_of(&losses.last_lines(&last));
+        let ledger = Ledger::draw_up(&last);
         // Programs are detached with the last copy of the boards: from here on, the handle's.
         drop(boards);
         let error = match (died.is_empty(), worked, finished) {
@@ -367,6 +376,13 @@ impl Running {
         // The handle may have been dropped.
         let _ = outcome.send(Outcome { ledger, error });
     }
+}
+
+/// How often losses are looked for.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+
+fn warn_of(lines: &[String]) {
+    lines.iter().for_each(|line| tracing::warn!("{line}"));
 }
 
 /// Requests to the exporter under way; it takes them once a turn.

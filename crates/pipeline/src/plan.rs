@@ -125,6 +125,18 @@ impl CapturePlan {
     }
 }
 
+impl Destination {
+    /// Whether what is sent there is meant to be thrown away: port 9 is the discard service (RFC
+    /// 863). That nothing listens there is no failure of a run.
+    #[must_use]
+    pub fn discards(&self) -> bool {
+        match self {
+            Self::Collector(address) => address.to_string().ends_with(":9"),
+            Self::File(_) => false,
+        }
+    }
+}
+
 impl FromStr for Destination {
     type Err = String;
 

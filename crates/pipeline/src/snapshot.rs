@@ -158,6 +158,17 @@ impl WorkerBoard {
     }
 }
 
+impl WorkerSnapshot {
+    /// What logs call it: the interface, and the queue where it has one.
+    #[must_use]
+    pub fn label(&self) -> String {
+        match self.queue {
+            Some(queue) => format!("{}/{queue}", self.interface),
+            None => self.interface.clone(),
+        }
+    }
+}
+
 impl Snapshot {
     /// Whether nothing is under way any more: every worker has ended, and the exporter after them.
     #[must_use]
@@ -233,23 +244,15 @@ impl Snapshot {
     /// collector takes records.
     #[must_use]
     pub fn not_ready(&self) -> Vec<String> {
-        let down = self.workers.iter().filter_map(
-            |WorkerSnapshot {
-                 interface,
-                 queue,
-                 counters,
-                 ..
-             }| {
-                let queue = queue.map(|queue| format!("/{queue}")).unwrap_or_default();
-                let what = match counters.phase() {
-                    Phase::Running => return None,
-                    Phase::Opening => "has not begun to receive",
-                    Phase::Down => "link is down",
-                    Phase::Ended => "receives no more",
-                };
-                Some(format!("{interface}{queue}: {what}"))
-            },
-        );
+        let down = self.workers.iter().filter_map(|worker| {
+            let what = match worker.counters.phase() {
+                Phase::Running => return None,
+                Phase::Opening => "has not begun to receive",
+                Phase::Down => "link is down",
+                Phase::Ended => "receives no more",
+            };
+            Some(format!("{}: {what}", worker.label()))
+        });
         let refused = self
             .collectors
             .iter()

@@ -13,7 +13,7 @@ mod values;
 use super::usage::UsageError;
 use crate::metrics;
 use crate::progress::ProgressBar;
-use anyhow::Context;
+use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
 use crossbeam_channel::{never, select, tick};
 use export_options::ExportOptions;
@@ -33,7 +33,8 @@ use xdprobe_pipeline::export::netflow::Version;
 use xdprobe_pipeline::export::netflow::v5::SamplingInterval;
 use xdprobe_pipeline::flow::Timeouts;
 use xdprobe_pipeline::{
-    CapturePlan, Change, Ledger, Outcome, Pipeline, Plan, StartError, Starting, TableFiles, Tables,
+    CapturePlan, Change, Destination, Ledger, Outcome, Pipeline, Plan, StartError, Starting,
+    TableFiles, Tables,
 };
 
 /// The command line of `xdprobe run`.
@@ -183,10 +184,11 @@ pub enum Report {
 pub fn run(arguments: Arguments) -> anyhow::Result<()> {
     let (report, address) = (arguments.report, arguments.metrics.clone());
     let files = arguments.tables.files();
-    let signals = Signals::catch(files != TableFiles::default())?;
+    let signals = Signals::catch()?;
     let listener = address.as_ref().map(metrics::Address::listen).transpose()?;
     let plan = plan(arguments)?;
     let (is_live, worker_count) = (plan.regime().is_live(), plan.worker_count());
+    let is_discarded = plan.export.destinations.iter().all(Destination::discards);
     let pipeline = Pipeline::start(plan).and_then(Starting::wait);
     let pipeline = pipeline.map_err(start_error)?;
     let server = listener
@@ -199,10 +201,17 @@ pub fn run(arguments: Arguments) -> anyhow::Result<()> {
     let outcome = attend(&pipeline, &signals, &files)?;
     drop(server);
     print_ledger(&outcome.ledger, report)?;
-    match outcome.error {
-        Some(error) => Err(error.into()),
-        None => Ok(()),
+    if let Some(error) = outcome.error {
+        return Err(error.into());
     }
+    let ledger = outcome.ledger;
+    if !ledger.is_balanced() {
+        bail!("the ledger is out of balance: some packets are in no count, or in two; report this");
+    }
+    if ledger.lost_every_record() && !is_discarded {
+        bail!("every record was lost: {}", ledger.losses());
+    }
+    Ok(())
 }
 
 /// How often the progress of a capture file is shown.
@@ -219,12 +228,21 @@ fn attend(pipeline: &Pipeline, signals: &Signals, files: &TableFiles) -> anyhow:
             }
             recv(signals.arrivals()) -> signal => match signal? {
                 Signal::Stop => pipeline.stop(),
+                Signal::Reload if *files == TableFiles::default() => {
+                    tracing::info!("SIGHUP: no file to read again (--rules, --prefixes)");
+                }
                 // What is wrong with a file is logged, and its old table stays in force.
                 Signal::Reload => drop(pipeline.apply(Change::Tables(files.clone()))),
+                Signal::Report => log_ledger(pipeline),
             },
             recv(due) -> _ => bar.iter().for_each(ProgressBar::show),
         }
     }
+}
+
+fn log_ledger(pipeline: &Pipeline) {
+    let ledger = Ledger::draw_up(&pipeline.snapshot()).to_string();
+    ledger.lines().for_each(|line| tracing::info!("{line}"));
 }
 
 fn print_ledger(ledger: &Ledger, report: Report) -> anyhow::Result<()> {
@@ -236,9 +254,6 @@ fn print_ledger(ledger: &Ledger, report: Report) -> anyhow::Result<()> {
         // The reader closed its end, which is its choice.
         Err(error) if error.kind() == ErrorKind::BrokenPipe => {}
         written => written.context("the ledger cannot be written to standard output")?,
-    }
-    if !ledger.is_balanced() {
-        tracing::error!("the ledger is out of balance: some packets are in no count, or in two");
     }
     Ok(())
 }

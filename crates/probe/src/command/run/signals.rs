@@ -2,7 +2,7 @@
 
 use anyhow::Context;
 use crossbeam_channel::{Receiver, bounded};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -16,6 +16,8 @@ pub enum Signal {
     Stop,
     /// SIGHUP: read the tables again.
     Reload,
+    /// SIGUSR1: log the ledger.
+    Report,
 }
 
 /// Signals, caught until the process ends.
@@ -25,12 +27,12 @@ pub struct Signals(Receiver<Signal>);
 const ARRIVALS_MAX: usize = 8;
 
 impl Signals {
-    /// Catches SIGINT and SIGTERM, and SIGHUP where there are tables to read again.
+    /// Catches SIGINT, SIGTERM, SIGHUP and SIGUSR1.
     ///
     /// # Errors
     ///
     /// If the system does not let them be caught.
-    pub fn catch(has_tables: bool) -> anyhow::Result<Self> {
+    pub fn catch() -> anyhow::Result<Self> {
         let asked_before = Arc::new(AtomicBool::new(false));
         for signal in [SIGINT, SIGTERM] {
             // In this order: a first signal finds the flag unset, and then sets it.
@@ -42,19 +44,15 @@ impl Signals {
             .and_then(|_| signal_hook::flag::register(signal, Arc::clone(&asked_before)))
             .context("signals cannot be caught")?;
         }
-        let caught: &[i32] = if has_tables {
-            &[SIGINT, SIGTERM, SIGHUP]
-        } else {
-            &[SIGINT, SIGTERM]
-        };
-        let mut signals = iterator::Signals::new(caught).context("signals cannot be caught")?;
+        let mut signals = iterator::Signals::new([SIGINT, SIGTERM, SIGHUP, SIGUSR1])
+            .context("signals cannot be caught")?;
         let (send, arrivals) = bounded(ARRIVALS_MAX);
         let pass_on = move || {
             for signal in signals.forever() {
-                let signal = if signal == SIGHUP {
-                    Signal::Reload
-                } else {
-                    Signal::Stop
+                let signal = match signal {
+                    SIGHUP => Signal::Reload,
+                    SIGUSR1 => Signal::Report,
+                    _ => Signal::Stop,
                 };
                 // Where many wait already, one more adds nothing; at the end nothing listens.
                 let _ = send.try_send(signal);
