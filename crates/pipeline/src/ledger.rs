@@ -221,13 +221,16 @@ impl Ledger {
     pub fn losses(&self) -> String {
         let packets: u64 = self.dropped.values().sum();
         let lost = [
-            (packets, "packets", &self.dropped),
-            (self.lost.records, "records", &self.lost.reasons),
+            (packets, "packet", &self.dropped),
+            (self.lost.records, "record", &self.lost.reasons),
         ];
         let lost: Vec<_> = lost
             .into_iter()
             .filter(|(count, ..)| *count > 0)
-            .map(|(count, unit, reasons)| format!("{count} {unit} ({})", list(reasons)))
+            .map(|(count, unit, reasons)| {
+                let plural = if count == 1 { "" } else { "s" };
+                format!("{count} {unit}{plural} ({})", list(reasons))
+            })
             .collect();
         if lost.is_empty() {
             return "nothing lost".to_owned();

@@ -5,12 +5,13 @@
 mod harness;
 
 use harness::scrape::{Page, get};
-use harness::{Probe, TOOLS, assert_balanced, pause, send, traffic, wire};
+use harness::{Probe, TOOLS, assert_balanced, pause, send, traffic, wire, xdprobe};
 use nix::sys::ptrace;
 use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
 use std::collections::BTreeMap;
 use std::fs;
+use xdprobe_lab::frames::{ByteOrder, Ethernet, PcapWriter, StampResolution, udp};
 use xdprobe_lab::namespace::{Namespace, VethOptions};
 use xdprobe_lab::requirements::are_met;
 use xdprobe_lab::send::{Options, Pattern};
@@ -460,4 +461,80 @@ fn thread_of(probe: &Probe, name: &str) -> Pid {
             .parse()
             .unwrap(),
     )
+}
+
+#[test]
+fn a_run_that_lost_every_record_says_so_while_it_runs_and_at_the_end_and_fails() {
+    if !are_met(&TOOLS) {
+        return;
+    }
+    let wire = wire(VethOptions::default());
+    // Nothing listens on the port.
+    let probe = Probe::start_alone(
+        &wire,
+        &[&line(&["--idle-timeout", "200ms"])[..], &["127.0.0.1:2055"]].concat(),
+    );
+    send(&wire, &traffic(2_000));
+    let losing = "for 127.0.0.1:2055 (refused): the port is closed";
+    while !probe.said().contains(losing) {
+        pause(20);
+    }
+    send(&wire, &traffic(2_000));
+    pause(1_500);
+    probe.signal("USR1");
+    while !probe.said().contains("ledger balanced, lost") {
+        pause(20);
+    }
+    // Without tables there is nothing to read again, and nothing to die of.
+    probe.signal("HUP");
+    while !probe.said().contains("no file to read again") {
+        pause(20);
+    }
+    assert_eq!(probe.said().matches(losing).count(), 1, "{}", probe.said());
+    pause(200);
+    probe.signal("INT");
+    while !probe
+        .said()
+        .contains("xdprobe: every record was lost: lost ")
+    {
+        pause(20);
+    }
+    let ledger = probe.wait(1);
+    assert_balanced(&ledger);
+    assert_eq!(ledger["exported"]["records"], 0);
+}
+
+#[test]
+fn a_file_whose_records_all_come_back_ends_with_exit_code_1_but_not_at_the_discard_port() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let path = folder.path().join("one.pcap");
+    let mut file = PcapWriter::new(Vec::new(), ByteOrder::Little, StampResolution::Micro).unwrap();
+    let packet = udp(
+        "192.0.2.1:1000".parse().unwrap(),
+        "192.0.2.2:53".parse().unwrap(),
+        &[0; 10],
+    );
+    let frame = Ethernet::new([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]).carry(&packet);
+    file.frame(std::time::Duration::from_secs(1_700_000_000), &frame)
+        .unwrap();
+    fs::write(&path, file.finish().unwrap()).unwrap();
+    let closed = std::net::UdpSocket::bind("127.0.0.1:0")
+        .and_then(|socket| socket.local_addr())
+        .unwrap()
+        .to_string();
+    for (collector, code) in [(closed.as_str(), 1), ("127.0.0.1:9", 0)] {
+        let output = xdprobe(&["run", "-r", path.to_str().unwrap(), collector])
+            .output()
+            .unwrap();
+        let (out, err) = (
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr),
+        );
+        assert_eq!(output.status.code(), Some(code), "{collector}: {err}");
+        assert!(
+            out.trim_end()
+                .ends_with("ledger balanced, lost 1 record (1 refused)"),
+            "{out}"
+        );
+    }
 }
