@@ -144,7 +144,7 @@ impl Outlet for DatagramOutlet {
             .assembler
             .push(records, payload_octets, now, self.now_ms);
         if !refused.is_empty() {
-            self.refuse(refused);
+            self.count_overflow(refused);
         }
     }
 
@@ -262,7 +262,7 @@ impl Outlet for DatagramOutlet {
 
 impl DatagramOutlet {
     /// Counts records that the queue has no room for.
-    fn refuse(&mut self, records: &[DetailedRecord]) {
+    fn count_overflow(&mut self, records: &[DetailedRecord]) {
         let reason = if self.blocked_since_ms.is_some() {
             LossReason::Socket
         } else {

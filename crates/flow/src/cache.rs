@@ -32,7 +32,7 @@ mod table;
 pub use counters::CacheCounters;
 pub use hand::HAND_ROUND_MS;
 pub use lookup::BURST_MAX;
-pub use policy::Timeouts;
+pub use policy::{Timeouts, TimeoutsError};
 
 use crate::fragment::{Fragment, FragmentTable};
 use crate::key::{Key, KeyV4};

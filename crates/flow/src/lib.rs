@@ -32,6 +32,7 @@ pub mod volume;
 
 pub use cache::{
     BURST_MAX, CacheConfig, CacheCounters, Cursor, FlowCache, HAND_ROUND_MS, Timeouts,
+    TimeoutsError,
 };
 pub use decode::{DecodeError, Link, decode};
 pub use filter::FlowFilter;

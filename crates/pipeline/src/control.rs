@@ -37,11 +37,13 @@ pub enum Change {
     },
     /// Read these files, and use what they say.
     Tables(TableFiles),
-    /// Export to these destinations. Those that are among the present ones stay as they are.
+    /// Export to these destinations. Those that are among the present ones stay as they are, in
+    /// their order; new ones come behind them, which is their order in failover.
     Destinations(Vec<Destination>),
 }
 
-/// A change that was not made: the probe goes on as before.
+/// A change that was not made as a whole. What it refused at goes on as before; of a change that
+/// concerns several workers, interfaces, collectors or files, the others may have taken it.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("{change} not changed: {why}")]
 pub struct Refused {
@@ -179,7 +181,7 @@ impl Controlled {
     }
 
     fn set_timeouts(&self, timeouts: Timeouts) -> Result<(), String> {
-        check(timeouts)?;
+        timeouts.check().map_err(|error| error.to_string())?;
         for worker in &self.workers {
             worker.post_or_wait(Request::Timeouts(timeouts));
         }
@@ -259,6 +261,11 @@ impl Controlled {
         if asked.is_empty() {
             return Err("no collector is left: name one at least".to_owned());
         }
+        for (nth, to) in asked.iter().enumerate() {
+            if asked[..nth].contains(to) {
+                return Err(format!("collector {to} is named twice: name it once"));
+            }
+        }
         let known: Vec<_> = self.collectors.iter().map(|(_, to)| to.clone()).collect();
         let new: Vec<_> = asked.iter().filter(|to| !known.contains(to)).collect();
         let connected: Result<Vec<_>, StartError> = new
@@ -326,29 +333,6 @@ fn change_sources<'a>(
                 ));
             }
         }
-    }
-    Ok(())
-}
-
-/// Refuses timeouts by which a flow could never be idle.
-fn check(timeouts: Timeouts) -> Result<(), String> {
-    let Timeouts {
-        idle_ms,
-        active_ms,
-        lifetime_spread_ms,
-        ..
-    } = timeouts;
-    if idle_ms > active_ms {
-        return Err(format!(
-            "the idle timeout of {idle_ms} ms is above the active timeout of {active_ms} ms"
-        ));
-    }
-    if lifetime_spread_ms > active_ms - idle_ms {
-        return Err(format!(
-            "the lifetime spread of {lifetime_spread_ms} ms is above the {} ms between the idle \
-             and the active timeout",
-            active_ms - idle_ms
-        ));
     }
     Ok(())
 }

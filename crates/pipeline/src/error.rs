@@ -4,10 +4,17 @@ use std::io;
 use std::path::PathBuf;
 use xdprobe_capture::CaptureError;
 use xdprobe_export::{CollectorAddress, TableError, TooNarrow};
+use xdprobe_flow::TimeoutsError;
 
 /// Why a run cannot start: what was found, where, and what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
+    /// Flows could never be idle.
+    #[error(transparent)]
+    Timeouts(#[from] TimeoutsError),
+    /// A capture file is read by its packets' clock, and nothing else can be.
+    #[error("a capture file and another source in one plan: plan one file, or interfaces only")]
+    Mixed,
     /// An interface or file cannot be captured from.
     #[error(transparent)]
     Capture(#[from] CaptureError),
@@ -81,7 +88,10 @@ impl StartError {
     /// Whether the command line or configuration has to change, rather than the system.
     #[must_use]
     pub fn is_usage(&self) -> bool {
-        matches!(self, Self::TooNarrow { .. })
+        matches!(
+            self,
+            Self::TooNarrow { .. } | Self::Timeouts(_) | Self::Mixed
+        )
     }
 }
 

@@ -126,27 +126,25 @@ fn losses_in(snapshot: &Snapshot) -> BTreeMap<Kind, u64> {
     losses
 }
 
-/// What to do about a loss.
+/// What to do about a loss, as docs/OPERATING.md has it.
 fn remedy(reason: &str) -> &'static str {
-    match reason {
-        "driver" => "the network card is overrun: use more queues or a larger ring (ethtool -G)",
-        "no_socket" => {
-            "the number of channels was changed (ethtool -L): restart the probe to read them all"
-        }
-        "ring_full" => {
-            "the worker is too slow: give it a core of its own (--cores), use more queues or a \
-             larger --ring"
-        }
-        "no_frame" => "no free frame, or longer than one: use a larger --ring, check the MTU",
+    let remedy = match reason {
+        "driver" => "use a larger ring of the network card (ethtool -G), or more queues",
+        "no_socket" => "the number of channels was changed (ethtool -L): restart the probe",
+        "ring_full" => "give the worker a core of its own, use a larger --ring or more queues",
+        "no_frame" => "use a larger --ring; check the MTU",
         "kernel" => "libpcap's buffer was full: capture with AF_XDP",
-        "hand_over" => "the exporter is too slow: raise the timeouts, use fewer collectors",
-        "pacing" => "more records than the pace allows: raise --records-per-second",
-        "socket" => "the socket accepted nothing for 5 s: check the route to the collector",
-        "send" => "could not be sent or written: see send errors in the ledger",
-        "refused" => "the port is closed or the host is unreachable: start the collector",
+        "interface" => "lost by the interface, as libpcap reports it: check its statistics",
+        "hand_over" => "the exporter is too slow: raise the timeouts, check the collectors",
+        "pacing" => "raise the limit of the pace, or --paced-records",
+        "socket" => "use a larger --send-buffer; check the interface to the collector",
+        "send" => "the ledger's send errors name the kind",
+        "refused" => "start the collector: its port is closed or its host is unreachable",
         "removed" => "its collector was removed while they waited",
-        _ => "see docs/METRICS.md",
-    }
+        _ => "",
+    };
+    debug_assert!(!remedy.is_empty(), "{reason} has a remedy");
+    remedy
 }
 
 impl Kind {
@@ -202,7 +200,8 @@ mod tests {
         let begun = log.lines(&refused(1_000, 30));
         assert_eq!(begun.len(), 1);
         assert!(
-            begun[0].starts_with("losing 30 records for 192.0.2.9:2055 (refused): the port"),
+            begun[0]
+                .starts_with("losing 30 records for 192.0.2.9:2055 (refused): start the collector"),
             "{begun:?}"
         );
         for second in 2..=60 {
@@ -219,6 +218,15 @@ mod tests {
         );
         assert!(log.lines(&refused(500_000, 1_830)).is_empty());
         assert_eq!(log.lines(&refused(501_000, 1_831)).len(), 1);
+    }
+
+    #[test]
+    fn every_reason_has_a_remedy() {
+        let places = Dropped::default().by_place();
+        let reasons = places.iter().map(|(reason, _)| *reason);
+        for reason in reasons.chain(LossReason::NAMES).chain(["hand_over"]) {
+            assert!(!remedy(reason).is_empty(), "{reason}");
+        }
     }
 
     #[test]

@@ -258,6 +258,7 @@ struct Running {
 
 impl Running {
     fn start(plan: Plan) -> Result<(Pipeline, Self), StartError> {
+        plan.check()?;
         let (regime, worker_count) = (plan.regime(), plan.worker_count());
         let clock = LiveClock::start();
         let (requests, exporter_requests) = bounded(EXPORTER_REQUESTS_MAX);

@@ -1,7 +1,8 @@
-//! The plan of a run: what the probe is to do, valid as it stands.
+//! The plan of a run: what the probe is to do.
 //!
 //! A front end makes it from its command line or configuration. [`Plan::regime`] follows from it.
 
+use crate::error::StartError;
 use crate::regime::Regime;
 use crate::tables::Tables;
 use std::fmt;
@@ -99,6 +100,19 @@ impl Plan {
             [CapturePlan::File { .. }] => Regime::Replay,
             _ => Regime::Live,
         }
+    }
+
+    /// Checks what must fit together.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError::Timeouts`] and [`StartError::Mixed`].
+    pub(crate) fn check(&self) -> Result<(), StartError> {
+        let is_file = |capture: &CapturePlan| matches!(capture, CapturePlan::File { .. });
+        if self.captures.len() > 1 && self.captures.iter().any(is_file) {
+            return Err(StartError::Mixed);
+        }
+        Ok(self.timeouts.check()?)
     }
 
     /// Workers that the plan needs, one for each queue, interface or file.

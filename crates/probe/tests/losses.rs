@@ -475,7 +475,7 @@ fn a_run_that_lost_every_record_says_so_while_it_runs_and_at_the_end_and_fails()
         &[&line(&["--idle-timeout", "200ms"])[..], &["127.0.0.1:2055"]].concat(),
     );
     send(&wire, &traffic(2_000));
-    let losing = "for 127.0.0.1:2055 (refused): the port is closed";
+    let losing = "for 127.0.0.1:2055 (refused): start the collector";
     while !probe.said().contains(losing) {
         pause(20);
     }

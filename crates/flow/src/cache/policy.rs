@@ -5,6 +5,7 @@ use super::resident::Resident;
 use crate::key::Key;
 use crate::packet::Arrival;
 use crate::record::EndReason;
+use std::time::Duration;
 
 /// How long flows stay, in ms.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -28,6 +29,58 @@ impl Default for Timeouts {
             linger_ms: 1_000,
             lifetime_spread_ms: 0,
         }
+    }
+}
+
+/// Timeouts by which a flow could never be idle, in seconds.
+#[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
+pub enum TimeoutsError {
+    /// The active timeout always comes first.
+    #[error(
+        "the idle timeout of {idle_s} s is above the active timeout of {active_s} s: lower the \
+         first or raise the second"
+    )]
+    IdleAboveActive {
+        /// The idle timeout.
+        idle_s: f64,
+        /// The active timeout.
+        active_s: f64,
+    },
+    /// The active timeout of some flows always comes first.
+    #[error(
+        "the lifetime spread of {spread_s} s is above the {between_s} s between the idle and the \
+         active timeout: lower the first or raise the active timeout"
+    )]
+    Spread {
+        /// The lifetime spread.
+        spread_s: f64,
+        /// The active timeout less the idle timeout.
+        between_s: f64,
+    },
+}
+
+impl Timeouts {
+    /// Checks that every flow can be idle.
+    ///
+    /// # Errors
+    ///
+    /// Which of the timeouts prevents it.
+    pub fn check(&self) -> Result<(), TimeoutsError> {
+        let seconds = |ms: u64| Duration::from_millis(ms).as_secs_f64();
+        if self.idle_ms > self.active_ms {
+            return Err(TimeoutsError::IdleAboveActive {
+                idle_s: seconds(self.idle_ms),
+                active_s: seconds(self.active_ms),
+            });
+        }
+        let between_ms = self.active_ms - self.idle_ms;
+        if self.lifetime_spread_ms > between_ms {
+            return Err(TimeoutsError::Spread {
+                spread_s: seconds(self.lifetime_spread_ms),
+                between_s: seconds(between_ms),
+            });
+        }
+        Ok(())
     }
 }
 

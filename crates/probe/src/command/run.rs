@@ -124,9 +124,12 @@ pub struct Arguments {
     #[arg(long, value_name = "N")]
     input: Option<u16>,
 
-    /// Serve Prometheus metrics, /healthz and /readyz on ADDR:PORT, \[V6\]:PORT, PORT (on
-    /// 127.0.0.1) or unix:PATH
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(
+        long,
+        value_name = "ADDRESS",
+        help = "Serve Prometheus metrics, /healthz and /readyz on ADDR:PORT, [V6]:PORT, PORT (on \
+                127.0.0.1) or unix:PATH"
+    )]
     metrics: Option<metrics::Address>,
 
     /// How the ledger is printed on standard output when the probe ends
@@ -266,6 +269,30 @@ fn start_error(error: StartError) -> anyhow::Error {
     }
 }
 
+impl Arguments {
+    /// An option that was given and has no meaning for a capture file.
+    fn only_for_interfaces(&self) -> Option<&'static str> {
+        [
+            (self.capture != CaptureKind::Auto, "--capture"),
+            (self.cores.is_some(), "--cores"),
+        ]
+        .into_iter()
+        .chain(self.only_for_af_xdp())
+        .find_map(|(is_given, option)| is_given.then_some(option))
+    }
+
+    /// Options that only AF_XDP has, and whether they were given.
+    fn only_for_af_xdp(&self) -> [(bool, &'static str); 5] {
+        [
+            (self.mode != ModeName::Auto, "--mode"),
+            (self.queues != Queues::All, "--queues"),
+            (self.consume, "--consume"),
+            (self.ring != XdpConfig::RING_ENTRIES, "--ring"),
+            (self.busy_poll, "--busy-poll"),
+        ]
+    }
+}
+
 /// Checks what the parser could not: options that depend on each other or on the host.
 fn plan(arguments: Arguments) -> anyhow::Result<Plan> {
     let usage = |text: String| anyhow::Error::from(UsageError(text));
@@ -275,31 +302,24 @@ fn plan(arguments: Arguments) -> anyhow::Result<Plan> {
         .map(Filter::new)
         .transpose()
         .map_err(|error| usage(error.to_string()))?;
-    if arguments.idle_timeout > arguments.active_timeout {
-        return Err(usage(format!(
-            "--idle-timeout {} is above --active-timeout {}: no flow would ever be idle; lower the \
-             first or raise the second",
-            humantime::format_duration(arguments.idle_timeout),
-            humantime::format_duration(arguments.active_timeout)
-        )));
-    }
-    if arguments.lifetime_spread > arguments.active_timeout - arguments.idle_timeout {
-        return Err(usage(format!(
-            "--lifetime-spread {} is above the difference of --idle-timeout {} and \
-             --active-timeout {}: a flow could end before it is idle; lower it or raise \
-             --active-timeout",
-            humantime::format_duration(arguments.lifetime_spread),
-            humantime::format_duration(arguments.idle_timeout),
-            humantime::format_duration(arguments.active_timeout)
-        )));
-    }
+    let timeouts = Timeouts {
+        idle_ms: ms(arguments.idle_timeout),
+        active_ms: ms(arguments.active_timeout),
+        linger_ms: ms(arguments.linger),
+        lifetime_spread_ms: ms(arguments.lifetime_spread),
+    };
+    timeouts.check().map_err(|error| {
+        usage(format!(
+            "{error} (--idle-timeout, --active-timeout, --lifetime-spread)"
+        ))
+    })?;
     let sampling = arguments.sampling.plan()?;
     let captures = match &arguments.read {
         Some(path) => {
-            if arguments.capture != CaptureKind::Auto || arguments.queues != Queues::All {
-                return Err(usage(
-                    "--capture and --queues are for interfaces, not for -r".to_owned(),
-                ));
+            if let Some(option) = arguments.only_for_interfaces() {
+                return Err(usage(format!(
+                    "{option} is for interfaces, not for -r: leave it out"
+                )));
             }
             vec![CapturePlan::File {
                 path: path.clone(),
@@ -325,12 +345,7 @@ fn plan(arguments: Arguments) -> anyhow::Result<Plan> {
     Ok(Plan {
         captures,
         cores: arguments.cores.map(|Cores(cores)| cores),
-        timeouts: Timeouts {
-            idle_ms: ms(arguments.idle_timeout),
-            active_ms: ms(arguments.active_timeout),
-            linger_ms: ms(arguments.linger),
-            lifetime_spread_ms: ms(arguments.lifetime_spread),
-        },
+        timeouts,
         flows_per_queue: arguments.flows_per_queue,
         input: arguments.input,
         tables: Tables::read(&arguments.tables.files())
@@ -347,6 +362,10 @@ fn plan_interface(
 ) -> anyhow::Result<CapturePlan> {
     let interface = Interface::look_up(name)?;
     let pcap = |filter| {
+        let mut given = arguments.only_for_af_xdp().into_iter();
+        if let Some((_, option)) = given.find(|(is_given, _)| *is_given) {
+            tracing::warn!("{name}: {option} has no effect, since it is captured with libpcap");
+        }
         Ok(CapturePlan::Pcap {
             interface: interface.clone(),
             filter,
@@ -459,11 +478,11 @@ pub mod tests {
         refused("-i ngeth77 127.0.0.1:9", "'ngeth77' does not exist");
         refused(
             "-i lo --idle-timeout 2min 127.0.0.1:9",
-            "--idle-timeout 2m is above --active-timeout 1m",
+            "idle timeout of 120 s is above the active timeout of 60 s",
         );
         refused(
             "-i lo --lifetime-spread 46s 127.0.0.1:9",
-            "--lifetime-spread 46s is above the difference",
+            "lifetime spread of 46 s is above the 45 s between",
         );
         refused(
             "-i lo --idle-timeout soon 127.0.0.1:9",
@@ -474,7 +493,10 @@ pub mod tests {
             "expected numbers and ranges",
         );
         refused("-i lo --ring 1000 127.0.0.1:9", "power of two");
-        refused("-r x.pcap --queues 0 127.0.0.1:9", "not for -r");
+        refused(
+            "-r x.pcap --queues 0 127.0.0.1:9",
+            "--queues is for interfaces, not for -r",
+        );
         refused("-i lo -f udprot 127.0.0.1:9", "filter 'udprot'");
     }
 }

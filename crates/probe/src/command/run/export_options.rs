@@ -15,8 +15,12 @@ use xdprobe_pipeline::{Destination, ExportPlan};
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Export")]
 pub struct ExportOptions {
-    /// Where records go: HOST:PORT, \[V6\]:PORT, or file:PATH for a flow-tools file
-    #[arg(value_name = "COLLECTOR", required = true)]
+    #[arg(
+        value_name = "COLLECTOR",
+        required = true,
+        help_heading = "Arguments",
+        help = "Where records go: HOST:PORT, [V6]:PORT, or file:PATH for a flow-tools file"
+    )]
     pub collectors: Vec<Destination>,
 
     /// Which collector gets which record: copy (each gets all), balance (one for each flow key) or
@@ -24,11 +28,11 @@ pub struct ExportOptions {
     #[arg(long, default_value = "copy", value_name = "HOW")]
     distribute: Distribution,
 
-    /// NetFlow version of the datagrams: 1, 5 or 7
+    /// NetFlow version of datagrams and of the records in files: 1, 5 or 7
     #[arg(long, default_value = "5", value_name = "VERSION")]
     netflow: Version,
 
-    /// Engine type and id in the records' headers
+    /// Engine type and id in datagram headers, and in file records of versions 5 and 7
     #[arg(long, default_value = "0:0", value_name = "TYPE:ID")]
     engine: Engine,
 
@@ -92,6 +96,13 @@ impl ExportOptions {
                      and one IPv6"
                         .to_owned(),
                 ));
+            }
+        }
+        for (nth, destination) in self.collectors.iter().enumerate() {
+            if self.collectors[..nth].contains(destination) {
+                return Err(UsageError(format!(
+                    "collector {destination} is named twice: name it once"
+                )));
             }
         }
         Ok(ExportPlan {
