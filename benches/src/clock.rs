@@ -25,7 +25,9 @@ pub fn now() -> Instant {
 pub struct PausedClock {
     live: LiveClock,
     paused: Paused,
-    latest_ms: u64,
+    /// By how much it is behind the live clock, in ms.
+    behind_ms: u64,
+    now_ms: u64,
 }
 
 /// How long a [`PausedClock`] was paused, in ms. Copies are the same.
@@ -39,17 +41,9 @@ impl PausedClock {
         Self {
             live: LiveClock::start(),
             paused,
-            latest_ms: 0,
+            behind_ms: 0,
+            now_ms: 0,
         }
-    }
-
-    /// The uptime when the system's clock says `ms`.
-    #[inline]
-    fn without_pauses(&mut self, ms: u64) -> u64 {
-        // The sum of the pauses is rounded, so the difference may be 1 ms less than the last one.
-        let paused_ms = self.paused.0.load(Ordering::Relaxed);
-        self.latest_ms = self.latest_ms.max(ms.saturating_sub(paused_ms));
-        self.latest_ms
     }
 }
 
@@ -58,14 +52,19 @@ impl Clock for PausedClock {
 
     fn read(&mut self) -> Moment {
         let now = self.live.read();
-        let uptime_ms = self.without_pauses(now.uptime_ms);
-        Moment { uptime_ms, ..now }
+        // Both times are rounded, so without the second term the clock might go back by 1 ms.
+        let paused_ms = self.paused.0.load(Ordering::Relaxed);
+        self.behind_ms = paused_ms.min(now.uptime_ms - self.now_ms);
+        self.now_ms = now.uptime_ms - self.behind_ms;
+        Moment {
+            uptime_ms: self.now_ms,
+            ..now
+        }
     }
 
     #[inline]
     fn uptime_of(&mut self, frame: &Frame<'_>) -> u64 {
-        let ms = self.live.uptime_of(frame);
-        self.without_pauses(ms)
+        self.live.uptime_of(frame) - self.behind_ms
     }
 }
 
