@@ -292,7 +292,7 @@ fn hand_over() -> Box<dyn FnMut(usize)> {
     let record = record(1);
     Box::new(move |count| {
         for _ in 0..count {
-            RecordSink::push(&mut outboxes[0], record);
+            RecordSink::push(&mut outboxes[0], *black_box(&record));
         }
         for batch in inbox.batches().try_iter() {
             inbox.give_back(batch);
