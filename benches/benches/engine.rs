@@ -30,17 +30,13 @@ use std::time::{Duration, Instant};
 use xdprobe_benches::clock::{Paused, PausedClock, now};
 use xdprobe_benches::frames::{Frames, RandomFlows, key};
 use xdprobe_benches::metering::meter;
+use xdprobe_benches::rig::{Rig, packets_in};
 use xdprobe_benches::ring::{Ring, RingFiller, ring};
 use xdprobe_benches::rivals::{Floor, LookUp};
 use xdprobe_benches::statistics::{median, median_ratio};
-use xdprobe_pipeline::Regime;
 use xdprobe_pipeline::capture::BURST_MAX;
 use xdprobe_pipeline::counters::WorkerCounters;
-use xdprobe_pipeline::flow::{EndReason, Key, Timeouts, Volume};
-use xdprobe_pipeline::hand_over::{Batch, Inbox, channels};
-use xdprobe_pipeline::mailbox::{Postbox, mailbox};
-use xdprobe_pipeline::published::Published;
-use xdprobe_pipeline::worker::Worker;
+use xdprobe_pipeline::flow::{EndReason, Key, Timeouts};
 
 /// Frames of a block: as many as a receive ring would hold.
 const BLOCK: usize = 16_384;
@@ -300,15 +296,13 @@ fn timed(work: impl FnOnce()) -> Duration {
     start.elapsed()
 }
 
-/// A worker, and what is at its other ends: the ring that it receives from, the exporter that it
-/// hands over to, and the reader of its counters.
+/// The worker over a ring, with a clock that is paused while frames are made.
 struct Engine {
-    worker: Worker<Ring, PausedClock>,
+    rig: Rig<Ring, PausedClock>,
     filler: RingFiller,
-    inbox: Inbox,
-    published: Arc<Published<WorkerCounters>>,
-    _postbox: Postbox,
     paused: Paused,
+    /// How long the clock was paused in all, up to when it was stopped last.
+    paused_total: Duration,
     stopped: Instant,
     /// Packets in the records that were handed over.
     exported_packets: u64,
@@ -317,20 +311,13 @@ struct Engine {
 impl Engine {
     fn new(flows_max: u32) -> Self {
         let (filler, ring) = ring();
-        let paused = Paused::default();
-        let clock = PausedClock::start(paused.clone());
         let meter = meter(flows_max as usize, Timeouts::default());
-        let (mut outboxes, inbox) = channels(1, Regime::Live.patience());
-        let outbox = outboxes.remove(0);
-        let (postbox, mailbox) = mailbox();
-        let published = Arc::default();
+        let paused = Paused::default();
         Self {
-            worker: Worker::new(ring, clock, meter, outbox, mailbox, Arc::clone(&published)),
+            rig: Rig::new(ring, PausedClock::start(paused.clone()), meter),
             filler,
-            inbox,
-            published,
-            _postbox: postbox,
             paused,
+            paused_total: Duration::ZERO,
             stopped: now(),
             exported_packets: 0,
         }
@@ -347,30 +334,23 @@ impl Engine {
 
     /// The worker's turns over a block; returns how long they took.
     fn meter(&mut self, block: &Block) -> Duration {
-        self.paused.since(self.stopped);
+        self.paused_total += self.stopped.elapsed();
+        self.paused.set(self.paused_total);
         let took = timed(|| {
             self.filler.fill(Arc::clone(&block.frames));
             for _ in 0..BLOCK / BURST_MAX {
-                self.turn();
+                black_box(self.rig.turn());
             }
         });
-        for batch in self.inbox.batches().try_iter() {
-            self.exported_packets += packets(&batch);
-            self.inbox.give_back(batch);
-        }
         self.stopped = now();
+        self.exported_packets += self.rig.export();
         took
-    }
-
-    fn turn(&mut self) {
-        let turn = self.worker.turn_and_publish();
-        black_box(turn.expect("a ring in memory does not fail"));
     }
 
     /// The counters of the worker, which publishes them when it finds no frame.
     fn counters(&mut self) -> WorkerCounters {
-        self.turn();
-        self.published.read()
+        self.rig.turn();
+        self.rig.published.read()
     }
 
     /// Asserts that it did what it was measured at.
@@ -398,18 +378,18 @@ impl Engine {
         let counters = self.counters();
         assert_eq!(counters.dropped.records, 0, "the exporter is never late");
         let Self {
-            worker,
+            rig,
             filler,
-            inbox,
             exported_packets,
             ..
         } = self;
+        let Rig { worker, inbox, .. } = rig;
         let exporter = thread::Builder::new()
             .name("exporter".to_owned())
             .spawn(move || {
                 let mut exported = exported_packets;
                 while let Ok(batch) = inbox.batches().recv() {
-                    exported += packets(&batch);
+                    exported += packets_in(&batch.records);
                     inbox.give_back(batch);
                 }
                 exported
@@ -423,9 +403,4 @@ impl Engine {
             "each packet is in one record"
         );
     }
-}
-
-fn packets(batch: &Batch) -> u64 {
-    let volume: Volume = batch.records.iter().map(|record| record.volume).sum();
-    volume.packets
 }

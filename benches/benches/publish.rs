@@ -12,6 +12,7 @@ use std::time::Duration;
 use xdprobe_benches::clock::now;
 use xdprobe_benches::frames::{Frames, RandomFlows};
 use xdprobe_benches::metering::{NEVER, meter};
+use xdprobe_benches::rig::Rig;
 use xdprobe_benches::ring::{Ring, RingFiller, ring};
 use xdprobe_benches::statistics::{median, median_ratio};
 use xdprobe_pipeline::Regime;
@@ -19,10 +20,6 @@ use xdprobe_pipeline::capture::{BURST_MAX, CaptureError, Frame, Received, Source
 use xdprobe_pipeline::clock::{Clock, LiveClock};
 use xdprobe_pipeline::counters::WorkerCounters;
 use xdprobe_pipeline::export::Moment;
-use xdprobe_pipeline::hand_over::{Inbox, channels};
-use xdprobe_pipeline::mailbox::{Postbox, mailbox};
-use xdprobe_pipeline::published::Published;
-use xdprobe_pipeline::worker::Worker;
 
 const FLOWS: u32 = 10_000;
 const BLOCK: usize = 16_384;
@@ -54,14 +51,12 @@ impl Setting {
     }
 }
 
-/// A worker in memory.
+/// A worker in memory, and when it publishes.
 struct Bench {
-    worker: Worker<Bursts, MaybeStopped>,
+    rig: Rig<Bursts, MaybeStopped>,
     filler: RingFiller,
     frames: Arc<Frames>,
     setting: Setting,
-    published: Arc<Published<WorkerCounters>>,
-    _ends: (Inbox, Postbox),
 }
 
 impl Bench {
@@ -79,25 +74,11 @@ impl Bench {
             latest: Moment::default(),
             setting: setting.clone(),
         };
-        let (mut outboxes, inbox) = channels(1, Regime::Live.patience());
-        let (postbox, mailbox) = mailbox();
-        let meter = meter(FLOWS as usize * 2, NEVER);
-        let published = Arc::default();
-        let outbox = outboxes.remove(0);
         Self {
-            worker: Worker::new(
-                source,
-                clock,
-                meter,
-                outbox,
-                mailbox,
-                Arc::clone(&published),
-            ),
+            rig: Rig::new(source, clock, meter(FLOWS as usize * 2, NEVER)),
             filler,
             frames: Arc::new(frames),
             setting,
-            published,
-            _ends: (inbox, postbox),
         }
     }
 
@@ -108,8 +89,7 @@ impl Bench {
         while start.elapsed() < ROUND {
             self.filler.fill(Arc::clone(&self.frames));
             for _ in 0..BLOCK / BURST_MAX {
-                let turn = self.worker.turn_and_publish();
-                black_box(turn.expect("a ring in memory does not fail"));
+                black_box(self.rig.turn());
                 turns += 1;
             }
         }
@@ -195,10 +175,10 @@ fn main() {
             (median_ratio(times, without) - 1.0) * 100.0
         );
     }
-    let counters = bench.published.read();
+    let counters = bench.rig.published.read();
     let start = now();
     for _ in 0..PUBLICATIONS {
-        bench.published.publish(black_box(&counters));
+        bench.rig.published.publish(black_box(&counters));
     }
     println!(
         "publish/once: {:.1} ns for {} words",

@@ -16,16 +16,13 @@ use std::time::Duration;
 use xdprobe_benches::clock::now;
 use xdprobe_benches::frames::Frames;
 use xdprobe_benches::metering::meter;
+use xdprobe_benches::rig::Rig;
 use xdprobe_benches::ring::{Ring, RingFiller, ring};
-use xdprobe_pipeline::Regime;
 use xdprobe_pipeline::capture::BURST_MAX;
 use xdprobe_pipeline::clock::LiveClock;
 use xdprobe_pipeline::counters::WorkerCounters;
 use xdprobe_pipeline::flow::{EndReason, Timeouts};
-use xdprobe_pipeline::hand_over::{Inbox, channels};
-use xdprobe_pipeline::mailbox::{Postbox, mailbox};
-use xdprobe_pipeline::published::Published;
-use xdprobe_pipeline::worker::{Turn, Worker};
+use xdprobe_pipeline::worker::Turn;
 
 const IDLE_MS: u64 = 2_000;
 /// Flows that have packets all the time.
@@ -47,12 +44,9 @@ struct Arguments {
 
 /// A worker under load, by the system's clock.
 struct Load {
-    worker: Worker<Ring, LiveClock>,
+    rig: Rig<Ring, LiveClock>,
     filler: RingFiller,
     frames: Arc<Frames>,
-    inbox: Inbox,
-    published: Arc<Published<WorkerCounters>>,
-    _postbox: Postbox,
     next: u32,
 }
 
@@ -63,20 +57,12 @@ impl Load {
             ..Timeouts::default()
         };
         let (filler, ring) = ring();
-        let (mut outboxes, inbox) = channels(1, Regime::Live.patience());
-        let (postbox, mailbox) = mailbox();
-        let published = Arc::default();
+        // The clock starts once there is memory for the flows.
         let meter = meter(flows_max, timeouts);
-        // Memory for the flows takes a while.
-        let clock = LiveClock::start();
-        let outbox = outboxes.remove(0);
         Self {
-            worker: Worker::new(ring, clock, meter, outbox, mailbox, Arc::clone(&published)),
+            rig: Rig::new(ring, LiveClock::start(), meter),
             filler,
             frames: Arc::new(Frames::new(BURST_MAX)),
-            inbox,
-            published,
-            _postbox: postbox,
             next: 0,
         }
     }
@@ -94,17 +80,15 @@ impl Load {
             self.filler.fill(Arc::clone(frames));
         }
         let before = now();
-        let turn = self.worker.turn_and_publish();
+        let turn = self.rig.turn();
         let took = before.elapsed();
-        for batch in self.inbox.batches().try_iter() {
-            self.inbox.give_back(batch);
-        }
-        (turn.expect("a ring in memory does not fail"), took)
+        let _ = self.rig.export();
+        (turn, took)
     }
 
     /// The counters of the worker, less than 1 ms old.
     fn counters(&self) -> WorkerCounters {
-        self.published.read()
+        self.rig.published.read()
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use xdprobe_pipeline::Regime;
 use xdprobe_pipeline::capture::Frame;
 use xdprobe_pipeline::clock::{Clock, LiveClock};
@@ -25,10 +25,12 @@ pub fn now() -> Instant {
 pub struct PausedClock {
     live: LiveClock,
     paused: Paused,
-    latest_ms: u64,
+    /// By how much it is behind the live clock, in ms.
+    behind_ms: u64,
+    now_ms: u64,
 }
 
-/// How long a [`PausedClock`] was paused, in ns. Copies are the same.
+/// How long a [`PausedClock`] was paused, in ms. Copies are the same.
 #[derive(Clone, Default)]
 pub struct Paused(Arc<AtomicU64>);
 
@@ -39,16 +41,9 @@ impl PausedClock {
         Self {
             live: LiveClock::start(),
             paused,
-            latest_ms: 0,
+            behind_ms: 0,
+            now_ms: 0,
         }
-    }
-
-    /// The uptime when the system's clock says `ms`.
-    #[inline]
-    fn without_pauses(&mut self, ms: u64) -> u64 {
-        // The sum of the pauses is rounded, so the difference may be 1 ms less than the last one.
-        self.latest_ms = self.latest_ms.max(ms.saturating_sub(self.paused.ms()));
-        self.latest_ms
     }
 }
 
@@ -57,30 +52,68 @@ impl Clock for PausedClock {
 
     fn read(&mut self) -> Moment {
         let now = self.live.read();
-        let uptime_ms = self.without_pauses(now.uptime_ms);
-        Moment { uptime_ms, ..now }
+        // Both times are rounded, so without the second term the clock might go back by 1 ms.
+        let paused_ms = self.paused.0.load(Ordering::Relaxed);
+        self.behind_ms = paused_ms.min(now.uptime_ms - self.now_ms);
+        self.now_ms = now.uptime_ms - self.behind_ms;
+        Moment {
+            uptime_ms: self.now_ms,
+            ..now
+        }
     }
 
     #[inline]
     fn uptime_of(&mut self, frame: &Frame<'_>) -> u64 {
-        let ms = self.live.uptime_of(frame);
-        self.without_pauses(ms)
+        self.live.uptime_of(frame) - self.behind_ms
     }
 }
 
 impl Paused {
-    /// Adds the time since `stopped`.
+    /// Sets how long the clock was paused in all.
     ///
     /// # Panics
     ///
-    /// If that is more than 500 years.
-    pub fn since(&self, stopped: Instant) {
-        let ns =
-            u64::try_from(stopped.elapsed().as_nanos()).expect("a bench ends within 500 years");
-        self.0.fetch_add(ns, Ordering::Relaxed);
+    /// If `total` is more than 500 million years.
+    pub fn set(&self, total: Duration) {
+        let ms = u64::try_from(total.as_millis()).expect("a bench ends within 2^64 ms");
+        self.0.store(ms, Ordering::Relaxed);
+    }
+}
+
+/// A clock that goes on by the same time each turn, so that each run executes the same
+/// instructions.
+pub struct SteadyClock {
+    turns_per_ms: u64,
+    turns: u64,
+    now_ms: u64,
+}
+
+impl SteadyClock {
+    /// A clock that starts at 0.
+    #[must_use]
+    pub fn new(turns_per_ms: u64) -> Self {
+        Self {
+            turns_per_ms,
+            turns: 0,
+            now_ms: 0,
+        }
+    }
+}
+
+impl Clock for SteadyClock {
+    const REGIME: Regime = Regime::Live;
+
+    fn read(&mut self) -> Moment {
+        self.turns += 1;
+        self.now_ms = self.turns / self.turns_per_ms;
+        Moment {
+            uptime_ms: self.now_ms,
+            unix_ns: self.now_ms * 1_000_000,
+        }
     }
 
-    fn ms(&self) -> u64 {
-        self.0.load(Ordering::Relaxed) / 1_000_000
+    #[inline]
+    fn uptime_of(&mut self, _frame: &Frame<'_>) -> u64 {
+        self.now_ms
     }
 }

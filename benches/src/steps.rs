@@ -1,11 +1,15 @@
 //! The steps of a packet's way, each by itself: criterion times them and callgrind counts their
 //! instructions.
 
+use crate::clock::SteadyClock;
 use crate::exporting::exporter;
 use crate::frames::{Frames, RandomFlows, key};
 use crate::metering::{NEVER, cache, meter};
 use crate::records::{LATER, batch, record};
+use crate::rig::Rig;
+use crate::ring::ring;
 use std::hint::black_box;
+use std::sync::Arc;
 use xdprobe_pipeline::Regime;
 use xdprobe_pipeline::capture::BURST_MAX;
 use xdprobe_pipeline::counters::WorkerCounters;
@@ -31,7 +35,7 @@ pub struct Step {
 }
 
 /// All steps, in a packet's order.
-pub const STEPS: [Step; 19] = [
+pub const STEPS: [Step; 20] = [
     Step {
         name: "decode/plain",
         make: || decode(&[]),
@@ -91,6 +95,10 @@ pub const STEPS: [Step; 19] = [
     Step {
         name: "meter/plain",
         make: meter_bursts,
+    },
+    Step {
+        name: "turn/plain",
+        make: turn,
     },
     Step {
         name: "hand_over/record",
@@ -204,13 +212,10 @@ fn meter_bursts() -> Box<dyn FnMut(usize)> {
     let mut metering = meter(FLOWS as usize, NEVER);
     let (mut outboxes, _inbox) = channels(1, Patience::Drop);
     let mut frames = Frames::new(FRAMES);
-    let mut flows = 0..FLOWS;
-    while !flows.is_empty() {
-        frames.write(flows.by_ref().take(FRAMES));
-        for first in (0..frames.len()).step_by(BURST_MAX) {
-            let count = BURST_MAX.min(frames.len() - first);
-            meter_burst(&mut metering, &frames, first, count, 0, &mut outboxes[0]);
-        }
+    let all: Vec<u32> = (0..FLOWS).collect();
+    for burst in all.chunks(BURST_MAX) {
+        frames.write(burst.iter().copied());
+        meter_burst(&mut metering, &frames, 0, burst.len(), 0, &mut outboxes[0]);
     }
     frames.write(RandomFlows::below(FLOWS).take(FRAMES));
     let (mut first, mut turns) = (0, 0);
@@ -248,13 +253,46 @@ fn meter_burst(
     meter.expire(now_ms, Regime::Live.expire_sets_max(), outbox);
 }
 
+/// The same as turns of the worker, with its ring, its mailbox and the publishing of its counters.
+fn turn() -> Box<dyn FnMut(usize)> {
+    const FLOWS: u32 = 10_000;
+    const FRAMES: usize = 1_024;
+    let (filler, ring) = ring();
+    let metering = meter(FLOWS as usize, NEVER);
+    let mut rig = Rig::new(ring, SteadyClock::new(BURSTS_PER_MS), metering);
+    let mut turns = move |frames: &Arc<Frames>| {
+        filler.fill(Arc::clone(frames));
+        for _ in 0..frames.len().div_ceil(BURST_MAX) {
+            black_box(rig.turn());
+        }
+        assert_eq!(rig.export(), 0, "nothing is due");
+    };
+    let mut frames = Arc::new(Frames::new(FRAMES));
+    let all: Vec<u32> = (0..FLOWS).collect();
+    for flows in all.chunks(FRAMES) {
+        let written = Arc::get_mut(&mut frames).expect("the ring has shown all frames");
+        written.write(flows.iter().copied());
+        turns(&frames);
+    }
+    let written = Arc::get_mut(&mut frames).expect("the ring has shown all frames");
+    written.write(RandomFlows::below(FLOWS).take(FRAMES));
+    let mut owed = 0;
+    Box::new(move |packets| {
+        owed += packets;
+        while owed >= FRAMES {
+            owed -= FRAMES;
+            turns(&frames);
+        }
+    })
+}
+
 /// Hands records over to an exporter that returns every batch at once.
 fn hand_over() -> Box<dyn FnMut(usize)> {
     let (mut outboxes, inbox) = channels(1, Patience::Drop);
     let record = record(1);
     Box::new(move |count| {
         for _ in 0..count {
-            RecordSink::push(&mut outboxes[0], record);
+            RecordSink::push(&mut outboxes[0], *black_box(&record));
         }
         for batch in inbox.batches().try_iter() {
             inbox.give_back(batch);

@@ -219,10 +219,6 @@ impl ExporterThread {
             // Its worker waits for room rather than lose a record: so does what is behind it.
             while self.exporter.room() < batch.records.len() && self.send_or_wait(now) {}
         }
-        batch
-            .records
-            .iter()
-            .for_each(|record| self.counters.taken.add_record(record));
         self.exporter.push(&batch.records, now);
         let handed_over_ms = batch.moment.uptime_ms;
         self.inbox.give_back(batch);
@@ -314,6 +310,7 @@ impl ExporterThread {
     }
 
     fn publish(&mut self, caught_up_ms: u64) {
+        self.counters.taken = self.exporter.taken();
         self.counters.exporter = self.exporter.counters();
         self.counters.gathered_since_ms = self.exporter.oldest_ms().unwrap_or(u64::MAX);
         self.counters.caught_up_ms = self.counters.caught_up_ms.max(caught_up_ms);

@@ -169,6 +169,15 @@ impl Outbox {
         self.dropped
     }
 
+    /// Begins a batch with the next record; false if there is no empty one.
+    fn begin_batch(&mut self) -> bool {
+        let has_room = self.batch.capacity() > 0 || self.take_empty_batch();
+        if has_room {
+            self.oldest_ms = self.now.uptime_ms;
+        }
+        has_room
+    }
+
     fn take_empty_batch(&mut self) -> bool {
         let empty = match self.patience {
             Patience::Wait => self.empty.recv().ok(),
@@ -181,12 +190,9 @@ impl Outbox {
 impl RecordSink for Outbox {
     fn push(&mut self, record: FlowRecord) {
         self.pushed.add_record(&record);
-        if self.batch.capacity() == 0 && !self.take_empty_batch() {
+        if self.batch.is_empty() && !self.begin_batch() {
             self.dropped.add_record(&record);
             return;
-        }
-        if self.batch.is_empty() {
-            self.oldest_ms = self.now.uptime_ms;
         }
         self.batch.push(record);
         if self.batch.len() == BATCH_RECORDS {
