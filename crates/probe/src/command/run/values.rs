@@ -17,7 +17,7 @@ pub enum Queues {
 
 /// A time in whole ms.
 pub fn ms(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+    u64::try_from(duration.as_millis()).expect("an option is at most 24 h")
 }
 
 /// A time such as `15s`, `500ms` or `2min`; a bare number is seconds, as in fprobe's options.
