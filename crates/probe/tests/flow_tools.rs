@@ -653,3 +653,44 @@ fn what_comes_before_damage_is_printed() {
     );
     assert_eq!(String::from_utf8(output.stderr).unwrap(), error);
 }
+
+/// Writes a flow file of `count` records.
+fn write_flows(path: &Path, count: u32) {
+    let mut writer = FlowFileWriter::create(path, &WriterOptions::plain_v5(0)).unwrap();
+    for number in 0..count {
+        let record = StoredRecord {
+            source: number.into(),
+            packets: 1,
+            ..StoredRecord::default()
+        };
+        writer.push(&record).unwrap();
+    }
+    writer.finish(1).unwrap();
+}
+
+#[test]
+fn a_link_back_to_the_folder_counts_no_record_twice() {
+    let directory = tempfile::tempdir().unwrap();
+    let flows = directory.path().join("flows");
+    fs::create_dir(&flows).unwrap();
+    write_flows(&flows.join("ft-a"), 2);
+    write_flows(&directory.path().join("elsewhere"), 1);
+    std::os::unix::fs::symlink(&flows, flows.join("back")).unwrap();
+    std::os::unix::fs::symlink("ft-a", flows.join("latest")).unwrap();
+    std::os::unix::fs::symlink("../elsewhere", flows.join("out")).unwrap();
+    let name = flows.to_str().unwrap();
+    let print = run(&["print", "--json", name, name]);
+    assert_eq!(
+        print.stdout.iter().filter(|octet| **octet == b'\n').count(),
+        2
+    );
+    let cat = run(&["cat", name]);
+    assert_eq!(cat.stdout.len(), 24 + 2 * 64);
+    for stderr in [print.stderr, cat.stderr] {
+        let text = String::from_utf8(stderr).unwrap();
+        assert!(
+            text.contains("1 symbolic links in directories left out"),
+            "{text}"
+        );
+    }
+}

@@ -1,6 +1,6 @@
 //! `xdprobe cat`: joins flow-tools files, as flow-cat does.
 
-use super::files::{Failures, InputProgress, is_broken_pipe, quietly};
+use super::files::{Failures, InputProgress, is_broken_pipe, quietly, report_left_out};
 use super::usage::UsageError;
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use xdprobe_collect::header::{FLAG_PRELOADED, FileHeader};
-use xdprobe_collect::input::Input;
+use xdprobe_collect::input::{Input, Inputs};
 use xdprobe_collect::{
     ByteOrder, FileLosses, FlowFileReader, FlowFileWriter, FlowStreamWriter, StoredRecord, Version,
     WriterOptions, system_zone,
@@ -317,7 +317,9 @@ impl Known {
 fn choose(arguments: &Arguments) -> anyhow::Result<(Vec<Input>, Known)> {
     let mut known = Known::default();
     let mut chosen = Vec::new();
-    for input in Input::list(&arguments.paths, arguments.all)? {
+    let inputs = Inputs::find(&arguments.paths, arguments.all)?;
+    report_left_out(&inputs);
+    for input in inputs.list {
         let header = header_of(&input);
         if header
             .as_ref()

@@ -5,6 +5,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::cell::Cell;
 use std::io::{self, IsTerminal};
 use std::time::Duration;
+use xdprobe_collect::input::Inputs;
 
 /// Time after which progress is shown.
 const PROGRESS_AFTER: Duration = Duration::from_secs(1);
@@ -26,6 +27,23 @@ impl Failures {
     /// The last failure.
     pub fn last(self) -> anyhow::Result<()> {
         self.0.map_or(Ok(()), Err)
+    }
+}
+
+/// Says what was left out of the inputs, one line for each reason.
+pub fn report_left_out(inputs: &Inputs) {
+    if inputs.repeated > 0 {
+        eprintln!(
+            "xdprobe: {} file names left out: each file is read once, at the first of its names",
+            inputs.repeated
+        );
+    }
+    if inputs.links > 0 {
+        eprintln!(
+            "xdprobe: {} symbolic links in directories left out: name the files or directories \
+             behind them to read these too",
+            inputs.links
+        );
     }
 }
 

@@ -1,7 +1,7 @@
 //! `xdprobe print`: prints records from files, standard input or a UDP port in flow-print's
 //! formats.
 
-use super::files::{Failures, InputProgress, is_broken_pipe, quietly};
+use super::files::{Failures, InputProgress, is_broken_pipe, quietly, report_left_out};
 use super::usage::UsageError;
 use anyhow::Context;
 use clap::Args;
@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use xdprobe_collect::input::Input;
+use xdprobe_collect::input::{Input, Inputs};
 use xdprobe_collect::print::{PrintFormat, Printer, header_text};
 use xdprobe_collect::receive::{Receiver, SOCKET_BUFFER_OCTETS};
 use xdprobe_collect::{FlowFileReader, LocalZone, StoredRecord, Version, datagram};
@@ -123,7 +123,9 @@ impl Output<'_> {
 /// Prints every input. An input that cannot be read to its end is reported, and the next is
 /// printed.
 fn print_inputs(arguments: &Arguments, output: &mut Output) -> anyhow::Result<()> {
-    let inputs = Input::list(&arguments.paths, false)?;
+    let inputs = Inputs::find(&arguments.paths, false)?;
+    report_left_out(&inputs);
+    let inputs = inputs.list;
     let progress = InputProgress::to_stdout(inputs.iter().map(Input::octets).sum());
     let mut failures = Failures::default();
     for input in &inputs {
