@@ -71,7 +71,8 @@ impl Inputs {
 }
 
 impl Input {
-    /// Opens the input.
+    /// Opens the input. A file that got its final name since it was listed, `ft-NAME` for
+    /// `tmp-NAME`, is opened by that.
     ///
     /// # Errors
     ///
@@ -79,7 +80,11 @@ impl Input {
     pub fn open(&self) -> io::Result<Box<dyn Read>> {
         Ok(match self {
             Self::Stdin => Box::new(io::stdin().lock()),
-            Self::File(path) => Box::new(File::open(path)?),
+            Self::File(path) => Box::new(File::open(path).or_else(|error| {
+                finished_name(path)
+                    .filter(|_| error.kind() == io::ErrorKind::NotFound)
+                    .map_or(Err(error), File::open)
+            })?),
         })
     }
 
@@ -188,6 +193,13 @@ impl Walk {
     }
 }
 
+/// The name that a collector gives to a file when it is complete.
+fn finished_name(path: &Path) -> Option<PathBuf> {
+    let name = path.file_name()?.to_str()?;
+    let rest = name.strip_prefix(UNFINISHED_PREFIX)?;
+    Some(path.with_file_name(format!("ft{rest}")))
+}
+
 fn about(path: &Path, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{}: {error}", path.display()))
 }
@@ -231,6 +243,18 @@ mod tests {
             Inputs::find(&[at("2026/01/tmp-c")], false).unwrap().list,
             files(&["2026/01/tmp-c"])
         );
+    }
+
+    #[test]
+    fn a_file_that_was_finished_since_it_was_listed_is_read_by_its_final_name() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("tmp-v05.x");
+        let input = Input::File(path.clone());
+        assert!(input.open().is_err());
+        fs::write(path.with_file_name("ft-v05.x"), "x").unwrap();
+        let mut text = String::new();
+        input.open().unwrap().read_to_string(&mut text).unwrap();
+        assert_eq!(text, "x");
     }
 
     #[test]

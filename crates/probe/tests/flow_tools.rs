@@ -694,3 +694,51 @@ fn a_link_back_to_the_folder_counts_no_record_twice() {
         );
     }
 }
+
+#[test]
+fn print_says_how_many_files_are_still_being_written_and_reads_them_with_a() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = directory.path().to_str().unwrap();
+    // At the default compression level, as an operator starts it.
+    let mut collector = Collector::start(directory.path(), &[]);
+    collector.send(&v5_datagram(0, 30));
+    collector
+        .wait_for_totals("totals: received_datagrams=1 received_records=30 stored_records=30 failed_records=0 files=0");
+    let lines = |output: &Output| String::from_utf8_lossy(&output.stdout).lines().count();
+    let stderr = |output: &Output| String::from_utf8(output.stderr.clone()).unwrap();
+
+    let print = run(&["print", store]);
+    assert_eq!((print.status.code(), lines(&print)), (Some(0), 0));
+    assert_eq!(
+        stderr(&print),
+        "xdprobe: 1 file is still being written and left out; -a reads them too\n"
+    );
+    let cat = run(&["cat", store]);
+    assert_eq!(cat.status.code(), Some(1));
+    assert!(
+        stderr(&cat).contains("1 file is still being written"),
+        "{}",
+        stderr(&cat)
+    );
+
+    // Records are on the disk within 1.25 s.
+    let mut printed = 0;
+    for _ in 0..100 {
+        let print = run(&["print", "-a", store]);
+        assert_eq!(print.status.code(), Some(0), "{}", stderr(&print));
+        printed = lines(&print);
+        if printed == 31 {
+            break;
+        }
+        sleep(Duration::from_millis(100));
+    }
+    assert_eq!(printed, 31);
+    collector.stop();
+
+    let empty = tempfile::tempdir().unwrap();
+    let print = run(&["print", empty.path().to_str().unwrap()]);
+    assert_eq!(
+        stderr(&print),
+        "xdprobe: the directories hold no file to print\n"
+    );
+}

@@ -1,6 +1,8 @@
 //! `xdprobe cat`: joins flow-tools files, as flow-cat does.
 
-use super::files::{Failures, InputProgress, is_broken_pipe, quietly, report_left_out};
+use super::files::{
+    Failures, InputProgress, is_broken_pipe, quietly, report_left_out, still_being_written,
+};
 use super::usage::UsageError;
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
@@ -101,7 +103,11 @@ fn join(arguments: &Arguments) -> anyhow::Result<()> {
     for signal in [SIGINT, SIGTERM, SIGHUP, SIGQUIT] {
         signal_hook::flag::register(signal, Arc::clone(&stop))?;
     }
-    let (inputs, known) = choose(arguments)?;
+    let Chosen {
+        inputs,
+        known,
+        unfinished,
+    } = choose(arguments)?;
     let mut output = Output {
         arguments,
         known,
@@ -125,13 +131,16 @@ fn join(arguments: &Arguments) -> anyhow::Result<()> {
     let begun = output.finish()?;
     failures.last()?;
     if begun {
-        Ok(())
-    } else {
-        bail!(
-            "no flow file was read: expected at least one flow-tools file within the times of -t \
-             and -T"
-        )
+        return Ok(());
     }
+    let left_out = match unfinished {
+        0 => String::new(),
+        files => format!("; {}", still_being_written(files)),
+    };
+    bail!(
+        "no flow file was read: expected at least one flow-tools file within the times of -t \
+         and -T{left_out}"
+    )
 }
 
 /// Copies one input up to its end or its first damage.
@@ -311,10 +320,19 @@ impl Known {
     }
 }
 
+/// What is joined.
+struct Chosen {
+    inputs: Vec<Input>,
+    /// What the headers of the inputs contain.
+    known: Known,
+    /// Files that were left out since they are still being written.
+    unfinished: usize,
+}
+
 /// The inputs within the times of -t and -T in the right order, and what their headers contain.
 ///
 /// An input whose header cannot be read is kept; its error is reported when it is copied.
-fn choose(arguments: &Arguments) -> anyhow::Result<(Vec<Input>, Known)> {
+fn choose(arguments: &Arguments) -> anyhow::Result<Chosen> {
     let mut known = Known::default();
     let mut chosen = Vec::new();
     let inputs = Inputs::find(&arguments.paths, arguments.all)?;
@@ -335,7 +353,11 @@ fn choose(arguments: &Arguments) -> anyhow::Result<(Vec<Input>, Known)> {
     if arguments.global_sort {
         chosen.sort_by_key(|(start_s, _)| *start_s);
     }
-    Ok((chosen.into_iter().map(|(_, input)| input).collect(), known))
+    Ok(Chosen {
+        inputs: chosen.into_iter().map(|(_, input)| input).collect(),
+        known,
+        unfinished: inputs.unfinished,
+    })
 }
 
 fn header_of(input: &Input) -> Option<FileHeader> {

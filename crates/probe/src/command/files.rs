@@ -47,6 +47,15 @@ pub fn report_left_out(inputs: &Inputs) {
     }
 }
 
+/// Why files were left out whose names begin with tmp, and what reads them.
+pub fn still_being_written(files: usize) -> String {
+    let subject = match files {
+        1 => "1 file is".to_owned(),
+        _ => format!("{files} files are"),
+    };
+    format!("{subject} still being written and left out; -a reads them too")
+}
+
 /// Turns the error of a closed pipe into success, as `| head` expects.
 pub fn quietly(done: anyhow::Result<()>) -> anyhow::Result<()> {
     done.or_else(|error| {

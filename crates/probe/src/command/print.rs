@@ -1,7 +1,9 @@
 //! `xdprobe print`: prints records from files, standard input or a UDP port in flow-print's
 //! formats.
 
-use super::files::{Failures, InputProgress, is_broken_pipe, quietly, report_left_out};
+use super::files::{
+    Failures, InputProgress, is_broken_pipe, quietly, report_left_out, still_being_written,
+};
 use super::usage::UsageError;
 use anyhow::Context;
 use clap::Args;
@@ -27,6 +29,9 @@ const PROGRESS_RECORDS: u64 = 1 << 16;
 pub struct Arguments {
     /// Files, directories, `-` for standard input [default: standard input]
     paths: Vec<PathBuf>,
+    /// Read files in directories too that are still being written (names that begin with tmp)
+    #[arg(short, conflicts_with = "listen")]
+    all: bool,
     /// flow-print's format, 0 to 7 [default: 3; 7 for version 7]
     #[arg(short, value_name = "N", conflicts_with_all = ["json", "csv"])]
     format: Option<usize>,
@@ -123,8 +128,13 @@ impl Output<'_> {
 /// Prints every input. An input that cannot be read to its end is reported, and the next is
 /// printed.
 fn print_inputs(arguments: &Arguments, output: &mut Output) -> anyhow::Result<()> {
-    let inputs = Inputs::find(&arguments.paths, false)?;
+    let inputs = Inputs::find(&arguments.paths, arguments.all)?;
     report_left_out(&inputs);
+    if inputs.unfinished > 0 {
+        eprintln!("xdprobe: {}", still_being_written(inputs.unfinished));
+    } else if inputs.list.is_empty() {
+        eprintln!("xdprobe: the directories hold no file to print");
+    }
     let inputs = inputs.list;
     let progress = InputProgress::to_stdout(inputs.iter().map(Input::octets).sum());
     let mut failures = Failures::default();
