@@ -19,6 +19,7 @@ pub mod collector;
 pub mod datagram;
 pub mod header;
 pub mod input;
+pub mod names;
 pub mod print;
 mod reader;
 pub mod receive;

@@ -9,6 +9,7 @@ mod header;
 mod json;
 mod line;
 
+use crate::names::Names;
 use crate::record::StoredRecord;
 use crate::zone::LocalZone;
 pub use header::header_text;
@@ -169,6 +170,7 @@ pub struct Printer<W> {
     wide: bool,
     version: Version,
     zone: LocalZone,
+    names: Option<Names>,
     line: Line,
     left_out: u64,
     output: W,
@@ -195,6 +197,7 @@ impl<W: Write> Printer<W> {
             wide,
             version,
             zone,
+            names: None,
             line,
             left_out: 0,
             output,
@@ -205,6 +208,12 @@ impl<W: Write> Printer<W> {
     #[must_use]
     pub fn format(&self) -> PrintFormat {
         self.format
+    }
+
+    /// Prints names instead of numbers from now on, where flow-print `-n` does: protocols in
+    /// formats 3, 4 and 7, ports in formats 3 and 7.
+    pub fn set_names(&mut self, names: Names) {
+        self.names = Some(names);
     }
 
     /// Records without packets that were left out, as in flow-print: formats with octets per packet
@@ -350,9 +359,10 @@ impl<W: Write> Printer<W> {
         line.text("  ");
         line.address15(record.destination);
         line.text("  ");
-        line.left(record.protocol, protocol);
-        line.left(record.source_port, port);
-        line.left(record.destination_port, port);
+        let names = self.names.as_ref();
+        write_protocol(line, names, record, protocol);
+        write_port(line, names, record, record.source_port, port);
+        write_port(line, names, record, record.destination_port, port);
         line.left(record.octets, 10);
         line.text("  ");
         line.left(record.packets, 10);
@@ -376,7 +386,7 @@ impl<W: Write> Printer<W> {
         line.text(gap);
         line.prefix18(record.destination, record.destination_mask);
         line.text(gap);
-        line.left(record.protocol, protocol);
+        write_protocol(line, self.names.as_ref(), record, protocol);
         line.left(record.source_as, number);
         line.left(record.destination_as, number);
         line.left(record.octets, 10);
@@ -435,9 +445,10 @@ impl<W: Write> Printer<W> {
         line.text("  ");
         line.address15(record.router);
         line.text("  ");
-        line.left(record.protocol, 7);
-        line.left(record.source_port, 16);
-        line.left(record.destination_port, 16);
+        let names = self.names.as_ref();
+        write_protocol(line, names, record, 7);
+        write_port(line, names, record, record.source_port, 16);
+        write_port(line, names, record, record.destination_port, 16);
         line.left(record.octets, 10);
         line.text("  ");
         line.left(record.packets, 10);
@@ -456,6 +467,34 @@ impl<W: Write> Printer<W> {
         line.two(local.minute, b':');
         line.two(local.second, b'.');
         line.zeros(ms, 3);
+    }
+}
+
+/// The protocol in a column of `width`, two of them blank. flow-print cuts names after four octets.
+///
+/// Source: flow-tools 0.68, `lib/fmt.c`, `fmt_uint16s`.
+#[inline]
+fn write_protocol(line: &mut Line, names: Option<&Names>, record: &StoredRecord, width: usize) {
+    const NAME_OCTETS_MAX: usize = 4;
+    match names.and_then(|names| names.protocol(record.protocol)) {
+        Some(name) => line.left_text(name, NAME_OCTETS_MAX, width),
+        None => line.left(record.protocol, width),
+    }
+}
+
+/// A port in a column of `width`, two of them blank. flow-print cuts names after 15 octets.
+#[inline]
+fn write_port(
+    line: &mut Line,
+    names: Option<&Names>,
+    record: &StoredRecord,
+    port: u16,
+    width: usize,
+) {
+    const NAME_OCTETS_MAX: usize = 15;
+    match names.and_then(|names| names.port(record.protocol, port)) {
+        Some(name) => line.left_text(name, NAME_OCTETS_MAX.min(width - 2), width),
+        None => line.left(port, width),
     }
 }
 
@@ -583,6 +622,57 @@ mod tests {
              packets\n192.168.5.16/0      68.233.253.133/0    0.0.0.0          6      \
              53605           80              \
              98          2         \n"
+        );
+    }
+
+    #[test]
+    fn names_replace_numbers_and_are_cut_to_their_columns() {
+        let names = Names::parse(
+            "tcp 6\nospfigp 89\n",
+            "http 80/tcp\nmicrosoft-ds 445/tcp\nlongest-of-all-names 444/tcp\n",
+        );
+        let named = |format, wide, version, record: &StoredRecord| {
+            let mut text = Vec::new();
+            let zone = LocalZone::new(TimeZone::UTC);
+            let mut printer = Printer::new(format, wide, version, zone, &mut text).unwrap();
+            printer.set_names(names.clone());
+            printer.print(record).unwrap();
+            printer.flush().unwrap();
+            let text = String::from_utf8(text).unwrap();
+            text.lines().last().unwrap().to_owned()
+        };
+        let tcp = StoredRecord {
+            source_port: 445,
+            ..record()
+        };
+        assert_eq!(
+            named(PrintFormat::OneLine, false, Version::V5, &tcp),
+            "192.168.5.16     68.233.253.133   tcp   microso  http     98          2         "
+        );
+        let long = StoredRecord {
+            source_port: 444,
+            ..tcp
+        };
+        assert_eq!(
+            named(PrintFormat::OneLine, true, Version::V5, &long),
+            "192.168.5.16     68.233.253.133   tcp    longest-of-all-   http              98          2         "
+        );
+        let other = StoredRecord {
+            protocol: 89,
+            ..tcp
+        };
+        assert_eq!(
+            named(PrintFormat::Prefixes, false, Version::V5, &other),
+            "192.168.5.16/0     68.233.253.133/0   ospf  0      0      98          2         "
+        );
+        assert_eq!(
+            named(PrintFormat::Switched, false, Version::V7, &other),
+            "192.168.5.16/0      68.233.253.133/0    0.0.0.0          ospf   445             \
+             80              98          2         "
+        );
+        assert_eq!(
+            named(PrintFormat::Hexadecimal, false, Version::V5, &tcp),
+            "0000 192.168.5.16     0000 68.233.253.133    06 1bd  50    2          98        "
         );
     }
 

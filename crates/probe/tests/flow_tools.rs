@@ -742,3 +742,39 @@ fn print_says_how_many_files_are_still_being_written_and_reads_them_with_a() {
         "xdprobe: the directories hold no file to print\n"
     );
 }
+
+#[test]
+fn print_takes_the_options_of_flow_print() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("ft-a");
+    write_flows(&path, 1);
+    let file = path.to_str().unwrap();
+    for options in [
+        &["-n"][..],
+        &["-d", "1"],
+        &["-n", "-w", "-p", "-l", "-d", "0"],
+    ] {
+        let print = run(&[&["print"], options, &[file]].concat());
+        assert_eq!(print.status.code(), Some(0), "{print:?}");
+    }
+}
+
+#[test]
+fn cat_selects_files_by_times_relative_to_now() {
+    let directory = tempfile::tempdir().unwrap();
+    // A capture that began and ended in 1970.
+    let path = directory.path().join("ft-a");
+    write_flows(&path, 1);
+    let file = path.to_str().unwrap();
+    let until = run(&["cat", "-t", "1 hour ago", file]);
+    assert_eq!(until.status.code(), Some(0), "{until:?}");
+    let since = run(&["cat", "-T", "-1 hour", file]);
+    assert_eq!(since.status.code(), Some(1), "{since:?}");
+    let bad = run(&["cat", "-t", "soon", file]);
+    assert_eq!(bad.status.code(), Some(2));
+    assert!(
+        String::from_utf8(bad.stderr)
+            .unwrap()
+            .contains("yesterday, 1 hour ago")
+    );
+}

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use xdprobe_collect::input::{Input, Inputs};
+use xdprobe_collect::names::Names;
 use xdprobe_collect::print::{PrintFormat, Printer, header_text};
 use xdprobe_collect::receive::{Receiver, SOCKET_BUFFER_OCTETS};
 use xdprobe_collect::{FlowFileReader, LocalZone, StoredRecord, Version, datagram};
@@ -44,6 +45,10 @@ pub struct Arguments {
     /// Wide columns (formats 3 and 4)
     #[arg(short)]
     wide: bool,
+    /// Names of protocols and ports instead of numbers, from /etc/protocols and /etc/services
+    /// (formats 3, 4 and 7)
+    #[arg(short, conflicts_with_all = ["json", "csv"])]
+    names: bool,
     /// Print each file's header too
     #[arg(short = 'p')]
     header: bool,
@@ -61,6 +66,9 @@ pub struct Arguments {
         conflicts_with = "paths",
     )]
     listen: Option<SocketAddr>,
+    /// Accepted for compatibility with flow-print; has no effect
+    #[arg(short, value_name = "LEVEL", hide = true)]
+    debug: Option<u32>,
 }
 
 /// Prints the inputs, or what arrives on a port.
@@ -69,6 +77,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let mut output = Output {
         arguments,
         format,
+        names: chosen_names(arguments),
         printer: None,
     };
     quietly(match arguments.listen {
@@ -82,6 +91,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
 struct Output<'a> {
     arguments: &'a Arguments,
     format: Option<PrintFormat>,
+    names: Option<Names>,
     printer: Option<Printer<StdoutLock<'static>>>,
 }
 
@@ -96,13 +106,17 @@ impl Output<'_> {
                 let format = self
                     .format
                     .unwrap_or_else(|| PrintFormat::default_of(version));
-                Printer::new(
+                let mut printer = Printer::new(
                     format,
                     self.arguments.wide,
                     version,
                     LocalZone::system(),
                     io::stdout().lock(),
-                )?
+                )?;
+                if let Some(names) = self.names.take() {
+                    printer.set_names(names);
+                }
+                printer
             }
         };
         Ok(self.printer.insert(printer))
@@ -238,6 +252,20 @@ fn chosen_format(arguments: &Arguments) -> Result<Option<PrintFormat>, UsageErro
             .map(Some)
             .ok_or_else(|| UsageError(format!("format {number} is not supported: choose 0 to 7"))),
     }
+}
+
+/// The names of -n. Without them, numbers are printed, and a line says why.
+fn chosen_names(arguments: &Arguments) -> Option<Names> {
+    if !arguments.names {
+        return None;
+    }
+    Names::system()
+        .inspect_err(|error| {
+            eprintln!(
+                "xdprobe: numbers instead of names: {error}; on Debian, install the package netbase"
+            );
+        })
+        .ok()
 }
 
 /// `PORT`, `ADDRESS:PORT` or `[V6]:PORT`.
