@@ -162,8 +162,9 @@ pub struct MissingField {
 ///
 /// Times in flow-print's formats are local. They are computed as in flow-print: `unix + (stamp -
 /// SysUptime)` without a wrap of the uptime, so that a stamp from before the exporter's boot
-/// becomes a time up to 49.7 days in the future. JSON has the time by the protocol, see
-/// [`StoredRecord::unix_ms_of`].
+/// becomes a time up to 49.7 days in the future, and without care for a first packet after the last,
+/// whose difference is up to 49.7 days. JSON has the times of [`StoredRecord::unix_ms_of`] and the
+/// duration of [`StoredRecord::duration_ms`]. The values of `--csv` are those of the record.
 #[derive(Debug)]
 pub struct Printer<W> {
     format: PrintFormat,
@@ -707,11 +708,11 @@ mod tests {
     }
 
     #[test]
-    fn prints_json_with_the_times_that_the_protocol_means() {
-        // The stamps are above SysUptime, so they are from before the wrap: in the past.
+    fn prints_json_with_the_times_nearest_to_the_datagrams_own() {
+        // The stamps of this exporter are 13.5 days above its SysUptime.
         assert_eq!(
             printed(PrintFormat::Json),
-            "{\"start\":\"2026-10-17T08:48:42.619Z\",\"end\":\"2026-10-17T08:49:05.515Z\",\
+            "{\"start\":\"2026-12-06T01:51:29.915Z\",\"end\":\"2026-12-06T01:51:52.811Z\",\
              \"duration_ms\":22896,\
              \"exporter\":\"127.0.0.1\",\"source\":\"192.168.5.16\",\
              \"destination\":\"68.233.253.133\",\

@@ -778,3 +778,39 @@ fn cat_selects_files_by_times_relative_to_now() {
             .contains("yesterday, 1 hour ago")
     );
 }
+
+#[test]
+fn json_has_right_times_for_stamps_after_the_uptime_and_in_the_wrong_order() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("ft-a");
+    let mut writer = FlowFileWriter::create(&path, &WriterOptions::plain_v5(0)).unwrap();
+    for (first_ms, last_ms) in [(99_000, 100_005), (100_000, 99_942)] {
+        let record = StoredRecord {
+            unix_s: 1_700_000_000,
+            sys_uptime_ms: 100_000,
+            first_ms,
+            last_ms,
+            packets: 1,
+            ..StoredRecord::default()
+        };
+        writer.push(&record).unwrap();
+    }
+    writer.finish(1).unwrap();
+    let print = run(&["print", "--json", path.to_str().unwrap()]);
+    let text = String::from_utf8(print.stdout).unwrap();
+    let lines: Vec<&str> = text.lines().collect();
+    assert!(
+        lines[0].starts_with(
+            "{\"start\":\"2023-11-14T22:13:19.000Z\",\"end\":\"2023-11-14T22:13:20.005Z\",\
+             \"duration_ms\":1005,"
+        ),
+        "{text}"
+    );
+    assert!(
+        lines[1].starts_with(
+            "{\"start\":\"2023-11-14T22:13:20.000Z\",\"end\":\"2023-11-14T22:13:19.942Z\",\
+             \"duration_ms\":0,"
+        ),
+        "{text}"
+    );
+}
