@@ -211,6 +211,37 @@ impl<W: Write> Printer<W> {
         self.format
     }
 
+    /// Prints records of `version` from now on. Where their columns differ, in the values of every
+    /// field, another heading comes first.
+    ///
+    /// # Errors
+    ///
+    /// [`MissingField`] if the version lacks fields that the format prints; nothing changes then.
+    pub fn take_version(&mut self, version: Version) -> Result<(), MissingField> {
+        self.format.check(version)?;
+        if version != self.version && self.format == PrintFormat::Csv {
+            self.line.text(&csv::heading(version));
+        }
+        self.version = version;
+        Ok(())
+    }
+
+    /// Goes over to another format, whose heading comes first.
+    ///
+    /// # Errors
+    ///
+    /// As for [`new`](Self::new); nothing changes then.
+    pub fn take_format(
+        &mut self,
+        format: PrintFormat,
+        version: Version,
+    ) -> Result<(), MissingField> {
+        format.check(version)?;
+        (self.format, self.version) = (format, version);
+        self.line.text(&format.heading(self.wide, version));
+        Ok(())
+    }
+
     /// Prints names instead of numbers from now on, where flow-print `-n` does: protocols in
     /// formats 3, 4 and 7, ports in formats 3 and 7.
     pub fn set_names(&mut self, names: Names) {
@@ -758,6 +789,71 @@ mod tests {
         );
         assert!(PrintFormat::Switched.check(Version::V5).is_err());
         assert!(PrintFormat::Switched.check(Version::V7).is_ok());
+    }
+
+    #[test]
+    fn records_of_each_version_have_the_fields_of_their_version() {
+        let printed = |format| {
+            let mut text = Vec::new();
+            let zone = LocalZone::new(TimeZone::UTC);
+            let mut printer = Printer::new(format, false, Version::V1, zone, &mut text).unwrap();
+            let record = StoredRecord {
+                source_as: 64_500,
+                ..record()
+            };
+            for version in [Version::V1, Version::V5, Version::V5, Version::V7] {
+                printer.take_version(version).unwrap();
+                printer.print(&record).unwrap();
+            }
+            printer.flush().unwrap();
+            String::from_utf8(text).unwrap()
+        };
+        let json = printed(PrintFormat::Json);
+        let with_as: Vec<bool> = json
+            .lines()
+            .map(|line| line.contains("\"source_as\":64500"))
+            .collect();
+        assert_eq!(with_as, [false, true, true, true]);
+        assert_eq!(json.matches("\"router\"").count(), 1);
+
+        let csv = printed(PrintFormat::Csv);
+        let columns: Vec<usize> = csv.lines().map(|line| line.split(',').count()).collect();
+        assert_eq!(columns, [18, 18, 24, 24, 24, 25, 25]);
+        assert_eq!(csv.lines().filter(|line| line.starts_with("#:")).count(), 3);
+
+        let lines = printed(PrintFormat::OneLine);
+        assert_eq!(lines.lines().count(), 5);
+    }
+
+    #[test]
+    fn a_version_without_the_fields_of_the_format_changes_nothing() {
+        let mut text = Vec::new();
+        let zone = LocalZone::new(TimeZone::UTC);
+        let format = PrintFormat::Prefixes;
+        let mut printer = Printer::new(format, false, Version::V5, zone, &mut text).unwrap();
+        assert!(printer.take_version(Version::V1).is_err());
+        assert!(
+            printer
+                .take_format(PrintFormat::Switched, Version::V1)
+                .is_err()
+        );
+        printer.print(&record()).unwrap();
+        printer
+            .take_format(PrintFormat::OneLine, Version::V1)
+            .unwrap();
+        printer.print(&record()).unwrap();
+        printer.flush().unwrap();
+        let text = String::from_utf8(text).unwrap();
+        let starts: Vec<&str> = text.lines().map(|line| &line[..20]).collect();
+        assert_eq!(
+            starts,
+            [
+                "srcIP              d",
+                "192.168.5.16/0     6",
+                "srcIP            dst",
+                "192.168.5.16     68."
+            ]
+        );
     }
 
     #[test]

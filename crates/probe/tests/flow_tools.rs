@@ -18,7 +18,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::thread::sleep;
 use std::time::Duration;
 use xdprobe_collect::{FlowFileWriter, StoredRecord, WriterOptions};
-use xdprobe_pipeline::export::netflow::v5;
+use xdprobe_pipeline::export::netflow::{v1, v5, v7};
 
 fn xdprobe() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_xdprobe"));
@@ -213,20 +213,78 @@ fn print_and_cat_end_quietly_when_nobody_reads() {
     }
 }
 
-#[test]
-fn print_shows_records_as_they_arrive() {
+/// `xdprobe print --listen` with `options`, the lines of its errors, and its address.
+fn listen(options: &[&str]) -> (Child, impl Iterator<Item = String> + use<>, String) {
     let mut child = xdprobe()
         .args(["print", "--listen", "127.0.0.1:0"])
+        .args(options)
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    let mut errors = BufReader::new(child.stderr.take().unwrap()).lines();
-    let told = errors.next().unwrap().unwrap();
-    let address = told
-        .strip_prefix("xdprobe: listening on UDP ")
-        .unwrap()
-        .to_owned();
+    let mut errors = BufReader::new(child.stderr.take().unwrap())
+        .lines()
+        .map(Result::unwrap);
+    let told = errors.next().unwrap();
+    let address = told.strip_prefix("xdprobe: listening on UDP ").unwrap();
+    (child, errors, address.to_owned())
+}
+
+#[test]
+fn a_datagram_whose_version_the_format_cannot_print_is_refused_and_the_next_one_printed() {
+    for (format, odd, good) in [
+        ("-f4", v1_datagram(), v5_datagram(0, 1)),
+        ("-f7", v5_datagram(0, 1), v7_datagram()),
+    ] {
+        let (mut child, errors, address) = listen(&[format]);
+        let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
+        for datagram in [&odd, &good, &odd, &odd, &good] {
+            sender.send_to(datagram, &address).unwrap();
+        }
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        assert_eq!(lines.take(3).filter(Result::is_ok).count(), 3);
+        signal(&child, Signal::SIGINT);
+        assert_eq!(child.wait().unwrap().code(), Some(0));
+        let errors: Vec<String> = errors.collect();
+        assert_eq!(errors.len(), 2, "{errors:?}");
+        assert!(
+            errors[0].starts_with("xdprobe: from 127.0.0.1: Flow record missing required field"),
+            "{errors:?}"
+        );
+        assert_eq!(errors[1], "xdprobe: 2 records printed, 3 datagrams refused");
+    }
+}
+
+#[test]
+fn without_a_format_records_of_every_version_are_printed_as_they_arrive() {
+    let (mut child, errors, address) = listen(&[]);
+    let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
+    for datagram in [
+        v7_datagram(),
+        v5_datagram(0, 1),
+        v1_datagram(),
+        v7_datagram(),
+    ] {
+        sender.send_to(&datagram, &address).unwrap();
+    }
+    // Two headings: that of version 7, and that of the first version which has not its fields.
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let lines: Vec<String> = lines.take(6).map(Result::unwrap).collect();
+    let headings: Vec<bool> = lines.iter().map(|line| line.starts_with("srcIP")).collect();
+    assert_eq!(
+        headings,
+        [true, false, true, false, false, false],
+        "{lines:?}"
+    );
+    signal(&child, Signal::SIGINT);
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    let last = errors.last().unwrap();
+    assert_eq!(last, "xdprobe: 4 records printed, 0 datagrams refused");
+}
+
+#[test]
+fn print_shows_records_as_they_arrive() {
+    let (mut child, errors, address) = listen(&[]);
     let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
     sender.send_to(b"no datagram", &address).unwrap();
     sender.send_to(&v5_datagram(0, 1), &address).unwrap();
@@ -242,13 +300,31 @@ fn print_shows_records_as_they_arrive() {
     );
     signal(&child, Signal::SIGINT);
     assert_eq!(child.wait().unwrap().code(), Some(0));
-    let errors: Vec<String> = errors.map(Result::unwrap).collect();
+    let errors: Vec<String> = errors.collect();
     assert_eq!(errors.len(), 2, "{errors:?}");
     assert!(
         errors[0].starts_with("xdprobe: from 127.0.0.1: datagram of 11 octets is shorter"),
         "{errors:?}"
     );
     assert_eq!(errors[1], "xdprobe: 1 records printed, 1 datagrams refused");
+}
+
+/// A version 1 datagram of one flow.
+fn v1_datagram() -> Vec<u8> {
+    let mut octets = vec![0; v1::DATAGRAM_OCTETS_MAX];
+    let records = [v1::Record::default()];
+    let length = v1::encode(&v1::Header::default(), &records, &mut octets).unwrap();
+    octets.truncate(length);
+    octets
+}
+
+/// A version 7 datagram of one flow.
+fn v7_datagram() -> Vec<u8> {
+    let mut octets = vec![0; v7::DATAGRAM_OCTETS_MAX];
+    let records = [v7::Record::default()];
+    let length = v7::encode(&v7::Header::default(), &records, &mut octets).unwrap();
+    octets.truncate(length);
+    octets
 }
 
 /// A version 5 datagram whose sequence is `sequence`, of `count` flows whose source addresses count
