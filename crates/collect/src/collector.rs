@@ -464,7 +464,7 @@ impl StoreThread {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::input::Input;
+    use crate::input::Inputs;
     use crate::reader::FlowFileReader;
     use crate::record::ByteOrder;
     use crate::store::{Limits, Nesting, Rotations, StoreOptions};
@@ -550,10 +550,10 @@ mod tests {
              refused_count=0 refused_length=1 refused_exporter=0"
         );
 
-        let files = Input::list(&[directory.path().to_owned()], true).unwrap();
+        let files = Inputs::find(&[directory.path().to_owned()], true).unwrap();
         let readers = files
-            .iter()
-            .map(|file| FlowFileReader::new(file.open().unwrap()).unwrap());
+            .into_paths()
+            .map(|path| FlowFileReader::open(path).unwrap());
         let headers: Vec<_> = readers.map(|reader| reader.header().clone()).collect();
         let summary: Vec<_> = headers
             .iter()
@@ -585,8 +585,9 @@ mod tests {
             (0, 1)
         );
         assert!(
-            Input::list(&[directory.path().to_owned()], true)
+            Inputs::find(&[directory.path().to_owned()], true)
                 .unwrap()
+                .list
                 .is_empty()
         );
     }

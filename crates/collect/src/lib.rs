@@ -19,18 +19,22 @@ pub mod collector;
 pub mod datagram;
 pub mod header;
 pub mod input;
+pub mod names;
 pub mod print;
 mod reader;
 pub mod receive;
 mod record;
 pub mod sequence;
 pub mod store;
+pub mod throttle;
 mod writer;
 mod zone;
 
 pub use reader::{FlowFileReader, ReadError};
 pub use record::{ByteOrder, RECORD_OCTETS_MAX, StoredRecord};
 pub use writer::{FileLosses, FlowFileWriter, FlowStreamWriter, LEVEL_DEFAULT, WriterOptions};
+/// Why octets are not a datagram of a version that is read here.
+pub use xdprobe_netflow::DatagramError;
 /// The version of the records in a file, and of the datagrams that they came in.
 pub use xdprobe_netflow::Version;
 pub use zone::{LocalZone, system as system_zone};

@@ -9,6 +9,7 @@ mod header;
 mod json;
 mod line;
 
+use crate::names::Names;
 use crate::record::StoredRecord;
 use crate::zone::LocalZone;
 pub use header::header_text;
@@ -161,14 +162,16 @@ pub struct MissingField {
 ///
 /// Times in flow-print's formats are local. They are computed as in flow-print: `unix + (stamp -
 /// SysUptime)` without a wrap of the uptime, so that a stamp from before the exporter's boot
-/// becomes a time up to 49.7 days in the future. JSON has the time by the protocol, see
-/// [`StoredRecord::unix_ms_of`].
+/// becomes a time up to 49.7 days in the future, and without care for a first packet after the last,
+/// whose difference is up to 49.7 days. JSON has the times of [`StoredRecord::unix_ms_of`] and the
+/// duration of [`StoredRecord::duration_ms`]. The values of `--csv` are those of the record.
 #[derive(Debug)]
 pub struct Printer<W> {
     format: PrintFormat,
     wide: bool,
     version: Version,
     zone: LocalZone,
+    names: Option<Names>,
     line: Line,
     left_out: u64,
     output: W,
@@ -195,6 +198,7 @@ impl<W: Write> Printer<W> {
             wide,
             version,
             zone,
+            names: None,
             line,
             left_out: 0,
             output,
@@ -205,6 +209,43 @@ impl<W: Write> Printer<W> {
     #[must_use]
     pub fn format(&self) -> PrintFormat {
         self.format
+    }
+
+    /// Prints records of `version` from now on. Where their columns differ, in the values of every
+    /// field, another heading comes first.
+    ///
+    /// # Errors
+    ///
+    /// [`MissingField`] if the version lacks fields that the format prints; nothing changes then.
+    pub fn take_version(&mut self, version: Version) -> Result<(), MissingField> {
+        self.format.check(version)?;
+        if version != self.version && self.format == PrintFormat::Csv {
+            self.line.text(&csv::heading(version));
+        }
+        self.version = version;
+        Ok(())
+    }
+
+    /// Goes over to another format, whose heading comes first.
+    ///
+    /// # Errors
+    ///
+    /// As for [`new`](Self::new); nothing changes then.
+    pub fn take_format(
+        &mut self,
+        format: PrintFormat,
+        version: Version,
+    ) -> Result<(), MissingField> {
+        format.check(version)?;
+        (self.format, self.version) = (format, version);
+        self.line.text(&format.heading(self.wide, version));
+        Ok(())
+    }
+
+    /// Prints names instead of numbers from now on, where flow-print `-n` does: protocols in
+    /// formats 3, 4 and 7, ports in formats 3 and 7.
+    pub fn set_names(&mut self, names: Names) {
+        self.names = Some(names);
     }
 
     /// Records without packets that were left out, as in flow-print: formats with octets per packet
@@ -350,9 +391,10 @@ impl<W: Write> Printer<W> {
         line.text("  ");
         line.address15(record.destination);
         line.text("  ");
-        line.left(record.protocol, protocol);
-        line.left(record.source_port, port);
-        line.left(record.destination_port, port);
+        let names = self.names.as_ref();
+        write_protocol(line, names, record, protocol);
+        write_port(line, names, record, record.source_port, port);
+        write_port(line, names, record, record.destination_port, port);
         line.left(record.octets, 10);
         line.text("  ");
         line.left(record.packets, 10);
@@ -376,7 +418,7 @@ impl<W: Write> Printer<W> {
         line.text(gap);
         line.prefix18(record.destination, record.destination_mask);
         line.text(gap);
-        line.left(record.protocol, protocol);
+        write_protocol(line, self.names.as_ref(), record, protocol);
         line.left(record.source_as, number);
         line.left(record.destination_as, number);
         line.left(record.octets, 10);
@@ -435,9 +477,10 @@ impl<W: Write> Printer<W> {
         line.text("  ");
         line.address15(record.router);
         line.text("  ");
-        line.left(record.protocol, 7);
-        line.left(record.source_port, 16);
-        line.left(record.destination_port, 16);
+        let names = self.names.as_ref();
+        write_protocol(line, names, record, 7);
+        write_port(line, names, record, record.source_port, 16);
+        write_port(line, names, record, record.destination_port, 16);
         line.left(record.octets, 10);
         line.text("  ");
         line.left(record.packets, 10);
@@ -456,6 +499,34 @@ impl<W: Write> Printer<W> {
         line.two(local.minute, b':');
         line.two(local.second, b'.');
         line.zeros(ms, 3);
+    }
+}
+
+/// The protocol in a column of `width`, two of them blank. flow-print cuts names after four octets.
+///
+/// Source: flow-tools 0.68, `lib/fmt.c`, `fmt_uint16s`.
+#[inline]
+fn write_protocol(line: &mut Line, names: Option<&Names>, record: &StoredRecord, width: usize) {
+    const NAME_OCTETS_MAX: usize = 4;
+    match names.and_then(|names| names.protocol(record.protocol)) {
+        Some(name) => line.left_text(name, NAME_OCTETS_MAX, width),
+        None => line.left(record.protocol, width),
+    }
+}
+
+/// A port in a column of `width`, two of them blank. flow-print cuts names after 15 octets.
+#[inline]
+fn write_port(
+    line: &mut Line,
+    names: Option<&Names>,
+    record: &StoredRecord,
+    port: u16,
+    width: usize,
+) {
+    const NAME_OCTETS_MAX: usize = 15;
+    match names.and_then(|names| names.port(record.protocol, port)) {
+        Some(name) => line.left_text(name, NAME_OCTETS_MAX.min(width - 2), width),
+        None => line.left(port, width),
     }
 }
 
@@ -587,6 +658,57 @@ mod tests {
     }
 
     #[test]
+    fn names_replace_numbers_and_are_cut_to_their_columns() {
+        let names = Names::parse(
+            "tcp 6\nospfigp 89\n",
+            "http 80/tcp\nmicrosoft-ds 445/tcp\nlongest-of-all-names 444/tcp\n",
+        );
+        let named = |format, wide, version, record: &StoredRecord| {
+            let mut text = Vec::new();
+            let zone = LocalZone::new(TimeZone::UTC);
+            let mut printer = Printer::new(format, wide, version, zone, &mut text).unwrap();
+            printer.set_names(names.clone());
+            printer.print(record).unwrap();
+            printer.flush().unwrap();
+            let text = String::from_utf8(text).unwrap();
+            text.lines().last().unwrap().to_owned()
+        };
+        let tcp = StoredRecord {
+            source_port: 445,
+            ..record()
+        };
+        assert_eq!(
+            named(PrintFormat::OneLine, false, Version::V5, &tcp),
+            "192.168.5.16     68.233.253.133   tcp   microso  http     98          2         "
+        );
+        let long = StoredRecord {
+            source_port: 444,
+            ..tcp
+        };
+        assert_eq!(
+            named(PrintFormat::OneLine, true, Version::V5, &long),
+            "192.168.5.16     68.233.253.133   tcp    longest-of-all-   http              98          2         "
+        );
+        let other = StoredRecord {
+            protocol: 89,
+            ..tcp
+        };
+        assert_eq!(
+            named(PrintFormat::Prefixes, false, Version::V5, &other),
+            "192.168.5.16/0     68.233.253.133/0   ospf  0      0      98          2         "
+        );
+        assert_eq!(
+            named(PrintFormat::Switched, false, Version::V7, &other),
+            "192.168.5.16/0      68.233.253.133/0    0.0.0.0          ospf   445             \
+             80              98          2         "
+        );
+        assert_eq!(
+            named(PrintFormat::Hexadecimal, false, Version::V5, &tcp),
+            "0000 192.168.5.16     0000 68.233.253.133    06 1bd  50    2          98        "
+        );
+    }
+
+    #[test]
     fn format_2_prints_scans_only() {
         let heading = PrintFormat::SynOnly.heading(false, Version::V5);
         assert_eq!(printed(PrintFormat::SynOnly), heading);
@@ -617,11 +739,11 @@ mod tests {
     }
 
     #[test]
-    fn prints_json_with_the_times_that_the_protocol_means() {
-        // The stamps are above SysUptime, so they are from before the wrap: in the past.
+    fn prints_json_with_the_times_nearest_to_the_datagrams_own() {
+        // The stamps of this exporter are 13.5 days above its SysUptime.
         assert_eq!(
             printed(PrintFormat::Json),
-            "{\"start\":\"2026-10-17T08:48:42.619Z\",\"end\":\"2026-10-17T08:49:05.515Z\",\
+            "{\"start\":\"2026-12-06T01:51:29.915Z\",\"end\":\"2026-12-06T01:51:52.811Z\",\
              \"duration_ms\":22896,\
              \"exporter\":\"127.0.0.1\",\"source\":\"192.168.5.16\",\
              \"destination\":\"68.233.253.133\",\
@@ -667,6 +789,71 @@ mod tests {
         );
         assert!(PrintFormat::Switched.check(Version::V5).is_err());
         assert!(PrintFormat::Switched.check(Version::V7).is_ok());
+    }
+
+    #[test]
+    fn records_of_each_version_have_the_fields_of_their_version() {
+        let printed = |format| {
+            let mut text = Vec::new();
+            let zone = LocalZone::new(TimeZone::UTC);
+            let mut printer = Printer::new(format, false, Version::V1, zone, &mut text).unwrap();
+            let record = StoredRecord {
+                source_as: 64_500,
+                ..record()
+            };
+            for version in [Version::V1, Version::V5, Version::V5, Version::V7] {
+                printer.take_version(version).unwrap();
+                printer.print(&record).unwrap();
+            }
+            printer.flush().unwrap();
+            String::from_utf8(text).unwrap()
+        };
+        let json = printed(PrintFormat::Json);
+        let with_as: Vec<bool> = json
+            .lines()
+            .map(|line| line.contains("\"source_as\":64500"))
+            .collect();
+        assert_eq!(with_as, [false, true, true, true]);
+        assert_eq!(json.matches("\"router\"").count(), 1);
+
+        let csv = printed(PrintFormat::Csv);
+        let columns: Vec<usize> = csv.lines().map(|line| line.split(',').count()).collect();
+        assert_eq!(columns, [18, 18, 24, 24, 24, 25, 25]);
+        assert_eq!(csv.lines().filter(|line| line.starts_with("#:")).count(), 3);
+
+        let lines = printed(PrintFormat::OneLine);
+        assert_eq!(lines.lines().count(), 5);
+    }
+
+    #[test]
+    fn a_version_without_the_fields_of_the_format_changes_nothing() {
+        let mut text = Vec::new();
+        let zone = LocalZone::new(TimeZone::UTC);
+        let format = PrintFormat::Prefixes;
+        let mut printer = Printer::new(format, false, Version::V5, zone, &mut text).unwrap();
+        assert!(printer.take_version(Version::V1).is_err());
+        assert!(
+            printer
+                .take_format(PrintFormat::Switched, Version::V1)
+                .is_err()
+        );
+        printer.print(&record()).unwrap();
+        printer
+            .take_format(PrintFormat::OneLine, Version::V1)
+            .unwrap();
+        printer.print(&record()).unwrap();
+        printer.flush().unwrap();
+        let text = String::from_utf8(text).unwrap();
+        let starts: Vec<&str> = text.lines().map(|line| &line[..20]).collect();
+        assert_eq!(
+            starts,
+            [
+                "srcIP              d",
+                "192.168.5.16/0     6",
+                "srcIP            dst",
+                "192.168.5.16     68."
+            ]
+        );
     }
 
     #[test]

@@ -199,14 +199,22 @@ impl StoredRecord {
         }
     }
 
-    /// UTC time of uptime `stamp_ms` in ms since 1970, for a stamp not after the datagram's own, as
-    /// the protocol defines it: `unix - ((SysUptime - stamp) mod 2^32)`.
+    /// UTC time of uptime `stamp_ms` in ms since 1970: of the times that the stamp can mean, since
+    /// the uptime wraps every 49.7 days, the one nearest to the datagram's own.
     ///
-    /// flow-print computes times in another way, and so do the formats that are its own.
+    /// So a stamp from before a wrap is in the past, and one that an exporter read after it had
+    /// read the header's SysUptime is a little later than the datagram. flow-print computes times
+    /// in another way, and so do the formats that are its own.
     #[must_use]
     pub fn unix_ms_of(&self, stamp_ms: u32) -> i64 {
         let sent_ms = i64::from(self.unix_s) * 1000 + i64::from(self.unix_ns / 1_000_000);
-        sent_ms - i64::from(self.sys_uptime_ms.wrapping_sub(stamp_ms))
+        sent_ms + i64::from(nearest_ms(self.sys_uptime_ms, stamp_ms))
+    }
+
+    /// Time from the first to the last packet in ms; 0 if the record has them in the other order.
+    #[must_use]
+    pub fn duration_ms(&self) -> u32 {
+        u32::try_from(nearest_ms(self.first_ms, self.last_ms)).unwrap_or(0)
     }
 
     /// Length in octets of a record of `version` in a file: 60, 64 or 68. On the wire it is
@@ -290,6 +298,11 @@ impl StoredRecord {
             }
         }
     }
+}
+
+/// Time from uptime `from_ms` to uptime `to_ms` in ms, up to 24.8 days in each direction.
+fn nearest_ms(from_ms: u32, to_ms: u32) -> i32 {
+    to_ms.wrapping_sub(from_ms).cast_signed()
 }
 
 /// The order of octets in every integer of a file.
@@ -510,6 +523,38 @@ mod tests {
         assert_eq!(record.unix_ms_of(10), 100_005);
         assert_eq!(record.unix_ms_of(0), 99_995);
         assert_eq!(record.unix_ms_of(u32::MAX), 99_994);
+    }
+
+    #[test]
+    fn stamps_after_the_uptime_of_their_datagram_are_a_little_later_than_it() {
+        let record = StoredRecord {
+            unix_s: 100,
+            sys_uptime_ms: u32::MAX - 1,
+            ..StoredRecord::default()
+        };
+        assert_eq!(record.unix_ms_of(u32::MAX), 100_001);
+        // The uptime wraps in between.
+        assert_eq!(record.unix_ms_of(3), 100_005);
+        assert_eq!(record.unix_ms_of(record.sys_uptime_ms - 20), 99_980);
+    }
+
+    #[test]
+    fn durations_are_never_negative_nor_wrapped() {
+        let duration = |first_ms, last_ms| {
+            StoredRecord {
+                first_ms,
+                last_ms,
+                ..StoredRecord::default()
+            }
+            .duration_ms()
+        };
+        assert_eq!(duration(100, 142), 42);
+        assert_eq!(duration(100, 100), 0);
+        assert_eq!(duration(100, 42), 0);
+        assert_eq!(duration(u32::MAX, 9), 10);
+        assert_eq!(duration(9, u32::MAX), 0);
+        assert_eq!(duration(0, 0x7fff_ffff), 0x7fff_ffff);
+        assert_eq!(duration(0, 0x8000_0000), 0);
     }
 
     proptest! {

@@ -355,7 +355,7 @@ fn header_time(unix_s: i64) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::input::Input;
+    use crate::input::Inputs;
     use crate::reader::FlowFileReader;
 
     /// 2026-11-22 12:54:48 UTC.
@@ -387,17 +387,12 @@ mod tests {
     }
 
     fn names(directory: &Path) -> Vec<String> {
-        let files = Input::list(&[directory.to_owned()], true).unwrap();
-        files
-            .iter()
-            .map(|input| {
-                input
-                    .to_string()
-                    .strip_prefix(directory.to_str().unwrap())
-                    .unwrap()[1..]
-                    .to_owned()
-            })
-            .collect()
+        let files = Inputs::find(&[directory.to_owned()], true).unwrap();
+        let below = |path: PathBuf| {
+            let below = path.strip_prefix(directory).unwrap();
+            below.to_str().unwrap().to_owned()
+        };
+        files.into_paths().map(below).collect()
     }
 
     fn count(path: &Path) -> usize {

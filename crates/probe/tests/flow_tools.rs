@@ -18,7 +18,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::thread::sleep;
 use std::time::Duration;
 use xdprobe_collect::{FlowFileWriter, StoredRecord, WriterOptions};
-use xdprobe_pipeline::export::netflow::v5;
+use xdprobe_pipeline::export::netflow::{v1, v5, v7};
 
 fn xdprobe() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_xdprobe"));
@@ -213,20 +213,78 @@ fn print_and_cat_end_quietly_when_nobody_reads() {
     }
 }
 
-#[test]
-fn print_shows_records_as_they_arrive() {
+/// `xdprobe print --listen` with `options`, the lines of its errors, and its address.
+fn listen(options: &[&str]) -> (Child, impl Iterator<Item = String> + use<>, String) {
     let mut child = xdprobe()
         .args(["print", "--listen", "127.0.0.1:0"])
+        .args(options)
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    let mut errors = BufReader::new(child.stderr.take().unwrap()).lines();
-    let told = errors.next().unwrap().unwrap();
-    let address = told
-        .strip_prefix("xdprobe: listening on UDP ")
-        .unwrap()
-        .to_owned();
+    let mut errors = BufReader::new(child.stderr.take().unwrap())
+        .lines()
+        .map(Result::unwrap);
+    let told = errors.next().unwrap();
+    let address = told.strip_prefix("xdprobe: listening on UDP ").unwrap();
+    (child, errors, address.to_owned())
+}
+
+#[test]
+fn a_datagram_whose_version_the_format_cannot_print_is_refused_and_the_next_one_printed() {
+    for (format, odd, good) in [
+        ("-f4", v1_datagram(), v5_datagram(0, 1)),
+        ("-f7", v5_datagram(0, 1), v7_datagram()),
+    ] {
+        let (mut child, errors, address) = listen(&[format]);
+        let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
+        for datagram in [&odd, &good, &odd, &odd, &good] {
+            sender.send_to(datagram, &address).unwrap();
+        }
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        assert_eq!(lines.take(3).filter(Result::is_ok).count(), 3);
+        signal(&child, Signal::SIGINT);
+        assert_eq!(child.wait().unwrap().code(), Some(0));
+        let errors: Vec<String> = errors.collect();
+        assert_eq!(errors.len(), 2, "{errors:?}");
+        assert!(
+            errors[0].starts_with("xdprobe: from 127.0.0.1: Flow record missing required field"),
+            "{errors:?}"
+        );
+        assert_eq!(errors[1], "xdprobe: 2 records printed, 3 datagrams refused");
+    }
+}
+
+#[test]
+fn without_a_format_records_of_every_version_are_printed_as_they_arrive() {
+    let (mut child, errors, address) = listen(&[]);
+    let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
+    for datagram in [
+        v7_datagram(),
+        v5_datagram(0, 1),
+        v1_datagram(),
+        v7_datagram(),
+    ] {
+        sender.send_to(&datagram, &address).unwrap();
+    }
+    // Two headings: that of version 7, and that of the first version which has not its fields.
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let lines: Vec<String> = lines.take(6).map(Result::unwrap).collect();
+    let headings: Vec<bool> = lines.iter().map(|line| line.starts_with("srcIP")).collect();
+    assert_eq!(
+        headings,
+        [true, false, true, false, false, false],
+        "{lines:?}"
+    );
+    signal(&child, Signal::SIGINT);
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    let last = errors.last().unwrap();
+    assert_eq!(last, "xdprobe: 4 records printed, 0 datagrams refused");
+}
+
+#[test]
+fn print_shows_records_as_they_arrive() {
+    let (mut child, errors, address) = listen(&[]);
     let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
     sender.send_to(b"no datagram", &address).unwrap();
     sender.send_to(&v5_datagram(0, 1), &address).unwrap();
@@ -242,13 +300,31 @@ fn print_shows_records_as_they_arrive() {
     );
     signal(&child, Signal::SIGINT);
     assert_eq!(child.wait().unwrap().code(), Some(0));
-    let errors: Vec<String> = errors.map(Result::unwrap).collect();
+    let errors: Vec<String> = errors.collect();
     assert_eq!(errors.len(), 2, "{errors:?}");
     assert!(
         errors[0].starts_with("xdprobe: from 127.0.0.1: datagram of 11 octets is shorter"),
         "{errors:?}"
     );
     assert_eq!(errors[1], "xdprobe: 1 records printed, 1 datagrams refused");
+}
+
+/// A version 1 datagram of one flow.
+fn v1_datagram() -> Vec<u8> {
+    let mut octets = vec![0; v1::DATAGRAM_OCTETS_MAX];
+    let records = [v1::Record::default()];
+    let length = v1::encode(&v1::Header::default(), &records, &mut octets).unwrap();
+    octets.truncate(length);
+    octets
+}
+
+/// A version 7 datagram of one flow.
+fn v7_datagram() -> Vec<u8> {
+    let mut octets = vec![0; v7::DATAGRAM_OCTETS_MAX];
+    let records = [v7::Record::default()];
+    let length = v7::encode(&v7::Header::default(), &records, &mut octets).unwrap();
+    octets.truncate(length);
+    octets
 }
 
 /// A version 5 datagram whose sequence is `sequence`, of `count` flows whose source addresses count
@@ -652,4 +728,165 @@ fn what_comes_before_damage_is_printed() {
         start + 10 * 64 + 5
     );
     assert_eq!(String::from_utf8(output.stderr).unwrap(), error);
+}
+
+/// Writes a flow file of `count` records.
+fn write_flows(path: &Path, count: u32) {
+    let mut writer = FlowFileWriter::create(path, &WriterOptions::plain_v5(0)).unwrap();
+    for number in 0..count {
+        let record = StoredRecord {
+            source: number.into(),
+            packets: 1,
+            ..StoredRecord::default()
+        };
+        writer.push(&record).unwrap();
+    }
+    writer.finish(1).unwrap();
+}
+
+#[test]
+fn a_link_back_to_the_folder_counts_no_record_twice() {
+    let directory = tempfile::tempdir().unwrap();
+    let flows = directory.path().join("flows");
+    fs::create_dir(&flows).unwrap();
+    write_flows(&flows.join("ft-a"), 2);
+    write_flows(&directory.path().join("elsewhere"), 1);
+    std::os::unix::fs::symlink(&flows, flows.join("back")).unwrap();
+    std::os::unix::fs::symlink("ft-a", flows.join("latest")).unwrap();
+    std::os::unix::fs::symlink("../elsewhere", flows.join("out")).unwrap();
+    let name = flows.to_str().unwrap();
+    let print = run(&["print", "--json", name, name]);
+    assert_eq!(
+        print.stdout.iter().filter(|octet| **octet == b'\n').count(),
+        2
+    );
+    let cat = run(&["cat", name]);
+    assert_eq!(cat.stdout.len(), 24 + 2 * 64);
+    for stderr in [print.stderr, cat.stderr] {
+        let text = String::from_utf8(stderr).unwrap();
+        assert!(
+            text.contains("1 symbolic links in directories left out"),
+            "{text}"
+        );
+    }
+}
+
+#[test]
+fn print_says_how_many_files_are_still_being_written_and_reads_them_with_a() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = directory.path().to_str().unwrap();
+    // At the default compression level, as an operator starts it.
+    let mut collector = Collector::start(directory.path(), &[]);
+    collector.send(&v5_datagram(0, 30));
+    collector
+        .wait_for_totals("totals: received_datagrams=1 received_records=30 stored_records=30 failed_records=0 files=0");
+    let lines = |output: &Output| String::from_utf8_lossy(&output.stdout).lines().count();
+    let stderr = |output: &Output| String::from_utf8(output.stderr.clone()).unwrap();
+
+    let print = run(&["print", store]);
+    assert_eq!((print.status.code(), lines(&print)), (Some(0), 0));
+    assert_eq!(
+        stderr(&print),
+        "xdprobe: 1 file is still being written and left out; -a reads them too\n"
+    );
+    let cat = run(&["cat", store]);
+    assert_eq!(cat.status.code(), Some(1));
+    assert!(
+        stderr(&cat).contains("1 file is still being written"),
+        "{}",
+        stderr(&cat)
+    );
+
+    // Records are on the disk within 1.25 s.
+    let mut printed = 0;
+    for _ in 0..100 {
+        let print = run(&["print", "-a", store]);
+        assert_eq!(print.status.code(), Some(0), "{}", stderr(&print));
+        printed = lines(&print);
+        if printed == 31 {
+            break;
+        }
+        sleep(Duration::from_millis(100));
+    }
+    assert_eq!(printed, 31);
+    collector.stop();
+
+    let empty = tempfile::tempdir().unwrap();
+    let print = run(&["print", empty.path().to_str().unwrap()]);
+    assert_eq!(
+        stderr(&print),
+        "xdprobe: the directories hold no file to print\n"
+    );
+}
+
+#[test]
+fn print_takes_the_options_of_flow_print() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("ft-a");
+    write_flows(&path, 1);
+    let file = path.to_str().unwrap();
+    for options in [
+        &["-n"][..],
+        &["-d", "1"],
+        &["-n", "-w", "-p", "-l", "-d", "0"],
+    ] {
+        let print = run(&[&["print"], options, &[file]].concat());
+        assert_eq!(print.status.code(), Some(0), "{print:?}");
+    }
+}
+
+#[test]
+fn cat_selects_files_by_times_relative_to_now() {
+    let directory = tempfile::tempdir().unwrap();
+    // A capture that began and ended in 1970.
+    let path = directory.path().join("ft-a");
+    write_flows(&path, 1);
+    let file = path.to_str().unwrap();
+    let until = run(&["cat", "-t", "1 hour ago", file]);
+    assert_eq!(until.status.code(), Some(0), "{until:?}");
+    let since = run(&["cat", "-T", "-1 hour", file]);
+    assert_eq!(since.status.code(), Some(1), "{since:?}");
+    let bad = run(&["cat", "-t", "soon", file]);
+    assert_eq!(bad.status.code(), Some(2));
+    assert!(
+        String::from_utf8(bad.stderr)
+            .unwrap()
+            .contains("yesterday, 1 hour ago")
+    );
+}
+
+#[test]
+fn json_has_right_times_for_stamps_after_the_uptime_and_in_the_wrong_order() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("ft-a");
+    let mut writer = FlowFileWriter::create(&path, &WriterOptions::plain_v5(0)).unwrap();
+    for (first_ms, last_ms) in [(99_000, 100_005), (100_000, 99_942)] {
+        let record = StoredRecord {
+            unix_s: 1_700_000_000,
+            sys_uptime_ms: 100_000,
+            first_ms,
+            last_ms,
+            packets: 1,
+            ..StoredRecord::default()
+        };
+        writer.push(&record).unwrap();
+    }
+    writer.finish(1).unwrap();
+    let print = run(&["print", "--json", path.to_str().unwrap()]);
+    let text = String::from_utf8(print.stdout).unwrap();
+    let lines: Vec<&str> = text.lines().collect();
+    assert!(
+        lines[0].starts_with(
+            "{\"start\":\"2023-11-14T22:13:19.000Z\",\"end\":\"2023-11-14T22:13:20.005Z\",\
+             \"duration_ms\":1005,"
+        ),
+        "{text}"
+    );
+    assert!(
+        lines[1].starts_with(
+            "{\"start\":\"2023-11-14T22:13:20.000Z\",\"end\":\"2023-11-14T22:13:19.942Z\",\
+             \"duration_ms\":0,"
+        ),
+        "{text}"
+    );
 }

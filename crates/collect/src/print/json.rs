@@ -11,11 +11,7 @@ pub(super) fn write(line: &mut Line, version: Version, record: &StoredRecord) {
     time(line, record.unix_ms_of(record.first_ms));
     line.text(",\"end\":");
     time(line, record.unix_ms_of(record.last_ms));
-    number(
-        line,
-        ",\"duration_ms\":",
-        record.last_ms.wrapping_sub(record.first_ms),
-    );
+    number(line, ",\"duration_ms\":", record.duration_ms());
     address(line, ",\"exporter\":", record.exporter);
     address(line, ",\"source\":", record.source);
     address(line, ",\"destination\":", record.destination);

@@ -47,6 +47,16 @@ impl Line {
         self.pad_from(start, width);
     }
 
+    /// `%-{width}.{octets_max}s`.
+    #[inline]
+    pub(super) fn left_text(&mut self, text: &str, octets_max: usize, width: usize) {
+        let start = self.0.len();
+        let octets = text.as_bytes();
+        self.0
+            .extend_from_slice(&octets[..octets.len().min(octets_max)]);
+        self.pad_from(start, width);
+    }
+
     /// `%{width}u`.
     #[inline]
     pub(super) fn right(&mut self, number: impl itoa::Integer, width: usize) {

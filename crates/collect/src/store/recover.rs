@@ -3,8 +3,9 @@
 //! A recovery can be interrupted at each step, like the collector itself: a file is completed, in
 //! place or as a copy, before it is renamed.
 
-use super::expire::{is_unfinished_name, paths};
+use super::expire::is_unfinished_name;
 use crate::header::{FLAG_COMPRESS, FLAG_DONE};
+use crate::input::Inputs;
 use crate::reader::FlowFileReader;
 use crate::record::{RECORD_OCTETS_MAX, StoredRecord};
 use crate::writer::{
@@ -40,10 +41,16 @@ impl std::fmt::Display for Recovered {
 /// Completes every unfinished file in and below `directory` that no process is writing.
 pub(super) fn recover(directory: &Path) -> io::Result<Vec<Recovered>> {
     let mut recovered = Vec::new();
-    for path in paths(directory, true)?
-        .into_iter()
-        .filter(|path| is_unfinished_name(path))
-    {
+    let inputs = Inputs::find(&[directory.to_owned()], true)?;
+    if inputs.links > 0 {
+        tracing::warn!(
+            "{} symbolic links below {} are not followed: files behind them are neither recovered \
+             nor removed; mount the other place there, or collect into it with -w",
+            inputs.links,
+            directory.display()
+        );
+    }
+    for path in inputs.into_paths().filter(|path| is_unfinished_name(path)) {
         match recover_file(&path) {
             Ok(file) => recovered.extend(file),
             Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {}

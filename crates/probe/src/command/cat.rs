@@ -1,11 +1,12 @@
 //! `xdprobe cat`: joins flow-tools files, as flow-cat does.
 
-use super::files::{Failures, InputProgress, is_broken_pipe, quietly};
+use super::files::{
+    Failures, InputProgress, is_broken_pipe, quietly, report_left_out, still_being_written,
+};
 use super::usage::UsageError;
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
-use jiff::Timestamp;
-use jiff::civil::DateTime;
+use jiff::{Timestamp, Zoned};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, IsTerminal};
@@ -13,8 +14,9 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use xdprobe_collect::collector::unix_s;
 use xdprobe_collect::header::{FLAG_PRELOADED, FileHeader};
-use xdprobe_collect::input::Input;
+use xdprobe_collect::input::{Input, Inputs};
 use xdprobe_collect::{
     ByteOrder, FileLosses, FlowFileReader, FlowFileWriter, FlowStreamWriter, StoredRecord, Version,
     WriterOptions, system_zone,
@@ -47,10 +49,20 @@ pub struct Arguments {
     #[arg(short)]
     preload: bool,
     /// Only files whose capture started at or before this time; with -T: between both times
-    #[arg(short = 't', value_name = "TIME", value_parser = time_s)]
+    #[arg(
+        short = 't',
+        value_name = "TIME",
+        value_parser = time_s,
+        allow_hyphen_values = true,
+    )]
     start: Option<i64>,
     /// Only files whose capture ended at or after this time; with -t: started between both times
-    #[arg(short = 'T', value_name = "TIME", value_parser = time_s)]
+    #[arg(
+        short = 'T',
+        value_name = "TIME",
+        value_parser = time_s,
+        allow_hyphen_values = true,
+    )]
     end: Option<i64>,
     /// zlib level of the output, 0 to 9
     #[arg(
@@ -101,7 +113,11 @@ fn join(arguments: &Arguments) -> anyhow::Result<()> {
     for signal in [SIGINT, SIGTERM, SIGHUP, SIGQUIT] {
         signal_hook::flag::register(signal, Arc::clone(&stop))?;
     }
-    let (inputs, known) = choose(arguments)?;
+    let Chosen {
+        inputs,
+        known,
+        unfinished,
+    } = choose(arguments)?;
     let mut output = Output {
         arguments,
         known,
@@ -125,13 +141,16 @@ fn join(arguments: &Arguments) -> anyhow::Result<()> {
     let begun = output.finish()?;
     failures.last()?;
     if begun {
-        Ok(())
-    } else {
-        bail!(
-            "no flow file was read: expected at least one flow-tools file within the times of -t \
-             and -T"
-        )
+        return Ok(());
     }
+    let left_out = match unfinished {
+        0 => String::new(),
+        files => format!("; {}", still_being_written(files)),
+    };
+    bail!(
+        "no flow file was read: expected at least one flow-tools file within the times of -t \
+         and -T{left_out}"
+    )
 }
 
 /// Copies one input up to its end or its first damage.
@@ -311,13 +330,24 @@ impl Known {
     }
 }
 
+/// What is joined.
+struct Chosen {
+    inputs: Vec<Input>,
+    /// What the headers of the inputs contain.
+    known: Known,
+    /// Files that were left out since they are still being written.
+    unfinished: usize,
+}
+
 /// The inputs within the times of -t and -T in the right order, and what their headers contain.
 ///
 /// An input whose header cannot be read is kept; its error is reported when it is copied.
-fn choose(arguments: &Arguments) -> anyhow::Result<(Vec<Input>, Known)> {
+fn choose(arguments: &Arguments) -> anyhow::Result<Chosen> {
     let mut known = Known::default();
     let mut chosen = Vec::new();
-    for input in Input::list(&arguments.paths, arguments.all)? {
+    let inputs = Inputs::find(&arguments.paths, arguments.all)?;
+    report_left_out(&inputs);
+    for input in inputs.list {
         let header = header_of(&input);
         if header
             .as_ref()
@@ -333,7 +363,11 @@ fn choose(arguments: &Arguments) -> anyhow::Result<(Vec<Input>, Known)> {
     if arguments.global_sort {
         chosen.sort_by_key(|(start_s, _)| *start_s);
     }
-    Ok((chosen.into_iter().map(|(_, input)| input).collect(), known))
+    Ok(Chosen {
+        inputs: chosen.into_iter().map(|(_, input)| input).collect(),
+        known,
+        unfinished: inputs.unfinished,
+    })
 }
 
 fn header_of(input: &Input) -> Option<FileHeader> {
@@ -368,27 +402,30 @@ fn stdout() -> io::Result<File> {
     Ok(File::from(io::stdout().as_fd().try_clone_to_owned()?))
 }
 
-/// UTC seconds of a local time, or of a time with its zone.
+/// UTC seconds of a time in the forms of flow-cat: a date, a time of day, both, or relative to now.
+/// Times without a zone are local.
 fn time_s(text: &str) -> Result<i64, String> {
-    const FORMATS: [&str; 3] = ["%m/%d/%Y %H:%M:%S", "%m/%d/%Y %H:%M", "%m/%d/%Y"];
-    let moment = text.parse::<Timestamp>().ok().map(Timestamp::as_second);
-    let local = || {
-        let date = text.parse::<DateTime>().ok();
-        let date = date.or_else(|| {
-            FORMATS
-                .iter()
-                .find_map(|format| DateTime::strptime(format, text).ok())
-        })?;
-        Some(date.to_zoned(system_zone()).ok()?.timestamp().as_second())
-    };
-    let expected = "expected a time, as 11/22/2026 12:54:00, 2026-11-22 12:54 or \
-        2026-11-22T12:54:00Z";
-    moment.or_else(local).ok_or_else(|| expected.into())
+    let now = Timestamp::from_second(unix_s()).expect("the time is within the library's calendar");
+    time_at(text, &now.to_zoned(system_zone()))
+}
+
+/// As [`time_s`], relative to `now`. flow-cat has a copy of `getdate.y`, whose forms GNU date and
+/// the crate keep.
+fn time_at(text: &str, now: &Zoned) -> Result<i64, String> {
+    let time = Some(text)
+        .filter(|text| !text.trim().is_empty())
+        .and_then(|text| parse_datetime::parse_datetime_at_date(now.clone(), text).ok());
+    time.map(|time| time.unix_epoch_second()).ok_or_else(|| {
+        "expected a time, as 2026-11-22 12:54, 11/22/2026, yesterday, 1 hour ago or \
+         2026-11-22T12:54:00Z"
+            .into()
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use jiff::tz::TimeZone;
 
     #[test]
     fn windows_are_those_of_flow_cat() {
@@ -408,12 +445,56 @@ mod tests {
         );
     }
 
+    /// Half past midnight in Berlin, of a Sunday in winter.
+    fn now() -> Zoned {
+        let berlin = TimeZone::posix("CET-1CEST,M3.5.0,M10.5.0/3").unwrap();
+        "2026-11-21T23:30:00Z"
+            .parse::<Timestamp>()
+            .unwrap()
+            .to_zoned(berlin)
+    }
+
     #[test]
-    fn times_are_read_as_people_write_them() {
-        assert_eq!(time_s("2026-11-22T12:54:00Z"), Ok(1_795_352_040));
-        let local = time_s("11/22/2026 12:54:00");
-        assert!(local.is_ok());
-        assert_eq!(time_s("2026-11-22 12:54"), local);
-        assert!(time_s("noonish").is_err());
+    fn times_are_those_of_the_manual_page_of_flow_cat() {
+        for (text, expected) in [
+            ("1 month ago", "2026-10-21T22:30:00Z"),
+            ("2 hours ago", "2026-11-21T21:30:00Z"),
+            ("1 hour ago", "2026-11-21T22:30:00Z"),
+            ("400000 seconds ago", "2026-11-17T08:23:20Z"),
+            ("last year", "2025-11-21T23:30:00Z"),
+            ("last Monday", "2026-11-15T23:00:00Z"),
+            ("yesterday", "2026-11-20T23:30:00Z"),
+            ("a fortnight ago", "2026-11-07T23:30:00Z"),
+            ("3/31/92 10:00:07 PST", "1992-03-31T18:00:07Z"),
+            ("January 23, 1987 10:05pm", "1987-01-23T21:05:00Z"),
+            ("22:00 GMT", "2026-11-22T22:00:00Z"),
+            ("now", "2026-11-21T23:30:00Z"),
+            ("-1 day", "2026-11-20T23:30:00Z"),
+            ("@0", "1970-01-01T00:00:00Z"),
+            // A date alone is its local midnight; local times have the offset of their day.
+            ("11/22/2026", "2026-11-21T23:00:00Z"),
+            ("2026-07-01", "2026-06-30T22:00:00Z"),
+            ("11/22/2026 12:54:00", "2026-11-22T11:54:00Z"),
+            ("2026-11-22 12:54", "2026-11-22T11:54:00Z"),
+            ("2026-11-22T12:54:00Z", "2026-11-22T12:54:00Z"),
+        ] {
+            let time = time_at(text, &now()).map(|second| Timestamp::from_second(second).unwrap());
+            assert_eq!(time, Ok(expected.parse().unwrap()), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_time_is_refused_with_examples() {
+        for text in [
+            "",
+            " ",
+            "noonish",
+            "2026-13-01",
+            "2026-11-22 25:00",
+            "1795352088",
+        ] {
+            let error = time_at(text, &now()).unwrap_err();
+            assert!(error.contains("1 hour ago"), "{text}: {error}");
+        }
     }
 }

@@ -5,6 +5,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::cell::Cell;
 use std::io::{self, IsTerminal};
 use std::time::Duration;
+use xdprobe_collect::input::Inputs;
 
 /// Time after which progress is shown.
 const PROGRESS_AFTER: Duration = Duration::from_secs(1);
@@ -27,6 +28,32 @@ impl Failures {
     pub fn last(self) -> anyhow::Result<()> {
         self.0.map_or(Ok(()), Err)
     }
+}
+
+/// Says what was left out of the inputs, one line for each reason.
+pub fn report_left_out(inputs: &Inputs) {
+    if inputs.repeated > 0 {
+        eprintln!(
+            "xdprobe: {} file names left out: each file is read once, at the first of its names",
+            inputs.repeated
+        );
+    }
+    if inputs.links > 0 {
+        eprintln!(
+            "xdprobe: {} symbolic links in directories left out: name the files or directories \
+             behind them to read these too",
+            inputs.links
+        );
+    }
+}
+
+/// Why files were left out whose names begin with tmp, and what reads them.
+pub fn still_being_written(files: usize) -> String {
+    let subject = match files {
+        1 => "1 file is".to_owned(),
+        _ => format!("{files} files are"),
+    };
+    format!("{subject} still being written and left out; -a reads them too")
 }
 
 /// Turns the error of a closed pipe into success, as `| head` expects.

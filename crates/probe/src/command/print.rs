@@ -1,7 +1,9 @@
 //! `xdprobe print`: prints records from files, standard input or a UDP port in flow-print's
 //! formats.
 
-use super::files::{Failures, InputProgress, is_broken_pipe, quietly};
+use super::files::{
+    Failures, InputProgress, is_broken_pipe, quietly, report_left_out, still_being_written,
+};
 use super::usage::UsageError;
 use anyhow::Context;
 use clap::Args;
@@ -12,10 +14,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use xdprobe_collect::input::Input;
-use xdprobe_collect::print::{PrintFormat, Printer, header_text};
+use xdprobe_collect::collector::unix_s;
+use xdprobe_collect::datagram::{self, Refusal};
+use xdprobe_collect::input::{Input, Inputs};
+use xdprobe_collect::names::Names;
+use xdprobe_collect::print::{MissingField, PrintFormat, Printer, header_text};
 use xdprobe_collect::receive::{Receiver, SOCKET_BUFFER_OCTETS};
-use xdprobe_collect::{FlowFileReader, LocalZone, StoredRecord, Version, datagram};
+use xdprobe_collect::throttle::{REPORT_S, Throttle};
+use xdprobe_collect::{DatagramError, FlowFileReader, LocalZone, Version};
 
 /// How often the listener checks whether to stop. A signal ends its wait.
 const WAIT: Duration = Duration::from_millis(250);
@@ -27,6 +33,9 @@ const PROGRESS_RECORDS: u64 = 1 << 16;
 pub struct Arguments {
     /// Files, directories, `-` for standard input [default: standard input]
     paths: Vec<PathBuf>,
+    /// Read files in directories too that are still being written (names that begin with tmp)
+    #[arg(short, conflicts_with = "listen")]
+    all: bool,
     /// flow-print's format, 0 to 7 [default: 3; 7 for version 7]
     #[arg(short, value_name = "N", conflicts_with_all = ["json", "csv"])]
     format: Option<usize>,
@@ -39,6 +48,10 @@ pub struct Arguments {
     /// Wide columns (formats 3 and 4)
     #[arg(short)]
     wide: bool,
+    /// Names of protocols and ports instead of numbers, from /etc/protocols and /etc/services
+    /// (formats 3, 4 and 7)
+    #[arg(short, conflicts_with_all = ["json", "csv"])]
+    names: bool,
     /// Print each file's header too
     #[arg(short = 'p')]
     header: bool,
@@ -56,6 +69,9 @@ pub struct Arguments {
         conflicts_with = "paths",
     )]
     listen: Option<SocketAddr>,
+    /// Accepted for compatibility with flow-print; has no effect
+    #[arg(short, value_name = "LEVEL", hide = true)]
+    debug: Option<u32>,
 }
 
 /// Prints the inputs, or what arrives on a port.
@@ -64,6 +80,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let mut output = Output {
         arguments,
         format,
+        names: chosen_names(arguments),
         printer: None,
     };
     quietly(match arguments.listen {
@@ -77,30 +94,45 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
 struct Output<'a> {
     arguments: &'a Arguments,
     format: Option<PrintFormat>,
+    names: Option<Names>,
     printer: Option<Printer<StdoutLock<'static>>>,
 }
 
 impl Output<'_> {
-    fn printer(&mut self, version: Version) -> anyhow::Result<&mut Printer<StdoutLock<'static>>> {
+    /// The printer, ready for records of `version`. Without a format on the command line, the
+    /// default of the first version is used as long as it can print each version.
+    fn printer(
+        &mut self,
+        version: Version,
+    ) -> Result<&mut Printer<StdoutLock<'static>>, MissingField> {
+        if let Some(printer) = &mut self.printer {
+            match (printer.take_version(version), self.format) {
+                (Err(_), None) => {
+                    printer.take_format(PrintFormat::default_of(version), version)?;
+                }
+                (taken, _) => taken?,
+            }
+        }
         let printer = match self.printer.take() {
-            Some(printer) => {
-                printer.format().check(version)?;
-                printer
-            }
-            None => {
-                let format = self
-                    .format
-                    .unwrap_or_else(|| PrintFormat::default_of(version));
-                Printer::new(
-                    format,
-                    self.arguments.wide,
-                    version,
-                    LocalZone::system(),
-                    io::stdout().lock(),
-                )?
-            }
+            Some(printer) => printer,
+            None => self.new_printer(version)?,
         };
         Ok(self.printer.insert(printer))
+    }
+
+    fn new_printer(
+        &mut self,
+        version: Version,
+    ) -> Result<Printer<StdoutLock<'static>>, MissingField> {
+        let format = self
+            .format
+            .unwrap_or_else(|| PrintFormat::default_of(version));
+        let (wide, zone) = (self.arguments.wide, LocalZone::system());
+        let mut printer = Printer::new(format, wide, version, zone, io::stdout().lock())?;
+        if let Some(names) = self.names.take() {
+            printer.set_names(names);
+        }
+        Ok(printer)
     }
 
     fn flush(&mut self) -> anyhow::Result<()> {
@@ -108,22 +140,19 @@ impl Output<'_> {
             printer.flush().context("cannot write to standard output")
         })
     }
-
-    fn print_all(&mut self, version: Version, records: &[StoredRecord]) -> anyhow::Result<()> {
-        let printer = self.printer(version)?;
-        for record in records {
-            printer
-                .print(record)
-                .context("cannot write to standard output")?;
-        }
-        Ok(())
-    }
 }
 
 /// Prints every input. An input that cannot be read to its end is reported, and the next is
 /// printed.
 fn print_inputs(arguments: &Arguments, output: &mut Output) -> anyhow::Result<()> {
-    let inputs = Input::list(&arguments.paths, false)?;
+    let inputs = Inputs::find(&arguments.paths, arguments.all)?;
+    report_left_out(&inputs);
+    if inputs.unfinished > 0 {
+        eprintln!("xdprobe: {}", still_being_written(inputs.unfinished));
+    } else if inputs.list.is_empty() {
+        eprintln!("xdprobe: the directories hold no file to print");
+    }
+    let inputs = inputs.list;
     let progress = InputProgress::to_stdout(inputs.iter().map(Input::octets).sum());
     let mut failures = Failures::default();
     for input in &inputs {
@@ -193,27 +222,76 @@ fn listen(address: SocketAddr, output: &mut Output) -> anyhow::Result<()> {
         .with_context(|| format!("cannot listen on UDP {address}"))?;
     eprintln!("xdprobe: listening on UDP {}", receiver.local_addr()?);
     let mut records = Vec::new();
-    let (mut printed, mut refused) = (0_u64, 0_u64);
+    let (mut printed, mut refusals) = (0_u64, Refusals::default());
     while !stop.load(Ordering::Relaxed) {
-        if !receiver.wait(WAIT)? {
+        let arrived = receiver.wait(WAIT)?;
+        refusals.report_if_due();
+        if !arrived {
             continue;
         }
         receiver.receive()?;
         for (exporter, datagram) in receiver.burst() {
             records.clear();
             match datagram::decode(datagram, exporter, &mut records) {
-                Ok(summary) => output.print_all(summary.version, &records)?,
-                Err(error) => {
-                    refused += 1;
-                    eprintln!("xdprobe: from {exporter}: {error}");
-                }
+                Ok(summary) => match output.printer(summary.version) {
+                    Ok(printer) => {
+                        for record in &records {
+                            printer
+                                .print(record)
+                                .context("cannot write to standard output")?;
+                        }
+                        printed += records.len() as u64;
+                    }
+                    Err(missing) => refusals.note_format(exporter, &missing),
+                },
+                Err(error) => refusals.note_malformed(exporter, &error),
             }
-            printed += records.len() as u64;
         }
         output.flush()?;
     }
-    eprintln!("xdprobe: {printed} records printed, {refused} datagrams refused");
+    eprintln!(
+        "xdprobe: {printed} records printed, {} datagrams refused",
+        refusals.count
+    );
     Ok(())
+}
+
+/// Datagrams that were not printed, by reason: those of [`Refusal`], and a version that lacks fields
+/// of the format.
+#[derive(Debug, Default)]
+struct Refusals {
+    count: u64,
+    malformed: [Throttle; Refusal::ALL.len()],
+    format: Throttle,
+}
+
+impl Refusals {
+    fn note_malformed(&mut self, exporter: IpAddr, error: &DatagramError) {
+        self.count += 1;
+        if self.malformed[Refusal::from(*error) as usize].note(unix_s()) {
+            eprintln!("xdprobe: from {exporter}: {error}");
+        }
+    }
+
+    fn note_format(&mut self, exporter: IpAddr, missing: &MissingField) {
+        self.count += 1;
+        if self.format.note(unix_s()) {
+            eprintln!("xdprobe: from {exporter}: {missing}");
+        }
+    }
+
+    fn report_if_due(&mut self) {
+        let now = unix_s();
+        let names = Refusal::ALL.into_iter().map(Refusal::name);
+        let malformed = names.zip(&mut self.malformed);
+        for (reason, throttle) in malformed.chain([("format", &mut self.format)]) {
+            if let Some(more) = throttle.due(now) {
+                eprintln!(
+                    "xdprobe: {more} more datagrams refused in the last {REPORT_S} s for {reason}"
+                );
+            }
+        }
+    }
 }
 
 /// The format of the command line, if it has one.
@@ -226,6 +304,20 @@ fn chosen_format(arguments: &Arguments) -> Result<Option<PrintFormat>, UsageErro
             .map(Some)
             .ok_or_else(|| UsageError(format!("format {number} is not supported: choose 0 to 7"))),
     }
+}
+
+/// The names of -n. Without them, numbers are printed, and a line says why.
+fn chosen_names(arguments: &Arguments) -> Option<Names> {
+    if !arguments.names {
+        return None;
+    }
+    Names::system()
+        .inspect_err(|error| {
+            eprintln!(
+                "xdprobe: numbers instead of names: {error}; on Debian, install the package netbase"
+            );
+        })
+        .ok()
 }
 
 /// `PORT`, `ADDRESS:PORT` or `[V6]:PORT`.
