@@ -248,6 +248,11 @@ fn set_options(socket: &Socket, peer: SocketAddr, options: &SocketOptions) -> io
     if let Some(device) = &options.device {
         socket
             .bind_device(Some(device.as_bytes()))
+            .map_err(|error| match error.raw_os_error() {
+                // Linux: ENODEV 19 has no stable io::ErrorKind.
+                Some(19) => io::Error::new(io::ErrorKind::NotFound, error),
+                _ => error,
+            })
             .map_err(named(format!("device {device}")))?;
     }
     if let Some(source) = options

@@ -3,6 +3,7 @@
 
 mod harness;
 
+use harness::scrape::{Page, get};
 use harness::{Probe, TOOLS, assert_balanced, count, pause, send, traffic, wire, xdprobe};
 use serde_json::Value;
 use std::fs;
@@ -25,6 +26,27 @@ const SOON: [&str; 8] = [
     "--flush-delay",
     "50ms",
 ];
+
+/// What the namespace's programs see as /etc/hosts.
+struct Hosts(PathBuf);
+
+impl Hosts {
+    fn of(namespace: &Namespace) -> Self {
+        let folder = PathBuf::from("/etc/netns").join(namespace.name());
+        fs::create_dir_all(&folder).unwrap();
+        Self(folder)
+    }
+
+    fn write(&self, line: &str) {
+        fs::write(self.0.join("hosts"), line).unwrap();
+    }
+}
+
+impl Drop for Hosts {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
 
 fn collector_at(namespace: &Namespace, address: &str) -> TestCollector {
     let address: SocketAddr = address.parse().unwrap();
@@ -202,24 +224,11 @@ fn the_probes_own_datagrams_are_not_metered_behind_tags_either() {
 
 #[test]
 fn a_name_that_moves_takes_the_records_with_it_and_one_that_is_gone_does_not() {
-    /// What the namespace's programs see as /etc/hosts.
-    struct Hosts(PathBuf);
-    impl Hosts {
-        fn write(&self, line: &str) {
-            fs::write(self.0.join("hosts"), line).unwrap();
-        }
-    }
-    impl Drop for Hosts {
-        fn drop(&mut self) {
-            let _ = fs::remove_dir_all(&self.0);
-        }
-    }
     if !are_met(&TOOLS) {
         return;
     }
     let wire = wire(VethOptions::default());
-    let hosts = Hosts(PathBuf::from("/etc/netns").join(wire.name()));
-    fs::create_dir_all(&hosts.0).unwrap();
+    let hosts = Hosts::of(&wire);
     hosts.write("127.0.0.1 collector.test\n");
     let (first, second) = (
         collector_at(&wire, "127.0.0.1:5001"),
@@ -255,6 +264,92 @@ fn a_name_that_moves_takes_the_records_with_it_and_one_that_is_gone_does_not() {
     let (collector, _) = entry(&ledger, 0);
     assert_eq!(collector["state"], "unresolved");
     assert!(count(collector, "resolves") > 0 && count(collector, "resolve_failures") > 0);
+}
+
+/// A path from the wire's namespace to an address in another, which did not exist before.
+fn make_path(wire: &Namespace, far: &Namespace) {
+    wire.veth("exp0", "exp1", VethOptions::default()).unwrap();
+    wire.hand_over("exp1", far).unwrap();
+    far.address("exp1", "10.9.0.1/24").unwrap();
+    wire.address("exp0", "10.9.0.2/24").unwrap();
+}
+
+#[test]
+fn a_collector_without_a_route_at_the_start_gets_records_once_there_is_one() {
+    if !are_met(&TOOLS) {
+        return;
+    }
+    // No address of the source, no route, no device to send from, no address of the name.
+    for (options, collector) in [
+        (&[][..], "10.9.0.1:5001"),
+        (&["--source", "10.9.0.2"], "10.9.0.1:5001"),
+        (&["--bind-device", "exp0"], "10.9.0.1:5001"),
+        (&[], "later.test:5001"),
+    ] {
+        let (wire, far) = (wire(VethOptions::default()), Namespace::new().unwrap());
+        let hosts = Hosts::of(&wire);
+        hosts.write("\n");
+        let how = [&SOON[..], &["--metrics", "0"], options, &[collector]].concat();
+        let probe = Probe::start_alone(&wire, &how);
+        assert!(probe.said().contains("tries again each second"));
+        let state =
+            |state: &str| Page::of(&wire, &probe).sum(&format!("xdprobe_collector_{state}"));
+        assert_eq!(state("unconnected"), 1);
+        let (_, ready) = get(&wire, probe.metrics(), "/readyz");
+        assert!(ready.contains("no collector can be reached"), "{ready}");
+        let lost = some_flows(&wire, 1);
+        assert_eq!((state("unconnected"), state("refusing")), (1, 0));
+        make_path(&wire, &far);
+        let collector = collector_at(&far, "10.9.0.1:5001");
+        hosts.write("10.9.0.1 later.test\n");
+        while state("unconnected") == 1 {
+            pause(50);
+        }
+        let exported = some_flows(&wire, 2);
+        let ledger = probe.stop();
+        assert_balanced(&ledger);
+        assert_eq!(
+            (
+                count(&ledger, "lost.packets"),
+                count(&ledger, "exported.packets")
+            ),
+            (lost, exported)
+        );
+        let received = collector.stop().unwrap();
+        assert_eq!(received.packets, exported);
+    }
+}
+
+#[test]
+fn in_failover_a_collector_without_a_route_at_the_start_costs_nothing() {
+    if !are_met(&TOOLS) {
+        return;
+    }
+    let (wire, far) = (wire(VethOptions::default()), Namespace::new().unwrap());
+    let second = collector_at(&wire, "127.0.0.1:5002");
+    let to = [
+        "--distribute",
+        "failover",
+        "10.9.0.1:5001",
+        "127.0.0.1:5002",
+    ];
+    let probe = Probe::start_alone(&wire, &[&SOON[..], &to].concat());
+    let mut packets = some_flows(&wire, 1);
+    make_path(&wire, &far);
+    let first = collector_at(&far, "10.9.0.1:5001");
+    while !probe.said().contains("is reached at 10.9.0.1:5001") {
+        pause(50);
+    }
+    // The trial of the first collector takes a record and a second.
+    for seed in 2..5 {
+        packets += some_flows(&wire, seed);
+    }
+    let ledger = probe.stop();
+    assert_balanced(&ledger);
+    let (first, second) = (first.stop().unwrap(), second.stop().unwrap());
+    assert!(first.packets > 0 && second.packets > 0, "{ledger:#}");
+    assert_eq!(first.packets + second.packets, packets, "{ledger:#}");
+    assert_eq!(count(&ledger, "lost.records"), 0, "{ledger:#}");
 }
 
 #[test]
