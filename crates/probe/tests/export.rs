@@ -7,7 +7,7 @@ use harness::scrape::{Page, get};
 use harness::{Probe, TOOLS, assert_balanced, count, pause, send, traffic, wire, xdprobe};
 use serde_json::Value;
 use std::fs;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
 use std::path::PathBuf;
 use xdprobe_lab::frames::{Ethernet, udp};
 use xdprobe_lab::namespace::{Namespace, VethOptions};
@@ -166,6 +166,13 @@ fn the_probes_own_datagrams_are_not_metered_behind_tags_either() {
     if !are_met(&TOOLS) {
         return;
     }
+    for collector in ["10.1.0.9:2055", "[::ffff:10.1.0.9]:2055"] {
+        assert_own_datagrams_are_excluded(collector);
+    }
+}
+
+/// `collector` is 10.1.0.9:2055 in some notation.
+fn assert_own_datagrams_are_excluded(collector: &str) {
     let wire = wire(VethOptions::default());
     let (from, to): (SocketAddr, SocketAddr) = (
         "10.1.0.1:4000".parse().unwrap(),
@@ -185,7 +192,7 @@ fn the_probes_own_datagrams_are_not_metered_behind_tags_either() {
     ];
     wire.ip(&neighbour).unwrap();
     // The wire to the collector is the one that is tapped.
-    let how = ["--source", "10.1.0.1:4000", "10.1.0.9:2055"];
+    let how = ["--source", "10.1.0.1:4000", collector];
     let probe = Probe::start_alone(&wire, &[&SOON[..], &how].concat());
     let packets = some_flows(&wire, 1) + some_flows(&wire, 2);
     let other = SocketAddr::new(from.ip(), 4001);
@@ -220,6 +227,63 @@ fn the_probes_own_datagrams_are_not_metered_behind_tags_either() {
         datagrams + 2,
         "{ledger:#}"
     );
+}
+
+#[test]
+fn datagrams_to_the_unspecified_address_are_the_probes_own_too() {
+    if !are_met(&TOOLS) {
+        return;
+    }
+    let wire = wire(VethOptions::default());
+    let collector = collector_at(&wire, "127.0.0.1:5001");
+    let how = [
+        "-i",
+        "lo",
+        "--capture",
+        "pcap",
+        "--flows-per-queue",
+        "10000",
+    ];
+    let soon = ["--idle-timeout", "200ms", "--flush-delay", "50ms"];
+    let probe = Probe::start_alone(&wire, &[&how[..], &soon, &["0.0.0.0:5001"]].concat());
+    let seed = || {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        socket.send_to(&[7; 10], "127.0.0.1:5009").unwrap();
+    };
+    wire.run(seed).unwrap();
+    pause(3_000);
+    let ledger = probe.stop();
+    collector.stop().unwrap().assert_sound();
+    assert_balanced(&ledger);
+    // Nothing but the seed and the answer that its port is closed.
+    let observed = count(&ledger, "observed.packets");
+    assert!((1..=4).contains(&observed), "{ledger:#}");
+    assert!(count(&ledger, "excluded.packets") > 0, "{ledger:#}");
+}
+
+#[test]
+fn a_link_local_collector_is_reached_through_its_zone() {
+    if !are_met(&TOOLS) {
+        return;
+    }
+    let wire = wire(VethOptions::default());
+    wire.veth("exp0", "exp1", VethOptions::default()).unwrap();
+    for (interface, address) in [("exp0", "fe80::a/64"), ("exp1", "fe80::b/64")] {
+        let key = format!("/proc/sys/net/ipv6/conf/{interface}/disable_ipv6");
+        wire.run(|| fs::write(&key, "0").unwrap()).unwrap();
+        let address = ["address", "add", address, "dev", interface, "nodad"];
+        wire.ip(&address).unwrap();
+    }
+    let index = wire
+        .output("cat", &["/sys/class/net/exp1/ifindex"])
+        .unwrap();
+    let collector = collector_at(&wire, &format!("[fe80::b%{}]:5001", index.trim()));
+    let probe = Probe::start_alone(&wire, &[&SOON[..], &["[fe80::b%exp0]:5001"]].concat());
+    let packets = some_flows(&wire, 1);
+    let ledger = probe.stop();
+    assert_balanced(&ledger);
+    assert_eq!(count(&ledger, "exported.packets"), packets, "{ledger:#}");
+    assert_eq!(collector.stop().unwrap().packets, packets);
 }
 
 #[test]

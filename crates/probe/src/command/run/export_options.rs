@@ -15,7 +15,8 @@ use xdprobe_pipeline::{Destination, ExportPlan};
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Export")]
 pub struct ExportOptions {
-    /// Where records go: HOST:PORT, \[V6\]:PORT, or file:PATH for a flow-tools file
+    /// Where records go: HOST:PORT, \[V6\]:PORT (of a link-local address with its interface:
+    /// \[fe80::1%eth0\]:PORT), or file:PATH for a flow-tools file
     #[arg(value_name = "COLLECTOR", required = true)]
     pub collectors: Vec<Destination>,
 
