@@ -2,9 +2,13 @@
 //!
 //! [`XdpInterface`] is an interface with the XDP program attached, by a BPF link that the kernel
 //! removes when this process ends in any way. [`XdpQueue`] is one queue: a socket with its rings
-//! and UMEM frames, opened on the thread that reads it. At start the program is attached with no
-//! sockets, so frames pass to the host; each queue is opened and its fill ring filled; its socket
-//! is given to the program last, so that no frame is taken before it can be read.
+//! and UMEM frames, opened on the thread that reads it.
+//!
+//! A start goes from what takes long to what takes effect: the program is loaded
+//! ([`LoadedInterface`]) and each queue's memory reserved ([`QueueMemory`]); the program is
+//! attached, without sockets, so frames pass to the host; each queue is opened and its fill ring
+//! filled; all sockets are given to the program last ([`XdpInterface::start_redirecting`]). What
+//! passes before that, and after [`XdpInterface::stop_redirecting`], is in no count.
 
 mod abi;
 mod bell;
@@ -21,6 +25,6 @@ mod socket;
 mod socket_options;
 
 pub use config::{Mode, XdpConfig};
-pub use interface::{InterfaceCounters, QueueCounters, XdpInterface};
-pub use queue::{QueueReport, XdpQueue};
+pub use interface::{InterfaceCounters, LoadedInterface, QueueCounters, XdpInterface};
+pub use queue::{QueueMemory, QueueReport, XdpQueue};
 pub use socket_options::Losses;

@@ -114,19 +114,32 @@ pub enum CollectorState {
     Refusing,
     /// Its name has no address at present; the last known address stays in use.
     Unresolved,
+    /// No socket leads to it yet: its name has had no address, or there has been no route.
+    Unconnected,
 }
 
 impl CollectorState {
     /// Every state, in the order of their numbers.
-    pub const ALL: [Self; 3] = [Self::Up, Self::Refusing, Self::Unresolved];
+    pub const ALL: [Self; 4] = [
+        Self::Up,
+        Self::Refusing,
+        Self::Unresolved,
+        Self::Unconnected,
+    ];
 
     /// Every state with the name that reports and metrics use.
-    pub const NAMES: [&'static str; 3] = ["up", "refusing", "unresolved"];
+    pub const NAMES: [&'static str; 4] = ["up", "refusing", "unresolved", "unconnected"];
 
     /// The name that reports and metrics use.
     #[must_use]
     pub const fn name(self) -> &'static str {
         Self::NAMES[self as usize]
+    }
+
+    /// Whether what is sent to it is expected to arrive.
+    #[must_use]
+    pub const fn takes_records(self) -> bool {
+        matches!(self, Self::Up | Self::Unresolved)
     }
 }
 

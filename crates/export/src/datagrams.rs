@@ -234,6 +234,10 @@ impl Outlet for DatagramOutlet {
         self.answers.is_refusing()
     }
 
+    fn is_connected(&self) -> bool {
+        self.path.is_connected()
+    }
+
     fn take_back(&mut self, give: &mut dyn FnMut(&[DetailedRecord])) {
         self.assembler.take_back(give);
     }

@@ -70,7 +70,7 @@ impl Failover {
         now: Moment,
     ) {
         let (mut records, mut tally) = (records, tally);
-        if let Some((tried, back_off_ms)) = self.due_for_trial()
+        if let Some((tried, back_off_ms)) = self.due_for_trial(recipients)
             && let Some((first, others)) = records.split_first()
         {
             self.standings[tried] = Standing::OnTrial {
@@ -138,18 +138,23 @@ impl Failover {
             .position(|standing| *standing == Standing::Good)
     }
 
-    /// The first recipient whose trial is due, and its present back-off.
-    fn due_for_trial(&self) -> Option<(usize, u64)> {
-        self.standings
-            .iter()
-            .enumerate()
-            .find_map(|(nth, standing)| match *standing {
+    /// The first recipient whose trial is due, and its present back-off. One without a path is not
+    /// tried: the record would be lost.
+    fn due_for_trial(&self, recipients: &[Recipient]) -> Option<(usize, u64)> {
+        self.standings.iter().zip(recipients).enumerate().find_map(
+            |(nth, (standing, recipient))| match *standing {
                 Standing::Refused {
                     retry_ms,
                     back_off_ms,
-                } if nth != self.active && retry_ms <= self.now_ms => Some((nth, back_off_ms)),
+                } if nth != self.active
+                    && retry_ms <= self.now_ms
+                    && recipient.outlet.is_connected() =>
+                {
+                    Some((nth, back_off_ms))
+                }
                 _ => None,
-            })
+            },
+        )
     }
 
     /// Ends the trials that have lasted long enough.

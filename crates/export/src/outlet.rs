@@ -59,6 +59,11 @@ pub trait Outlet: Send {
         false
     }
 
+    /// Whether a path to the collector has been found; without one nothing can be delivered.
+    fn is_connected(&self) -> bool {
+        true
+    }
+
     /// Gives the records that still wait to `give`, oldest first, and forgets them: another outlet
     /// gets them. Gives none where they are not kept as records; they go on waiting.
     fn take_back(&mut self, give: &mut dyn FnMut(&[DetailedRecord])) {

@@ -80,10 +80,14 @@ impl Recipient {
 
     /// What became of the records that were pushed.
     pub fn counters(&self) -> CollectorCounters {
-        let state = match (self.outlet.is_refusing(), self.is_unresolved) {
-            (true, _) => CollectorState::Refusing,
-            (false, true) => CollectorState::Unresolved,
-            (false, false) => CollectorState::Up,
+        let state = if !self.outlet.is_connected() {
+            CollectorState::Unconnected
+        } else if self.outlet.is_refusing() {
+            CollectorState::Refusing
+        } else if self.is_unresolved {
+            CollectorState::Unresolved
+        } else {
+            CollectorState::Up
         };
         CollectorCounters {
             taken_before: self.taken_before,

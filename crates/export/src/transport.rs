@@ -21,6 +21,12 @@ pub trait Transport: Send {
     /// The longest datagram that the path carries in one piece at present, in octets of payload.
     fn payload_octets_max(&self) -> usize;
 
+    /// Whether a path to the collector has been found; without one every [`send`](Self::send)
+    /// fails.
+    fn is_connected(&self) -> bool {
+        true
+    }
+
     /// Completes what was sent, where that takes an action of its own. No datagram follows.
     ///
     /// # Errors

@@ -7,34 +7,43 @@ use rustix::net::sockopt::{
     Ipv4PathMtuDiscovery, Ipv6PathMtuDiscovery, ip_mtu, ipv6_mtu, set_ip_mtu_discover,
     set_ipv6_mtu_discover,
 };
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use std::fmt;
 use std::io::{self, IoSlice};
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::str::FromStr;
 
-/// A collector as an operator names it: `HOST:PORT` or `[V6]:PORT`.
+/// A collector as an operator names it: `HOST:PORT`, `[V6]:PORT`, or `[V6%ZONE]:PORT` for a
+/// link-local address, whose zone is an interface by name or index (RFC 4007).
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct CollectorAddress(String);
+pub struct CollectorAddress {
+    text: String,
+    /// Without brackets.
+    host: String,
+    port: u16,
+}
 
 impl CollectorAddress {
-    /// The addresses of the name, at least one.
+    /// The addresses of the name, at least one. An IPv4 address mapped into IPv6 is an IPv4 address.
     ///
     /// # Errors
     ///
     /// The error of the resolver, or that it found no address.
     pub fn resolve(&self) -> io::Result<Vec<SocketAddr>> {
-        let addresses: Vec<_> = self.0.to_socket_addrs()?.collect();
+        // The system's resolver also takes an address with a zone.
+        let resolved = (self.host.as_str(), self.port).to_socket_addrs()?;
+        let addresses: Vec<_> = resolved.map(canonical).collect();
         if addresses.is_empty() {
             return Err(io::Error::other("the name has no address"));
         }
         Ok(addresses)
     }
 
-    /// Whether it is an IP address, so that there is no name to resolve.
+    /// Whether it is an IP address, so that there is no name to resolve. With a zone there is one:
+    /// an interface that is made again has another index.
     #[must_use]
     pub fn is_an_address(&self) -> bool {
-        self.0.parse::<SocketAddr>().is_ok()
+        self.host.parse::<IpAddr>().is_ok()
     }
 }
 
@@ -48,17 +57,38 @@ impl FromStr for CollectorAddress {
             )
         };
         let (host, port) = text.rsplit_once(':').ok_or_else(invalid)?;
-        let bare_v6 = host.contains(':') && !(host.starts_with('[') && host.ends_with(']'));
-        if host.is_empty() || bare_v6 || !port.parse::<u16>().is_ok_and(|port| port != 0) {
-            return Err(invalid());
+        let bracketed = host
+            .strip_prefix('[')
+            .and_then(|host| host.strip_suffix(']'));
+        let is_host = match bracketed {
+            Some(v6) => {
+                let (address, zone) = v6.split_once('%').unwrap_or((v6, "none"));
+                let address = address.parse::<Ipv6Addr>().map_err(|_| invalid())?;
+                if address.is_unicast_link_local() && !v6.contains('%') {
+                    return Err(format!(
+                        "'{text}' is a link-local address, which every interface has its own of: \
+                         expected its interface too, as in [{address}%eth0]:{port}"
+                    ));
+                }
+                !zone.is_empty()
+            }
+            None => !host.is_empty() && !host.contains([':', '[', ']', '%']),
+        };
+        let port = port.parse().ok().filter(|port| *port != 0);
+        match port {
+            Some(port) if is_host => Ok(Self {
+                text: text.to_owned(),
+                host: bracketed.unwrap_or(host).to_owned(),
+                port,
+            }),
+            _ => Err(invalid()),
         }
-        Ok(Self(text.to_owned()))
     }
 }
 
 impl fmt::Display for CollectorAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.text)
     }
 }
 
@@ -110,14 +140,20 @@ impl UdpTransport {
     /// The error of the system, with the option that caused it: no route, no permission, no such
     /// address or interface.
     pub fn connect(peer: SocketAddr, options: &SocketOptions) -> io::Result<Self> {
+        let peer = canonical(peer);
         let socket = Socket::new(Domain::for_address(peer), Type::DGRAM, Some(Protocol::UDP))?;
         socket.set_nonblocking(true)?;
         set_options(&socket, peer, options)?;
         socket.connect(&peer.into())?;
-        let local = socket
-            .local_addr()?
-            .as_socket()
-            .ok_or_else(|| io::Error::other("the socket has no address"))?;
+        let end = |address: SockAddr| {
+            address
+                .as_socket()
+                .map(canonical)
+                .ok_or_else(|| io::Error::other("the socket has no address"))
+        };
+        let local = end(socket.local_addr()?)?;
+        // The kernel connects an unspecified address (0.0.0.0, ::) to the host itself.
+        let peer = end(socket.peer_addr()?)?;
         let segment_octets = setsockopt(&socket, sockopt::UdpGsoSegment, &0)
             .ok()
             .map(|()| 0);
@@ -248,20 +284,36 @@ fn set_options(socket: &Socket, peer: SocketAddr, options: &SocketOptions) -> io
     if let Some(device) = &options.device {
         socket
             .bind_device(Some(device.as_bytes()))
+            .map_err(|error| match error.raw_os_error() {
+                // Linux: ENODEV 19 has no stable io::ErrorKind.
+                Some(19) => io::Error::new(io::ErrorKind::NotFound, error),
+                _ => error,
+            })
             .map_err(named(format!("device {device}")))?;
     }
     if let Some(source) = options
         .sources
         .iter()
+        .map(|source| canonical(*source))
         .find(|source| source.is_ipv4() == peer.is_ipv4())
     {
         // One port may be the source for several collectors, and for one of them at a new address.
         socket.set_reuse_address(source.port() != 0)?;
         socket
-            .bind(&(*source).into())
+            .bind(&source.into())
             .map_err(named(format!("source {source}")))?;
     }
     Ok(())
+}
+
+/// The same address, as an IPv4 address where it is one that is mapped into IPv6 (::ffff:a.b.c.d):
+/// its datagrams are IPv4.
+fn canonical(address: SocketAddr) -> SocketAddr {
+    match address.ip().to_canonical() {
+        IpAddr::V4(ip) => SocketAddr::new(IpAddr::V4(ip), address.port()),
+        // As it is, with its zone.
+        IpAddr::V6(_) => address,
+    }
 }
 
 /// Sets the send buffer: beyond net.core.wmem_max with CAP_NET_ADMIN, otherwise up to it.
@@ -330,6 +382,8 @@ mod tests {
             "172.27.20.3:2055",
             "collector.example:9996",
             "[2001:db8::9]:2055",
+            "[fe80::1%eth0]:2055",
+            "[fe80::1%2]:2055",
         ] {
             assert_eq!(good.parse::<CollectorAddress>().unwrap().to_string(), good);
         }
@@ -340,10 +394,55 @@ mod tests {
             "host:0",
             "host:65536",
             "2001:db8::9:2055",
+            "fe80::1%eth0:2055",
+            "[fe80::1%]:2055",
+            "[192.0.2.9]:2055",
+            "[host]:2055",
+            "[2001:db8::9:2055",
             "",
         ] {
             let error = bad.parse::<CollectorAddress>().unwrap_err();
             assert!(error.contains("expected HOST:PORT"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_link_local_collector_needs_its_zone_and_is_resolved_with_it() {
+        let error = "[fe80::1]:2055".parse::<CollectorAddress>().unwrap_err();
+        assert!(error.contains("[fe80::1%eth0]:2055"), "{error}");
+        for text in ["[fe80::1%lo]:2055", "[fe80::1%1]:2055"] {
+            let collector: CollectorAddress = text.parse().unwrap();
+            let Ok(addresses) = collector.resolve() else {
+                continue;
+            };
+            let SocketAddr::V6(address) = addresses[0] else {
+                panic!("{addresses:?}")
+            };
+            assert_eq!((address.scope_id(), address.port()), (1, 2055));
+        }
+        let nowhere: CollectorAddress = "[fe80::1%nowhere9]:2055".parse().unwrap();
+        assert!(nowhere.resolve().is_err());
+    }
+
+    #[test]
+    fn both_ends_are_those_of_the_datagrams_whatever_the_address_is_written_as() {
+        let receiver = receiver("127.0.0.1:0");
+        let port = receiver.local_addr().unwrap().port();
+        for host in ["127.0.0.1", "[::ffff:127.0.0.1]", "0.0.0.0"] {
+            let collector: CollectorAddress = format!("{host}:{port}").parse().unwrap();
+            let address = collector.resolve().unwrap()[0];
+            let mapped = "[::ffff:127.0.0.1]:0".parse().unwrap();
+            for sources in [vec![], vec![mapped]] {
+                let options = SocketOptions {
+                    sources,
+                    ..SocketOptions::default()
+                };
+                let mut transport = UdpTransport::connect(address, &options).unwrap();
+                send_all(&mut transport, &[vec![7; 72]]);
+                let (_, from) = receiver.recv_from(&mut [0; 100]).unwrap();
+                assert_eq!(transport.local(), from, "{host}");
+                assert_eq!(transport.peer(), receiver.local_addr().unwrap(), "{host}");
+            }
         }
     }
 

@@ -1,4 +1,8 @@
 //! The crew: every worker on a thread of its own, and the interfaces that they receive from.
+//!
+//! A start takes effect at its end. First each worker gets what takes long, its flow cache and the
+//! memory of its queue. Then the XDP programs are attached, without sockets, and each worker opens
+//! its source. Once all have theirs, frames are redirected to the sockets.
 
 use crate::clock::{CaptureClock, Clock, LiveClock};
 use crate::error::StartError;
@@ -14,7 +18,7 @@ use crate::worker::Worker;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use xdprobe_capture::xdp::XdpInterface;
+use xdprobe_capture::xdp::{LoadedInterface, QueueMemory, XdpConfig, XdpInterface};
 use xdprobe_capture::{CaptureError, CaptureFile, Interface, LiveCapture, ReadProgress, Source};
 use xdprobe_flow::{CacheConfig, Meter, MeterConfig, PointRules};
 
@@ -51,7 +55,7 @@ pub struct Common {
 
 impl Crew {
     /// Starts a worker for each queue, interface or file of `captures`, each with one of
-    /// `outboxes`, and returns once every one of them has its source.
+    /// `outboxes`, and returns once every one of them receives.
     ///
     /// # Errors
     ///
@@ -62,11 +66,14 @@ impl Crew {
         outboxes: Vec<Outbox>,
         cores: CoreList,
     ) -> Result<Self, StartError> {
+        let (prepared, preparations) = bounded(outboxes.len().max(1));
         let (started, reports) = bounded(outboxes.len().max(1));
         let mut starting = Starting {
             common,
             cores,
             outboxes: outboxes.into_iter(),
+            loaded: Vec::new(),
+            prepared,
             started,
             crew: Self {
                 threads: Vec::new(),
@@ -80,8 +87,21 @@ impl Crew {
         let added = captures
             .into_iter()
             .try_for_each(|capture| starting.add(capture));
-        let Starting { crew, .. } = starting;
-        match added.and_then(|()| crew.await_start()) {
+        let Starting {
+            mut crew,
+            loaded,
+            prepared,
+            started,
+            ..
+        } = starting;
+        // Each worker has its own: where all are gone, one has died without a report.
+        drop((prepared, started));
+        let begun = added
+            .and_then(|()| await_all(crew.threads.len(), &preparations))
+            .and_then(|()| crew.attach(loaded))
+            .and_then(|()| await_all(crew.threads.len(), &crew.ended))
+            .and_then(|()| crew.start_redirecting());
+        match begun {
             Ok(()) => Ok(crew),
             Err(error) => {
                 crew.ask_to_stop();
@@ -121,12 +141,30 @@ impl Crew {
         (worked, died)
     }
 
-    /// Waits until every worker has its source, or one could not get it.
-    fn await_start(&self) -> Result<(), StartError> {
-        self.threads
-            .iter()
-            .try_for_each(|_| self.ended.recv().unwrap_or(Err(StartError::Died)))
+    /// Attaches the XDP programs, and gives each interface to its workers.
+    fn attach(&mut self, loaded: Vec<Loaded>) -> Result<(), StartError> {
+        for Loaded { interface, workers } in loaded {
+            let on = Arc::new(interface.attach()?);
+            tracing::info!("{on}");
+            self.interfaces.push(Arc::clone(&on));
+            for worker in workers {
+                // A worker that has ended reported why.
+                let _ = worker.send(Arc::clone(&on));
+            }
+        }
+        Ok(())
     }
+
+    fn start_redirecting(&self) -> Result<(), StartError> {
+        self.interfaces
+            .iter()
+            .try_for_each(|on| on.start_redirecting().map_err(StartError::from))
+    }
+}
+
+/// Waits until `count` workers have reported that they are ready, or one that it cannot be.
+fn await_all(count: usize, reports: &Receiver<StartReport>) -> Result<(), StartError> {
+    (0..count).try_for_each(|_| reports.recv().unwrap_or(Err(StartError::Died)))
 }
 
 /// A crew that is being started.
@@ -134,9 +172,29 @@ struct Starting {
     common: Common,
     cores: CoreList,
     outboxes: std::vec::IntoIter<Outbox>,
-    /// Each worker has a copy until it ends.
+    loaded: Vec<Loaded>,
+    /// Where each worker reports that it has its flow cache, and the memory of its queue.
+    prepared: Sender<StartReport>,
+    /// Where each worker reports that it has its source; it has a copy until it ends.
     started: Sender<StartReport>,
     crew: Crew,
+}
+
+/// An interface whose XDP program is loaded.
+struct Loaded {
+    interface: LoadedInterface,
+    /// Its workers, which wait until the program is attached.
+    workers: Vec<Sender<Arc<XdpInterface>>>,
+}
+
+/// How a worker gets its source, on its own thread.
+struct Opening<Prepare, Attached, Open> {
+    /// Allocates what takes long.
+    prepare: Prepare,
+    /// Where what the source is opened on arrives; closed if another worker cannot start.
+    attached: Receiver<Attached>,
+    /// Opens the source with both.
+    open: Open,
 }
 
 /// Where a worker receives from.
@@ -166,7 +224,7 @@ impl Starting {
                     core: None,
                     rules: self.common.tables.add_interface("file", input)?,
                 };
-                self.spawn(post, CaptureClock::default(), move || Ok(file))
+                self.spawn(post, CaptureClock::default(), at_once(move || Ok(file)))
             }
             CapturePlan::Pcap {
                 interface,
@@ -179,10 +237,15 @@ impl Starting {
                     queue: None,
                     interface: interface.name,
                 };
-                let opened = LiveCapture::open(&post.interface, filter.as_ref(), sampling)?;
-                tracing::info!("{}: captured through libpcap", post.interface);
-                let clock = self.common.clock;
-                self.spawn(post, clock, move || Ok(opened))
+                let (clock, name) = (self.common.clock, post.interface.clone());
+                // On the worker's thread, once it has its flow cache: the kernel's buffer fills
+                // from here on.
+                let open = move || {
+                    let opened = LiveCapture::open(&name, filter.as_ref(), sampling)?;
+                    tracing::info!("{name}: captured through libpcap");
+                    Ok(opened)
+                };
+                self.spawn(post, clock, at_once(open))
             }
             CapturePlan::Xdp {
                 interface,
@@ -190,35 +253,48 @@ impl Starting {
                 queues,
             } => {
                 let rules = self.rules_of(&interface)?;
-                let on = Arc::new(XdpInterface::attach(interface, config)?);
-                tracing::info!("{on}");
-                self.crew.interfaces.push(Arc::clone(&on));
-                queues
-                    .into_iter()
-                    .try_for_each(|queue| self.spawn_on_queue(&on, queue, &rules))
+                let loaded = LoadedInterface::load(interface.clone(), config.clone())?;
+                let mut workers = Vec::new();
+                for queue in queues {
+                    workers.push(self.spawn_on_queue(&interface, &config, queue, &rules)?);
+                }
+                self.loaded.push(Loaded {
+                    interface: loaded,
+                    workers,
+                });
+                Ok(())
             }
         }
     }
 
+    /// Starts the worker of a queue; returns where it waits for the interface.
     fn spawn_on_queue(
         &mut self,
-        on: &Arc<XdpInterface>,
+        interface: &Interface,
+        config: &XdpConfig,
         queue: u32,
         rules: &Arc<PointRules>,
-    ) -> Result<(), StartError> {
+    ) -> Result<Sender<Arc<XdpInterface>>, StartError> {
         let post = Post {
-            interface: on.interface().name.clone(),
+            interface: interface.name.clone(),
             queue: Some(queue),
             core: self.cores.next(),
             rules: Arc::clone(rules),
         };
-        let (on, label) = (Arc::clone(on), post.label());
-        let clock = self.common.clock;
-        self.spawn(post, clock, move || {
-            let opened = on.open_queue(queue)?;
-            tracing::info!("{label}: {}", opened.report());
-            Ok(opened)
-        })
+        let (clock, label) = (self.common.clock, post.label());
+        let (attach, attached) = bounded(1);
+        let (interface, config) = (interface.clone(), config.clone());
+        let opening = Opening {
+            prepare: move || QueueMemory::reserve(&interface, &config),
+            attached,
+            open: move |memory, on: Arc<XdpInterface>| {
+                let opened = on.open_queue(queue, memory)?;
+                tracing::info!("{label}: {}", opened.report());
+                Ok(opened)
+            },
+        };
+        self.spawn(post, clock, opening)?;
+        Ok(attach)
     }
 
     /// The rules for packets of an interface.
@@ -238,11 +314,15 @@ impl Starting {
 
     /// Starts one worker; it opens its source on its own thread, once it is pinned and has its
     /// flow cache.
-    fn spawn<S: Source + 'static, C: Clock + 'static>(
+    fn spawn<S: Source + 'static, C: Clock + 'static, Memory, Attached: Send + 'static>(
         &mut self,
         post: Post,
         clock: C,
-        open: impl FnOnce() -> Result<S, CaptureError> + Send + 'static,
+        opening: Opening<
+            impl FnOnce() -> Result<Memory, CaptureError> + Send + 'static,
+            Attached,
+            impl FnOnce(Memory, Attached) -> Result<S, CaptureError> + Send + 'static,
+        >,
     ) -> Result<(), StartError> {
         let outbox = self
             .outboxes
@@ -269,22 +349,30 @@ impl Starting {
             published: Arc::clone(&published),
         });
         self.crew.postboxes.push(postbox);
-        let started = self.started.clone();
+        let (prepared, started) = (self.prepared.clone(), self.started.clone());
         self.crew.threads.push(spawn(&label.clone(), move || {
+            let Opening {
+                prepare,
+                attached,
+                open,
+            } = opening;
             let ready = post
                 .core
                 .map_or(Ok(()), |core| pin(&label, core))
                 .and_then(|()| make_meter(&config, &label))
-                .and_then(|meter| Ok((open()?, meter)));
-            let (source, meter) = match ready {
-                Ok(ready) => ready,
-                Err(error) => {
-                    // The thread that starts the crew waits for it.
-                    let _ = started.send(Err(error));
-                    return Ok(());
-                }
+                .and_then(|meter| Ok((prepare()?, meter)));
+            let Some((memory, meter)) = report(&prepared, ready) else {
+                return Ok(());
             };
-            let _ = started.send(Ok(()));
+            drop(prepared);
+            let Ok(attached) = attached.recv() else {
+                // Another worker cannot start.
+                return Ok(());
+            };
+            let opened = open(memory, attached).map_err(StartError::from);
+            let Some(source) = report(&started, opened) else {
+                return Ok(());
+            };
             let worked = Worker::new(source, clock, meter, outbox, mailbox, published).run();
             if let (Err(error), true) = (&worked, C::REGIME.is_live()) {
                 tracing::error!("{label}: {error}");
@@ -293,6 +381,34 @@ impl Starting {
         })?);
         Ok(())
     }
+}
+
+/// An opening that takes no preparation and waits for nothing.
+fn at_once<S>(
+    open: impl FnOnce() -> Result<S, CaptureError> + Send + 'static,
+) -> Opening<
+    impl FnOnce() -> Result<(), CaptureError> + Send + 'static,
+    (),
+    impl FnOnce((), ()) -> Result<S, CaptureError> + Send + 'static,
+> {
+    let (attach, attached) = bounded(1);
+    attach.send(()).expect("there is room for one");
+    Opening {
+        prepare: || Ok(()),
+        attached,
+        open: move |(), ()| open(),
+    }
+}
+
+/// Reports whether a worker got what it needs; returns it if it did.
+fn report<T>(to: &Sender<StartReport>, result: Result<T, StartError>) -> Option<T> {
+    let (report, got) = match result {
+        Ok(got) => (Ok(()), Some(got)),
+        Err(error) => (Err(error), None),
+    };
+    // There is room for a report of each worker, unless the start has failed.
+    let _ = to.send(report);
+    got
 }
 
 fn make_meter(config: &MeterConfig, label: &str) -> Result<Meter, StartError> {

@@ -85,6 +85,25 @@ pub enum StartError {
 }
 
 impl StartError {
+    /// Whether it may pass without a change of the command line or configuration, as the network
+    /// of a host that boots comes up.
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::Unresolved { .. } => true,
+            Self::NoRoute { error, .. } => matches!(
+                error.kind(),
+                io::ErrorKind::NetworkUnreachable
+                    | io::ErrorKind::HostUnreachable
+                    | io::ErrorKind::NetworkDown
+                    // The source address, or the device to send from, is not there yet.
+                    | io::ErrorKind::AddrNotAvailable
+                    | io::ErrorKind::NotFound
+            ),
+            _ => false,
+        }
+    }
+
     /// Whether the command line or configuration has to change, rather than the system.
     #[must_use]
     pub fn is_usage(&self) -> bool {

@@ -33,6 +33,8 @@ pub enum ExporterRequest {
     /// A collector's name was resolved again: a new socket to it, or none where the old one will
     /// do; or it has no address.
     Resolved(CollectorId, io::Result<Option<UdpTransport>>),
+    /// The first socket to a collector that there was no path to at the start.
+    Connected(CollectorId, UdpTransport),
     /// Export to one more collector, and report its id.
     Add {
         /// What reports and metrics call it.
@@ -268,6 +270,9 @@ impl ExporterThread {
                 if let Ok(Some(transport)) = way {
                     self.exporter.replace_transport(id, Box::new(transport));
                 }
+            }
+            ExporterRequest::Connected(id, transport) => {
+                self.exporter.replace_transport(id, Box::new(transport));
             }
             ExporterRequest::Add {
                 name,

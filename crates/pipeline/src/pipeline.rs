@@ -272,8 +272,8 @@ impl Running {
         let mut exporter =
             Exporter::new(plan.export.distribution).with_details(plan.tables.details());
         let mut collectors = Vec::new();
-        for to in &plan.export.destinations {
-            let Connected { outlet, socket } = Connected::to(to, &plan.export)?;
+        let connected = Connected::to_all(&plan.export, regime)?;
+        for (to, Connected { outlet, socket }) in plan.export.destinations.iter().zip(connected) {
             let id = exporter.add(to.to_string(), outlet);
             if let Some(socket) = socket {
                 socket.register(id, &own, &mut resolver)?;

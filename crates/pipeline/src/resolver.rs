@@ -1,36 +1,37 @@
 //! Collectors' names, resolved again and again on a thread of their own, since a resolver may take
-//! its time.
+//! its time; and collectors that had no path at the start, connected once they have one.
 //!
 //! While the address in use is among those of the name, nothing changes, in whatever order they
 //! come. When it is not, a new socket is connected here and goes to the exporter; when the name has
-//! no address at all, the old socket stays in use.
+//! no address at all, the old socket stays in use. A collector that was never connected is tried
+//! each second.
 
 use crate::error::StartError;
 use crate::exporting::ExporterRequest;
 use crate::own_export::OwnExport;
 use crate::thread::spawn;
-use crossbeam_channel::{Receiver, Sender, bounded, select, tick};
+use crossbeam_channel::{Receiver, SendError, Sender, after, bounded, never, select, tick};
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 use xdprobe_export::{CollectorAddress, CollectorId, SocketOptions, UdpTransport};
 
-/// Resolves names on a thread, which starts with the first name.
+/// Resolves names on a thread, which starts with the first collector to watch.
 pub struct Resolver {
     work: Work,
     interval: Duration,
     requests: Option<Sender<NameRequest>>,
 }
 
-/// A collector that has a name rather than an address.
+/// A collector that has a name rather than an address, or no path yet.
 #[derive(Clone, Debug)]
 pub struct NamedCollector {
     /// The collector.
     pub id: CollectorId,
     /// Its name.
     pub name: CollectorAddress,
-    /// The address in use.
-    pub address: SocketAddr,
+    /// The address in use; none until it is connected.
+    pub address: Option<SocketAddr>,
 }
 
 /// What the thread can be asked.
@@ -39,6 +40,8 @@ enum NameRequest {
     Forget(CollectorId),
 }
 
+/// How long after an attempt to connect the next one is made.
+const RETRY: Duration = Duration::from_secs(1);
 /// Requests under way; the thread takes them between two names.
 const REQUESTS_MAX: usize = 256;
 
@@ -62,7 +65,7 @@ impl Resolver {
         }
     }
 
-    /// Watches the name of a collector from here on.
+    /// Watches a collector from here on.
     ///
     /// # Errors
     ///
@@ -78,7 +81,7 @@ impl Resolver {
         Ok(())
     }
 
-    /// Forgets a collector, if its name is watched.
+    /// Forgets a collector, if it is watched.
     pub fn forget(&self, id: CollectorId) {
         if let Some(requests) = &self.requests {
             let _ = requests.try_send(NameRequest::Forget(id));
@@ -115,6 +118,8 @@ impl Work {
         let mut watched: Vec<Watched> = Vec::new();
         let due = tick(interval);
         loop {
+            let is_waiting = watched.iter().any(|one| one.collector.address.is_none());
+            let retry = if is_waiting { after(RETRY) } else { never() };
             select! {
                 recv(requests) -> request => match request {
                     Ok(NameRequest::Watch(collector)) => {
@@ -123,8 +128,14 @@ impl Work {
                     Ok(NameRequest::Forget(id)) => watched.retain(|one| one.collector.id != id),
                     Err(_) => return,
                 },
+                recv(retry) -> _ => {
+                    if self.connect_all(&mut watched).is_err() {
+                        return;
+                    }
+                }
                 recv(due) -> _ => {
-                    for one in &mut watched {
+                    let connected = |one: &&mut Watched| one.collector.address.is_some();
+                    for one in watched.iter_mut().filter(connected) {
                         let way = self.resolve(one);
                         let id = one.collector.id;
                         if self.exporter.send(ExporterRequest::Resolved(id, way)).is_err() {
@@ -134,6 +145,45 @@ impl Work {
                 }
             }
         }
+    }
+
+    /// Connects the collectors that have no path yet and now find one. Those that are addresses are
+    /// then forgotten: they need no more.
+    ///
+    /// # Errors
+    ///
+    /// If the exporter has ended.
+    fn connect_all(&self, watched: &mut Vec<Watched>) -> Result<(), SendError<ExporterRequest>> {
+        for one in watched.iter_mut() {
+            let NamedCollector { id, name, address } = &mut one.collector;
+            if address.is_some() {
+                continue;
+            }
+            let Ok(transport) = self.connect(name, address) else {
+                continue;
+            };
+            tracing::info!("collector {name} is reached at {}", transport.peer());
+            self.own.connected(*id, transport.local(), transport.peer());
+            self.exporter
+                .send(ExporterRequest::Connected(*id, transport))?;
+        }
+        watched.retain(|one| {
+            let NamedCollector { name, address, .. } = &one.collector;
+            address.is_none() || !name.is_an_address()
+        });
+        Ok(())
+    }
+
+    /// Connects to the first address of a name, and puts that into `address`.
+    fn connect(
+        &self,
+        name: &CollectorAddress,
+        address: &mut Option<SocketAddr>,
+    ) -> io::Result<UdpTransport> {
+        let first = name.resolve()?[0];
+        let transport = UdpTransport::connect(first, &self.sockets)?;
+        *address = Some(first);
+        Ok(transport)
     }
 
     fn resolve(&self, watched: &mut Watched) -> io::Result<Option<UdpTransport>> {
@@ -149,8 +199,8 @@ impl Work {
             }
             Err(error) if !watched.is_failing => {
                 tracing::warn!(
-                    "collector {name} cannot be resolved ({error}); its records still go to \
-                     {address}"
+                    "collector {name} cannot be resolved ({error}); its records still go to {}",
+                    address.map_or_else(String::new, |address| address.to_string())
                 );
             }
             Ok(None) | Err(_) => {}
@@ -162,11 +212,14 @@ impl Work {
     /// A new socket to the collector, where its name no longer has the address in use.
     fn way(&self, collector: &mut NamedCollector) -> io::Result<Option<UdpTransport>> {
         let addresses = collector.name.resolve()?;
-        if addresses.contains(&collector.address) {
+        if collector
+            .address
+            .is_some_and(|address| addresses.contains(&address))
+        {
             return Ok(None);
         }
         let transport = UdpTransport::connect(addresses[0], &self.sockets)?;
-        collector.address = addresses[0];
+        collector.address = Some(addresses[0]);
         Ok(Some(transport))
     }
 }
@@ -187,7 +240,7 @@ mod tests {
         let collector = NamedCollector {
             id: CollectorId::FIRST,
             name: name.parse().unwrap(),
-            address: address.parse().unwrap(),
+            address: Some(address.parse().unwrap()),
         };
         resolver.watch(collector).unwrap();
         match requests.recv().unwrap() {

@@ -253,11 +253,13 @@ impl Snapshot {
             };
             Some(format!("{}: {what}", worker.label()))
         });
-        let refused = self
-            .collectors
-            .iter()
-            .all(|collector| collector.counters.state() == CollectorState::Refusing);
-        down.chain(refused.then(|| "every collector refuses".to_owned()))
-            .collect()
+        let states = || self.collectors.iter().map(|one| one.counters.state());
+        let nowhere = !states().any(CollectorState::takes_records);
+        let why = if states().any(|state| state == CollectorState::Refusing) {
+            "every collector refuses"
+        } else {
+            "no collector can be reached"
+        };
+        down.chain(nowhere.then(|| why.to_owned())).collect()
     }
 }

@@ -341,6 +341,39 @@ fn a_stop_under_traffic_leaves_no_frame_uncounted() {
 }
 
 #[test]
+fn a_start_and_a_stop_under_traffic_lose_nothing_and_count_no_drop() {
+    if !are_met(&TOOLS) {
+        return;
+    }
+    let wire = wire(TWO_QUEUES);
+    let sender = wire
+        .run(|| Sender::start(&traffic(u64::MAX)).unwrap())
+        .unwrap();
+    // With caches of the default size, which take a while to allocate.
+    let ledgers = [(); 3].map(|()| Probe::start(&wire, &["-i", "tap0"]).stop());
+    sender.stop();
+    let sent = sender.wait().unwrap();
+    let mut received = 0;
+    for ledger in &ledgers {
+        assert_balanced(ledger);
+        received += count(ledger, "received.packets");
+        assert_eq!(
+            count(ledger, "offered.packets"),
+            count(ledger, "received.packets")
+        );
+        let dropped = ledger["dropped"].as_object().unwrap();
+        assert!(dropped.values().all(|packets| *packets == 0), "{dropped:?}");
+    }
+    // Each frame was received or passed to the host, whose stack drops what is for other hosts.
+    let link = wire
+        .ip(&["-s", "-s", "-j", "link", "show", "tap0"])
+        .unwrap();
+    let link: serde_json::Value = serde_json::from_str(&link).unwrap();
+    let passed = count(&link[0], "stats64.rx.otherhost");
+    assert_eq!(received + passed, sent.packets, "{link:#}");
+}
+
+#[test]
 fn frames_on_a_queue_without_a_socket_pass_to_the_host_and_are_counted() {
     if !are_met(&TOOLS) {
         return;

@@ -3,10 +3,11 @@
 
 mod harness;
 
+use harness::scrape::{Page, get};
 use harness::{Probe, TOOLS, assert_balanced, count, pause, send, traffic, wire, xdprobe};
 use serde_json::Value;
 use std::fs;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
 use std::path::PathBuf;
 use xdprobe_lab::frames::{Ethernet, udp};
 use xdprobe_lab::namespace::{Namespace, VethOptions};
@@ -25,6 +26,27 @@ const SOON: [&str; 8] = [
     "--flush-delay",
     "50ms",
 ];
+
+/// What the namespace's programs see as /etc/hosts.
+struct Hosts(PathBuf);
+
+impl Hosts {
+    fn of(namespace: &Namespace) -> Self {
+        let folder = PathBuf::from("/etc/netns").join(namespace.name());
+        fs::create_dir_all(&folder).unwrap();
+        Self(folder)
+    }
+
+    fn write(&self, line: &str) {
+        fs::write(self.0.join("hosts"), line).unwrap();
+    }
+}
+
+impl Drop for Hosts {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
 
 fn collector_at(namespace: &Namespace, address: &str) -> TestCollector {
     let address: SocketAddr = address.parse().unwrap();
@@ -144,6 +166,13 @@ fn the_probes_own_datagrams_are_not_metered_behind_tags_either() {
     if !are_met(&TOOLS) {
         return;
     }
+    for collector in ["10.1.0.9:2055", "[::ffff:10.1.0.9]:2055"] {
+        assert_own_datagrams_are_excluded(collector);
+    }
+}
+
+/// `collector` is 10.1.0.9:2055 in some notation.
+fn assert_own_datagrams_are_excluded(collector: &str) {
     let wire = wire(VethOptions::default());
     let (from, to): (SocketAddr, SocketAddr) = (
         "10.1.0.1:4000".parse().unwrap(),
@@ -163,7 +192,7 @@ fn the_probes_own_datagrams_are_not_metered_behind_tags_either() {
     ];
     wire.ip(&neighbour).unwrap();
     // The wire to the collector is the one that is tapped.
-    let how = ["--source", "10.1.0.1:4000", "10.1.0.9:2055"];
+    let how = ["--source", "10.1.0.1:4000", collector];
     let probe = Probe::start_alone(&wire, &[&SOON[..], &how].concat());
     let packets = some_flows(&wire, 1) + some_flows(&wire, 2);
     let other = SocketAddr::new(from.ip(), 4001);
@@ -201,25 +230,69 @@ fn the_probes_own_datagrams_are_not_metered_behind_tags_either() {
 }
 
 #[test]
-fn a_name_that_moves_takes_the_records_with_it_and_one_that_is_gone_does_not() {
-    /// What the namespace's programs see as /etc/hosts.
-    struct Hosts(PathBuf);
-    impl Hosts {
-        fn write(&self, line: &str) {
-            fs::write(self.0.join("hosts"), line).unwrap();
-        }
-    }
-    impl Drop for Hosts {
-        fn drop(&mut self) {
-            let _ = fs::remove_dir_all(&self.0);
-        }
-    }
+fn datagrams_to_the_unspecified_address_are_the_probes_own_too() {
     if !are_met(&TOOLS) {
         return;
     }
     let wire = wire(VethOptions::default());
-    let hosts = Hosts(PathBuf::from("/etc/netns").join(wire.name()));
-    fs::create_dir_all(&hosts.0).unwrap();
+    let collector = collector_at(&wire, "127.0.0.1:5001");
+    let how = [
+        "-i",
+        "lo",
+        "--capture",
+        "pcap",
+        "--flows-per-queue",
+        "10000",
+    ];
+    let soon = ["--idle-timeout", "200ms", "--flush-delay", "50ms"];
+    let probe = Probe::start_alone(&wire, &[&how[..], &soon, &["0.0.0.0:5001"]].concat());
+    let seed = || {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        socket.send_to(&[7; 10], "127.0.0.1:5009").unwrap();
+    };
+    wire.run(seed).unwrap();
+    pause(3_000);
+    let ledger = probe.stop();
+    collector.stop().unwrap().assert_sound();
+    assert_balanced(&ledger);
+    // Nothing but the seed and the answer that its port is closed.
+    let observed = count(&ledger, "observed.packets");
+    assert!((1..=4).contains(&observed), "{ledger:#}");
+    assert!(count(&ledger, "excluded.packets") > 0, "{ledger:#}");
+}
+
+#[test]
+fn a_link_local_collector_is_reached_through_its_zone() {
+    if !are_met(&TOOLS) {
+        return;
+    }
+    let wire = wire(VethOptions::default());
+    wire.veth("exp0", "exp1", VethOptions::default()).unwrap();
+    for (interface, address) in [("exp0", "fe80::a/64"), ("exp1", "fe80::b/64")] {
+        let key = format!("/proc/sys/net/ipv6/conf/{interface}/disable_ipv6");
+        wire.run(|| fs::write(&key, "0").unwrap()).unwrap();
+        let address = ["address", "add", address, "dev", interface, "nodad"];
+        wire.ip(&address).unwrap();
+    }
+    let index = wire
+        .output("cat", &["/sys/class/net/exp1/ifindex"])
+        .unwrap();
+    let collector = collector_at(&wire, &format!("[fe80::b%{}]:5001", index.trim()));
+    let probe = Probe::start_alone(&wire, &[&SOON[..], &["[fe80::b%exp0]:5001"]].concat());
+    let packets = some_flows(&wire, 1);
+    let ledger = probe.stop();
+    assert_balanced(&ledger);
+    assert_eq!(count(&ledger, "exported.packets"), packets, "{ledger:#}");
+    assert_eq!(collector.stop().unwrap().packets, packets);
+}
+
+#[test]
+fn a_name_that_moves_takes_the_records_with_it_and_one_that_is_gone_does_not() {
+    if !are_met(&TOOLS) {
+        return;
+    }
+    let wire = wire(VethOptions::default());
+    let hosts = Hosts::of(&wire);
     hosts.write("127.0.0.1 collector.test\n");
     let (first, second) = (
         collector_at(&wire, "127.0.0.1:5001"),
@@ -255,6 +328,92 @@ fn a_name_that_moves_takes_the_records_with_it_and_one_that_is_gone_does_not() {
     let (collector, _) = entry(&ledger, 0);
     assert_eq!(collector["state"], "unresolved");
     assert!(count(collector, "resolves") > 0 && count(collector, "resolve_failures") > 0);
+}
+
+/// A path from the wire's namespace to an address in another, which did not exist before.
+fn make_path(wire: &Namespace, far: &Namespace) {
+    wire.veth("exp0", "exp1", VethOptions::default()).unwrap();
+    wire.hand_over("exp1", far).unwrap();
+    far.address("exp1", "10.9.0.1/24").unwrap();
+    wire.address("exp0", "10.9.0.2/24").unwrap();
+}
+
+#[test]
+fn a_collector_without_a_route_at_the_start_gets_records_once_there_is_one() {
+    if !are_met(&TOOLS) {
+        return;
+    }
+    // No address of the source, no route, no device to send from, no address of the name.
+    for (options, collector) in [
+        (&[][..], "10.9.0.1:5001"),
+        (&["--source", "10.9.0.2"], "10.9.0.1:5001"),
+        (&["--bind-device", "exp0"], "10.9.0.1:5001"),
+        (&[], "later.test:5001"),
+    ] {
+        let (wire, far) = (wire(VethOptions::default()), Namespace::new().unwrap());
+        let hosts = Hosts::of(&wire);
+        hosts.write("\n");
+        let how = [&SOON[..], &["--metrics", "0"], options, &[collector]].concat();
+        let probe = Probe::start_alone(&wire, &how);
+        assert!(probe.said().contains("tries again each second"));
+        let state =
+            |state: &str| Page::of(&wire, &probe).sum(&format!("xdprobe_collector_{state}"));
+        assert_eq!(state("unconnected"), 1);
+        let (_, ready) = get(&wire, probe.metrics(), "/readyz");
+        assert!(ready.contains("no collector can be reached"), "{ready}");
+        let lost = some_flows(&wire, 1);
+        assert_eq!((state("unconnected"), state("refusing")), (1, 0));
+        make_path(&wire, &far);
+        let collector = collector_at(&far, "10.9.0.1:5001");
+        hosts.write("10.9.0.1 later.test\n");
+        while state("unconnected") == 1 {
+            pause(50);
+        }
+        let exported = some_flows(&wire, 2);
+        let ledger = probe.stop();
+        assert_balanced(&ledger);
+        assert_eq!(
+            (
+                count(&ledger, "lost.packets"),
+                count(&ledger, "exported.packets")
+            ),
+            (lost, exported)
+        );
+        let received = collector.stop().unwrap();
+        assert_eq!(received.packets, exported);
+    }
+}
+
+#[test]
+fn in_failover_a_collector_without_a_route_at_the_start_costs_nothing() {
+    if !are_met(&TOOLS) {
+        return;
+    }
+    let (wire, far) = (wire(VethOptions::default()), Namespace::new().unwrap());
+    let second = collector_at(&wire, "127.0.0.1:5002");
+    let to = [
+        "--distribute",
+        "failover",
+        "10.9.0.1:5001",
+        "127.0.0.1:5002",
+    ];
+    let probe = Probe::start_alone(&wire, &[&SOON[..], &to].concat());
+    let mut packets = some_flows(&wire, 1);
+    make_path(&wire, &far);
+    let first = collector_at(&far, "10.9.0.1:5001");
+    while !probe.said().contains("is reached at 10.9.0.1:5001") {
+        pause(50);
+    }
+    // The trial of the first collector takes a record and a second.
+    for seed in 2..5 {
+        packets += some_flows(&wire, seed);
+    }
+    let ledger = probe.stop();
+    assert_balanced(&ledger);
+    let (first, second) = (first.stop().unwrap(), second.stop().unwrap());
+    assert!(first.packets > 0 && second.packets > 0, "{ledger:#}");
+    assert_eq!(first.packets + second.packets, packets, "{ledger:#}");
+    assert_eq!(count(&ledger, "lost.records"), 0, "{ledger:#}");
 }
 
 #[test]

@@ -13,7 +13,7 @@
 /* Indices of the map `counters`: what became of each frame. */
 enum counter {
 	COUNTER_REDIRECTED, /* handed to the queue's socket */
-	COUNTER_NO_SOCKET, /* passed on to the host: the queue has no socket */
+	COUNTER_NO_SOCKET, /* passed on to the host while the probe receives: no socket */
 	COUNTER_SAMPLED_OUT, /* dropped by sampling */
 	COUNTERS,
 };

@@ -2,8 +2,8 @@
 
 use super::config::XdpConfig;
 use super::program::{Attached, Counter, Program};
-use super::queue::{QueueReport, XdpQueue};
-use super::socket::{Layout, fits_one_umem_frame};
+use super::queue::{QueueMemory, QueueReport, XdpQueue};
+use super::socket::fits_one_umem_frame;
 use super::socket_options::{self, Losses};
 use crate::counters::Dropped;
 use crate::error::CaptureError;
@@ -12,7 +12,7 @@ use crate::sampling::Sampling;
 use crate::source::{SourceChange, Unchangeable};
 use std::fmt;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// An interface with the redirecting XDP program attached.
@@ -22,9 +22,12 @@ pub struct XdpInterface {
     /// Frames that need several buffers are accepted.
     frags: bool,
     opened: Mutex<Vec<Opened>>,
-    driver_drops_before: u64,
+    /// The driver's count when frames began to be redirected; until then `u64::MAX`.
+    driver_drops_before: AtomicU64,
     /// As last read: an interface that was removed has no counters any more.
     driver_drops: AtomicU64,
+    /// Frames are no longer redirected: what the driver drops now concerns the host.
+    stopped: AtomicBool,
     named_drops: NamedDrops,
     /// Settings of the device to restore, with their former values.
     tunables: Vec<(&'static str, u64)>,
@@ -47,30 +50,64 @@ struct Opened {
 /// program is used.
 const LINEAR_MTU_MAX: u32 = 3_498;
 
-impl XdpInterface {
-    /// Attaches the program to an interface. All frames pass to the host until a queue is opened.
+/// An interface whose XDP program is loaded and verified, but not attached: its traffic is not
+/// affected.
+pub struct LoadedInterface {
+    interface: Interface,
+    config: XdpConfig,
+    frags: bool,
+    program: Program,
+}
+
+impl LoadedInterface {
+    /// Loads the program for an interface.
     ///
     /// # Errors
     ///
     /// [`CaptureError::Xdp`] with what failed and what to do about it.
-    pub fn attach(interface: Interface, config: XdpConfig) -> Result<Self, CaptureError> {
+    pub fn load(interface: Interface, config: XdpConfig) -> Result<Self, CaptureError> {
         let failed = |what: String| CaptureError::Xdp {
             interface: interface.name.clone(),
             what,
         };
         let frags = interface.mtu > LINEAR_MTU_MAX || !fits_one_umem_frame(&interface);
-        let driver_drops_before = interface.driver_drops();
-        let mut program = Program::load(interface.queue_count, frags).map_err(failed)?;
+        let program = Program::load(interface.queue_count, frags).map_err(failed)?;
         program.set_sampling(config.sampling).map_err(failed)?;
+        Ok(Self {
+            interface,
+            config,
+            frags,
+            program,
+        })
+    }
+
+    /// Attaches the program. All frames pass to the host until
+    /// [`start_redirecting`](XdpInterface::start_redirecting).
+    ///
+    /// # Errors
+    ///
+    /// [`CaptureError::Xdp`] with what failed and what to do about it.
+    pub fn attach(self) -> Result<XdpInterface, CaptureError> {
+        let Self {
+            interface,
+            config,
+            frags,
+            mut program,
+        } = self;
+        let failed = |what: String| CaptureError::Xdp {
+            interface: interface.name.clone(),
+            what,
+        };
         let promiscuous = socket_options::promiscuous(interface.index).map_err(|error| {
             failed(format!(
                 "promiscuous mode is not possible ({error}): run as root, or grant CAP_NET_RAW"
             ))
         })?;
         let attached = program.attach(&interface, config.mode).map_err(failed)?;
-        let mut this = Self {
-            driver_drops_before,
+        let mut this = XdpInterface {
+            driver_drops_before: AtomicU64::new(u64::MAX),
             driver_drops: AtomicU64::new(0),
+            stopped: AtomicBool::new(false),
             // Read after attaching: a driver can have other rings, and so other counters, then.
             named_drops: NamedDrops::of(&interface.name),
             interface,
@@ -87,14 +124,17 @@ impl XdpInterface {
         }
         Ok(this)
     }
+}
 
-    /// Opens a queue and redirects its frames to it. Call it on the thread that will read the
-    /// queue, so that the kernel allocates its memory near that thread's core.
+impl XdpInterface {
+    /// Opens a queue with memory that was reserved for it. No frame is redirected to it yet. Call
+    /// it on the thread that will read the queue, so that the kernel allocates its rings near that
+    /// thread's core.
     ///
     /// # Errors
     ///
     /// [`CaptureError::Xdp`] with what failed and what to do about it.
-    pub fn open_queue(&self, queue: u32) -> Result<XdpQueue, CaptureError> {
+    pub fn open_queue(&self, queue: u32, memory: QueueMemory) -> Result<XdpQueue, CaptureError> {
         let Interface {
             name, queue_count, ..
         } = &self.interface;
@@ -109,10 +149,8 @@ impl XdpInterface {
             )));
         }
         let bell = self.program.bell(queue).map_err(failed)?;
-        let Attached { in_driver, .. } = self.attached;
-        let layout = Layout::new(&self.interface, &self.config, in_driver, self.frags);
-        let layout = layout.map_err(failed)?;
-        let opened = XdpQueue::open(&self.interface, queue, &layout, bell)?;
+        let place = (self.attached.in_driver, self.frags);
+        let opened = XdpQueue::open(&self.interface, queue, &self.config, place, memory, bell)?;
         let socket = opened
             .socket()
             .try_clone_to_owned()
@@ -122,18 +160,47 @@ impl XdpInterface {
             report: opened.report(),
             socket,
         });
-        // Last, so that no frame is taken before it can be read.
-        self.program
-            .set_socket(queue, opened.socket())
-            .map_err(failed)?;
         Ok(opened)
     }
 
-    /// Redirects no more frames. Once this returns, frames pass to the host, and all redirected
-    /// frames are in the rings, which can be read to their end.
+    /// Redirects the frames of all queues that were opened, and counts from here on: each queue's
+    /// frames from the moment that its socket takes them, and those of queues without a socket once
+    /// all others have theirs.
+    ///
+    /// # Errors
+    ///
+    /// [`CaptureError::Xdp`] with the kernel's error.
+    pub fn start_redirecting(&self) -> Result<(), CaptureError> {
+        let failed = |what: String| CaptureError::Xdp {
+            interface: self.interface.name.clone(),
+            what: format!("frames cannot be redirected: {what}"),
+        };
+        let opened = self.opened();
+        // What the driver drops from here on may have been meant for a socket. What it dropped
+        // before, when attaching or binding made it reset the card, was not.
+        let dropped = self.interface.driver_drops();
+        self.driver_drops_before.store(dropped, Ordering::Relaxed);
+        for Opened { queue, socket, .. } in opened.iter() {
+            self.program
+                .set_socket(*queue, socket.as_fd())
+                .map_err(failed)?;
+        }
+        self.program.set_counts_no_socket(true).map_err(failed)
+    }
+
+    /// Redirects no more frames, and counts those that pass no more. Once this returns, frames pass
+    /// to the host, and all redirected frames are in the rings, which can be read to their end.
     pub fn stop_redirecting(&self) {
+        // A frame that finds no socket must find that it is not counted either: wait for the frames
+        // that are between the two look-ups.
+        if let Err(error) = self.program.set_counts_no_socket(false) {
+            tracing::warn!("{}: {error}", self.interface.name);
+        }
+        socket_options::await_drivers();
         self.program.unset_sockets();
         socket_options::await_drivers();
+        self.read_driver_drops();
+        self.stopped.store(true, Ordering::Relaxed);
     }
 
     /// Changes the sampling of all queues. Each CPU uses the new setting from its next frame on.
@@ -156,14 +223,7 @@ impl XdpInterface {
     /// counter and not yet in an earlier one: the driver's, then the sockets', then the program's.
     #[must_use]
     pub fn counters(&self) -> InterfaceCounters {
-        let driver = self
-            .interface
-            .driver_drops()
-            .saturating_sub(self.driver_drops_before);
-        let driver = self
-            .driver_drops
-            .fetch_max(driver, Ordering::Relaxed)
-            .max(driver);
+        let driver = self.read_driver_drops();
         let opened = self.opened();
         let losses = opened.iter().map(|opened| {
             socket_options::losses(opened.socket.as_fd())
@@ -199,6 +259,18 @@ impl XdpInterface {
     #[must_use]
     pub fn interface(&self) -> &Interface {
         &self.interface
+    }
+
+    /// What the driver dropped while frames were redirected.
+    fn read_driver_drops(&self) -> u64 {
+        if self.stopped.load(Ordering::Relaxed) {
+            return self.driver_drops.load(Ordering::Relaxed);
+        }
+        let before = self.driver_drops_before.load(Ordering::Relaxed);
+        let driver = self.interface.driver_drops().saturating_sub(before);
+        self.driver_drops
+            .fetch_max(driver, Ordering::Relaxed)
+            .max(driver)
     }
 
     /// The list only grows, so a panic elsewhere leaves it complete.
@@ -267,11 +339,11 @@ pub struct InterfaceCounters {
     /// Packets that `redirected` counts repeatedly: their driver offered them again after the
     /// socket had refused them.
     pub offered_again: u64,
-    /// Passed on to the host because their queue had no socket.
+    /// Passed on to the host because their queue had no socket while others had theirs.
     pub no_socket: u64,
     /// Dropped by sampling in the XDP program.
     pub sampled_out: u64,
-    /// Dropped by the driver since the program was attached.
+    /// Dropped by the driver while frames were redirected.
     pub driver: u64,
     /// Each open queue.
     pub queues: Vec<QueueCounters>,

@@ -23,6 +23,7 @@ pub(super) struct Program {
     /// Each counter as last read, for when it cannot be read.
     counted: [AtomicU64; abi::COUNTERS as usize],
     sampling: Mutex<Array<MapData, abi::Sampling>>,
+    counts_no_socket: Mutex<Array<MapData, u32>>,
     rests: MapData,
     bells: Mutex<ArrayOfMaps<MapData, RingBuf<MapData>>>,
 }
@@ -33,7 +34,7 @@ pub(super) struct Program {
 pub(super) enum Counter {
     /// Handed to a socket.
     Redirected = abi::COUNTER_REDIRECTED,
-    /// Passed on to the host: their queue has no socket.
+    /// Passed on to the host while the probe receives: their queue has no socket.
     NoSocket = abi::COUNTER_NO_SOCKET,
     /// Dropped by sampling.
     SampledOut = abi::COUNTER_SAMPLED_OUT,
@@ -41,7 +42,7 @@ pub(super) enum Counter {
 
 impl Program {
     /// Loads the program for an interface with so many queues; with `frags` it takes frames of
-    /// several buffers. It samples nothing out.
+    /// several buffers. It samples nothing out, and does not count frames without a socket.
     ///
     /// # Errors
     ///
@@ -70,6 +71,7 @@ impl Program {
             counters: take_map(&mut loaded, "counters"),
             counted: Default::default(),
             sampling: Mutex::new(take_map(&mut loaded, SAMPLING)),
+            counts_no_socket: Mutex::new(take_map(&mut loaded, COUNTS_NO_SOCKET)),
             rests,
             bells: Mutex::new(take_map(&mut loaded, "bells")),
             loaded,
@@ -141,6 +143,16 @@ impl Program {
         }
     }
 
+    /// Counts the frames of queues without a socket from now on, or counts them no more.
+    ///
+    /// # Errors
+    ///
+    /// The system's error on one line.
+    pub fn set_counts_no_socket(&self, counts: bool) -> Result<(), String> {
+        let set = locked(&self.counts_no_socket).set(0, u32::from(counts), 0);
+        set.map_err(|error| in_one_line(&error))
+    }
+
     /// Frames counted since the program was loaded, summed over CPUs.
     pub fn count(&self, counter: Counter) -> u64 {
         let index = counter as u32;
@@ -197,8 +209,9 @@ static OBJECT: &Aligned<[u8]> =
 /// The program for frames in one buffer, and the one for frames in several.
 const ENTRY_LINEAR: &str = "redirect_linear";
 const ENTRY_FRAGS: &str = "redirect_frags";
-/// The map that is the section of the variable `sampling`.
+/// The maps that are the sections of the variables `sampling` and `counts_no_socket`.
 const SAMPLING: &str = ".data.sampling";
+const COUNTS_NO_SOCKET: &str = ".data.no_socket";
 
 fn xdp_program<'a>(loaded: &'a mut Ebpf, entry: &str) -> &'a mut Xdp {
     loaded
@@ -245,6 +258,7 @@ mod tests {
                 map_type::BPF_MAP_TYPE_ARRAY,
                 size_of::<abi::Sampling>(),
             ),
+            (COUNTS_NO_SOCKET, map_type::BPF_MAP_TYPE_ARRAY, 4),
             (
                 "rests",
                 map_type::BPF_MAP_TYPE_ARRAY,

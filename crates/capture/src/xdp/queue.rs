@@ -3,11 +3,11 @@
 
 use super::abi::Stamp;
 use super::bell::{Bell, ProgramBell};
-use super::config::Mode;
+use super::config::{Mode, XdpConfig};
 use super::frames::{Frames, Whole};
 use super::rest::{Sleeper, Slept};
 use super::rings::Rings;
-use super::socket::{Layout, Socket, bind};
+use super::socket::{Binding, Layout, Memory, Socket, bind};
 use super::socket_options;
 use crate::counters::SourceCounters;
 use crate::error::CaptureError;
@@ -25,26 +25,52 @@ pub struct XdpQueue {
     report: QueueReport,
 }
 
+/// The memory of a queue that is to be opened: the part of opening it that takes long.
+pub struct QueueMemory {
+    layout: Layout,
+    memory: Memory,
+}
+
+impl QueueMemory {
+    /// Allocates and pins the memory of a queue. Call it on the thread that will read the queue, so
+    /// that the kernel allocates it near that thread's core.
+    ///
+    /// # Errors
+    ///
+    /// [`CaptureError::Xdp`] with what failed and what to do about it.
+    pub fn reserve(interface: &Interface, config: &XdpConfig) -> Result<Self, CaptureError> {
+        let failed = |what: String| CaptureError::Xdp {
+            interface: interface.name.clone(),
+            what,
+        };
+        let layout = Layout::new(interface, config.ring_entries).map_err(failed)?;
+        let memory = Memory::reserve(&layout).map_err(failed)?;
+        Ok(Self { layout, memory })
+    }
+}
+
 impl XdpQueue {
     /// Opens a queue and fills its ring; `bell` wakes its reader. No frame is redirected to it yet.
     pub(super) fn open(
         interface: &Interface,
         queue: u32,
-        layout: &Layout<'_>,
+        config: &XdpConfig,
+        (in_driver, frags): (bool, bool),
+        memory: QueueMemory,
         bell: ProgramBell,
     ) -> Result<Self, CaptureError> {
         let failed = |what: String| CaptureError::Xdp {
             interface: interface.name.clone(),
             what: format!("queue {queue}: {what}"),
         };
-        let &Layout {
-            config,
+        let QueueMemory { layout, memory } = memory;
+        let filter = config.filter.as_ref().map(compile).transpose()?;
+        let binding = Binding {
+            mode: config.mode,
             in_driver,
             frags,
-            ..
-        } = layout;
-        let filter = config.filter.as_ref().map(compile).transpose()?;
-        let bound = bind(interface, queue, layout).map_err(failed)?;
+        };
+        let bound = bind(interface, queue, &layout, &binding, memory).map_err(failed)?;
         let zero_copy = socket_options::is_zero_copy(bound.socket.as_fd())
             .map_err(|error| failed(format!("the kernel does not report XDP_OPTIONS: {error}")))?;
         if config.mode == Mode::Auto && in_driver && !zero_copy {

@@ -35,6 +35,12 @@ struct {
  */
 volatile struct sampling sampling SEC(".data.sampling") = { .interval = 1 };
 
+/*
+ * 1 from when every socket of the interface is in the map until the probe stops. Before and after,
+ * a queue without a socket is no fault: its frames pass to the host as if there were no probe.
+ */
+volatile __u32 counts_no_socket SEC(".data.no_socket") = 0;
+
 /* Frames still to be left out on this CPU in deterministic mode. */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
@@ -134,13 +140,17 @@ static __always_inline int redirect(struct xdp_md *frame)
 {
 	int action = bpf_redirect_map(&sockets, frame->rx_queue_index, XDP_PASS);
 
-	if (action == XDP_REDIRECT && is_sampled_out()) {
+	if (action != XDP_REDIRECT) {
+		if (counts_no_socket)
+			count(COUNTER_NO_SOCKET);
+		return action;
+	}
+	if (is_sampled_out()) {
 		count(COUNTER_SAMPLED_OUT);
 		return XDP_DROP;
 	}
-	if (action == XDP_REDIRECT)
-		serve_rest(frame);
-	count(action == XDP_REDIRECT ? COUNTER_REDIRECTED : COUNTER_NO_SOCKET);
+	serve_rest(frame);
+	count(COUNTER_REDIRECTED);
 	return action;
 }
 

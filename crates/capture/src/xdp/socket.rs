@@ -1,7 +1,7 @@
 //! An AF_XDP socket: its UMEM, its rings, and how it is bound to a queue.
 
 use super::abi::Stamp;
-use super::config::{Mode, XdpConfig};
+use super::config::Mode;
 use super::rings::{Descriptor, Rings};
 use super::socket_options;
 use crate::error::{errno, in_one_line};
@@ -104,46 +104,35 @@ impl Descriptor for FrameDesc {
     }
 }
 
-/// The sizes of a queue's memory, and how its socket is bound.
-pub(super) struct Layout<'a> {
-    /// The settings of the interface.
-    pub config: &'a XdpConfig,
-    /// The XDP program runs in the driver.
-    pub in_driver: bool,
-    /// A frame may need several UMEM frames.
-    pub frags: bool,
+/// The sizes of a queue's memory.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct Layout {
+    ring_entries: u32,
     frame_count: NonZeroU32,
     frame_octets: u32,
 }
 
-impl<'a> Layout<'a> {
-    /// The layout of each queue of `interface`.
+impl Layout {
+    /// The layout of each queue of `interface` with so many ring entries.
     ///
     /// # Errors
     ///
     /// What is wrong with the number of ring entries.
-    pub fn new(
-        interface: &Interface,
-        config: &'a XdpConfig,
-        in_driver: bool,
-        frags: bool,
-    ) -> Result<Self, String> {
-        let frame_count = config.ring_entries.checked_mul(2).and_then(NonZeroU32::new);
+    pub fn new(interface: &Interface, ring_entries: u32) -> Result<Self, String> {
+        let frame_count = ring_entries.checked_mul(2).and_then(NonZeroU32::new);
         let frame_octets = if fits(interface, FRAME_OCTETS_MIN) {
             FRAME_OCTETS_MIN
         } else {
             FRAME_OCTETS_MAX
         };
         Ok(Self {
-            config,
-            in_driver,
-            frags,
-            frame_count: frame_count.ok_or_else(|| invalid_ring(config.ring_entries))?,
+            ring_entries,
+            frame_count: frame_count.ok_or_else(|| invalid_ring(ring_entries))?,
             frame_octets,
         })
     }
 
-    /// UMEM frames.
+    /// UMEM frames of a queue.
     pub fn frame_count(&self) -> u32 {
         self.frame_count.get()
     }
@@ -151,6 +140,11 @@ impl<'a> Layout<'a> {
     /// Octets of each UMEM frame, headroom included.
     pub fn frame_octets(&self) -> u32 {
         self.frame_octets
+    }
+
+    /// The entries of one ring, if their number is possible.
+    fn queue_size(&self, entries: u32) -> Result<QueueSize, BindError> {
+        QueueSize::new(entries).map_err(|_| BindError::invalid(&invalid_ring(self.ring_entries)))
     }
 }
 
@@ -175,6 +169,61 @@ fn invalid_ring(entries: u32) -> String {
     format!("a ring of {entries} entries is not possible: choose a smaller power of two")
 }
 
+/// The UMEM of a queue that is to be opened. The kernel has allocated and pinned all of its pages.
+pub(super) struct Memory {
+    umem: Umem,
+    /// All frames of it.
+    frames: Vec<FrameDesc>,
+    /// It is on reserved huge pages.
+    huge_pages: bool,
+}
+
+impl Memory {
+    /// Allocates a UMEM, on reserved huge pages if there are enough.
+    ///
+    /// # Errors
+    ///
+    /// What failed, why, and what to do.
+    pub fn reserve(layout: &Layout) -> Result<Self, String> {
+        Self::new(layout).map_err(|error| {
+            explained(&error, layout).unwrap_or_else(|| format!("no UMEM ({})", error.what))
+        })
+    }
+
+    fn new(layout: &Layout) -> Result<Self, BindError> {
+        let config = UmemConfig::builder()
+            .frame_size(
+                FrameSize::new(layout.frame_octets).map_err(|error| BindError::invalid(&error))?,
+            )
+            .fill_queue_size(layout.queue_size(layout.frame_count().saturating_mul(2))?)
+            .build()
+            .map_err(|error| BindError::invalid(&error))?;
+        let (umem, frames, huge_pages) = match Umem::new(config, layout.frame_count, true) {
+            Ok((umem, frames)) => (umem, frames, true),
+            Err(_) => {
+                let (umem, frames) = Umem::new(config, layout.frame_count, false)
+                    .map_err(|error| BindError::system(&error))?;
+                (umem, frames, false)
+            }
+        };
+        Ok(Self {
+            umem,
+            frames,
+            huge_pages,
+        })
+    }
+}
+
+/// How a socket is bound.
+pub(super) struct Binding {
+    /// The AF_XDP modes to try.
+    pub mode: Mode,
+    /// The XDP program runs in the driver.
+    pub in_driver: bool,
+    /// A frame may need several UMEM frames.
+    pub frags: bool,
+}
+
 /// A socket that was just bound.
 pub(super) struct Bound {
     pub socket: Socket,
@@ -184,7 +233,7 @@ pub(super) struct Bound {
     pub huge_pages: bool,
 }
 
-/// Binds a socket to a queue in the configured mode.
+/// Binds a socket with this memory to a queue.
 ///
 /// # Errors
 ///
@@ -192,42 +241,36 @@ pub(super) struct Bound {
 pub(super) fn bind(
     interface: &Interface,
     queue: u32,
-    layout: &Layout<'_>,
+    layout: &Layout,
+    binding: &Binding,
+    memory: Memory,
 ) -> Result<Bound, String> {
-    let copy = match layout.config.mode {
+    let copy = match binding.mode {
         Mode::ZeroCopy => BindFlags::XDP_ZEROCOPY,
         // With neither flag the kernel tries zero-copy and falls back to copying without notice.
-        Mode::Auto if layout.in_driver => BindFlags::empty(),
+        Mode::Auto if binding.in_driver => BindFlags::empty(),
         Mode::Auto | Mode::Copy | Mode::Skb => BindFlags::XDP_COPY,
     };
-    let frags = if layout.frags {
+    let frags = if binding.frags {
         BindFlags::XDP_USE_SG
     } else {
         BindFlags::empty()
     };
     let flags = copy | frags | BindFlags::XDP_USE_NEED_WAKEUP;
-    let error = match bind_when_free(interface, queue, layout, flags) {
+    let error = match bind_when_free(interface, queue, layout, flags, memory) {
         Ok(bound) => return Ok(bound),
         Err(error) => error,
     };
-    Err(match (error.errno, layout.config.mode) {
-        (Some(libc::ENOBUFS | libc::ENOMEM), _) => format!(
-            "no memory for {} MiB of UMEM frames: raise the memlock limit (ulimit -l), grant \
-             CAP_IPC_LOCK, or set a smaller --ring",
-            (u64::from(layout.frame_count()) * u64::from(layout.frame_octets)) >> 20
-        ),
-        (Some(libc::EPERM), _) => {
-            "not permitted: run as root, or grant CAP_NET_RAW and CAP_NET_ADMIN".to_owned()
-        }
-        (Some(libc::EBUSY), _) => {
-            "another AF_XDP socket is bound to this queue: stop that program first".to_owned()
-        }
-        (_, Mode::ZeroCopy) if layout.frags => format!(
+    if let Some(explained) = explained(&error, layout) {
+        return Err(explained);
+    }
+    Err(match binding.mode {
+        Mode::ZeroCopy if binding.frags => format!(
             "the driver does not support zero-copy for frames of several buffers, which MTU {} \
              requires ({}); lower the MTU or try --mode auto",
             interface.mtu, error.what
         ),
-        (_, Mode::ZeroCopy) => format!(
+        Mode::ZeroCopy => format!(
             "the driver does not support zero-copy ({}); try --mode auto",
             error.what
         ),
@@ -261,62 +304,66 @@ impl BindError {
     }
 }
 
+/// The cause and the remedy of an error that has the same cause in every mode.
+fn explained(error: &BindError, layout: &Layout) -> Option<String> {
+    match error.errno? {
+        libc::ENOBUFS | libc::ENOMEM => Some(format!(
+            "no memory for {} MiB of UMEM frames: raise the memlock limit (ulimit -l), grant \
+             CAP_IPC_LOCK, or set a smaller --ring",
+            (u64::from(layout.frame_count()) * u64::from(layout.frame_octets)) >> 20
+        )),
+        libc::EPERM => {
+            Some("not permitted: run as root, or grant CAP_NET_RAW and CAP_NET_ADMIN".to_owned())
+        }
+        libc::EBUSY => {
+            Some("another AF_XDP socket is bound to this queue: stop that program first".to_owned())
+        }
+        _ => None,
+    }
+}
+
 /// How often and how far apart binding is tried while the queue is busy: the longest time seen
 /// until the kernel had released it was 36 ms.
 const BUSY_RETRIES: u32 = 100;
 const BUSY_PAUSE: Duration = Duration::from_millis(5);
 
 /// Binds once the queue is free: the kernel releases the socket of a process only some time after
-/// the process has ended.
+/// the process has ended. The UMEM of a failed attempt is not used again.
 fn bind_when_free(
     interface: &Interface,
     queue: u32,
-    layout: &Layout<'_>,
+    layout: &Layout,
     flags: BindFlags,
+    mut memory: Memory,
 ) -> Result<Bound, BindError> {
     for _ in 0..BUSY_RETRIES {
-        match bind_once(interface, queue, layout, flags) {
+        match bind_once(interface, queue, layout, flags, memory) {
             Err(BindError {
                 errno: Some(libc::EBUSY),
                 ..
             }) => std::thread::sleep(BUSY_PAUSE),
             done => return done,
         }
+        memory = Memory::new(layout)?;
     }
-    bind_once(interface, queue, layout, flags)
+    bind_once(interface, queue, layout, flags, memory)
 }
 
-/// Creates a UMEM and a socket and binds it. The UMEM of a failed bind is not used again.
+/// Creates a socket with this memory and binds it.
 fn bind_once(
     interface: &Interface,
     queue: u32,
-    layout: &Layout<'_>,
+    layout: &Layout,
     flags: BindFlags,
+    memory: Memory,
 ) -> Result<Bound, BindError> {
-    let Layout {
-        config,
-        frame_count,
-        frame_octets,
-        ..
-    } = *layout;
-    let size = |entries: u32| {
-        QueueSize::new(entries).map_err(|_| BindError::invalid(&invalid_ring(config.ring_entries)))
-    };
-    let umem_config = UmemConfig::builder()
-        .frame_size(FrameSize::new(frame_octets).map_err(|error| BindError::invalid(&error))?)
-        .fill_queue_size(size(frame_count.get().saturating_mul(2))?)
-        .build()
-        .map_err(|error| BindError::invalid(&error))?;
-    let (umem, umem_frames, huge_pages) = match Umem::new(umem_config, frame_count, true) {
-        Ok((umem, frames)) => (umem, frames, true),
-        Err(_) => {
-            let (umem, frames) = Umem::new(umem_config, frame_count, false)
-                .map_err(|error| BindError::system(&error))?;
-            (umem, frames, false)
-        }
-    };
+    let Memory {
+        umem,
+        frames,
+        huge_pages,
+    } = memory;
     let socket_config = SocketConfig::builder()
-        .rx_queue_size(size(config.ring_entries)?)
+        .rx_queue_size(layout.queue_size(layout.ring_entries)?)
         .libxdp_flags(LibxdpFlags::XSK_LIBXDP_FLAGS_INHIBIT_PROG_LOAD)
         .bind_flags(flags)
         .build();
@@ -335,7 +382,7 @@ fn bind_once(
             _unused: (tx, completion),
             umem,
         },
-        umem_frames,
+        umem_frames: frames,
         huge_pages,
     })
 }

@@ -61,6 +61,11 @@ impl Path {
         self.transport.send(datagrams)
     }
 
+    /// See [`Transport::is_connected`].
+    pub fn is_connected(&self) -> bool {
+        self.transport.is_connected()
+    }
+
     /// See [`Transport::take_error`].
     pub fn take_error(&mut self) -> Option<io::Error> {
         self.transport.take_error()

@@ -197,6 +197,10 @@ const COLLECTOR_UNRESOLVED: Metric = Metric {
     name: "xdprobe_collector_unresolved",
     help: "1 while the collector's name has no address.",
 };
+const COLLECTOR_UNCONNECTED: Metric = Metric {
+    name: "xdprobe_collector_unconnected",
+    help: "1 while no path to the collector has been found yet.",
+};
 const COLLECTOR_REFUSALS: Metric = Metric {
     name: "xdprobe_collector_refusals_total",
     help: "ICMP answers that the collector's port is closed or its host unreachable.",
@@ -456,6 +460,11 @@ impl<'a> Pen<'a> {
             &COLLECTOR_UNRESOLVED,
             &tags,
             flag(counters.state() == CollectorState::Unresolved),
+        );
+        self.gauge(
+            &COLLECTOR_UNCONNECTED,
+            &tags,
+            flag(counters.state() == CollectorState::Unconnected),
         );
         self.counter(&COLLECTOR_REFUSALS, &tags, counters.refusals);
         self.gauge(

@@ -19,7 +19,8 @@ pub struct ExportOptions {
         value_name = "COLLECTOR",
         required = true,
         help_heading = "Arguments",
-        help = "Where records go: HOST:PORT, [V6]:PORT, or file:PATH for a flow-tools file"
+        help = "Where records go: HOST:PORT, [V6]:PORT (of a link-local address with its \
+                interface: [fe80::1%eth0]:PORT), or file:PATH for a flow-tools file"
     )]
     pub collectors: Vec<Destination>,
 
