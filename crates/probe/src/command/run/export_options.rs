@@ -18,7 +18,7 @@ pub struct ExportOptions {
     #[arg(
         value_name = "COLLECTOR",
         required = true,
-        help_heading = "Arguments",
+        help_heading = None,
         help = "Where records go: HOST:PORT, [V6]:PORT (of a link-local address with its \
                 interface: [fe80::1%eth0]:PORT), or file:PATH for a flow-tools file"
     )]
