@@ -3,7 +3,9 @@
 
 mod driver;
 mod ethtool;
+mod host;
 mod named_drops;
+mod sysfs;
 
 pub use driver::{Driver, RefusedFrame};
 pub use named_drops::NamedDrops;
@@ -11,14 +13,15 @@ pub use named_drops::NamedDrops;
 use crate::error::CaptureError;
 use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use sysfs::{entries, read_number, sysfs};
 
 /// A network interface of this host.
 #[derive(Clone, Debug)]
 pub struct Interface {
-    /// Its name.
+    /// Its name when it was looked up.
     pub name: String,
-    /// Its ifIndex.
+    /// Its ifIndex, which it keeps when it is renamed.
     pub index: u32,
     /// Its MTU in octets: the most that a frame carries after its link header.
     pub mtu: u32,
@@ -32,7 +35,7 @@ pub struct Interface {
 const MTU_UNKNOWN: u32 = 1500;
 
 impl Interface {
-    /// Looks up the interface with this name.
+    /// Looks up the interface with this name, or with this alternative name.
     ///
     /// # Errors
     ///
@@ -40,6 +43,9 @@ impl Interface {
     pub fn look_up(name: &str) -> Result<Self, CaptureError> {
         let missing = |_| CaptureError::NoInterface(name.to_owned());
         let index = nix::net::if_::if_nametoindex(name).map_err(missing)?;
+        // sysfs and libpcap know no alternative names.
+        let main_name = name_of(index);
+        let name = main_name.as_deref().unwrap_or(name);
         let mtu = read_number(&sysfs(name).join("mtu"))
             .and_then(|mtu| u32::try_from(mtu).ok())
             .unwrap_or(MTU_UNKNOWN);
@@ -71,26 +77,52 @@ impl Interface {
     }
 
     /// Why the host needs the frames of this interface, if it does: it has an address on it, or a
-    /// VLAN, bridge or bond uses it. AF_XDP would take those frames away.
+    /// VLAN, bridge or bond uses it. AF_XDP would take those frames away. What cannot be found out
+    /// is a reason too.
     #[must_use]
     pub fn carries_host_traffic(&self) -> Option<String> {
-        if let Some(address) = host_address(&self.name) {
-            return Some(format!("the host has the address {address} on it"));
-        }
-        let upper = entries(&sysfs(&self.name))
-            .find_map(|entry| entry.strip_prefix("upper_").map(str::to_owned));
-        upper.map(|upper| format!("'{upper}' uses it"))
+        host::reason(&self.name)
+    }
+
+    /// What can no longer be reached through this interface while AF_XDP takes its frames: each
+    /// address of the host, each route through a gateway, each ssh connection.
+    #[must_use]
+    pub fn goes_dark(&self) -> Vec<String> {
+        host::goes_dark(&self.name)
+    }
+
+    /// Its present name, if it still exists.
+    #[must_use]
+    pub fn present_name(&self) -> Option<String> {
+        name_of(self.index)
     }
 
     /// Packets that the card and its driver have dropped since the driver was loaded.
     #[must_use]
     pub fn driver_drops(&self) -> u64 {
-        let statistics = sysfs(&self.name).join("statistics");
-        let counters = ["rx_dropped", "rx_missed_errors", "rx_fifo_errors"];
+        self.statistics(&["rx_dropped", "rx_missed_errors", "rx_fifo_errors"])
+    }
+
+    /// Packets that the card has dropped since the driver was loaded: of
+    /// [`driver_drops`](Self::driver_drops) those that libpcap counts.
+    #[must_use]
+    pub fn card_drops(&self) -> u64 {
+        self.statistics(&["rx_missed_errors", "rx_fifo_errors"])
+    }
+
+    /// The sum of some of its counters; 0 if it has been removed.
+    fn statistics(&self, counters: &[&str]) -> u64 {
+        let statistics = self.folder().join("statistics");
         counters
-            .into_iter()
+            .iter()
             .filter_map(|counter| read_number(&statistics.join(counter)))
             .sum()
+    }
+
+    /// Its folder in sysfs, by its present name.
+    fn folder(&self) -> PathBuf {
+        let name = self.present_name();
+        sysfs(name.as_deref().unwrap_or(&self.name))
     }
 
     /// Writes a tunable of the device in sysfs and returns its former value.
@@ -99,44 +131,19 @@ impl Interface {
     ///
     /// The system's error.
     pub fn set_tunable(&self, tunable: &str, value: u64) -> io::Result<u64> {
-        let path = sysfs(&self.name).join(tunable);
+        let path = self.folder().join(tunable);
         let before = read_number(&path).ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
         fs::write(&path, value.to_string())?;
         Ok(before)
     }
 }
 
-/// An address of the host on the interface. Link-local IPv6 addresses do not count: every interface
-/// that is up has one, taps too.
-fn host_address(name: &str) -> Option<String> {
-    let on_it = nix::ifaddrs::getifaddrs()
+/// The name of the interface with this ifIndex.
+fn name_of(index: u32) -> Option<String> {
+    nix::net::if_::if_indextoname(index)
         .ok()?
-        .filter(|entry| entry.interface_name == name);
-    on_it.filter_map(|entry| entry.address).find_map(|address| {
-        let v4 = address
-            .as_sockaddr_in()
-            .map(|address| address.ip().to_string());
-        let v6 = address
-            .as_sockaddr_in6()
-            .map(nix::sys::socket::SockaddrIn6::ip);
-        v4.or_else(|| {
-            v6.filter(|address| !address.is_unicast_link_local())
-                .map(|address| address.to_string())
-        })
-    })
-}
-
-fn sysfs(name: &str) -> PathBuf {
-    Path::new("/sys/class/net").join(name)
-}
-
-fn entries(folder: &Path) -> impl Iterator<Item = String> + use<> {
-    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-    entries.map(|entry| entry.file_name().to_string_lossy().into_owned())
-}
-
-fn read_number(path: &Path) -> Option<u64> {
-    fs::read_to_string(path).ok()?.trim().parse().ok()
+        .into_string()
+        .ok()
 }
 
 #[cfg(test)]

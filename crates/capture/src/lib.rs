@@ -9,6 +9,7 @@ mod counters;
 mod error;
 mod file;
 mod filter;
+mod forbidden;
 pub mod interface;
 mod live;
 mod prefetch;

@@ -4,6 +4,7 @@
 use crate::counters::{Dropped, SourceCounters};
 use crate::error::{CaptureError, pcap_text};
 use crate::filter::Filter;
+use crate::interface::Interface;
 use crate::sampling::{Sampler, Sampling};
 use crate::source::{BURST_MAX, CaptureTime, Frame, Received, Source, SourceChange, Unchangeable};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -16,13 +17,15 @@ use std::time::Duration;
 /// An interface captured through libpcap.
 pub struct LiveCapture {
     capture: Capture<Active>,
-    name: String,
+    interface: Interface,
     link: u16,
     sampler: Sampler,
     counters: SourceCounters,
-    /// libpcap's drop counters (kernel, interface) when they were last read. They have 32 bits, so
-    /// their differences are summed.
-    drops_before: (u32, u32),
+    /// libpcap's drop counter when it was last read. It has 32 bits, so its differences are summed.
+    kernel_drops_before: u32,
+    /// The card's drop counter when the capture began. libpcap reads it by the name of the
+    /// interface, so that a renamed one would have dropped less than before.
+    card_drops_before: u64,
     /// The link went down and no frame has arrived since.
     down: bool,
 }
@@ -36,22 +39,22 @@ const BUFFER_OCTETS: i32 = 64 << 20;
 const BLOCK_MS: i32 = 20;
 
 impl LiveCapture {
-    /// Opens `name` in promiscuous mode. `filter` runs in the kernel; the packets that match it are
+    /// Opens an interface in promiscuous mode. `filter` runs in the kernel; the packets that match it are
     /// sampled.
     ///
     /// # Errors
     ///
     /// [`CaptureError::Live`] or [`CaptureError::Filter`] with libpcap's error.
     pub fn open(
-        name: &str,
+        interface: Interface,
         filter: Option<&Filter>,
         sampling: Sampling,
     ) -> Result<Self, CaptureError> {
         let failed = |error| CaptureError::Live {
-            name: name.to_owned(),
+            name: interface.name.clone(),
             what: pcap_text(error),
         };
-        let inactive = Capture::from_device(name).map_err(failed)?;
+        let inactive = Capture::from_device(interface.name.as_str()).map_err(failed)?;
         let mut capture = inactive
             .promisc(true)
             .snaplen(SNAP_OCTETS)
@@ -68,11 +71,12 @@ impl LiveCapture {
         }
         Ok(Self {
             capture,
-            name: name.to_owned(),
+            card_drops_before: interface.card_drops(),
+            interface,
             link,
             sampler: sampler(sampling),
             counters: SourceCounters::default(),
-            drops_before: (0, 0),
+            kernel_drops_before: 0,
             down: false,
         })
     }
@@ -86,18 +90,21 @@ impl Source for LiveCapture {
                 Err(pcap::Error::TimeoutExpired | pcap::Error::NoMorePackets) => {
                     return Ok(received(taken));
                 }
+                Err(_) if self.interface.present_name().is_none() => {
+                    return Err(CaptureError::Gone(self.interface.name.clone()));
+                }
                 // The kernel reports a link that went down as an error; capturing continues once
-                // the link is up.
-                Err(pcap::Error::PcapError(what)) if what.contains("went down") => {
+                // the link is up. Where the interface was also renamed, libpcap does not find it by
+                // its name and says that it disappeared; its socket is bound to the ifIndex.
+                Err(pcap::Error::PcapError(what))
+                    if what.contains("went down") || what.contains("disappeared") =>
+                {
                     self.down = true;
                     return Ok(received(taken));
                 }
-                Err(_) if nix::net::if_::if_nametoindex(self.name.as_str()).is_err() => {
-                    return Err(CaptureError::Gone(self.name.clone()));
-                }
                 Err(error) => {
                     return Err(CaptureError::Live {
-                        name: self.name.clone(),
+                        name: self.interface.name.clone(),
                         what: pcap_text(error),
                     });
                 }
@@ -145,20 +152,17 @@ impl Source for LiveCapture {
     }
 
     fn look_for_losses(&mut self) {
-        if let Ok(Stat {
-            dropped,
-            if_dropped,
-            ..
-        }) = self.capture.stats()
-        {
-            let (dropped_before, if_dropped_before) =
-                std::mem::replace(&mut self.drops_before, (dropped, if_dropped));
+        if let Ok(Stat { dropped, .. }) = self.capture.stats() {
+            let before = std::mem::replace(&mut self.kernel_drops_before, dropped);
             self.counters.dropped += Dropped {
-                kernel: u64::from(dropped.wrapping_sub(dropped_before)),
-                interface: u64::from(if_dropped.wrapping_sub(if_dropped_before)),
+                kernel: u64::from(dropped.wrapping_sub(before)),
                 ..Dropped::default()
             };
         }
+        let card = self.interface.card_drops();
+        let card = card.saturating_sub(self.card_drops_before);
+        // An interface that was removed has no counters any more.
+        self.counters.dropped.interface = self.counters.dropped.interface.max(card);
     }
 
     fn is_down(&self) -> bool {
@@ -180,7 +184,7 @@ impl Source for LiveCapture {
                 self.capture
                     .filter("", true)
                     .map_err(|error| CaptureError::Live {
-                        name: self.name.clone(),
+                        name: self.interface.name.clone(),
                         what: pcap_text(error),
                     })
             }

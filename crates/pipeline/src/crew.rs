@@ -206,6 +206,19 @@ struct Post {
     rules: Arc<PointRules>,
 }
 
+impl<Open> Opening<fn() -> Result<(), CaptureError>, (), Open> {
+    /// An opening that takes no preparation and waits for nothing.
+    fn at_once(open: Open) -> Self {
+        let (attach, attached) = bounded(1);
+        attach.send(()).expect("there is room for one");
+        Self {
+            prepare: || Ok(()),
+            attached,
+            open,
+        }
+    }
+}
+
 impl Starting {
     /// Starts the workers of one interface or file.
     fn add(&mut self, capture: CapturePlan) -> Result<(), StartError> {
@@ -224,7 +237,11 @@ impl Starting {
                     core: None,
                     rules: self.common.tables.add_interface("file", input)?,
                 };
-                self.spawn(post, CaptureClock::default(), at_once(move || Ok(file)))
+                self.spawn(
+                    post,
+                    CaptureClock::default(),
+                    Opening::at_once(|(), ()| Ok(file)),
+                )
             }
             CapturePlan::Pcap {
                 interface,
@@ -235,17 +252,18 @@ impl Starting {
                     rules: self.rules_of(&interface)?,
                     core: self.cores.next_if_named(),
                     queue: None,
-                    interface: interface.name,
+                    interface: interface.name.clone(),
                 };
-                let (clock, name) = (self.common.clock, post.interface.clone());
+                let clock = self.common.clock;
                 // On the worker's thread, once it has its flow cache: the kernel's buffer fills
                 // from here on.
-                let open = move || {
-                    let opened = LiveCapture::open(&name, filter.as_ref(), sampling)?;
+                let open = move |(), ()| {
+                    let name = interface.name.clone();
+                    let opened = LiveCapture::open(interface, filter.as_ref(), sampling)?;
                     tracing::info!("{name}: captured through libpcap");
                     Ok(opened)
                 };
-                self.spawn(post, clock, at_once(open))
+                self.spawn(post, clock, Opening::at_once(open))
             }
             CapturePlan::Xdp {
                 interface,
@@ -380,23 +398,6 @@ impl Starting {
             worked
         })?);
         Ok(())
-    }
-}
-
-/// An opening that takes no preparation and waits for nothing.
-fn at_once<S>(
-    open: impl FnOnce() -> Result<S, CaptureError> + Send + 'static,
-) -> Opening<
-    impl FnOnce() -> Result<(), CaptureError> + Send + 'static,
-    (),
-    impl FnOnce((), ()) -> Result<S, CaptureError> + Send + 'static,
-> {
-    let (attach, attached) = bounded(1);
-    attach.send(()).expect("there is room for one");
-    Opening {
-        prepare: || Ok(()),
-        attached,
-        open: move |(), ()| open(),
     }
 }
 

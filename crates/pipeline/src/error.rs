@@ -71,6 +71,25 @@ pub enum StartError {
         /// The cores that the process may use.
         cores: Vec<usize>,
     },
+    /// The system forbids that a worker is pinned.
+    #[error(
+        "{worker} cannot be pinned to core {core} ({error}): the system call sched_setaffinity is \
+         forbidden, by a seccomp filter or a security module; allow it there"
+    )]
+    PinForbidden {
+        /// The worker.
+        worker: String,
+        /// The core.
+        core: usize,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// An interface is named twice.
+    #[error(
+        "interface '{0}' is captured twice, perhaps by an alternative name, and every packet would \
+         count twice: name it once"
+    )]
+    Twice(String),
     /// The system gives no thread.
     #[error("no thread for {name}: {error}")]
     Thread {
@@ -109,7 +128,7 @@ impl StartError {
     pub fn is_usage(&self) -> bool {
         matches!(
             self,
-            Self::TooNarrow { .. } | Self::Timeouts(_) | Self::Mixed
+            Self::TooNarrow { .. } | Self::Timeouts(_) | Self::Mixed | Self::Twice(_)
         )
     }
 }

@@ -5,6 +5,7 @@
 use crate::error::StartError;
 use crate::regime::Regime;
 use crate::tables::Tables;
+use std::collections::BTreeSet;
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -106,11 +107,18 @@ impl Plan {
     ///
     /// # Errors
     ///
-    /// [`StartError::Timeouts`] and [`StartError::Mixed`].
-    pub(crate) fn check(&self) -> Result<(), StartError> {
+    /// [`StartError::Timeouts`], [`StartError::Mixed`], or [`StartError::Twice`] with the first
+    /// interface that is captured twice.
+    pub fn check(&self) -> Result<(), StartError> {
         let is_file = |capture: &CapturePlan| matches!(capture, CapturePlan::File { .. });
         if self.captures.len() > 1 && self.captures.iter().any(is_file) {
             return Err(StartError::Mixed);
+        }
+        let mut seen = BTreeSet::new();
+        for interface in self.captures.iter().filter_map(CapturePlan::interface) {
+            if !seen.insert(interface.index) {
+                return Err(StartError::Twice(interface.name.clone()));
+            }
         }
         Ok(self.timeouts.check()?)
     }
@@ -129,6 +137,15 @@ impl Plan {
 }
 
 impl CapturePlan {
+    /// The interface; none for a file.
+    #[must_use]
+    pub fn interface(&self) -> Option<&Interface> {
+        match self {
+            Self::Xdp { interface, .. } | Self::Pcap { interface, .. } => Some(interface),
+            Self::File { .. } => None,
+        }
+    }
+
     /// Workers that it needs.
     #[must_use]
     pub fn worker_count(&self) -> usize {

@@ -1,6 +1,7 @@
 //! Threads with names, and cores for those that are pinned.
 
 use crate::error::StartError;
+use std::io;
 use std::thread::{Builder, JoinHandle};
 
 /// Starts a thread called `name`.
@@ -27,15 +28,30 @@ pub fn spawn<T: Send + 'static>(
 ///
 /// [`StartError::Pin`] if the process may not use that core.
 pub fn pin(worker: &str, core: usize) -> Result<(), StartError> {
-    if core_affinity::set_for_current(core_affinity::CoreId { id: core }) {
+    // A set of cores of the C library has no place for others, and panics.
+    let is_number = core < CORES_MAX;
+    if is_number && core_affinity::set_for_current(core_affinity::CoreId { id: core }) {
         return Ok(());
     }
+    let error = io::Error::last_os_error();
+    let worker = worker.to_owned();
+    // Linux: EINVAL 22 for a core that does not exist or that the process may not use.
+    if is_number && error.raw_os_error() != Some(22) {
+        return Err(StartError::PinForbidden {
+            worker,
+            core,
+            error,
+        });
+    }
     Err(StartError::Pin {
-        worker: worker.to_owned(),
+        worker,
         core,
         cores: usable_cores(),
     })
 }
+
+/// Cores that a set of the C library has places for (CPU_SETSIZE).
+const CORES_MAX: usize = 1024;
 
 /// Cores for workers, one after the other.
 pub struct CoreList {
@@ -50,7 +66,12 @@ impl CoreList {
     #[must_use]
     pub fn new(named: Option<&[usize]>, pinned_count: usize) -> Self {
         let cores = named.map_or_else(usable_cores, <[usize]>::to_vec);
-        if pinned_count > cores.len() {
+        if pinned_count > 0 && cores.is_empty() {
+            tracing::warn!(
+                "the system does not say which cores the process may use (sched_getaffinity): \
+                 workers are not pinned"
+            );
+        } else if pinned_count > cores.len() {
             tracing::warn!(
                 "{pinned_count} queues share {} cores: some workers wait for others",
                 cores.len()

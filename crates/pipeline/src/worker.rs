@@ -63,8 +63,9 @@ impl<S: Source, C: Clock> Worker<S, C> {
     /// Why the source ended, where that was not the end of a file. Every flow is exported then too.
     pub fn run(mut self) -> Result<(), CaptureError> {
         let worked = self.work();
-        self.drain();
+        // What overflows libpcap's buffer while the cache drains was not to be read any more.
         self.source.look_for_losses();
+        self.drain();
         let counters = WorkerCounters {
             resident: self.meter.resident(),
             ..self.counters(Phase::Ended)

@@ -7,6 +7,7 @@ use super::socket::fits_one_umem_frame;
 use super::socket_options::{self, Losses};
 use crate::counters::Dropped;
 use crate::error::CaptureError;
+use crate::forbidden::{NET_RAW, forbidden};
 use crate::interface::{Interface, NamedDrops, RefusedFrame};
 use crate::sampling::Sampling;
 use crate::source::{SourceChange, Unchangeable};
@@ -99,9 +100,11 @@ impl LoadedInterface {
             what,
         };
         let promiscuous = socket_options::promiscuous(interface.index).map_err(|error| {
-            failed(format!(
-                "promiscuous mode is not possible ({error}): run as root, or grant CAP_NET_RAW"
-            ))
+            let what = "a packet socket for promiscuous mode";
+            failed(
+                forbidden(what, &error, &[NET_RAW])
+                    .unwrap_or_else(|| format!("promiscuous mode is not possible ({error})")),
+            )
         })?;
         let attached = program.attach(&interface, config.mode).map_err(failed)?;
         let mut this = XdpInterface {

@@ -3,7 +3,8 @@
 use super::abi;
 use super::bell::ProgramBell;
 use super::config::Mode;
-use crate::error::in_one_line;
+use crate::error::{errno, in_one_line};
+use crate::forbidden::{BPF, NET_ADMIN, forbidden};
 use crate::interface::Interface;
 use crate::sampling::{Sampling, SamplingMode};
 use aya::maps::{Array, ArrayOfMaps, Map, MapData, MapError, PerCpuArray, RingBuf, XskMap};
@@ -54,14 +55,19 @@ impl Program {
             .map_max_entries("bells", queue_count)
             .load(&OBJECT.0)
             .map_err(|error| {
-                format!(
-                    "{}: run as root, or grant CAP_BPF and CAP_NET_ADMIN",
-                    in_one_line(&error)
-                )
+                forbidden("loading BPF maps", &error, &[BPF, NET_ADMIN])
+                    .unwrap_or_else(|| format!("no BPF maps ({})", in_one_line(&error)))
             })?;
         let entry = if frags { ENTRY_FRAGS } else { ENTRY_LINEAR };
         let verified = xdp_program(&mut loaded, entry).load();
-        verified.map_err(|error| in_one_line(&error))?;
+        verified.map_err(|error| match &error {
+            // The verifier refuses a program by EACCES, and then has a log.
+            ProgramError::LoadError { .. } if errno(&error) != Some(libc::EPERM) => {
+                in_one_line(&error)
+            }
+            _ => forbidden("loading the XDP program", &error, &[BPF, NET_ADMIN])
+                .unwrap_or_else(|| in_one_line(&error)),
+        })?;
         let Some(Map::Array(rests)) = loaded.take_map("rests") else {
             unreachable!("redirect.bpf.c declares rests as an array")
         };
@@ -112,7 +118,13 @@ impl Program {
                             .to_owned(),
                     );
                 }
-                Err(error) => reason = in_one_line(&error),
+                Err(error) => {
+                    let what = "attaching the XDP program";
+                    if let Some(forbidden) = forbidden(what, &error, &[NET_ADMIN, BPF]) {
+                        return Err(forbidden);
+                    }
+                    reason = in_one_line(&error);
+                }
             }
         }
         let remedy = match mode {

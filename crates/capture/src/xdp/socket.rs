@@ -5,6 +5,7 @@ use super::config::Mode;
 use super::rings::{Descriptor, Rings};
 use super::socket_options;
 use crate::error::{errno, in_one_line};
+use crate::forbidden::{NET_ADMIN, NET_RAW, forbidden};
 use crate::interface::Interface;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::io;
@@ -284,6 +285,8 @@ pub(super) fn bind(
 struct BindError {
     errno: Option<i32>,
     what: String,
+    /// Why the system forbids it, where it does.
+    forbidden: Option<String>,
 }
 
 impl BindError {
@@ -292,6 +295,7 @@ impl BindError {
         Self {
             errno: None,
             what: what.to_string(),
+            forbidden: None,
         }
     }
 
@@ -300,6 +304,7 @@ impl BindError {
         Self {
             errno: errno(error),
             what: in_one_line(error),
+            forbidden: forbidden("an AF_XDP socket", error, &[NET_RAW, NET_ADMIN]),
         }
     }
 }
@@ -312,13 +317,10 @@ fn explained(error: &BindError, layout: &Layout) -> Option<String> {
              CAP_IPC_LOCK, or set a smaller --ring",
             (u64::from(layout.frame_count()) * u64::from(layout.frame_octets)) >> 20
         )),
-        libc::EPERM => {
-            Some("not permitted: run as root, or grant CAP_NET_RAW and CAP_NET_ADMIN".to_owned())
-        }
         libc::EBUSY => {
             Some("another AF_XDP socket is bound to this queue: stop that program first".to_owned())
         }
-        _ => None,
+        _ => error.forbidden.clone(),
     }
 }
 

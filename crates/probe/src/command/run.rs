@@ -342,7 +342,7 @@ fn plan(arguments: Arguments) -> anyhow::Result<Plan> {
              collectors"
         );
     }
-    Ok(Plan {
+    let plan = Plan {
         captures,
         cores: arguments.cores.map(|Cores(cores)| cores),
         timeouts,
@@ -351,7 +351,9 @@ fn plan(arguments: Arguments) -> anyhow::Result<Plan> {
         tables: Tables::read(&arguments.tables.files())
             .map_err(|error| usage(error.to_string()))?,
         export,
-    })
+    };
+    plan.check().map_err(start_error)?;
+    Ok(plan)
 }
 
 fn plan_interface(
@@ -398,6 +400,13 @@ fn plan_interface(
             "{name}: {reason}, so xdprobe captures passively with libpcap; --consume forces AF_XDP"
         );
         return pcap(filter);
+    }
+    let dark = interface.goes_dark();
+    if !dark.is_empty() {
+        tracing::warn!(
+            "{name}: --consume takes the host's frames; no longer reached through it: {}",
+            dark.join(", ")
+        );
     }
     let mode = match arguments.mode {
         ModeName::Auto => Mode::Auto,
@@ -476,6 +485,12 @@ pub mod tests {
         refused("-i lo", "COLLECTOR");
         refused("-i lo -r x.pcap 127.0.0.1:9", "cannot be used with");
         refused("-i ngeth77 127.0.0.1:9", "'ngeth77' does not exist");
+        refused("-i lo -i lo 127.0.0.1:9", "'lo' is captured twice");
+        refused(
+            "-i lo -i lo --consume 127.0.0.1:9",
+            "'lo' is captured twice",
+        );
+        refused("-i lo --cores 1024 127.0.0.1:9", "from 0 to 1023");
         refused(
             "-i lo --idle-timeout 2min 127.0.0.1:9",
             "idle timeout of 120 s is above the active timeout of 60 s",

@@ -70,23 +70,27 @@ pub fn parse_queues(text: &str) -> Result<Queues, String> {
     if text == "all" {
         return Ok(Queues::All);
     }
-    parse_list(text, "queues").map(Queues::Some)
+    /// More than any card has.
+    const QUEUES_MAX: u32 = 4_096;
+    parse_list(text, "queues", QUEUES_MAX).map(Queues::Some)
 }
 
 /// Cores: numbers and ranges.
 pub fn parse_cores(text: &str) -> Result<Cores, String> {
-    let cores = parse_list(text, "cores")?;
+    /// A set of cores of the C library has places for so many (CPU_SETSIZE).
+    const CORES_MAX: u32 = 1_024;
+    let cores = parse_list(text, "cores", CORES_MAX)?;
     let cores = cores.into_iter().map(|core| core as usize);
     Ok(Cores(cores.collect()))
 }
 
-/// Numbers and ranges, each at most once: `0-3,6`.
-fn parse_list(text: &str, what: &str) -> Result<Vec<u32>, String> {
-    /// More than any machine has of either.
-    const MAX: u32 = 4_096;
+/// Numbers below `max` and ranges, each at most once: `0-3,6`.
+fn parse_list(text: &str, what: &str, max: u32) -> Result<Vec<u32>, String> {
     let expected = || {
         format!(
-            "'{text}' is not a list of {what}: expected numbers and ranges, each once, as in 0-3,6"
+            "'{text}' is not a list of {what}: expected numbers and ranges from 0 to {}, each \
+             once, as in 0-3,6",
+            max - 1
         )
     };
     let mut list = Vec::new();
@@ -97,7 +101,7 @@ fn parse_list(text: &str, what: &str) -> Result<Vec<u32>, String> {
             .ok()
             .zip(last.parse().ok())
             .ok_or_else(expected)?;
-        if first > last || last >= MAX || list.iter().any(|number| (first..=last).contains(number))
+        if first > last || last >= max || list.iter().any(|number| (first..=last).contains(number))
         {
             return Err(expected());
         }
@@ -112,9 +116,12 @@ mod tests {
 
     #[test]
     fn lists_hold_numbers_and_ranges_each_once() {
-        assert_eq!(parse_list("0-3,6", "queues"), Ok(vec![0, 1, 2, 3, 6]));
+        assert_eq!(
+            parse_list("0-3,6", "queues", 4_096),
+            Ok(vec![0, 1, 2, 3, 6])
+        );
         for bad in ["", "1,1", "0-3,2", "a", "1-", "5000"] {
-            assert!(parse_list(bad, "queues").is_err(), "{bad}");
+            assert!(parse_list(bad, "queues", 4_096).is_err(), "{bad}");
         }
     }
 

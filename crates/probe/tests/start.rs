@@ -1,0 +1,245 @@
+//! `xdprobe run -i` where something is in the way of a start: an interface that is named twice or
+//! renamed, that the host needs, or a system that forbids what the probe needs.
+#![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
+
+mod harness;
+
+use harness::{Probe, TOOLS, assert_balanced, count, pause, send, traffic, wire, xdprobe};
+use nix::libc;
+use std::net::{TcpListener, TcpStream};
+use std::process::{Command, Output};
+use xdprobe_lab::confine::{Denial, deny, without_network};
+use xdprobe_lab::namespace::VethOptions;
+use xdprobe_lab::requirements::are_met;
+
+const NOWHERE: &str = "127.0.0.1:9";
+const SMALL: [&str; 4] = ["--flows-per-queue", "10000", "--ring", "1024"];
+
+#[test]
+fn an_interface_that_is_named_twice_is_refused_also_by_its_alternative_name() {
+    if !are_met(&TOOLS) {
+        return;
+    }
+    let wire = wire(VethOptions::default());
+    let add = [
+        "link",
+        "property",
+        "add",
+        "dev",
+        "tap0",
+        "altname",
+        "mirror-port-one",
+    ];
+    wire.ip(&add).unwrap();
+    for kind in ["pcap", "af-xdp"] {
+        for second in ["tap0", "mirror-port-one"] {
+            let mut command = wire.command(env!("CARGO_BIN_EXE_xdprobe"));
+            command.args([
+                "run",
+                "-i",
+                "tap0",
+                "-i",
+                second,
+                "--capture",
+                kind,
+                NOWHERE,
+            ]);
+            let refused = command.output().unwrap();
+            let said = String::from_utf8_lossy(&refused.stderr);
+            assert!(said.contains("'tap0' is captured twice"), "{said}");
+            assert_eq!(refused.status.code(), Some(2), "{said}");
+        }
+    }
+    // By its alternative name alone it is the same interface.
+    let probe = Probe::start(&wire, &[&["-i", "mirror-port-one"], &SMALL[..]].concat());
+    assert!(probe.said().contains("tap0/0: copy (native)"));
+    let sent = send(&wire, &traffic(1_000));
+    let ledger = probe.stop();
+    assert_eq!(count(&ledger, "exported.packets"), sent.packets);
+}
+
+#[test]
+fn a_renamed_interface_is_captured_further() {
+    if !are_met(&TOOLS) {
+        return;
+    }
+    for kind in ["pcap", "af-xdp"] {
+        let wire = wire(VethOptions::default());
+        let how = ["-i", "tap0", "--capture", kind];
+        let probe = Probe::start(&wire, &[&how[..], &SMALL].concat());
+        let mut packets = send(&wire, &traffic(1_000)).packets;
+        pause(200);
+        // As udev does it, and as Linux 6.2 and newer allow it.
+        for steps in [
+            &[
+                &["tap0", "down"][..],
+                &["tap0", "name", "tap1"],
+                &["tap1", "up"],
+            ][..],
+            &[&["tap1", "name", "tap2"]],
+        ] {
+            for step in steps {
+                wire.ip(&[&["link", "set", "dev"], *step].concat()).unwrap();
+            }
+            pause(1_500);
+            packets += send(&wire, &traffic(1_000)).packets;
+            pause(200);
+        }
+        let ledger = probe.stop();
+        assert_balanced(&ledger);
+        assert_eq!(
+            count(&ledger, "exported.packets"),
+            packets,
+            "{kind}: {ledger:#}"
+        );
+        assert_eq!(count(&ledger, "dropped.interface"), 0, "{kind}: {ledger:#}");
+    }
+}
+
+#[test]
+fn consuming_the_hosts_interface_warns_of_each_address_route_and_connection_that_goes_dark() {
+    if !are_met(&TOOLS) {
+        return;
+    }
+    let wire = wire(VethOptions::default());
+    wire.address("tap0", "10.7.0.1/24").unwrap();
+    // A bridge that uses it.
+    wire.ip(&["link", "add", "br0", "type", "bridge"]).unwrap();
+    wire.ip(&["link", "set", "tap0", "master", "br0"]).unwrap();
+    wire.ip(&["link", "set", "br0", "up"]).unwrap();
+    wire.address("br0", "10.1.0.1/24").unwrap();
+    wire.ip(&["route", "add", "default", "via", "10.1.0.254"])
+        .unwrap();
+    let connect = || {
+        let listener = TcpListener::bind("10.1.0.1:22").unwrap();
+        let client = TcpStream::connect("10.1.0.1:22").unwrap();
+        (listener.accept().unwrap(), client)
+    };
+    let _ssh = wire.run(connect).unwrap();
+    let probe = Probe::start(&wire, &[&["-i", "tap0", "--consume"], &SMALL[..]].concat());
+    let said = probe.said();
+    let warning = said.lines().find(|line| line.contains("--consume takes"));
+    let warning = warning.unwrap_or_else(|| panic!("no warning: {said}"));
+    for dark in [
+        "WARN",
+        "10.1.0.1, ",
+        "10.7.0.1, ",
+        "the default route via 10.1.0.254",
+        "the ssh connection from 10.1.0.1",
+    ] {
+        assert!(warning.contains(dark), "{dark}: {warning}");
+    }
+    probe.stop();
+    // A tap goes without a word.
+    wire.ip(&["link", "del", "br0"]).unwrap();
+    wire.ip(&["address", "flush", "dev", "tap0"]).unwrap();
+    let probe = Probe::start(&wire, &[&["-i", "tap0", "--consume"], &SMALL[..]].concat());
+    assert!(!probe.said().contains("WARN"), "{}", probe.said());
+    probe.stop();
+}
+
+/// Runs a probe on a loopback interface of its own, from which these calls are withheld.
+fn confined(arguments: &[&str], denials: &[Denial]) -> Output {
+    let mut command: Command = xdprobe(&["run", "-i", "lo"]);
+    command.args(SMALL).args(arguments).arg(NOWHERE);
+    without_network(&mut command);
+    deny(&mut command, denials);
+    command.output().unwrap()
+}
+
+fn no_socket(family: libc::c_int) -> Denial {
+    Denial {
+        call: libc::SYS_socket,
+        first_argument: u32::try_from(family).ok(),
+        errno: libc::EAFNOSUPPORT,
+    }
+}
+
+#[test]
+fn where_the_hosts_addresses_cannot_be_read_the_probe_takes_no_frames_of_the_host() {
+    let denied = confined(&["--capture", "af-xdp"], &[no_socket(libc::AF_NETLINK)]);
+    let said = String::from_utf8_lossy(&denied.stderr);
+    assert!(
+        said.contains("the host's addresses cannot be read (EAFNOSUPPORT"),
+        "{said}"
+    );
+    assert_eq!(denied.status.code(), Some(2), "{said}");
+    // By libpcap, which has no socket here either.
+    let denials = [no_socket(libc::AF_NETLINK), no_socket(libc::AF_PACKET)];
+    let denied = confined(&[], &denials);
+    let said = String::from_utf8_lossy(&denied.stderr);
+    assert!(
+        said.contains("so xdprobe captures passively with libpcap")
+            && said.contains("'lo' with libpcap:"),
+        "{said}"
+    );
+    assert_eq!(denied.status.code(), Some(1), "{said}");
+}
+
+#[test]
+fn what_the_system_forbids_is_named_and_not_the_driver_or_the_cores() {
+    if !are_met(&TOOLS) {
+        return;
+    }
+    const BPF_LINK_CREATE: u32 = 28;
+    let call = |call, first_argument| Denial {
+        call,
+        first_argument,
+        errno: libc::EPERM,
+    };
+    let xdp = ["--consume", "--capture", "af-xdp"];
+    let bound = [&xdp[..], &["--cores", "0"]].concat();
+    for (arguments, denial, expected) in [
+        (
+            &xdp[..],
+            call(libc::SYS_bpf, None),
+            "loading BPF maps is not permitted; a seccomp filter",
+        ),
+        (
+            &xdp,
+            call(libc::SYS_bpf, Some(BPF_LINK_CREATE)),
+            "attaching the XDP program is not permitted; a seccomp filter",
+        ),
+        (
+            &xdp,
+            no_socket(libc::AF_XDP),
+            "an AF_XDP socket is not available: this kind of socket is missing; a seccomp filter",
+        ),
+        (
+            &bound,
+            call(libc::SYS_sched_setaffinity, None),
+            "sched_setaffinity is forbidden",
+        ),
+    ] {
+        let denied = confined(arguments, &[denial]);
+        let said = String::from_utf8_lossy(&denied.stderr);
+        assert!(said.contains(expected), "{said}");
+        assert!(
+            !said.contains("driver") && !said.contains("expected one of"),
+            "{said}"
+        );
+        assert_eq!(denied.status.code(), Some(1), "{said}");
+    }
+    // Without a limit for locked memory there is no UMEM, unless the process may lock any amount.
+    let limited = [
+        "prlimit",
+        "--memlock=65536",
+        "setpriv",
+        "--bounding-set=-ipc_lock",
+    ];
+    if are_met(&["prlimit", "setpriv"]) {
+        let mut command = Command::new(limited[0]);
+        command
+            .args(&limited[1..])
+            .arg(env!("CARGO_BIN_EXE_xdprobe"));
+        command
+            .args(["run", "-i", "lo"])
+            .args(SMALL)
+            .args(xdp)
+            .arg(NOWHERE);
+        without_network(&mut command);
+        let denied = command.output().unwrap();
+        let said = String::from_utf8_lossy(&denied.stderr);
+        assert!(said.contains("raise the memlock limit"), "{said}");
+    }
+}
