@@ -213,7 +213,7 @@ impl Source for CaptureFile {
             } else if self
                 .filter
                 .as_mut()
-                .map_or(Ok(true), |filter| filter.matches(frame.link, frame.octets))?
+                .map_or(Ok(true), |filter| filter.matches(&frame))?
             {
                 self.counters.received += 1;
                 self.counters.received_octets += u64::from(frame.wire_octets);

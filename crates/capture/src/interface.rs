@@ -125,6 +125,18 @@ impl Interface {
         sysfs(name.as_deref().unwrap_or(&self.name))
     }
 
+    /// Packets that the interface has received and sent, by its own count, since it was created; 0
+    /// if it is gone.
+    #[must_use]
+    pub fn packets(&self) -> u64 {
+        let statistics = self.folder().join("statistics");
+        let counters = ["rx_packets", "tx_packets"];
+        counters
+            .into_iter()
+            .filter_map(|counter| read_number(&statistics.join(counter)))
+            .sum()
+    }
+
     /// Writes a tunable of the device in sysfs and returns its former value.
     ///
     /// # Errors

@@ -1,9 +1,15 @@
 //! Passive live captures through libpcap: copies of the frames of both directions, while the host
 //! receives and sends as before.
+//!
+//! The filter runs on the frame as libpcap gives it, with its tags. So that frames that do not
+//! match are not copied, the kernel runs a program of its own before, which accepts at least what
+//! the filter matches.
+
+mod kernel_filter;
 
 use crate::counters::{Dropped, SourceCounters};
 use crate::error::{CaptureError, pcap_text};
-use crate::filter::Filter;
+use crate::filter::{CompiledFilter, ETHERNET, Filter};
 use crate::interface::Interface;
 use crate::sampling::{Sampler, Sampling};
 use crate::source::{BURST_MAX, CaptureTime, Frame, Received, Source, SourceChange, Unchangeable};
@@ -12,6 +18,7 @@ use pcap::{Active, Capture, Stat};
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
 use std::os::fd::{AsRawFd, BorrowedFd};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// An interface captured through libpcap.
@@ -19,6 +26,9 @@ pub struct LiveCapture {
     capture: Capture<Active>,
     interface: Interface,
     link: u16,
+    /// Octets of a frame that libpcap keeps.
+    snap_octets: u32,
+    filter: Option<Arc<CompiledFilter>>,
     sampler: Sampler,
     counters: SourceCounters,
     /// libpcap's drop counter when it was last read. It has 32 bits, so its differences are summed.
@@ -32,15 +42,20 @@ pub struct LiveCapture {
 
 /// Decoding reads headers only: eight tags or labels, the longest IP and TCP headers, and a
 /// reserve.
-const SNAP_OCTETS: i32 = 256;
+const SNAP_OCTETS: u32 = 256;
+/// More than any frame has: what libpcap captures by default.
+const SNAP_OCTETS_MAX: u32 = 262_144;
+/// Room for eight tags or labels in front of what the filter looks at.
+const TAG_OCTETS: u32 = 32;
+/// By how much the longest link header exceeds Ethernet's, rounded up.
+const HEADER_DIFFERENCE: u32 = 16;
 /// 10 ms of 10 Gbit/s in the smallest frames, with libpcap's overhead for each.
 const BUFFER_OCTETS: i32 = 64 << 20;
 /// How long the kernel collects packets before it delivers a block of them.
 const BLOCK_MS: i32 = 20;
 
 impl LiveCapture {
-    /// Opens an interface in promiscuous mode. `filter` runs in the kernel; the packets that match it are
-    /// sampled.
+    /// Opens an interface in promiscuous mode. The packets that match `filter` are sampled.
     ///
     /// # Errors
     ///
@@ -55,9 +70,16 @@ impl LiveCapture {
             what: pcap_text(error),
         };
         let inactive = Capture::from_device(interface.name.as_str()).map_err(failed)?;
-        let mut capture = inactive
+        // The link type is not known yet, so the filter is asked how far it looks on Ethernet.
+        let snap_octets = match filter {
+            Some(filter) => SNAP_OCTETS
+                .max(needed_octets(&*filter.compile(ETHERNET)?) + HEADER_DIFFERENCE)
+                .min(SNAP_OCTETS_MAX),
+            None => SNAP_OCTETS,
+        };
+        let capture = inactive
             .promisc(true)
-            .snaplen(SNAP_OCTETS)
+            .snaplen(i32::try_from(snap_octets).expect("it is at most libpcap's default"))
             .buffer_size(BUFFER_OCTETS)
             .timeout(BLOCK_MS)
             .precision(pcap::Precision::Nano)
@@ -66,20 +88,74 @@ impl LiveCapture {
             .map_err(failed)?;
         let link =
             u16::try_from(capture.get_datalink().0).expect("link types are numbered in 16 bits");
-        if let Some(filter) = filter {
-            install(&mut capture, link, filter)?;
-        }
-        Ok(Self {
+        let mut this = Self {
             capture,
             card_drops_before: interface.card_drops(),
             interface,
             link,
+            snap_octets,
+            filter: None,
             sampler: sampler(sampling),
             counters: SourceCounters::default(),
             kernel_drops_before: 0,
             down: false,
+        };
+        if let Some(filter) = filter {
+            this.set_filter(filter)?;
+        }
+        Ok(this)
+    }
+
+    /// Filters from the next frame on.
+    fn set_filter(&mut self, filter: &Filter) -> Result<(), CaptureError> {
+        let compiled = filter.compile(self.link)?;
+        if needed_octets(&compiled) > self.snap_octets {
+            return Err(CaptureError::Live {
+                name: self.interface.name.clone(),
+                what: format!(
+                    "filter '{}' looks further into a frame than the {} octets that are captured; \
+                     restart with this filter",
+                    filter.expression(),
+                    self.snap_octets
+                ),
+            });
+        }
+        filter.warn_if_blind_as(&compiled, &self.interface.name);
+        let in_kernel = match compiled.kernel_program() {
+            Some(mut program) => kernel_filter::attach(self.socket(), &mut program),
+            None => kernel_filter::detach(self.socket()),
+        };
+        if let Err(error) = in_kernel {
+            tracing::info!(
+                "{}: the kernel does not take filter '{}' ({error}): frames are filtered after they \
+                 are copied",
+                self.interface.name,
+                filter.expression()
+            );
+            self.pass_all()?;
+        }
+        self.filter = Some(compiled);
+        Ok(())
+    }
+
+    /// Makes the kernel pass every frame.
+    fn pass_all(&self) -> Result<(), CaptureError> {
+        kernel_filter::detach(self.socket()).map_err(|error| CaptureError::Live {
+            name: self.interface.name.clone(),
+            what: format!("the filter in the kernel cannot be removed: {error}"),
         })
     }
+
+    fn socket(&self) -> BorrowedFd<'_> {
+        // SAFETY: the descriptor belongs to the capture, which outlives the borrow.
+        unsafe { BorrowedFd::borrow_raw(self.capture.as_raw_fd()) }
+    }
+}
+
+/// How many octets of a frame have to be captured for a filter.
+fn needed_octets(filter: &CompiledFilter) -> u32 {
+    let needed = filter.reach_octets().saturating_add(TAG_OCTETS.into());
+    u32::try_from(needed).map_or(SNAP_OCTETS_MAX, |needed| needed.min(SNAP_OCTETS_MAX))
 }
 
 impl Source for LiveCapture {
@@ -109,6 +185,13 @@ impl Source for LiveCapture {
                     });
                 }
             };
+            self.down = false;
+            let matches =
+                |filter: &Arc<CompiledFilter>| filter.matches(packet.data, packet.header.len);
+            if !self.filter.as_ref().is_none_or(matches) {
+                self.counters.filtered += 1;
+                continue;
+            }
             if !self.sampler.takes_next() {
                 self.counters.sampled_out += 1;
                 continue;
@@ -119,7 +202,6 @@ impl Source for LiveCapture {
                 (Ok(s), Ok(ns)) => CaptureTime::Wall(s * 1_000_000_000 + ns),
                 _ => CaptureTime::AtReceipt,
             };
-            self.down = false;
             self.counters.received += 1;
             self.counters.received_octets += u64::from(packet.header.len);
             each(Frame {
@@ -134,9 +216,7 @@ impl Source for LiveCapture {
 
     fn wait(&mut self, timeout: Duration) {
         let timeout = PollTimeout::try_from(timeout).unwrap_or(PollTimeout::MAX);
-        // SAFETY: the descriptor belongs to the capture, which outlives the borrow.
-        let fd = unsafe { BorrowedFd::borrow_raw(self.capture.as_raw_fd()) };
-        let mut waiting = [PollFd::new(fd, PollFlags::POLLIN)];
+        let mut waiting = [PollFd::new(self.socket(), PollFlags::POLLIN)];
         let ready = poll(&mut waiting, timeout);
         // While the link is down poll returns at once: sleep instead.
         let erred = waiting[0]
@@ -169,8 +249,7 @@ impl Source for LiveCapture {
         self.down
     }
 
-    /// Sampling changes with the next frame. The filter changes in the kernel while frames arrive:
-    /// those of the few microseconds in which libpcap replaces it are neither shown nor counted.
+    /// Sampling and filter change with the next frame.
     fn apply(&mut self, change: SourceChange) -> Result<(), Unchangeable> {
         let setting = change.setting();
         let applied = match change {
@@ -178,32 +257,14 @@ impl Source for LiveCapture {
                 self.sampler = sampler(sampling);
                 return Ok(());
             }
-            SourceChange::Filter(Some(filter)) => install(&mut self.capture, self.link, &filter),
-            // The empty expression matches every frame.
-            SourceChange::Filter(None) => {
-                self.capture
-                    .filter("", true)
-                    .map_err(|error| CaptureError::Live {
-                        name: self.interface.name.clone(),
-                        what: pcap_text(error),
-                    })
-            }
+            SourceChange::Filter(Some(filter)) => self.set_filter(&filter),
+            SourceChange::Filter(None) => self.pass_all().map(|()| self.filter = None),
         };
         applied.map_err(|error| Unchangeable {
             setting,
             reason: error.to_string(),
         })
     }
-}
-
-/// Makes the kernel run `filter`; on an error the former filter stays.
-fn install(capture: &mut Capture<Active>, link: u16, filter: &Filter) -> Result<(), CaptureError> {
-    let installed = capture.filter(filter.expression(), true);
-    installed.map_err(|error| CaptureError::Filter {
-        expression: filter.expression().to_owned(),
-        link,
-        what: pcap_text(error),
-    })
 }
 
 /// A sampler whose random numbers differ from run to run.

@@ -4,6 +4,7 @@
 use crate::connect::Connected;
 use crate::error::StartError;
 use crate::exporting::{ExporterBoard, ExporterRequest};
+use crate::filter_watch::FiltersInForce;
 use crate::mailbox::{Expiry, Postbox, Request};
 use crate::own_export::OwnExport;
 use crate::plan::{Destination, ExportPlan};
@@ -153,6 +154,8 @@ pub struct Controlled {
     pub own: OwnExport,
     /// Names of collectors.
     pub resolver: Resolver,
+    /// The filters in force, which are watched.
+    pub filters: FiltersInForce,
 }
 
 impl Controlled {
@@ -190,7 +193,15 @@ impl Controlled {
 
     fn set_filter(&self, filter: &Option<Filter>) -> Result<(), String> {
         let change = SourceChange::Filter(filter.clone());
-        change_sources(self.workers.iter(), &change)
+        change_sources(self.workers.iter(), &change)?;
+        self.filters.set(filter.as_ref());
+        if let Some(filter) = filter {
+            // Other sources log this themselves: they know their link types.
+            for interface in self.interfaces.iter().filter_map(Weak::upgrade) {
+                filter.warn_if_blind(&interface.interface().name);
+            }
+        }
+        Ok(())
     }
 
     /// Expires what was metered at the old share, once before and once after the change, and has it

@@ -23,6 +23,7 @@ pub mod counters;
 mod crew;
 pub mod error;
 pub mod exporting;
+mod filter_watch;
 mod flow_file;
 pub mod hand_over;
 pub mod ledger;

@@ -12,6 +12,7 @@ use crate::control::{Applying, Change, Control, Controlled};
 use crate::crew::{Common, Crew};
 use crate::error::StartError;
 use crate::exporting::ExporterThread;
+use crate::filter_watch::{FilterWatch, FiltersInForce};
 use crate::hand_over::channels;
 use crate::ledger::Ledger;
 use crate::losses::LossLog;
@@ -252,6 +253,7 @@ struct Running {
     crew: Crew,
     exporter: JoinHandle<io::Result<()>>,
     boards: Boards,
+    filters: FilterWatch,
     stop: Receiver<()>,
     outcome: Sender<Outcome>,
 }
@@ -298,6 +300,8 @@ impl Running {
             clock,
         };
         let cores = CoreList::new(plan.cores.as_deref(), pinned_count(&plan.captures));
+        let filters = FiltersInForce::of(&plan.captures);
+        let filter_watch = FilterWatch::new(&plan.captures, filters.clone());
         let mut crew = Crew::start(common, plan.captures, outboxes, cores)?;
         plan.tables.warn_of_unused_rules();
         let boards = Boards {
@@ -317,6 +321,7 @@ impl Running {
             collectors,
             own,
             resolver,
+            filters,
         })?;
         let (stop, stop_requests) = bounded(1);
         let (outcome, outcomes) = bounded(1);
@@ -332,6 +337,7 @@ impl Running {
             crew,
             exporter,
             boards,
+            filters: filter_watch,
             stop: stop_requests,
             outcome,
         };
@@ -339,7 +345,7 @@ impl Running {
     }
 
     /// Waits until the probe is to stop or every source has ended, ends it, and sends the outcome.
-    fn watch(self) {
+    fn watch(mut self) {
         let (due, mut losses) = (tick(LOOK_INTERVAL), LossLog::default());
         loop {
             select! {
@@ -347,13 +353,18 @@ impl Running {
                 // Every worker has reported that it started; now comes nothing but the last one's
                 // end.
                 recv(self.crew.ended) -> _ => break,
-                recv(due) -> _ => warn_of(&losses.lines(&self.boards.snapshot())),
+                recv(due) -> _ => {
+                    let snapshot = self.boards.snapshot();
+                    warn_of(&losses.lines(&snapshot));
+                    warn_of(&self.filters.lines(&snapshot));
+                }
             }
         }
         let Self {
             crew,
             exporter,
             boards,
+            filters,
             outcome,
             ..
         } = self;
@@ -365,6 +376,7 @@ impl Running {
         });
         let last = boards.snapshot();
         warn_of(&losses.last_lines(&last));
+        warn_of(&filters.last_lines(&last));
         let ledger = Ledger::draw_up(&last);
         // Programs are detached with the last copy of the boards: from here on, the handle's.
         drop(boards);
@@ -379,7 +391,7 @@ impl Running {
     }
 }
 
-/// How often losses are looked for.
+/// How often losses and filters that let nothing through are looked for.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 fn warn_of(lines: &[String]) {

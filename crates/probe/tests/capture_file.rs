@@ -334,6 +334,113 @@ fn only_what_the_filter_wants_is_metered() {
     );
 }
 
+/// A file of 1 000 octets on the wire, 60 captured, of which 986 are the packet.
+fn snapped(folder: &TempDir) -> PathBuf {
+    let frame = ethernet().carry(&udp(host(1, 1), host(2, 2), &[0; 958]));
+    let mut file = PcapWriter::new(Vec::new(), ByteOrder::Little, StampResolution::Micro).unwrap();
+    let at = Duration::from_secs(EPOCH_S);
+    file.cut_frame(at, &frame[..60], frame.len()).unwrap();
+    let path = folder.path().join("snapped.pcap");
+    fs::write(&path, file.finish().unwrap()).unwrap();
+    path
+}
+
+#[test]
+fn a_filter_sees_the_length_of_a_frame_and_not_what_was_captured_of_it() {
+    let folder = TempDir::new().unwrap();
+    let file = snapped(&folder);
+    for (filter, octets) in [("greater 500", 986), ("less 100", 0), ("len = 1000", 986)] {
+        let (ledger, _) = run_over(&file, &["-f", filter]);
+        assert_balanced(&ledger);
+        assert_eq!(count(&ledger, "exported.octets"), octets, "{filter}");
+    }
+}
+
+#[test]
+fn a_filter_matches_loopback_frames_of_either_byte_order() {
+    let folder = TempDir::new().unwrap();
+    let packet = udp(host(1, 1024), host(2, 53), &[]);
+    for (order, family) in [
+        (ByteOrder::Big, [0, 0, 0, 2]),
+        (ByteOrder::Little, [2, 0, 0, 0]),
+    ] {
+        let mut writer = PcapWriter::new(Vec::new(), order, StampResolution::Micro).unwrap();
+        let frame = [&family[..], &packet].concat();
+        writer.frame(Duration::from_secs(EPOCH_S), &frame).unwrap();
+        let mut octets = writer.finish().unwrap();
+        // LINKTYPE_NULL in place of Ethernet.
+        octets[20..24].fill(0);
+        let file = folder.path().join("null.pcap");
+        fs::write(&file, octets).unwrap();
+        for (filter, packets) in [("ip", 1), ("udp port 53", 1), ("ip6", 0)] {
+            let (ledger, _) = run_over(&file, &["-f", filter]);
+            assert_eq!(count(&ledger, "exported.packets"), packets, "{filter}");
+        }
+    }
+}
+
+#[test]
+fn a_filter_sees_the_packet_behind_all_tags_unless_it_names_them() {
+    let folder = TempDir::new().unwrap();
+    let packet = udp(host(1, 1024), host(2, 53), &[0; 32]);
+    let stacks = [
+        ethernet(),
+        ethernet().vlan(5),
+        ethernet().tag(0x88a8, 6).vlan(5),
+        ethernet().vlan(5).mpls(&[16, 17]),
+        ethernet().pppoe(9),
+    ];
+    let frames: Vec<_> = stacks
+        .iter()
+        .map(|stack| (0, stack.carry(&packet)))
+        .collect();
+    let file = capture(&folder, &frames);
+    for (filter, packets) in [
+        ("ip", 5),
+        ("udp port 53", 5),
+        ("less 74", 5),
+        ("vlan", 3),
+        ("vlan 5 and ip", 1),
+        ("mpls or pppoes", 1),
+        ("not vlan", 2),
+    ] {
+        let (ledger, _) = run_over(&file, &["-f", filter]);
+        assert_balanced(&ledger);
+        assert_eq!(count(&ledger, "exported.packets"), packets, "{filter}");
+    }
+}
+
+#[test]
+fn a_filter_that_can_match_nothing_is_reported_at_the_first_frame_and_others_are_not() {
+    let folder = TempDir::new().unwrap();
+    let file = capture(
+        &folder,
+        &[(0, ethernet().carry(&udp(host(1, 1), host(2, 2), &[])))],
+    );
+    for (filter, blind) in [
+        ("ip6", true),
+        ("vlan and arp", true),
+        ("port 2 or ip6", false),
+    ] {
+        let (_, output) = run_over(&file, &["-f", filter]);
+        let said = String::from_utf8_lossy(&output.stderr);
+        let line = format!("filter '{filter}' can match no IPv4 packet");
+        assert_eq!(said.matches(&line).count(), usize::from(blind), "{said}");
+    }
+}
+
+#[test]
+fn a_filter_that_let_nothing_of_a_file_through_is_reported_at_its_end() {
+    let folder = TempDir::new().unwrap();
+    let file = capture(&folder, &ten_minutes());
+    for (filter, reported) in [("udp port 5", true), ("host 192.0.2.3", false)] {
+        let (_, output) = run_over(&file, &["-f", filter]);
+        let said = String::from_utf8_lossy(&output.stderr);
+        let line = format!("file: filter '{filter}' let none of 1000 packets through");
+        assert_eq!(said.matches(&line).count(), usize::from(reported), "{said}");
+    }
+}
+
 #[test]
 fn a_sampled_file_gives_the_same_datagrams_each_time_and_counts_what_it_left_out() {
     let folder = TempDir::new().unwrap();

@@ -400,6 +400,29 @@ fn what_the_filter_does_not_want_is_no_loss_and_counted() {
 }
 
 #[test]
+fn a_filter_that_lets_nothing_through_while_frames_come_is_reported_once() {
+    if !are_met(&TOOLS) {
+        return;
+    }
+    for capture in ["af-xdp", "pcap"] {
+        let wire = wire(VethOptions::default());
+        let probe = Probe::start(&wire, &line(&["-f", "tcp port 5", "--capture", capture]));
+        assert!(!probe.said().contains("can match no IPv4 packet"));
+        let sent = Options {
+            rate: Some(200),
+            ..traffic(2_600)
+        };
+        send(&wire, &sent);
+        let said = probe.said();
+        let reported = said
+            .matches("tap0: filter 'tcp port 5' has let none of ")
+            .count();
+        assert_eq!(reported, 1, "{capture}: {said}");
+        probe.stop();
+    }
+}
+
+#[test]
 fn what_sampling_leaves_out_is_no_loss_and_counted() {
     if !are_met(&TOOLS) {
         return;

@@ -71,6 +71,9 @@ impl LoadedInterface {
             interface: interface.name.clone(),
             what,
         };
+        if let Some(filter) = &config.filter {
+            filter.warn_if_blind(&interface.name);
+        }
         let frags = interface.mtu > LINEAR_MTU_MAX || !fits_one_umem_frame(&interface);
         let program = Program::load(interface.queue_count, frags).map_err(failed)?;
         program.set_sampling(config.sampling).map_err(failed)?;

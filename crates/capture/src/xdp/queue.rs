@@ -17,6 +17,7 @@ use crate::prefetch::{PREFETCH_AHEAD, prefetch};
 use crate::source::{Frame, Received, Source, SourceChange, Unchangeable};
 use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// An AF_XDP socket bound to one RX queue.
@@ -209,7 +210,7 @@ struct Reader<R: Rings, B> {
     rings: R,
     frames: Frames<R::Descriptor>,
     sleeper: Sleeper<B>,
-    filter: Option<CompiledFilter>,
+    filter: Option<Arc<CompiledFilter>>,
     busy_poll: bool,
     interface: String,
     queue: u32,
@@ -277,7 +278,7 @@ impl<R: Rings, B: Bell> Reader<R, B> {
         let rings = &self.rings;
         let octets = rings.octets(&whole.first);
         let captured = self.sleeper.time_of(|| rings.stamp(&whole.first));
-        let matches = |filter: &CompiledFilter| filter.matches(octets);
+        let matches = |filter: &Arc<CompiledFilter>| filter.matches(octets, whole.octets);
         if self.filter.as_ref().is_none_or(matches) {
             self.counters.received += 1;
             self.counters.received_octets += u64::from(whole.octets);
@@ -353,7 +354,8 @@ impl<R: Rings, B: Bell> Reader<R, B> {
     }
 }
 
-fn compile(filter: &Filter) -> Result<CompiledFilter, CaptureError> {
+/// The filter as it was compiled before anything was captured.
+fn compile(filter: &Filter) -> Result<Arc<CompiledFilter>, CaptureError> {
     filter.compile(ETHERNET)
 }
 

@@ -61,6 +61,9 @@ pub struct Arguments {
     read: Option<PathBuf>,
 
     /// Meter only the packets that match this filter, in libpcap's syntax
+    ///
+    /// A filter sees the packet behind all VLAN tags, MPLS labels and PPPoE headers. One with the
+    /// word vlan, mpls, pppoes or pppoed sees the frame as it came.
     #[arg(short, long, value_name = "FILTER")]
     filter: Option<String>,
 
