@@ -317,15 +317,16 @@ impl Intake {
     }
 
     fn accept(&mut self, exporter: IpAddr, summary: &DatagramSummary, batch: &mut StoreBatch) {
-        batch.version.get_or_insert(summary.version);
+        let run = batch.run(summary.version);
+        run.records += usize::from(summary.count);
         let continuity = self.exporters.note(exporter, summary);
         match continuity {
             Continuity::Expected => return,
-            Continuity::Lost(lost) => batch.losses.add(FileLosses {
+            Continuity::Lost(lost) => run.losses.add(FileLosses {
                 lost,
                 ..FileLosses::default()
             }),
-            Continuity::Reset { .. } => batch.losses.add(FileLosses {
+            Continuity::Reset { .. } => run.losses.add(FileLosses {
                 resets: 1,
                 ..FileLosses::default()
             }),
@@ -347,7 +348,7 @@ impl Intake {
         batch: &mut StoreBatch,
     ) {
         self.refused[refusal as usize] += 1;
-        batch.losses.add(FileLosses {
+        batch.refused.add(FileLosses {
             corrupt: 1,
             ..FileLosses::default()
         });
@@ -371,12 +372,21 @@ enum StoreCommand {
     Stop,
 }
 
-/// Records on their way to the store, and counts of those that are missing among them.
+/// Records on their way to the store, and counts of what is missing among them.
 #[derive(Debug)]
 struct StoreBatch {
-    /// Version of the batch's first datagram.
-    version: Option<Version>,
     records: Vec<StoredRecord>,
+    /// The records are those of the first run, then those of the second, and so on.
+    runs: Vec<Run>,
+    /// Refused datagrams, whose version is not known.
+    refused: FileLosses,
+}
+
+/// Records of one version that came one after the other.
+#[derive(Clone, Copy, Debug)]
+struct Run {
+    version: Version,
+    records: usize,
     losses: FileLosses,
 }
 
@@ -385,20 +395,33 @@ impl StoreBatch {
         let records =
             Vec::with_capacity(BATCH_RECORDS + BURST_DATAGRAMS * xdprobe_netflow::v5::RECORDS_MAX);
         Self {
-            version: None,
             records,
-            losses: FileLosses::default(),
+            runs: Vec::new(),
+            refused: FileLosses::default(),
         }
     }
 
+    /// The run that the next records of `version` belong to.
+    #[inline]
+    fn run(&mut self, version: Version) -> &mut Run {
+        if self.runs.last().is_none_or(|run| run.version != version) {
+            self.runs.push(Run {
+                version,
+                records: 0,
+                losses: FileLosses::default(),
+            });
+        }
+        self.runs.last_mut().expect("a run was just added")
+    }
+
     fn is_empty(&self) -> bool {
-        self.records.is_empty() && self.losses == FileLosses::default()
+        self.records.is_empty() && self.refused == FileLosses::default()
     }
 
     fn clear(&mut self) {
-        self.version = None;
         self.records.clear();
-        self.losses = FileLosses::default();
+        self.runs.clear();
+        self.refused = FileLosses::default();
     }
 }
 
@@ -443,11 +466,16 @@ impl StoreThread {
     }
 
     fn write(&mut self, mut batch: StoreBatch) -> io::Result<()> {
-        let done = match batch.version {
-            Some(version) => self.store.push(version, &batch.records, unix_s()),
-            None => self.store.tick(unix_s()),
-        };
-        self.store.note(batch.losses);
+        let now = unix_s();
+        let mut done = self.store.tick(now);
+        let mut rest = &batch.records[..];
+        for run in &batch.runs {
+            let (records, behind) = rest.split_at(run.records);
+            rest = behind;
+            done = done.and(self.store.push(run.version, records, now));
+            self.store.note(Some(run.version), run.losses);
+        }
+        self.store.note(None, batch.refused);
         batch.clear();
         // A batch without room in the channel is dropped: the receiving thread makes another.
         let _ = self.give_back.try_send(batch);
@@ -533,7 +561,7 @@ mod tests {
             records: 3007,
             stored: 3007,
             failed: 0,
-            files: 2,
+            files: 3,
             lost: 10,
             resets: 1,
             reordered: 0,
@@ -544,7 +572,7 @@ mod tests {
         assert_eq!(
             totals.to_string(),
             "totals: received_datagrams=103 received_records=3007 stored_records=3007 \
-             failed_records=0 files=2 \
+             failed_records=0 files=3 \
              lost_records=10 resets=1 reordered=0 socket_dropped_datagrams=0 refused_short=2 \
              refused_version=0 \
              refused_count=0 refused_length=1 refused_exporter=0"
@@ -563,7 +591,8 @@ mod tests {
             summary,
             [
                 (Some(3000), Some(0), Some(0), Some(0)),
-                (Some(7), Some(10), Some(3), Some(1))
+                (Some(6), Some(10), Some(3), Some(1)),
+                (Some(1), Some(0), Some(0), Some(0))
             ]
         );
     }
