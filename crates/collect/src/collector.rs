@@ -10,11 +10,12 @@ use crate::receive::{BURST_DATAGRAMS, Receiver};
 use crate::record::StoredRecord;
 use crate::sequence::{Continuity, Exporters};
 use crate::store::Store;
+use crate::throttle::{REPORT_S, Throttle};
 use crate::writer::FileLosses;
 use crossbeam_channel::{RecvTimeoutError, Sender, TryRecvError};
 use ipnet::IpNet;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::thread::JoinHandle;
@@ -28,7 +29,7 @@ const BATCHES_MAX: usize = 64;
 /// How often the store thread checks for a rotation, a sync or an expiry.
 const STORE_TICK: Duration = Duration::from_millis(250);
 /// The most log lines about sequence numbers and refused datagrams between two calls of
-/// [`Collector::tick`].
+/// [`Collector::tick`], so that forged senders do not fill the log.
 const LINES_MAX: u32 = 20;
 
 /// UTC seconds since 1970 by the system's clock, which files are named and rotated by. 0 if the
@@ -162,7 +163,9 @@ impl Collector {
                 allowed,
                 exporters: Exporters::default(),
                 refused: [0; Refusal::ALL.len()],
+                refusals: [Throttle::default(); Refusal::ALL.len()],
                 lines_left: LINES_MAX,
+                now: unix_s(),
             },
             batch: StoreBatch::new(),
             commands,
@@ -193,9 +196,10 @@ impl Collector {
         Ok(true)
     }
 
-    /// Allows log lines again, up to the limit. Call it about once a second.
+    /// Logs the lines about jumps of sequences and refused datagrams that are due. Call it about
+    /// once a second.
     pub fn tick(&mut self) {
-        self.intake.lines_left = LINES_MAX;
+        self.intake.tick(unix_s());
     }
 
     /// Finishes the current file and begins another.
@@ -252,8 +256,8 @@ impl Collector {
     }
 
     fn take_burst(&mut self) {
-        for (exporter, octets) in self.receiver.burst() {
-            self.intake.take(exporter, octets, &mut self.batch);
+        for (sender, octets) in self.receiver.burst() {
+            self.intake.take(sender, octets, &mut self.batch);
         }
     }
 
@@ -295,13 +299,18 @@ struct Intake {
     allowed: Allowed,
     exporters: Exporters,
     refused: [u64; Refusal::ALL.len()],
+    /// Log lines about them.
+    refusals: [Throttle; Refusal::ALL.len()],
     lines_left: u32,
+    /// UTC seconds of the last tick.
+    now: i64,
 }
 
 impl Intake {
     /// Decodes one datagram into `batch`, or refuses it.
     #[inline]
-    fn take(&mut self, exporter: IpAddr, octets: &[u8], batch: &mut StoreBatch) {
+    fn take(&mut self, sender: SocketAddr, octets: &[u8], batch: &mut StoreBatch) {
+        let exporter = sender.ip();
         if !self.allowed.has(exporter) {
             return self.refuse(
                 exporter,
@@ -311,16 +320,16 @@ impl Intake {
             );
         }
         match datagram::decode(octets, exporter, &mut batch.records) {
-            Ok(summary) => self.accept(exporter, &summary, batch),
+            Ok(summary) => self.accept(sender, &summary, batch),
             Err(error) => self.refuse(exporter, error.into(), &error, batch),
         }
     }
 
-    fn accept(&mut self, exporter: IpAddr, summary: &DatagramSummary, batch: &mut StoreBatch) {
+    fn accept(&mut self, sender: SocketAddr, summary: &DatagramSummary, batch: &mut StoreBatch) {
         let run = batch.run(summary.version);
         run.records += usize::from(summary.count);
-        let continuity = self.exporters.note(exporter, summary);
-        match continuity {
+        let noted = self.exporters.note(sender, summary, self.now);
+        match noted.continuity {
             Continuity::Expected => return,
             Continuity::Lost(lost) => run.losses.add(FileLosses {
                 lost,
@@ -331,11 +340,10 @@ impl Intake {
                 ..FileLosses::default()
             }),
         }
-        if self.may_log() {
-            tracing::warn!(
-                "sequence: src_ip={exporter} d_version={} {continuity}",
-                summary.version.number()
-            );
+        if let Some(line) = noted.line
+            && self.may_log()
+        {
+            tracing::warn!("{line}");
         }
     }
 
@@ -352,8 +360,25 @@ impl Intake {
             corrupt: 1,
             ..FileLosses::default()
         });
-        if self.may_log() {
+        if self.refusals[refusal as usize].note(self.now) && self.may_log() {
             tracing::warn!("refused: src_ip={exporter} {why}");
+        }
+    }
+
+    fn tick(&mut self, now: i64) {
+        (self.now, self.lines_left) = (now, LINES_MAX);
+        for (reason, throttle) in Refusal::ALL.iter().zip(&mut self.refusals) {
+            if let Some(more) = throttle.due(now) {
+                tracing::warn!(
+                    "refused: {more} more datagrams in the last {REPORT_S} s, reason {}",
+                    reason.name()
+                );
+            }
+        }
+        while self.may_log()
+            && let Some(line) = self.exporters.due_line(now)
+        {
+            tracing::warn!("{line}");
         }
     }
 
@@ -496,7 +521,7 @@ mod tests {
     use crate::reader::FlowFileReader;
     use crate::record::ByteOrder;
     use crate::store::{Limits, Nesting, Rotations, StoreOptions};
-    use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+    use std::net::{Ipv4Addr, UdpSocket};
     use std::path::Path;
     use xdprobe_netflow::{v5, v7};
 
