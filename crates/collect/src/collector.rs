@@ -10,11 +10,12 @@ use crate::receive::{BURST_DATAGRAMS, Receiver};
 use crate::record::StoredRecord;
 use crate::sequence::{Continuity, Exporters};
 use crate::store::Store;
+use crate::throttle::{REPORT_S, Throttle};
 use crate::writer::FileLosses;
 use crossbeam_channel::{RecvTimeoutError, Sender, TryRecvError};
 use ipnet::IpNet;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::thread::JoinHandle;
@@ -28,7 +29,7 @@ const BATCHES_MAX: usize = 64;
 /// How often the store thread checks for a rotation, a sync or an expiry.
 const STORE_TICK: Duration = Duration::from_millis(250);
 /// The most log lines about sequence numbers and refused datagrams between two calls of
-/// [`Collector::tick`].
+/// [`Collector::tick`], so that forged senders do not fill the log.
 const LINES_MAX: u32 = 20;
 
 /// UTC seconds since 1970 by the system's clock, which files are named and rotated by. 0 if the
@@ -162,7 +163,9 @@ impl Collector {
                 allowed,
                 exporters: Exporters::default(),
                 refused: [0; Refusal::ALL.len()],
+                refusals: [Throttle::default(); Refusal::ALL.len()],
                 lines_left: LINES_MAX,
+                now: unix_s(),
             },
             batch: StoreBatch::new(),
             commands,
@@ -193,9 +196,10 @@ impl Collector {
         Ok(true)
     }
 
-    /// Allows log lines again, up to the limit. Call it about once a second.
+    /// Logs the lines about jumps of sequences and refused datagrams that are due. Call it about
+    /// once a second.
     pub fn tick(&mut self) {
-        self.intake.lines_left = LINES_MAX;
+        self.intake.tick(unix_s());
     }
 
     /// Finishes the current file and begins another.
@@ -252,8 +256,8 @@ impl Collector {
     }
 
     fn take_burst(&mut self) {
-        for (exporter, octets) in self.receiver.burst() {
-            self.intake.take(exporter, octets, &mut self.batch);
+        for (sender, octets) in self.receiver.burst() {
+            self.intake.take(sender, octets, &mut self.batch);
         }
     }
 
@@ -295,13 +299,18 @@ struct Intake {
     allowed: Allowed,
     exporters: Exporters,
     refused: [u64; Refusal::ALL.len()],
+    /// Log lines about them.
+    refusals: [Throttle; Refusal::ALL.len()],
     lines_left: u32,
+    /// UTC seconds of the last tick.
+    now: i64,
 }
 
 impl Intake {
     /// Decodes one datagram into `batch`, or refuses it.
     #[inline]
-    fn take(&mut self, exporter: IpAddr, octets: &[u8], batch: &mut StoreBatch) {
+    fn take(&mut self, sender: SocketAddr, octets: &[u8], batch: &mut StoreBatch) {
+        let exporter = sender.ip();
         if !self.allowed.has(exporter) {
             return self.refuse(
                 exporter,
@@ -311,30 +320,30 @@ impl Intake {
             );
         }
         match datagram::decode(octets, exporter, &mut batch.records) {
-            Ok(summary) => self.accept(exporter, &summary, batch),
+            Ok(summary) => self.accept(sender, &summary, batch),
             Err(error) => self.refuse(exporter, error.into(), &error, batch),
         }
     }
 
-    fn accept(&mut self, exporter: IpAddr, summary: &DatagramSummary, batch: &mut StoreBatch) {
-        batch.version.get_or_insert(summary.version);
-        let continuity = self.exporters.note(exporter, summary);
-        match continuity {
+    fn accept(&mut self, sender: SocketAddr, summary: &DatagramSummary, batch: &mut StoreBatch) {
+        let run = batch.run(summary.version);
+        run.records += usize::from(summary.count);
+        let noted = self.exporters.note(sender, summary, self.now);
+        match noted.continuity {
             Continuity::Expected => return,
-            Continuity::Lost(lost) => batch.losses.add(FileLosses {
+            Continuity::Lost(lost) => run.losses.add(FileLosses {
                 lost,
                 ..FileLosses::default()
             }),
-            Continuity::Reset { .. } => batch.losses.add(FileLosses {
+            Continuity::Reset { .. } => run.losses.add(FileLosses {
                 resets: 1,
                 ..FileLosses::default()
             }),
         }
-        if self.may_log() {
-            tracing::warn!(
-                "sequence: src_ip={exporter} d_version={} {continuity}",
-                summary.version.number()
-            );
+        if let Some(line) = noted.line
+            && self.may_log()
+        {
+            tracing::warn!("{line}");
         }
     }
 
@@ -347,12 +356,29 @@ impl Intake {
         batch: &mut StoreBatch,
     ) {
         self.refused[refusal as usize] += 1;
-        batch.losses.add(FileLosses {
+        batch.refused.add(FileLosses {
             corrupt: 1,
             ..FileLosses::default()
         });
-        if self.may_log() {
+        if self.refusals[refusal as usize].note(self.now) && self.may_log() {
             tracing::warn!("refused: src_ip={exporter} {why}");
+        }
+    }
+
+    fn tick(&mut self, now: i64) {
+        (self.now, self.lines_left) = (now, LINES_MAX);
+        for (reason, throttle) in Refusal::ALL.iter().zip(&mut self.refusals) {
+            if let Some(more) = throttle.due(now) {
+                tracing::warn!(
+                    "refused: {more} more datagrams in the last {REPORT_S} s, reason {}",
+                    reason.name()
+                );
+            }
+        }
+        while self.may_log()
+            && let Some(line) = self.exporters.due_line(now)
+        {
+            tracing::warn!("{line}");
         }
     }
 
@@ -371,12 +397,21 @@ enum StoreCommand {
     Stop,
 }
 
-/// Records on their way to the store, and counts of those that are missing among them.
+/// Records on their way to the store, and counts of what is missing among them.
 #[derive(Debug)]
 struct StoreBatch {
-    /// Version of the batch's first datagram.
-    version: Option<Version>,
     records: Vec<StoredRecord>,
+    /// The records are those of the first run, then those of the second, and so on.
+    runs: Vec<Run>,
+    /// Refused datagrams, whose version is not known.
+    refused: FileLosses,
+}
+
+/// Records of one version that came one after the other.
+#[derive(Clone, Copy, Debug)]
+struct Run {
+    version: Version,
+    records: usize,
     losses: FileLosses,
 }
 
@@ -385,20 +420,33 @@ impl StoreBatch {
         let records =
             Vec::with_capacity(BATCH_RECORDS + BURST_DATAGRAMS * xdprobe_netflow::v5::RECORDS_MAX);
         Self {
-            version: None,
             records,
-            losses: FileLosses::default(),
+            runs: Vec::new(),
+            refused: FileLosses::default(),
         }
     }
 
+    /// The run that the next records of `version` belong to.
+    #[inline]
+    fn run(&mut self, version: Version) -> &mut Run {
+        if self.runs.last().is_none_or(|run| run.version != version) {
+            self.runs.push(Run {
+                version,
+                records: 0,
+                losses: FileLosses::default(),
+            });
+        }
+        self.runs.last_mut().expect("a run was just added")
+    }
+
     fn is_empty(&self) -> bool {
-        self.records.is_empty() && self.losses == FileLosses::default()
+        self.records.is_empty() && self.refused == FileLosses::default()
     }
 
     fn clear(&mut self) {
-        self.version = None;
         self.records.clear();
-        self.losses = FileLosses::default();
+        self.runs.clear();
+        self.refused = FileLosses::default();
     }
 }
 
@@ -443,11 +491,16 @@ impl StoreThread {
     }
 
     fn write(&mut self, mut batch: StoreBatch) -> io::Result<()> {
-        let done = match batch.version {
-            Some(version) => self.store.push(version, &batch.records, unix_s()),
-            None => self.store.tick(unix_s()),
-        };
-        self.store.note(batch.losses);
+        let now = unix_s();
+        let mut done = self.store.tick(now);
+        let mut rest = &batch.records[..];
+        for run in &batch.runs {
+            let (records, behind) = rest.split_at(run.records);
+            rest = behind;
+            done = done.and(self.store.push(run.version, records, now));
+            self.store.note(Some(run.version), run.losses);
+        }
+        self.store.note(None, batch.refused);
         batch.clear();
         // A batch without room in the channel is dropped: the receiving thread makes another.
         let _ = self.give_back.try_send(batch);
@@ -468,7 +521,7 @@ mod tests {
     use crate::reader::FlowFileReader;
     use crate::record::ByteOrder;
     use crate::store::{Limits, Nesting, Rotations, StoreOptions};
-    use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+    use std::net::{Ipv4Addr, UdpSocket};
     use std::path::Path;
     use xdprobe_netflow::{v5, v7};
 
@@ -533,7 +586,7 @@ mod tests {
             records: 3007,
             stored: 3007,
             failed: 0,
-            files: 2,
+            files: 3,
             lost: 10,
             resets: 1,
             reordered: 0,
@@ -544,7 +597,7 @@ mod tests {
         assert_eq!(
             totals.to_string(),
             "totals: received_datagrams=103 received_records=3007 stored_records=3007 \
-             failed_records=0 files=2 \
+             failed_records=0 files=3 \
              lost_records=10 resets=1 reordered=0 socket_dropped_datagrams=0 refused_short=2 \
              refused_version=0 \
              refused_count=0 refused_length=1 refused_exporter=0"
@@ -563,7 +616,8 @@ mod tests {
             summary,
             [
                 (Some(3000), Some(0), Some(0), Some(0)),
-                (Some(7), Some(10), Some(3), Some(1))
+                (Some(6), Some(10), Some(3), Some(1)),
+                (Some(1), Some(0), Some(0), Some(0))
             ]
         );
     }

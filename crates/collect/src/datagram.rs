@@ -16,6 +16,10 @@ pub struct DatagramSummary {
     pub sequence: Option<u32>,
     /// Engine of the exporter; each has a sequence of its own. 0:0 in version 1.
     pub engine: Engine,
+    /// UTC time in ms since 1970 when the datagram was sent, by the exporter's clock.
+    pub sent_ms: u64,
+    /// SysUptime when the datagram was sent, in ms modulo 2^32.
+    pub sys_uptime_ms: u32,
 }
 
 /// Why a datagram was not stored.
@@ -99,6 +103,8 @@ pub fn decode(
                 count: header.count.get(),
                 sequence: None,
                 engine: Engine::default(),
+                sent_ms: sent_ms(header.unix_s.get(), header.unix_ns.get()),
+                sys_uptime_ms: header.sys_uptime_ms.get(),
             })
         }
         v7::VERSION => {
@@ -113,6 +119,8 @@ pub fn decode(
                 count: header.count.get(),
                 sequence: Some(header.flow_sequence.get()),
                 engine: header.engine(),
+                sent_ms: sent_ms(header.unix_s.get(), header.unix_ns.get()),
+                sys_uptime_ms: header.sys_uptime_ms.get(),
             })
         }
         _ => {
@@ -127,9 +135,15 @@ pub fn decode(
                 count: header.count.get(),
                 sequence: Some(header.flow_sequence.get()),
                 engine: header.engine(),
+                sent_ms: sent_ms(header.unix_s.get(), header.unix_ns.get()),
+                sys_uptime_ms: header.sys_uptime_ms.get(),
             })
         }
     }
+}
+
+fn sent_ms(unix_s: u32, unix_ns: u32) -> u64 {
+    u64::from(unix_s) * 1000 + u64::from(unix_ns / 1_000_000)
 }
 
 /// The exporter's address in a record: an IPv6 address does not fit and is left unspecified.
@@ -172,7 +186,9 @@ mod tests {
                 version: Version::V1,
                 count: 2,
                 sequence: None,
-                engine: Engine::default()
+                engine: Engine::default(),
+                sent_ms: 0,
+                sys_uptime_ms: 0
             }
         );
 
@@ -180,6 +196,9 @@ mod tests {
             flow_sequence: 7.into(),
             engine_type: 1,
             engine_id: 2,
+            unix_s: 10.into(),
+            unix_ns: 5_999_999.into(),
+            sys_uptime_ms: 8.into(),
             ..v5::Header::default()
         };
         let summary = decode(&v5_datagram(&header, 3), EXPORTER, &mut records).unwrap();
@@ -189,7 +208,9 @@ mod tests {
                 version: Version::V5,
                 count: 3,
                 sequence: Some(7),
-                engine: Engine { r#type: 1, id: 2 }
+                engine: Engine { r#type: 1, id: 2 },
+                sent_ms: 10_005,
+                sys_uptime_ms: 8
             }
         );
 
@@ -209,7 +230,9 @@ mod tests {
                 version: Version::V7,
                 count: 1,
                 sequence: Some(9),
-                engine: Engine::default()
+                engine: Engine::default(),
+                sent_ms: 0,
+                sys_uptime_ms: 0
             }
         );
 

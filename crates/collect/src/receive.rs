@@ -26,7 +26,7 @@ pub struct Receiver {
     socket: UdpSocket,
     headers: MultiHeaders<SockaddrStorage>,
     octets: Box<[u8]>,
-    burst: Vec<(IpAddr, usize)>,
+    burst: Vec<(SocketAddr, usize)>,
 }
 
 impl Receiver {
@@ -134,8 +134,8 @@ impl Receiver {
         }
     }
 
-    /// The datagrams of the last burst, each with its sender's address.
-    pub fn burst(&self) -> impl Iterator<Item = (IpAddr, &[u8])> {
+    /// The datagrams of the last burst, each with its sender's address and port.
+    pub fn burst(&self) -> impl Iterator<Item = (SocketAddr, &[u8])> {
         let datagrams = self.octets.chunks_exact(DATAGRAM_OCTETS);
         self.burst
             .iter()
@@ -144,19 +144,18 @@ impl Receiver {
     }
 }
 
-/// The sender's address. IPv4 addresses that an IPv6 socket maps to IPv6 are mapped back.
-fn sender(address: Option<SockaddrStorage>) -> IpAddr {
+/// The sender's address and port. IPv4 addresses that an IPv6 socket maps to IPv6 are mapped back.
+fn sender(address: Option<SockaddrStorage>) -> SocketAddr {
+    let unknown = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
     let Some(address) = address else {
-        return Ipv4Addr::UNSPECIFIED.into();
+        return unknown;
     };
     if let Some(address) = address.as_sockaddr_in() {
-        return address.ip().into();
+        return (address.ip(), address.port()).into();
     }
-    address
-        .as_sockaddr_in6()
-        .map_or(Ipv4Addr::UNSPECIFIED.into(), |address| {
-            IpAddr::V6(address.ip()).to_canonical()
-        })
+    address.as_sockaddr_in6().map_or(unknown, |address| {
+        (IpAddr::V6(address.ip()).to_canonical(), address.port()).into()
+    })
 }
 
 /// The column `drops` in the row of `inode` in the table of /proc/net/udp (Linux, net/ipv4/udp.c,
@@ -194,7 +193,7 @@ mod tests {
         for (length, (from, datagram)) in receiver.burst().enumerate() {
             assert_eq!(
                 (from, datagram),
-                (Ipv4Addr::LOCALHOST.into(), &vec![7; length][..])
+                (sender.local_addr().unwrap(), &vec![7; length][..])
             );
         }
         assert_eq!(receiver.receive().unwrap(), 6);
@@ -223,11 +222,12 @@ mod tests {
         let port = receiver.local_addr().unwrap().port();
         let sender = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         sender.send_to(b"x", (Ipv4Addr::LOCALHOST, port)).unwrap();
+        let from = sender.local_addr().unwrap().port();
         assert!(receiver.wait(Duration::from_secs(5)).unwrap());
         receiver.receive().unwrap();
         assert_eq!(
             receiver.burst().next(),
-            Some((Ipv4Addr::LOCALHOST.into(), &b"x"[..]))
+            Some(((Ipv4Addr::LOCALHOST, from).into(), &b"x"[..]))
         );
     }
 

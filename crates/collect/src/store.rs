@@ -1,8 +1,8 @@
 //! A collector's directory: one file for each interval, with the names and subdirectories of
 //! flow-capture; the oldest files are removed.
 //!
-//! A [`Store`] has at most one file open, under flow-capture's temporary name. When a store is
-//! opened, it first completes the files that an earlier one left unfinished. All times are
+//! A [`Store`] has at most one file of each version open, under flow-capture's temporary name. When a
+//! store is opened, it first completes the files that an earlier one left unfinished. All times are
 //! arguments, in UTC seconds.
 
 mod expire;
@@ -40,7 +40,7 @@ pub struct StoreOptions {
     pub rotations: Rotations,
     /// Which finished files are kept.
     pub limits: Limits,
-    /// Version of the records; `None` = that of the first datagram.
+    /// Version of all records; `None` = each in the version that it came in.
     pub version: Option<Version>,
     /// Byte order of the files.
     pub order: ByteOrder,
@@ -62,8 +62,13 @@ pub struct Store {
     options: StoreOptions,
     schedule: Schedule,
     kept: Kept,
-    current: Option<Current>,
+    /// Files that are being written, one for each version.
+    open: Vec<Current>,
+    /// The version that always has a file, with or without records: that of the options, else of
+    /// the first datagram. Files of other versions begin with a record.
     version: Option<Version>,
+    /// Versions that came beside this one.
+    others: Vec<Version>,
     /// Losses for the header of the next file, while no file is open.
     losses: FileLosses,
     stored: u64,
@@ -73,9 +78,10 @@ pub struct Store {
     children: Vec<Child>,
 }
 
-/// The file that is being written.
+/// A file that is being written.
 #[derive(Debug)]
 struct Current {
+    version: Version,
     writer: FlowFileWriter,
     rotate_at: i64,
     synced_at: i64,
@@ -101,8 +107,9 @@ impl Store {
             options,
             schedule,
             kept,
-            current: None,
+            open: Vec::new(),
             version,
+            others: Vec::new(),
             losses: FileLosses::default(),
             stored: 0,
             failed: 0,
@@ -111,8 +118,8 @@ impl Store {
             children: Vec::new(),
         };
         store.kept.expire(0);
-        if version.is_some() {
-            store.begin(now)?;
+        if let Some(version) = version {
+            store.begin(version, now)?;
         }
         Ok((store, recovered))
     }
@@ -124,13 +131,16 @@ impl Store {
     /// Those of the file system. The records are counted as failed, and a new file is tried after a
     /// second.
     pub fn push(&mut self, version: Version, records: &[StoredRecord], now: i64) -> io::Result<()> {
-        self.version.get_or_insert(version);
+        let version = self.options.version.unwrap_or(version);
+        self.note_version(version);
         self.tick(now)
+            .and_then(|()| self.begin_if_needed(version, now))
             .inspect_err(|_| self.failed += records.len() as u64)?;
-        let Some(current) = &mut self.current else {
+        let Some(index) = self.position(version) else {
             self.failed += records.len() as u64;
             return Ok(());
         };
+        let current = &mut self.open[index];
         match records
             .iter()
             .try_for_each(|record| current.writer.push(record))
@@ -142,14 +152,16 @@ impl Store {
             }
             Err(error) => {
                 self.failed += records.len() as u64;
-                Err(self.abandon_current(error, now))
+                Err(self.abandon(index, error, now))
             }
         }
     }
 
-    /// Adds to the counts of losses in the header of the current file, or of the next.
-    pub fn note(&mut self, losses: FileLosses) {
-        match &mut self.current {
+    /// Adds to the counts of losses in the header of the file of `version`, of another open file
+    /// where the version is not known or has no file, or of the next file.
+    pub fn note(&mut self, version: Option<Version>, losses: FileLosses) {
+        let of_version = version.and_then(|version| self.position(version));
+        match self.open.get_mut(of_version.unwrap_or(0)) {
             Some(current) => current.writer.note(losses),
             None => self.losses.add(losses),
         }
@@ -163,50 +175,23 @@ impl Store {
     pub fn tick(&mut self, now: i64) -> io::Result<()> {
         self.children
             .retain_mut(|child| matches!(child.try_wait(), Ok(None)));
-        if self
-            .current
-            .as_ref()
-            .is_some_and(|current| now >= current.rotate_at)
-        {
-            self.rotate(now)?;
-        }
-        if self.current.is_none() && self.version.is_some() && now >= self.retry_at {
-            self.begin(now)?;
+        self.finish_where(now, |current| now >= current.rotate_at)?;
+        if let Some(version) = self.version {
+            self.begin_if_needed(version, now)?;
         }
         self.sync_if_due(now)
     }
 
-    /// Finishes the current file before its time.
+    /// Finishes the current files before their time.
     ///
     /// # Errors
     ///
     /// Those of the file system.
     pub fn rotate(&mut self, now: i64) -> io::Result<()> {
-        let Some(current) = self.current.take() else {
-            return Ok(());
-        };
-        let path = current.writer.path().to_owned();
-        let octets = current.writer.octets();
-        let temporary = current.writer.temporary().to_owned();
-        let Current {
-            writer,
-            synced_records,
-            records,
-            ..
-        } = current;
-        if let Err(error) = writer.finish(header_time(now)) {
-            self.count_lost(&temporary, records, synced_records, now);
-            return Err(error);
-        }
-        self.files += 1;
-        let octets = fs::metadata(&path).map_or(octets, |metadata| metadata.len());
-        self.kept.add(path.clone(), octets);
-        self.kept.expire(0);
-        self.run_after_rotation(&path);
-        Ok(())
+        self.finish_where(now, |_| true)
     }
 
-    /// Finishes the last file.
+    /// Finishes the last files.
     ///
     /// # Errors
     ///
@@ -233,10 +218,68 @@ impl Store {
         self.files
     }
 
-    fn begin(&mut self, now: i64) -> io::Result<()> {
-        let Some(version) = self.version else {
+    fn position(&self, version: Version) -> Option<usize> {
+        self.open
+            .iter()
+            .position(|current| current.version == version)
+    }
+
+    /// Remembers the first version, and reports each other one once.
+    fn note_version(&mut self, version: Version) {
+        let first = *self.version.get_or_insert(version);
+        if version != first && !self.others.contains(&version) {
+            self.others.push(version);
+            tracing::warn!(
+                "records of version {} arrive beside those of version {}: they are stored in files \
+                 of their own, ft-v{:02}.*",
+                version.number(),
+                first.number(),
+                version.number()
+            );
+        }
+    }
+
+    /// Finishes the files that `is_due` selects. One that cannot be finished does not keep the others.
+    fn finish_where(&mut self, now: i64, is_due: impl Fn(&Current) -> bool) -> io::Result<()> {
+        let mut finished = Ok(());
+        while let Some(index) = self.open.iter().position(&is_due) {
+            let current = self.open.remove(index);
+            finished = finished.and(self.finish(current, now));
+        }
+        finished
+    }
+
+    fn finish(&mut self, current: Current, now: i64) -> io::Result<()> {
+        let path = current.writer.path().to_owned();
+        let octets = current.writer.octets();
+        let temporary = current.writer.temporary().to_owned();
+        let Current {
+            writer,
+            synced_records,
+            records,
+            ..
+        } = current;
+        if let Err(error) = writer.finish(header_time(now)) {
+            self.count_lost(&temporary, records, synced_records, now);
+            return Err(error);
+        }
+        self.files += 1;
+        let octets = fs::metadata(&path).map_or(octets, |metadata| metadata.len());
+        self.kept.add(path.clone(), octets);
+        self.kept.expire(0);
+        self.run_after_rotation(&path);
+        Ok(())
+    }
+
+    /// Begins a file of `version` if there is none, unless an error was less than a second ago.
+    fn begin_if_needed(&mut self, version: Version, now: i64) -> io::Result<()> {
+        if self.position(version).is_some() || now < self.retry_at {
             return Ok(());
-        };
+        }
+        self.begin(version, now)
+    }
+
+    fn begin(&mut self, version: Version, now: i64) -> io::Result<()> {
         let begun = self.begin_file(version, now);
         if begun.is_err() {
             self.retry_at = now + RETRY_S;
@@ -260,7 +303,8 @@ impl Store {
         let mut writer = FlowFileWriter::create_as(names.temporary, names.finished, &options)?;
         writer.note(std::mem::take(&mut self.losses));
         let rotate_at = self.schedule.next_rotation(now);
-        self.current = Some(Current {
+        self.open.push(Current {
+            version,
             writer,
             rotate_at,
             synced_at: now,
@@ -271,34 +315,37 @@ impl Store {
     }
 
     fn sync_if_due(&mut self, now: i64) -> io::Result<()> {
-        let Some(current) = &mut self.current else {
-            return Ok(());
-        };
-        // A clock that was set back must not delay the sync.
-        let due = now >= current.synced_at + SYNC_S || now < current.synced_at;
-        if due && current.writer.records() > current.synced_records {
+        let mut synced = false;
+        for index in 0..self.open.len() {
+            let current = &mut self.open[index];
+            // A clock that was set back must not delay the sync.
+            let due = now >= current.synced_at + SYNC_S || now < current.synced_at;
+            if !due || current.writer.records() == current.synced_records {
+                continue;
+            }
             current.synced_at = now;
             if let Err(error) = current.writer.sync() {
-                return Err(self.abandon_current(error, now));
+                return Err(self.abandon(index, error, now));
             }
             current.synced_records = current.writer.records();
-            let octets = current.writer.octets();
-            self.kept.expire(octets);
+            synced = true;
+        }
+        if synced {
+            let octets = self.open.iter().map(|current| current.writer.octets());
+            self.kept.expire(octets.sum());
         }
         Ok(())
     }
 
-    /// Abandons the current file after `error`, recovers what is in it, and returns the error.
-    fn abandon_current(&mut self, error: io::Error, now: i64) -> io::Error {
-        if let Some(Current {
+    /// Abandons an open file after `error`, recovers what is in it, and returns the error.
+    fn abandon(&mut self, index: usize, error: io::Error, now: i64) -> io::Error {
+        let Current {
             writer,
             synced_records,
             records,
             ..
-        }) = self.current.take()
-        {
-            self.count_lost(&writer.abandon(), records, synced_records, now);
-        }
+        } = self.open.remove(index);
+        self.count_lost(&writer.abandon(), records, synced_records, now);
         error
     }
 
@@ -452,6 +499,52 @@ mod tests {
     }
 
     #[test]
+    fn each_version_has_files_of_its_own_whichever_came_first() {
+        let directory = tempfile::tempdir().unwrap();
+        let (mut store, _) = Store::open(options(directory.path()), NOW).unwrap();
+        let with_as = StoredRecord {
+            source_as: 64_500,
+            ..StoredRecord::default()
+        };
+        let lost = FileLosses {
+            lost: 3,
+            ..FileLosses::default()
+        };
+        store.push(Version::V1, &records(2), NOW).unwrap();
+        store.push(Version::V5, &[with_as; 5], NOW).unwrap();
+        store.note(Some(Version::V5), lost);
+        store.push(Version::V1, &records(1), NOW + 1).unwrap();
+        store.push(Version::V5, &[with_as; 5], NOW + 1).unwrap();
+        assert_eq!(
+            names(directory.path()),
+            [
+                "tmp-v01.2026-11-22.125448+0000",
+                "tmp-v05.2026-11-22.125448+0000"
+            ]
+        );
+        // After the rotation only the first version has a file without records.
+        store.tick(NOW + 312).unwrap();
+        store.close(NOW + 313).unwrap();
+        assert_eq!(
+            names(directory.path()),
+            [
+                "ft-v01.2026-11-22.125448+0000",
+                "ft-v01.2026-11-22.130000+0000",
+                "ft-v05.2026-11-22.125448+0000"
+            ]
+        );
+        let open = |name: &str| FlowFileReader::open(directory.path().join(name)).unwrap();
+        assert_eq!(open("ft-v01.2026-11-22.125448+0000").count(), 3);
+        let five = open("ft-v05.2026-11-22.125448+0000");
+        assert_eq!(
+            (five.header().lost, five.header().version),
+            (Some(3), Version::V5)
+        );
+        assert_eq!(five.map(Result::unwrap).collect::<Vec<_>>(), [with_as; 10]);
+        assert_eq!((store.stored(), store.failed(), store.files()), (13, 0, 3));
+    }
+
+    #[test]
     fn rotation_by_hand_within_one_second_keeps_both_files() {
         let directory = tempfile::tempdir().unwrap();
         let (mut store, _) = Store::open(options(directory.path()), NOW).unwrap();
@@ -542,7 +635,7 @@ mod tests {
             store.tick(NOW + 1).unwrap();
             store.push(Version::V5, &records(5), NOW + 1).unwrap();
             // As if killed: nothing is flushed, and the lock ends with the process.
-            let left = store.current.take().unwrap().writer;
+            let left = store.open.remove(0).writer;
             let copy = fs::read(left.temporary()).unwrap();
             let temporary = left.temporary().to_owned();
             drop(left);

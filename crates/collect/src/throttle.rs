@@ -24,6 +24,12 @@ impl Throttle {
         true
     }
 
+    /// Whether an event was noted in the last minute, or is still to be reported.
+    #[must_use]
+    pub fn is_active(&self) -> bool {
+        self.due_at.is_some()
+    }
+
     /// Events since the last line, if a line about them is due. After a minute without events, the
     /// next one has a line of its own again.
     pub fn due(&mut self, now: i64) -> Option<u64> {

@@ -890,3 +890,30 @@ fn json_has_right_times_for_stamps_after_the_uptime_and_in_the_wrong_order() {
         "{text}"
     );
 }
+
+#[test]
+fn version_1_first_takes_nothing_from_version_5() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = directory.path().to_str().unwrap();
+    let collector = Collector::start(directory.path(), &["-N", "0"]);
+    collector.send(&v1_datagram());
+    collector.send(&v5_datagram(0, 30));
+    collector.send(&v1_datagram());
+    let totals = collector.stop();
+    assert!(
+        totals.contains("received_records=32 stored_records=32 failed_records=0 files=2"),
+        "{totals}"
+    );
+    let print = run(&["print", "--json", store]);
+    let text = String::from_utf8(print.stdout).unwrap();
+    assert_eq!(text.matches("\"source_as\"").count(), 30, "{text}");
+    let cat = run(&["cat", store]);
+    assert_eq!(cat.status.code(), Some(1));
+    let advice = String::from_utf8(cat.stderr).unwrap();
+    assert!(advice.contains("with -V 1 or -V 5"), "{advice}");
+    let cat = run(&["cat", "-V", "5", store]);
+    assert_eq!(
+        (cat.status.code(), cat.stdout.len()),
+        (Some(0), 24 + 30 * 64)
+    );
+}

@@ -64,6 +64,9 @@ pub struct Arguments {
         allow_hyphen_values = true,
     )]
     end: Option<i64>,
+    /// Only inputs with records of this version: 1, 5 or 7
+    #[arg(short = 'V', value_name = "VERSION")]
+    version: Option<Version>,
     /// zlib level of the output, 0 to 9
     #[arg(
         short = 'z',
@@ -149,7 +152,7 @@ fn join(arguments: &Arguments) -> anyhow::Result<()> {
     };
     bail!(
         "no flow file was read: expected at least one flow-tools file within the times of -t \
-         and -T{left_out}"
+         and -T and of the version of -V{left_out}"
     )
 }
 
@@ -162,6 +165,9 @@ fn copy(
 ) -> anyhow::Result<()> {
     let mut reader = FlowFileReader::new(input.open()?)?;
     let version = reader.header().version;
+    if !has_version(reader.header(), output.arguments) {
+        return Ok(());
+    }
     if *input == Input::Stdin {
         output.known.add(reader.header());
     }
@@ -207,10 +213,11 @@ impl Output<'_> {
         match &self.to {
             None => self.to = Some((version, self.begin(version)?)),
             Some((first, _)) if *first != version => bail!(
-                "data version or sub version changed! Found records of version {}, expected \
-                 version {} as in the inputs before: join each version separately",
-                version.number(),
-                first.number()
+                "data version or sub version changed! Found records of version {found}, expected \
+                 version {first} as in the inputs before: join one version, with -V {first} or -V \
+                 {found}",
+                found = version.number(),
+                first = first.number()
             ),
             Some(_) => {}
         }
@@ -349,10 +356,10 @@ fn choose(arguments: &Arguments) -> anyhow::Result<Chosen> {
     report_left_out(&inputs);
     for input in inputs.list {
         let header = header_of(&input);
-        if header
-            .as_ref()
-            .is_some_and(|header| !in_window(header, arguments.start, arguments.end))
-        {
+        let is_chosen = |header: &FileHeader| {
+            has_version(header, arguments) && in_window(header, arguments.start, arguments.end)
+        };
+        if !header.as_ref().is_none_or(is_chosen) {
             continue;
         }
         if let Some(header) = &header {
@@ -378,6 +385,13 @@ fn header_of(input: &Input) -> Option<FileHeader> {
             .ok()
             .map(|reader| reader.header().clone()),
     }
+}
+
+/// Whether the records are of the version of -V.
+fn has_version(header: &FileHeader, arguments: &Arguments) -> bool {
+    arguments
+        .version
+        .is_none_or(|version| version == header.version)
 }
 
 /// flow-cat's rule. Source: flow-tools 0.68, `src/flow-cat.c`.

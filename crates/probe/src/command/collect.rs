@@ -65,7 +65,8 @@ pub struct Arguments {
         value_parser = clap::value_parser!(u32).range(0..=9),
     )]
     level: u32,
-    /// Version of the stored records: 1, 5 or 7 [default: that of the first datagram]
+    /// Version of all stored records: 1, 5 or 7 [default: each record in the version that it came
+    /// in; each version has files of its own]
     #[arg(short = 'V', value_name = "VERSION")]
     version: Option<Version>,
     /// Byte order of the files [default: this machine's]

@@ -230,7 +230,8 @@ fn listen(address: SocketAddr, output: &mut Output) -> anyhow::Result<()> {
             continue;
         }
         receiver.receive()?;
-        for (exporter, datagram) in receiver.burst() {
+        for (sender, datagram) in receiver.burst() {
+            let exporter = sender.ip();
             records.clear();
             match datagram::decode(datagram, exporter, &mut records) {
                 Ok(summary) => match output.printer(summary.version) {
@@ -287,7 +288,7 @@ impl Refusals {
         for (reason, throttle) in malformed.chain([("format", &mut self.format)]) {
             if let Some(more) = throttle.due(now) {
                 eprintln!(
-                    "xdprobe: {more} more datagrams refused in the last {REPORT_S} s for {reason}"
+                    "xdprobe: {more} more datagrams refused in the last {REPORT_S} s, reason {reason}"
                 );
             }
         }
