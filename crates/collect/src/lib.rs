@@ -17,22 +17,28 @@
 
 pub mod collector;
 pub mod datagram;
+mod flow_output;
 pub mod header;
 pub mod input;
 pub mod names;
+pub mod output;
 pub mod print;
 mod reader;
 pub mod receive;
 mod record;
+mod recover;
 pub mod sequence;
 pub mod store;
 pub mod throttle;
 mod writer;
 mod zone;
 
+pub use flow_output::FlowOutput;
 pub use reader::{FlowFileReader, ReadError};
 pub use record::{ByteOrder, RECORD_OCTETS_MAX, StoredRecord};
-pub use writer::{FileLosses, FlowFileWriter, FlowStreamWriter, LEVEL_DEFAULT, WriterOptions};
+pub use writer::{
+    FileLosses, FinishedFile, FlowFileWriter, FlowStreamWriter, LEVEL_DEFAULT, WriterOptions,
+};
 /// Why octets are not a datagram of a version that is read here.
 pub use xdprobe_netflow::DatagramError;
 /// The version of the records in a file, and of the datagrams that they came in.

@@ -6,16 +6,18 @@
 //! arguments, in UTC seconds.
 
 mod expire;
-mod recover;
 mod schedule;
 
+pub use crate::recover::Recovered;
 pub use expire::Limits;
-pub use recover::Recovered;
 pub use schedule::{Nesting, Rotations};
 
+use crate::input::Inputs;
+use crate::output::{Place, Replace};
 use crate::record::{ByteOrder, StoredRecord};
-use crate::writer::{FileLosses, FlowFileWriter, WriterOptions};
-use expire::Kept;
+use crate::recover::recover_file;
+use crate::writer::{FileLosses, FinishedFile, FlowFileWriter, WriterOptions};
+use expire::{Kept, is_unfinished_name};
 use jiff::tz::TimeZone;
 use schedule::Schedule;
 use std::fs;
@@ -99,7 +101,7 @@ impl Store {
     /// If the directory cannot be read or the file cannot be begun. A file that cannot be recovered
     /// is logged and left unchanged.
     pub fn open(options: StoreOptions, now: i64) -> io::Result<(Self, Vec<Recovered>)> {
-        let recovered = recover::recover(&options.directory)?;
+        let recovered = recover(&options.directory)?;
         let kept = Kept::load(&options.directory, options.limits)?;
         let schedule = Schedule::new(options.zone.clone(), options.rotations, options.nesting);
         let version = options.version;
@@ -250,7 +252,6 @@ impl Store {
     }
 
     fn finish(&mut self, current: Current, now: i64) -> io::Result<()> {
-        let path = current.writer.path().to_owned();
         let octets = current.writer.octets();
         let temporary = current.writer.temporary().to_owned();
         let Current {
@@ -259,10 +260,13 @@ impl Store {
             records,
             ..
         } = current;
-        if let Err(error) = writer.finish(header_time(now)) {
-            self.count_lost(&temporary, records, synced_records, now);
-            return Err(error);
-        }
+        let path = match writer.finish(header_time(now)) {
+            Ok(FinishedFile { path, .. }) => path,
+            Err(error) => {
+                self.count_lost(&temporary, records, synced_records, now);
+                return Err(error);
+            }
+        };
         self.files += 1;
         let octets = fs::metadata(&path).map_or(octets, |metadata| metadata.len());
         self.kept.add(path.clone(), octets);
@@ -290,7 +294,7 @@ impl Store {
     fn begin_file(&mut self, version: Version, now: i64) -> io::Result<()> {
         let names = self.schedule.names(&self.options.directory, version, now);
         if let Some(parent) = names.temporary.parent() {
-            fs::create_dir_all(parent)?;
+            create_folders(&self.options.directory, parent)?;
         }
         let options = WriterOptions {
             version,
@@ -300,7 +304,12 @@ impl Store {
             hostname: self.options.hostname.clone(),
             comment: self.options.comment.clone(),
         };
-        let mut writer = FlowFileWriter::create_as(names.temporary, names.finished, &options)?;
+        let place = Place {
+            path: names.finished,
+            temporary: names.temporary,
+            replace: Replace::Nothing,
+        };
+        let mut writer = FlowFileWriter::create_at(place, &options)?;
         writer.note(std::mem::take(&mut self.losses));
         let rotate_at = self.schedule.next_rotation(now);
         self.open.push(Current {
@@ -353,7 +362,7 @@ impl Store {
     /// found in it as failed.
     fn count_lost(&mut self, temporary: &Path, records: u64, synced: u64, now: i64) {
         self.retry_at = now + RETRY_S;
-        let found = match recover::recover_file(temporary) {
+        let found = match recover_file(temporary) {
             Ok(None) => 0,
             Ok(Some(file)) => {
                 tracing::warn!("{file}");
@@ -362,6 +371,8 @@ impl Store {
                 self.files += 1;
                 file.records
             }
+            // It was removed, and what was in it with it.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
             Err(error) => {
                 tracing::warn!(
                     "cannot recover {} before the next start: {error}",
@@ -394,6 +405,68 @@ impl Store {
     }
 }
 
+impl Drop for Store {
+    /// A start that failed leaves no file behind: one in which nothing was stored is removed.
+    fn drop(&mut self) {
+        for current in self.open.drain(..) {
+            if current.records == 0 {
+                current.writer.discard();
+            }
+        }
+    }
+}
+
+/// Completes every unfinished file in and below `directory` that no process is writing.
+fn recover(directory: &Path) -> io::Result<Vec<Recovered>> {
+    let mut recovered = Vec::new();
+    let inputs = Inputs::find(&[directory.to_owned()], true)?;
+    if inputs.links > 0 {
+        tracing::warn!(
+            "{} symbolic links below {} are not followed: files behind them are neither recovered \
+             nor removed; mount the other place there, or collect into it with -w",
+            inputs.links,
+            directory.display()
+        );
+    }
+    for path in inputs.into_paths().filter(|path| is_unfinished_name(path)) {
+        match recover_file(&path) {
+            Ok(file) => recovered.extend(file),
+            Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {}
+            Err(error) => tracing::warn!("cannot recover {}: {error}", path.display()),
+        }
+    }
+    Ok(recovered)
+}
+
+/// Creates the directories down to `folder`, and follows no symbolic link below `directory`.
+fn create_folders(directory: &Path, folder: &Path) -> io::Result<()> {
+    fs::create_dir_all(directory)?;
+    let below = folder.strip_prefix(directory).unwrap_or(Path::new(""));
+    let mut at = directory.to_owned();
+    for part in below.components() {
+        at.push(part);
+        match fs::create_dir(&at) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            created => created?,
+        }
+        let there = fs::symlink_metadata(&at)?;
+        if !there.is_dir() {
+            let what = if there.is_symlink() {
+                "a symbolic link"
+            } else {
+                "a file"
+            };
+            let text = format!(
+                "{} is {what}, expected a directory: files are stored in {} only",
+                at.display(),
+                directory.display()
+            );
+            return Err(io::Error::new(io::ErrorKind::NotADirectory, text));
+        }
+    }
+    Ok(())
+}
+
 /// A time in a header, limited to its 32 bits.
 fn header_time(unix_s: i64) -> u32 {
     u32::try_from(unix_s).unwrap_or(if unix_s < 0 { 0 } else { u32::MAX })
@@ -402,8 +475,8 @@ fn header_time(unix_s: i64) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::input::Inputs;
     use crate::reader::FlowFileReader;
+    use std::os::unix::fs::symlink;
 
     /// 2026-11-22 12:54:48 UTC.
     const NOW: i64 = 1_795_352_088;
@@ -685,5 +758,136 @@ mod tests {
         store.push(Version::V5, &records(3), NOW + 1).unwrap();
         store.close(NOW + 1).unwrap();
         assert_eq!((store.stored(), store.failed()), (3, 14));
+    }
+
+    /// A directory with a flow file of 10 records and, beside it, one outside of it.
+    fn inside_and_outside() -> (tempfile::TempDir, PathBuf, PathBuf) {
+        let root = tempfile::tempdir().unwrap();
+        let (inside, outside) = (root.path().join("inside"), root.path().join("outside"));
+        for directory in [&inside, &outside] {
+            fs::create_dir(directory).unwrap();
+            let (mut store, _) = Store::open(options(directory), NOW).unwrap();
+            store.push(Version::V5, &records(10), NOW).unwrap();
+            store.close(NOW).unwrap();
+        }
+        (root, inside, outside)
+    }
+
+    #[test]
+    fn a_link_to_an_unfinished_file_is_neither_cut_nor_completed() {
+        let (_root, inside, outside) = inside_and_outside();
+        let victim = outside.join("tmp-v05.victim");
+        let whole = fs::read(outside.join("ft-v05.2026-11-22.125448+0000")).unwrap();
+        fs::write(&victim, &whole[..whole.len() - 5]).unwrap();
+        let before = fs::read(&victim).unwrap();
+        symlink(&victim, inside.join("tmp-v05.2026-11-22.000000+0000")).unwrap();
+        symlink("nowhere", inside.join("tmp-v05.2026-11-22.125449+0000")).unwrap();
+        fs::hard_link(&victim, inside.join("tmp-hard")).unwrap();
+        let (mut store, recovered) = Store::open(options(&inside), NOW + 1).unwrap();
+        assert!(recovered.is_empty(), "{recovered:?}");
+        assert_eq!(fs::read(&victim).unwrap(), before);
+        // A link that leads nowhere does not stop the collector either.
+        store.push(Version::V5, &records(1), NOW + 1).unwrap();
+        store.close(NOW + 1).unwrap();
+        assert!(inside.join("ft-v05.2026-11-22.125450+0000").exists());
+        assert!(!inside.join("nowhere").exists());
+    }
+
+    #[test]
+    fn expiry_removes_nothing_behind_a_link() {
+        let (_root, inside, outside) = inside_and_outside();
+        symlink(&outside, inside.join("2026")).unwrap();
+        symlink(&inside, inside.join("back")).unwrap();
+        let other = outside.join("ft-v05.2026-11-22.125448+0000");
+        symlink(&other, inside.join("ft-v05.2026-01-01.000000+0000")).unwrap();
+        let limits = Limits {
+            files: Some(1),
+            octets: None,
+        };
+        let options = StoreOptions {
+            limits,
+            ..options(&inside)
+        };
+        let (mut store, _) = Store::open(options, NOW).unwrap();
+        assert!(inside.join("ft-v05.2026-11-22.125448+0000").exists());
+        store.push(Version::V5, &records(1), NOW + 60).unwrap();
+        store.close(NOW + 60).unwrap();
+        assert!(!inside.join("ft-v05.2026-11-22.125448+0000").exists());
+        assert!(inside.join("ft-v05.2026-11-22.125548+0000").exists());
+        assert!(other.exists());
+    }
+
+    #[test]
+    fn files_are_not_stored_behind_a_linked_directory() {
+        let (_root, inside, outside) = inside_and_outside();
+        symlink(&outside, inside.join("2026")).unwrap();
+        let options = StoreOptions {
+            nesting: Nesting::try_from(1).unwrap(),
+            ..options(&inside)
+        };
+        let (mut store, _) = Store::open(options, NOW).unwrap();
+        let error = store.push(Version::V5, &records(1), NOW).unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .contains("2026 is a symbolic link, expected a directory"),
+            "{error}"
+        );
+        assert_eq!(fs::read_dir(&outside).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_file_that_says_it_is_done_but_is_cut_is_completed() {
+        for level in [0, 6] {
+            let directory = tempfile::tempdir().unwrap();
+            let options = StoreOptions {
+                level,
+                ..options(directory.path())
+            };
+            let (mut store, _) = Store::open(options.clone(), NOW).unwrap();
+            store.push(Version::V5, &records(3000), NOW).unwrap();
+            store.close(NOW).unwrap();
+            let finished = directory.path().join("ft-v05.2026-11-22.125448+0000");
+            let octets = fs::read(&finished).unwrap();
+            fs::remove_file(&finished).unwrap();
+            let cut = directory.path().join("tmp-v05.done-but-cut");
+            fs::write(&cut, &octets[..octets.len() * 2 / 3 + 7]).unwrap();
+            let (_, recovered) = Store::open(options, NOW).unwrap();
+            assert_eq!(recovered.len(), 1);
+            assert!((500..2100).contains(&recovered[0].records), "{recovered:?}");
+            let reader = FlowFileReader::open(&recovered[0].path).unwrap();
+            let promised = u64::from(reader.header().flows_promised().unwrap());
+            assert_eq!(promised, recovered[0].records);
+            assert_eq!(reader.map(Result::unwrap).count() as u64, promised);
+        }
+    }
+
+    #[test]
+    fn a_directory_that_is_removed_with_its_file_is_an_error_at_the_next_sync() {
+        let root = tempfile::tempdir().unwrap();
+        let directory = root.path().join("flows");
+        fs::create_dir(&directory).unwrap();
+        let (mut store, _) = Store::open(options(&directory), NOW).unwrap();
+        store.push(Version::V5, &records(7), NOW).unwrap();
+        fs::remove_dir_all(&directory).unwrap();
+        let error = store.tick(NOW + 1).unwrap_err();
+        assert!(error.to_string().contains("has been removed"), "{error}");
+        assert_eq!((store.stored(), store.failed()), (0, 7));
+        store.push(Version::V5, &records(3), NOW + 2).unwrap();
+        store.close(NOW + 2).unwrap();
+        assert_eq!((store.stored(), store.failed()), (3, 7));
+    }
+
+    #[test]
+    fn a_store_in_which_nothing_was_stored_leaves_no_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let options = StoreOptions {
+            version: Some(Version::V5),
+            ..options(directory.path())
+        };
+        let (store, _) = Store::open(options, NOW).unwrap();
+        assert_eq!(names(directory.path()).len(), 1);
+        drop(store);
+        assert!(names(directory.path()).is_empty());
     }
 }

@@ -7,12 +7,12 @@
 //! [`FlowStreamWriter`] writes to a pipe, where nothing can be completed afterwards.
 
 use crate::header::{FLAG_COMPRESS, FLAG_DONE, FLAG_STREAMING, FileHeader};
+use crate::output::{Place, Replace, is_unlinked, publish};
 use crate::record::{ByteOrder, RECORD_OCTETS_MAX, StoredRecord};
 use flate2::Compression;
 use flate2::write::ZlibEncoder;
-use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg};
-use std::fs::{self, File, OpenOptions};
+use nix::fcntl::Flock;
+use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -109,81 +109,110 @@ pub struct FlowFileWriter {
     body: Body<Output>,
     /// A second handle, to sync the file and to rewrite its header.
     file: File,
-    temporary: PathBuf,
-    path: PathBuf,
+    place: Place,
     losses: FileLosses,
 }
 
+/// A file that is complete.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct FinishedFile {
+    /// Its name. It has a number at its end if something else has the name that it was to have.
+    pub path: PathBuf,
+    /// Records in the file.
+    pub records: u64,
+}
+
 impl FlowFileWriter {
-    /// Begins a file that will have the name `path` and replace the file there.
+    /// Begins a file that will have the name `path` and replace the regular file there.
     ///
     /// The temporary name is `tmp-` and the name, in the same directory.
     ///
     /// # Errors
     ///
-    /// If the file cannot be created; [`io::ErrorKind::ResourceBusy`] if another process is writing
-    /// it.
+    /// If the file cannot be created: [`io::ErrorKind::ResourceBusy`] if another process is writing
+    /// it, [`io::ErrorKind::AlreadyExists`] if something has the temporary name.
     pub fn create(path: impl Into<PathBuf>, options: &WriterOptions) -> io::Result<Self> {
-        let path = path.into();
-        let name = path.file_name().ok_or_else(|| {
-            io::Error::new(
-                io::ErrorKind::InvalidInput,
-                format!("{} is not the name of a file", path.display()),
-            )
-        })?;
-        let mut temporary = std::ffi::OsString::from("tmp-");
-        temporary.push(name);
-        let temporary = path.with_file_name(temporary);
-        Self::create_as(temporary, path, options)
+        Self::create_at(Place::beside(path.into(), Replace::Anything)?, options)
     }
 
-    /// Begins a file that will have the name `path`, under the name `temporary`, which must be in
-    /// the same file system.
+    /// Begins a file under its temporary name, which must be in the same file system as its final
+    /// name.
     ///
     /// # Errors
     ///
     /// As for [`create`](Self::create).
-    pub fn create_as(
-        temporary: PathBuf,
-        path: PathBuf,
-        options: &WriterOptions,
-    ) -> io::Result<Self> {
-        let file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(&temporary)?;
-        let second = file.try_clone()?;
-        let lock = lock(file)?;
-        // Under the lock only: another process may be writing the file.
-        lock.set_len(0)?;
+    pub(crate) fn create_at(place: Place, options: &WriterOptions) -> io::Result<Self> {
+        let lock = place.create()?;
+        let remove = |_: &io::Error| {
+            // A file without a header is useless.
+            let _ = fs::remove_file(&place.temporary);
+        };
+        let file = lock.try_clone().inspect_err(remove)?;
         let header = options.file_header();
         let octets = header.encode();
         let mut output = Output { lock, octets: 0 };
-        output.write_all(&octets).inspect_err(|_| {
-            // A file without a header is useless.
-            let _ = fs::remove_file(&temporary);
-        })?;
-        let body = Body::new(output, options);
+        output.write_all(&octets).inspect_err(remove)?;
         Ok(Self {
             header,
-            body,
-            file: second,
-            temporary,
-            path,
+            body: Body::new(output, options),
+            file,
+            place,
             losses: FileLosses::default(),
         })
     }
 
-    /// Appends one record.
+    /// Appends one record. Records are written in blocks of 64 KiB.
     ///
     /// # Errors
     ///
     /// If the file cannot be written. It is valid up to an earlier record then: see
-    /// [`abandon`](Self::abandon).
+    /// [`abandon`](Self::abandon), or [`write_out`](Self::write_out) to go on.
     #[inline]
     pub fn push(&mut self, record: &StoredRecord) -> io::Result<()> {
-        self.body.push(record)
+        self.body.append(record);
+        if self.body.is_full() {
+            self.write_out()?;
+        }
+        Ok(())
+    }
+
+    /// Appends one record, and writes nothing: call [`write_out`](Self::write_out) before many of
+    /// them are in memory.
+    #[inline]
+    pub fn append(&mut self, record: &StoredRecord) {
+        self.body.append(record);
+    }
+
+    /// Writes the records that are in memory.
+    ///
+    /// # Errors
+    ///
+    /// If the file cannot be written, or has been removed. A plain file is cut after its last whole
+    /// record; the records that are not in it stay in memory and can be written later. Of a
+    /// compressed file, they are gone.
+    pub fn write_out(&mut self) -> io::Result<()> {
+        if is_unlinked(&self.file)? {
+            return Err(io::Error::new(
+                io::ErrorKind::NotFound,
+                format!("{} has been removed", self.place.temporary.display()),
+            ));
+        }
+        let written = self.body.drain();
+        if let Encoder::Plain(output) = &mut self.body.encoder {
+            output.cut(std::mem::take(&mut self.body.torn));
+        }
+        written
+    }
+
+    /// Records that are in memory only.
+    #[must_use]
+    pub fn unwritten(&self) -> usize {
+        self.body.unwritten()
+    }
+
+    /// Gives up the records that are in memory only: they will not be in the file.
+    pub fn discard_unwritten(&mut self) {
+        self.body.discard_unwritten();
     }
 
     /// Adds to the counts of losses in the header.
@@ -196,7 +225,7 @@ impl FlowFileWriter {
         self.header.capture_start_s = Some(unix_s);
     }
 
-    /// Records appended.
+    /// Records appended, without those that were given up.
     #[must_use]
     pub fn records(&self) -> u64 {
         self.body.records
@@ -211,13 +240,13 @@ impl FlowFileWriter {
     /// The name that the file will have.
     #[must_use]
     pub fn path(&self) -> &Path {
-        &self.path
+        &self.place.path
     }
 
     /// The name that the file has until it is finished.
     #[must_use]
     pub fn temporary(&self) -> &Path {
-        &self.temporary
+        &self.place.temporary
     }
 
     /// Writes all records to the file and waits until they are on the disk.
@@ -226,26 +255,28 @@ impl FlowFileWriter {
     ///
     /// As for [`push`](Self::push).
     pub fn sync(&mut self) -> io::Result<()> {
+        self.write_out()?;
         self.body.flush()?;
         self.file.sync_data()
     }
 
-    /// Completes the header, syncs and renames the file, and returns the number of its records.
+    /// Completes the header, syncs and renames the file.
     ///
     /// # Errors
     ///
     /// Those of the file system. The file keeps its temporary name then.
-    pub fn finish(self, capture_end_s: u32) -> io::Result<u64> {
+    pub fn finish(mut self, capture_end_s: u32) -> io::Result<FinishedFile> {
+        self.write_out()?;
         let Self {
             mut header,
             body,
             file,
-            temporary,
-            path,
+            place,
             losses,
         } = self;
         let records = body.records;
-        let output = body.finish()?;
+        // Keeps the lock until the file has its name.
+        let _output = body.finish()?;
         header.flags |= FLAG_DONE;
         header.capture_end_s = Some(capture_end_s);
         header.flows = Some(modulo_2_32(records));
@@ -253,9 +284,15 @@ impl FlowFileWriter {
         header.corrupt = Some(losses.corrupt);
         header.resets = Some(losses.resets);
         complete(&file, &header)?;
-        publish(&temporary, &path)?;
-        drop(output);
-        Ok(records)
+        let path = publish(&place.temporary, &place.path, place.replace)?;
+        if path != place.path {
+            tracing::warn!(
+                "{} was created by another program meanwhile: the records are in {}",
+                place.path.display(),
+                path.display()
+            );
+        }
+        Ok(FinishedFile { path, records })
     }
 
     /// Abandons the file after an error, unfinished, and returns its temporary name.
@@ -263,16 +300,18 @@ impl FlowFileWriter {
     /// A plain file is cut after its last whole record. A store that is opened on the directory
     /// completes the file.
     pub fn abandon(self) -> PathBuf {
-        if let Body {
-            encoder: Encoder::Plain(output),
-            ..
-        } = &self.body
-        {
+        if let Encoder::Plain(output) = &self.body.encoder {
             let whole = whole_octets(&self.header, output.octets);
             // If this fails, readers end at the record that is not whole.
             let _ = self.file.set_len(whole);
         }
-        self.temporary
+        self.place.temporary
+    }
+
+    /// Removes the file: it is of no use to anyone.
+    pub fn discard(self) {
+        // What cannot be removed is left as after a crash.
+        let _ = fs::remove_file(&self.place.temporary);
     }
 }
 
@@ -315,14 +354,47 @@ impl<W: Write> FlowStreamWriter<W> {
         })
     }
 
-    /// Appends one record.
+    /// Appends one record. Records are written in blocks of 64 KiB.
     ///
     /// # Errors
     ///
     /// If the output cannot be written.
     #[inline]
     pub fn push(&mut self, record: &StoredRecord) -> io::Result<()> {
-        self.body.push(record)
+        self.body.append(record);
+        if self.body.is_full() {
+            self.body.drain()?;
+        }
+        Ok(())
+    }
+
+    /// Appends one record, and writes nothing: see [`FlowFileWriter::append`].
+    #[inline]
+    pub fn append(&mut self, record: &StoredRecord) {
+        self.body.append(record);
+    }
+
+    /// Writes the records that are in memory.
+    ///
+    /// # Errors
+    ///
+    /// If the output cannot be written. The rest of the record at which it ended, and the records
+    /// behind it, stay in memory if they are plain: the stream is whole again once the rest has
+    /// been written.
+    pub fn write_out(&mut self) -> io::Result<()> {
+        self.body.flush()
+    }
+
+    /// Records that are in memory only; one of them in a part only, if the last attempt to write
+    /// ended within it.
+    #[must_use]
+    pub fn unwritten(&self) -> usize {
+        self.body.unwritten()
+    }
+
+    /// Gives up the records that are in memory only, except for one of which a part is written.
+    pub fn discard_unwritten(&mut self) {
+        self.body.discard_unwritten();
     }
 
     /// Writes the records that are still in memory, and returns the number of all records.
@@ -343,27 +415,6 @@ pub(crate) fn complete(file: &File, header: &FileHeader) -> io::Result<()> {
     file.sync_data()?;
     file.write_all_at(&header.encode(), 0)?;
     file.sync_all()
-}
-
-/// Gives the file its final name and syncs the directory, so that the name survives a power cut.
-pub(crate) fn publish(temporary: &Path, path: &Path) -> io::Result<()> {
-    fs::rename(temporary, path)?;
-    let directory = path
-        .parent()
-        .filter(|parent| !parent.as_os_str().is_empty())
-        .unwrap_or(Path::new("."));
-    File::open(directory)?.sync_all()
-}
-
-/// Locks the file. A file without a lock is not in use: a crash left it.
-pub(crate) fn lock(file: File) -> io::Result<Flock<File>> {
-    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, error)| match error {
-        Errno::EWOULDBLOCK => io::Error::new(
-            io::ErrorKind::ResourceBusy,
-            "another process is writing this file",
-        ),
-        error => error.into(),
-    })
 }
 
 /// Length in octets of the header and the whole records of a plain file of `octets`.
@@ -389,9 +440,19 @@ struct Output {
     octets: u64,
 }
 
+impl Output {
+    /// Cuts the last octets off. If the system refuses, the next write overwrites them.
+    fn cut(&mut self, octets: usize) {
+        if octets > 0 {
+            self.octets -= octets as u64;
+            let _ = self.lock.set_len(self.octets);
+        }
+    }
+}
+
 impl Write for Output {
     fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
-        let written = (&*self.lock).write(octets)?;
+        let written = self.lock.write_at(octets, self.octets)?;
         self.octets += written as u64;
         Ok(written)
     }
@@ -406,7 +467,10 @@ impl Write for Output {
 struct Body<W: Write> {
     version: Version,
     order: ByteOrder,
+    /// Records that are not written.
     buffer: Vec<u8>,
+    /// Octets of the first of them that are written nevertheless, after an error.
+    torn: usize,
     encoder: Encoder<W>,
     records: u64,
 }
@@ -428,20 +492,33 @@ impl<W: Write> Body<W> {
             version: options.version,
             order: options.order,
             buffer,
+            torn: 0,
             encoder,
             records: 0,
         }
     }
 
     #[inline]
-    fn push(&mut self, record: &StoredRecord) -> io::Result<()> {
+    fn append(&mut self, record: &StoredRecord) {
         record.encode(self.version, self.order, &mut self.buffer);
         self.records += 1;
-        if self.buffer.len() < BUFFER_OCTETS {
-            Ok(())
-        } else {
-            self.drain()
-        }
+    }
+
+    #[inline]
+    fn is_full(&self) -> bool {
+        self.buffer.len() >= BUFFER_OCTETS
+    }
+
+    fn unwritten(&self) -> usize {
+        self.buffer.len() / StoredRecord::encoded_octets(self.version)
+    }
+
+    /// Forgets the records that are not written. One that is torn is kept.
+    fn discard_unwritten(&mut self) {
+        let record = StoredRecord::encoded_octets(self.version);
+        let kept = usize::from(self.torn > 0);
+        self.records -= self.unwritten().saturating_sub(kept) as u64;
+        self.buffer.truncate(kept * record);
     }
 
     fn output(&self) -> &W {
@@ -451,14 +528,23 @@ impl<W: Write> Body<W> {
         }
     }
 
+    /// Writes the records to the output. Plain records that cannot be written are kept.
     #[cold]
     fn drain(&mut self) -> io::Result<()> {
-        let done = match &mut self.encoder {
-            Encoder::Plain(output) => output.write_all(&self.buffer),
-            Encoder::Zlib(encoder) => encoder.write_all(&self.buffer),
-        };
-        self.buffer.clear();
-        done
+        match &mut self.encoder {
+            Encoder::Plain(output) => {
+                let (octets, written) = write_up_to(output, &self.buffer[self.torn..]);
+                let octets = self.torn + octets;
+                self.torn = octets % StoredRecord::encoded_octets(self.version);
+                self.buffer.drain(..octets - self.torn);
+                written
+            }
+            Encoder::Zlib(encoder) => {
+                let written = encoder.write_all(&self.buffer);
+                self.buffer.clear();
+                written
+            }
+        }
     }
 
     /// Writes all records to the output. A compressed stream can then be inflated up to here.
@@ -477,6 +563,20 @@ impl<W: Write> Body<W> {
             Encoder::Zlib(encoder) => encoder.finish(),
         }
     }
+}
+
+/// Writes up to the first error, and returns how many octets are written.
+fn write_up_to(output: &mut impl Write, octets: &[u8]) -> (usize, io::Result<()>) {
+    let mut written = 0;
+    while written < octets.len() {
+        match output.write(&octets[written..]) {
+            Ok(0) => return (written, Err(io::ErrorKind::WriteZero.into())),
+            Ok(more) => written += more,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return (written, Err(error)),
+        }
+    }
+    (written, Ok(()))
 }
 
 #[cfg(test)]
@@ -530,7 +630,13 @@ mod tests {
                 resets: 1,
             });
             assert!(names(directory.path()).contains(&"tmp-x.ft".to_owned()));
-            assert_eq!(writer.finish(1060).unwrap(), 3000);
+            assert_eq!(
+                writer.finish(1060).unwrap(),
+                FinishedFile {
+                    path: path.clone(),
+                    records: 3000
+                }
+            );
             assert_eq!(names(directory.path()), ["x.ft"]);
             let (header, records) = read(&path);
             assert_eq!(records, (0..3000).map(record).collect::<Vec<_>>());
@@ -606,6 +712,62 @@ mod tests {
         let left = writer.abandon();
         let mut reader = FlowFileReader::open(left).unwrap();
         assert_eq!(reader.by_ref().map(Result::unwrap).count(), 100);
+    }
+
+    /// Takes so many octets in all, then none.
+    #[derive(Default)]
+    struct Full {
+        octets: Vec<u8>,
+        room: usize,
+    }
+
+    impl Write for Full {
+        fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
+            let taken = octets.len().min(self.room);
+            if taken == 0 {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            self.octets.extend_from_slice(&octets[..taken]);
+            self.room -= taken;
+            Ok(taken)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    proptest! {
+        /// However often and wherever the output is full, what is given up is whole records, and
+        /// the stream is sound.
+        #[test]
+        fn a_stream_that_is_full_at_times_stays_whole(
+            rooms in proptest::collection::vec(0_usize..700, 0..20),
+            version in 0usize..3,
+        ) {
+            let version = Version::ALL[version];
+            let options = WriterOptions { version, ..WriterOptions::plain_v5(0) };
+            let mut output = Full { room: 1000, ..Full::default() };
+            let mut writer = FlowStreamWriter::new(&mut output, &options).unwrap();
+            let (mut expected, mut waiting) = (Vec::new(), Vec::new());
+            for (number, room) in (0..).zip(rooms.into_iter().chain([100_000])) {
+                let Encoder::Plain(output) = &mut writer.body.encoder else { unreachable!() };
+                output.room = room;
+                for record in (0..5).map(|part| record(number * 5 + part)) {
+                    writer.append(&record);
+                    waiting.push(record);
+                }
+                let is_full = writer.write_out().is_err();
+                expected.extend(waiting.drain(..waiting.len() - writer.unwritten()));
+                if is_full {
+                    writer.discard_unwritten();
+                    waiting.truncate(writer.unwritten());
+                }
+            }
+            prop_assert_eq!(writer.finish().unwrap(), expected.len() as u64);
+            let reader = FlowFileReader::new(&output.octets[..]).unwrap();
+            prop_assert_eq!(reader.map(Result::unwrap).collect::<Vec<_>>(), expected);
+        }
     }
 
     #[test]

@@ -54,7 +54,8 @@ pub struct CollectorCounters {
     /// Answers that earlier datagrams could not be delivered (ICMP): the port is closed or the host
     /// cannot be reached.
     pub refusals: u64,
-    /// Datagrams that could not be sent, by [`SendErrorKind`].
+    /// Datagrams that could not be sent, or records that could not be written to a file, by
+    /// [`SendErrorKind`].
     pub errors: [u64; SendErrorKind::NAMES.len()],
     /// Records that waited for the pace.
     pub delayed_records: u64,
@@ -156,14 +157,17 @@ pub enum LossReason {
     Refused,
     /// It was removed while they waited, or there was no collector at all.
     Removed,
+    /// They could not be written to its file; `errors` has the kind.
+    Write,
 }
 
 impl LossReason {
     /// Every reason with the name that reports and metrics use.
-    pub const NAMES: [&'static str; 5] = ["pacing", "socket", "send", "refused", "removed"];
+    pub const NAMES: [&'static str; 6] =
+        ["pacing", "socket", "send", "refused", "removed", "write"];
 }
 
-/// Why a datagram could not be sent.
+/// Why a datagram could not be sent, or a record not be written to a file.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum SendErrorKind {
     /// No route to the network or host.
@@ -176,18 +180,21 @@ pub enum SendErrorKind {
     Forbidden,
     /// Refused at each attempt.
     Refused,
+    /// The disk or a quota is full, or a file as long as it may be.
+    NoSpace,
     /// Any other error.
     Other,
 }
 
 impl SendErrorKind {
     /// Every kind with the name that reports and metrics use.
-    pub const NAMES: [&'static str; 6] = [
+    pub const NAMES: [&'static str; 7] = [
         "unreachable",
         "no_buffer",
         "too_long",
         "forbidden",
         "refused",
+        "no_space",
         "other",
     ];
 
@@ -208,6 +215,12 @@ impl SendErrorKind {
             ) => Self::Unreachable,
             (_, io::ErrorKind::PermissionDenied) => Self::Forbidden,
             (_, io::ErrorKind::ConnectionRefused) => Self::Refused,
+            (
+                _,
+                io::ErrorKind::StorageFull
+                | io::ErrorKind::QuotaExceeded
+                | io::ErrorKind::FileTooLarge,
+            ) => Self::NoSpace,
             _ => Self::Other,
         }
     }

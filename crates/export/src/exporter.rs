@@ -55,7 +55,7 @@ pub enum Distribution {
 
 /// A [`Distribution`] with the state that it keeps.
 enum Distributor {
-    Copy(CopyTotals),
+    Copy(Box<CopyTotals>),
     Balance(Balance),
     Failover(Failover),
 }
@@ -80,7 +80,7 @@ impl Exporter {
     pub fn new(distribution: Distribution) -> Self {
         Self {
             distributor: match distribution {
-                Distribution::Copy => Distributor::Copy(CopyTotals::default()),
+                Distribution::Copy => Distributor::Copy(Box::default()),
                 Distribution::Balance => Distributor::Balance(Balance::new()),
                 Distribution::Failover => Distributor::Failover(Failover::default()),
             },

@@ -8,6 +8,8 @@ use crate::regime::Regime;
 use crate::resolver::{NamedCollector, Resolver};
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
+use std::path::Path;
+use xdprobe_collect::output::{FileId, OutputError, Replace, Target};
 use xdprobe_export::{
     CollectorAddress, CollectorId, DatagramOutlet, Distribution, Outlet, Transport, UdpTransport,
 };
@@ -45,7 +47,7 @@ impl Connected {
         match destination {
             Destination::Collector(name) => Self::to_collector(name, plan),
             Destination::File(path) => {
-                let file = FlowFile::create(path, plan.format);
+                let file = FlowFile::create(target(path, plan)?, destination.to_string(), plan);
                 let file = file.map_err(|error| StartError::File {
                     path: path.clone(),
                     error,
@@ -139,6 +141,44 @@ impl Connected {
             }),
         })
     }
+}
+
+/// Checks every file that records are to go to, before anything is created: that it destroys
+/// nothing, and is named once.
+///
+/// # Errors
+///
+/// What would be destroyed, or is named twice.
+pub fn check_files(plan: &ExportPlan) -> Result<(), StartError> {
+    let mut targets: Vec<(&Destination, Target)> = Vec::new();
+    for destination in &plan.destinations {
+        let Destination::File(path) = destination else {
+            continue;
+        };
+        let target = target(path, plan)?;
+        if let Some((first, _)) = targets.iter().find(|(_, other)| other.is_same(&target)) {
+            return Err(StartError::SameFile {
+                first: first.to_string(),
+                second: destination.to_string(),
+            });
+        }
+        targets.push((destination, target));
+    }
+    Ok(())
+}
+
+fn target(path: &Path, plan: &ExportPlan) -> Result<Target, OutputError> {
+    let replace = if plan.overwrite {
+        Replace::Anything
+    } else {
+        Replace::Nothing
+    };
+    let inputs: Vec<_> = plan
+        .inputs
+        .iter()
+        .filter_map(|path| FileId::of_input(path))
+        .collect();
+    Target::check(path, replace, &inputs)
 }
 
 impl CollectorSocket {

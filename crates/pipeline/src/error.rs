@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 use xdprobe_capture::CaptureError;
+use xdprobe_collect::output::OutputError;
 use xdprobe_export::{CollectorAddress, TableError, TooNarrow};
 use xdprobe_flow::TimeoutsError;
 
@@ -42,7 +43,18 @@ pub enum StartError {
         /// Both lengths.
         error: TooNarrow,
     },
-    /// A file cannot be written.
+    /// A file is not written, so that nothing is destroyed.
+    #[error(transparent)]
+    Output(#[from] OutputError),
+    /// Two destinations are one file.
+    #[error("{first} and {second} are the same: expected each file once")]
+    SameFile {
+        /// The first.
+        first: String,
+        /// The second.
+        second: String,
+    },
+    /// A file cannot be created.
     #[error("{path} cannot be written: {error}")]
     File {
         /// The file.
@@ -126,10 +138,13 @@ impl StartError {
     /// Whether the command line or configuration has to change, rather than the system.
     #[must_use]
     pub fn is_usage(&self) -> bool {
-        matches!(
-            self,
-            Self::TooNarrow { .. } | Self::Timeouts(_) | Self::Mixed | Self::Twice(_)
-        )
+        match self {
+            Self::Output(error) => !matches!(error, OutputError::System { .. }),
+            other => matches!(
+                other,
+                Self::TooNarrow { .. } | Self::Timeouts(_) | Self::Mixed | Self::Twice(_) | Self::SameFile { .. }
+            ),
+        }
     }
 }
 

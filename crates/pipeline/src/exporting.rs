@@ -21,6 +21,7 @@ pub struct ExporterThread {
     exporter: Exporter,
     inbox: Inbox,
     requests: Receiver<ExporterRequest>,
+    started: Receiver<()>,
     clock: LiveClock,
     counters: ExportingCounters,
     board: Arc<ExporterBoard>,
@@ -104,11 +105,13 @@ enum Woken {
 
 impl ExporterThread {
     /// Exports what comes into `inbox`, does what `requests` ask, and publishes what it counts on
-    /// the board.
+    /// the board. Nothing is completed unless `started` gets a message: if its sender is dropped,
+    /// the start has failed, and files that were begun are removed.
     pub fn new(
         exporter: Exporter,
         inbox: Inbox,
         requests: Receiver<ExporterRequest>,
+        started: Receiver<()>,
         clock: LiveClock,
     ) -> Self {
         let board = ExporterBoard {
@@ -120,6 +123,7 @@ impl ExporterThread {
             exporter,
             inbox,
             requests,
+            started,
             clock,
             counters: ExportingCounters::default(),
             board: Arc::new(board),
@@ -147,6 +151,9 @@ impl ExporterThread {
         };
         self.exporter.flush(now);
         while self.send_or_wait(now) {}
+        if self.started.recv().is_err() {
+            return Ok(());
+        }
         let finished = self.exporter.finish();
         self.counters.ended = 1;
         self.publish(self.counters.caught_up_ms);

@@ -139,6 +139,7 @@ fn remedy(reason: &str) -> &'static str {
         "pacing" => "raise the limit of the pace, or --paced-records",
         "socket" => "use a larger --send-buffer; check the interface to the collector",
         "send" => "the ledger's send errors name the kind",
+        "write" => "the file cannot be written: free space on its disk",
         "refused" => "start the collector: its port is closed or its host is unreachable",
         "removed" => "its collector was removed while they waited",
         _ => "",

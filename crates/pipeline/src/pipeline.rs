@@ -7,7 +7,7 @@
 //! ledger is drawn up.
 
 use crate::clock::LiveClock;
-use crate::connect::Connected;
+use crate::connect::{Connected, check_files};
 use crate::control::{Applying, Change, Control, Controlled};
 use crate::crew::{Common, Crew};
 use crate::error::StartError;
@@ -259,8 +259,12 @@ struct Running {
 }
 
 impl Running {
-    fn start(plan: Plan) -> Result<(Pipeline, Self), StartError> {
+    fn start(mut plan: Plan) -> Result<(Pipeline, Self), StartError> {
         plan.check()?;
+        plan.export
+            .inputs
+            .extend(plan.captures.iter().filter_map(CapturePlan::path));
+        check_files(&plan.export)?;
         let (regime, worker_count) = (plan.regime(), plan.worker_count());
         let clock = LiveClock::start();
         let (requests, exporter_requests) = bounded(EXPORTER_REQUESTS_MAX);
@@ -283,7 +287,8 @@ impl Running {
             collectors.push((id, to.clone()));
         }
         let (outboxes, inbox) = channels(worker_count, regime.patience());
-        let exporter = ExporterThread::new(exporter, inbox, exporter_requests, clock);
+        let (has_started, started) = bounded(1);
+        let exporter = ExporterThread::new(exporter, inbox, exporter_requests, started, clock);
         let board = exporter.board();
         let exporter = spawn("exporter", move || exporter.run(regime))?;
         let common = Common {
@@ -302,7 +307,15 @@ impl Running {
         let cores = CoreList::new(plan.cores.as_deref(), pinned_count(&plan.captures));
         let filters = FiltersInForce::of(&plan.captures);
         let filter_watch = FilterWatch::new(&plan.captures, filters.clone());
-        let mut crew = Crew::start(common, plan.captures, outboxes, cores)?;
+        let mut crew = match Crew::start(common, plan.captures, outboxes, cores) {
+            Ok(crew) => crew,
+            Err(error) => {
+                drop(has_started);
+                // It removes the files that it has begun.
+                let _ = exporter.join();
+                return Err(error);
+            }
+        };
         plan.tables.warn_of_unused_rules();
         let boards = Boards {
             clock,
@@ -310,7 +323,7 @@ impl Running {
             interfaces: crew.interfaces.clone(),
             exporter: board,
         };
-        let control = Control::start(Controlled {
+        let control = match Control::start(Controlled {
             workers: crew.postboxes().to_vec(),
             boards: boards.workers.clone(),
             interfaces: boards.interfaces.iter().map(Arc::downgrade).collect(),
@@ -322,7 +335,18 @@ impl Running {
             own,
             resolver,
             filters,
-        })?;
+        }) {
+            Ok(control) => control,
+            Err(error) => {
+                drop(has_started);
+                crew.ask_to_stop();
+                let _ = (crew.join(), exporter.join());
+                return Err(error);
+            }
+        };
+        has_started
+            .try_send(())
+            .expect("there is room for one message");
         let (stop, stop_requests) = bounded(1);
         let (outcome, outcomes) = bounded(1);
         let pipeline = Pipeline {

@@ -12,6 +12,7 @@ use std::str::FromStr;
 use std::time::Duration;
 use xdprobe_capture::xdp::XdpConfig;
 use xdprobe_capture::{Filter, Interface, Sampling};
+use xdprobe_collect::output::Target;
 use xdprobe_export::{CollectorAddress, DatagramConfig, Distribution, FixedFormat, SocketOptions};
 use xdprobe_flow::Timeouts;
 
@@ -48,6 +49,11 @@ pub struct ExportPlan {
     pub resolve_interval: Duration,
     /// The collectors, and files that take their place.
     pub destinations: Vec<Destination>,
+    /// Whether finished files may be replaced.
+    pub overwrite: bool,
+    /// Files that are read, tables for example: records are never written to one of them. The
+    /// capture file need not be named here.
+    pub inputs: Vec<PathBuf>,
 }
 
 /// One interface or file.
@@ -86,9 +92,12 @@ pub enum CapturePlan {
 pub enum Destination {
     /// A collector over UDP.
     Collector(CollectorAddress),
-    /// A flow-tools file.
+    /// A flow-tools file; `-` is standard output.
     File(PathBuf),
 }
+
+/// What the name of a file begins with, where an operator names a destination.
+pub const FILE_PREFIX: &str = "file:";
 
 /// The most that versions 1, 5 and 7 carry in a record's counters of packets and octets.
 pub const COUNTER_MAX: u64 = u32::MAX as u64;
@@ -146,6 +155,14 @@ impl CapturePlan {
         }
     }
 
+    /// The capture file, if it is one.
+    pub(crate) fn path(&self) -> Option<PathBuf> {
+        match self {
+            Self::File { path, .. } => Some(path.clone()),
+            Self::Xdp { .. } | Self::Pcap { .. } => None,
+        }
+    }
+
     /// Workers that it needs.
     #[must_use]
     pub fn worker_count(&self) -> usize {
@@ -157,6 +174,15 @@ impl CapturePlan {
 }
 
 impl Destination {
+    /// Whether records go to standard output, so that nothing else may be written there.
+    #[must_use]
+    pub fn is_stdout(&self) -> bool {
+        match self {
+            Self::Collector(_) => false,
+            Self::File(path) => Target::is_stdout_at(path),
+        }
+    }
+
     /// Whether what is sent there is meant to be thrown away: port 9 is the discard service (RFC
     /// 863). That nothing listens there is no failure of a run.
     #[must_use]
@@ -172,7 +198,7 @@ impl FromStr for Destination {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        match text.strip_prefix("file:") {
+        match text.strip_prefix(FILE_PREFIX) {
             Some("") => {
                 Err("'file:' names no file: expected file:PATH, as in file:flows.ft".to_owned())
             }
@@ -186,7 +212,7 @@ impl fmt::Display for Destination {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Collector(address) => address.fmt(f),
-            Self::File(path) => write!(f, "file:{}", path.display()),
+            Self::File(path) => write!(f, "{FILE_PREFIX}{}", path.display()),
         }
     }
 }

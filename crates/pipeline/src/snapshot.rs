@@ -10,6 +10,7 @@ use crate::clock::{Clock, LiveClock};
 use crate::counters::{Phase, WorkerCounters};
 use crate::exporting::{CollectorBoard, ExporterBoard, ExportingCounters};
 use crate::hand_over::UNDER_WAY_MAX;
+use crate::plan::FILE_PREFIX;
 use crate::published::Published;
 use std::sync::Arc;
 use xdprobe_capture::xdp::{InterfaceCounters, XdpInterface};
@@ -240,8 +241,8 @@ impl Snapshot {
         UNDER_WAY_MAX * self.workers.len() as u64
     }
 
-    /// Why the probe is not ready, if it is not: each queue that does not receive, and that no
-    /// collector takes records.
+    /// Why the probe is not ready, if it is not: each queue that does not receive, each file that
+    /// cannot be written, and that no collector takes records.
     #[must_use]
     pub fn not_ready(&self) -> Vec<String> {
         let down = self.workers.iter().filter_map(|worker| {
@@ -253,6 +254,12 @@ impl Snapshot {
             };
             Some(format!("{}: {what}", worker.label()))
         });
+        let files = self
+            .collectors
+            .iter()
+            .filter(|one| one.name.starts_with(FILE_PREFIX))
+            .filter(|one| !one.counters.state().takes_records())
+            .map(|one| format!("{} cannot be written", one.name));
         let states = || self.collectors.iter().map(|one| one.counters.state());
         let nowhere = !states().any(CollectorState::takes_records);
         let why = if states().any(|state| state == CollectorState::Refusing) {
@@ -260,6 +267,40 @@ impl Snapshot {
         } else {
             "no collector can be reached"
         };
-        down.chain(nowhere.then(|| why.to_owned())).collect()
+        down.chain(files)
+            .chain(nowhere.then(|| why.to_owned()))
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_cannot_be_written_is_a_reason_not_to_be_ready() {
+        let collector = |name: &str, state: CollectorState| CollectorSnapshot {
+            id: CollectorId::FIRST,
+            name: name.into(),
+            counters: CollectorCounters {
+                state: state as u64,
+                ..CollectorCounters::default()
+            },
+        };
+        let not_ready = |collectors| {
+            let snapshot = Snapshot {
+                collectors,
+                ..Snapshot::default()
+            };
+            snapshot.not_ready()
+        };
+        let up = collector("192.0.2.9:2055", CollectorState::Up);
+        let full = collector("file:x.ft", CollectorState::Refusing);
+        assert_eq!(
+            not_ready(vec![up.clone(), full]),
+            ["file:x.ft cannot be written"]
+        );
+        let refusing = collector("192.0.2.8:2055", CollectorState::Refusing);
+        assert!(not_ready(vec![up, refusing]).is_empty());
     }
 }

@@ -494,7 +494,9 @@ mod tests {
         );
         let (mut outboxes, inbox) = channels(1, Patience::Drop);
         let (_requests, arrivals) = crossbeam_channel::bounded(1);
-        let exporter = ExporterThread::new(exporter, inbox, arrivals, clock);
+        let (start, started) = crossbeam_channel::bounded(1);
+        start.try_send(()).unwrap();
+        let exporter = ExporterThread::new(exporter, inbox, arrivals, started, clock);
         let timeouts = Timeouts {
             idle_ms: 1_400,
             active_ms: 1_500,

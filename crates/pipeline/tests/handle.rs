@@ -42,6 +42,8 @@ fn plan(capture: CapturePlan, collectors: &[SocketAddr]) -> Plan {
             sockets: SocketOptions::default(),
             resolve_interval: Duration::from_secs(60),
             destinations: collectors.iter().map(destination).collect(),
+            overwrite: false,
+            inputs: Vec::new(),
         },
         input: None,
         tables: Tables::default(),

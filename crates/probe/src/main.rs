@@ -9,8 +9,10 @@ mod metrics;
 mod progress;
 
 use clap::{Parser, Subcommand};
+use signal_hook::consts::SIGXFSZ;
 use std::io::{IsTerminal, stderr};
 use std::process::ExitCode;
+use std::sync::Arc;
 use tracing_subscriber::Layer;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt;
@@ -47,6 +49,7 @@ enum Command {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    survive_file_size_limit();
     let level = match (arguments.verbose, arguments.quiet) {
         (true, _) => LevelFilter::DEBUG,
         (_, true) => LevelFilter::WARN,
@@ -70,6 +73,14 @@ fn main() -> ExitCode {
             })
         }
     }
+}
+
+/// Makes a write beyond the limit of file sizes (`ulimit -f`) an error, as on a full disk: by
+/// default SIGXFSZ ends the process.
+fn survive_file_size_limit() {
+    // Caught, not ignored, so that programs which this one starts have the default. If it cannot be
+    // caught, the default stays.
+    let _ = signal_hook::flag::register(SIGXFSZ, Arc::default());
 }
 
 /// Logs the events of xdprobe's own crates, not those of libraries.

@@ -26,7 +26,11 @@ pub fn header_text(header: &FileHeader, comment: char, zone: &LocalZone) -> Stri
     );
     lines.line(
         "capture hostname:",
-        header.hostname.as_ref().filter(|_| !streaming),
+        header
+            .hostname
+            .as_deref()
+            .filter(|_| !streaming)
+            .map(printable),
     );
     let (start, end) = (
         header.capture_start_s,
@@ -64,7 +68,7 @@ pub fn header_text(header: &FileHeader, comment: char, zone: &LocalZone) -> Stri
         lines.line("corrupt packets:", header.corrupt);
         lines.line("sequencer resets:", header.resets);
     }
-    lines.line("comments:", header.comment.as_ref());
+    lines.line("comments:", header.comment.as_deref().map(printable));
     if counts_known && closed {
         lines.line("capture flows:", header.flows);
     } else if counts_known {
@@ -75,6 +79,26 @@ pub fn header_text(header: &FileHeader, comment: char, zone: &LocalZone) -> Stri
     lines.text.push_str(&format!("{comment}\n"));
     lines.text
 }
+
+/// The text with its control characters escaped, as `\u{1b}`: whoever wrote the file must not
+/// control the terminal on which it is printed, or add lines.
+fn printable(text: &str) -> String {
+    let mut printable = String::with_capacity(text.len());
+    for character in text.chars() {
+        if character.is_control() || CHANGES_DIRECTION.contains(&character) {
+            printable.extend(character.escape_default());
+        } else {
+            printable.push(character);
+        }
+    }
+    printable
+}
+
+/// Characters that reorder the text behind them on a terminal (Unicode, bidirectional formatting).
+const CHANGES_DIRECTION: [char; 12] = [
+    '\u{61c}', '\u{200e}', '\u{200f}', '\u{202a}', '\u{202b}', '\u{202c}', '\u{202d}', '\u{202e}',
+    '\u{2066}', '\u{2067}', '\u{2068}', '\u{2069}',
+];
 
 struct Lines {
     comment: char,
@@ -145,8 +169,28 @@ mod tests {
         );
         let streaming = FileHeader {
             flags: FLAG_STREAMING,
-            ..header
+            ..header.clone()
         };
         assert!(!header_text(&streaming, '#', &zone).contains("flows"));
+    }
+
+    #[test]
+    fn control_characters_of_hostname_and_comment_are_escaped() {
+        let header = FileHeader {
+            hostname: Some("\x1b]0;owned\x07vm".into()),
+            comment: Some("f\u{fc}r\n# capture flows: 0\u{9b}31m \u{202e}\x7f".into()),
+            ..FileHeader::new(Version::V5, ByteOrder::Little)
+        };
+        let text = header_text(&header, '#', &LocalZone::new(TimeZone::UTC));
+        assert!(
+            text.contains("# capture hostname:     \\u{1b}]0;owned\\u{7}vm\n"),
+            "{text}"
+        );
+        assert!(
+            text.contains(
+                "comments:             f\u{fc}r\\n# capture flows: 0\\u{9b}31m \\u{202e}\\u{7f}\n"
+            ),
+            "{text}"
+        );
     }
 }

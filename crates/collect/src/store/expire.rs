@@ -1,6 +1,7 @@
 //! Which finished files are kept: the newest, up to a number of files and of octets.
 
 use crate::input::{Inputs, UNFINISHED_PREFIX};
+use crate::output::is_free_of_links;
 use crate::reader::FlowFileReader;
 use jiff::fmt::strtime::BrokenDownTime;
 use std::collections::VecDeque;
@@ -21,6 +22,7 @@ pub struct Limits {
 /// Finished files, the oldest first. Without limits the list stays empty.
 #[derive(Debug)]
 pub(super) struct Kept {
+    directory: PathBuf,
     limits: Limits,
     files: VecDeque<(PathBuf, u64)>,
     octets: u64,
@@ -31,6 +33,7 @@ impl Kept {
     /// begins with `ft` or `cf`, and with the magic number.
     pub(super) fn load(directory: &Path, limits: Limits) -> io::Result<Self> {
         let mut kept = Self {
+            directory: directory.to_owned(),
             limits,
             files: VecDeque::new(),
             octets: 0,
@@ -67,6 +70,14 @@ impl Kept {
                 return;
             };
             self.octets -= octets;
+            if !is_free_of_links(&self.directory, &path) {
+                // A directory on the way has become a link since the file was listed.
+                tracing::warn!(
+                    "{} is not removed: it is gone, or behind a link",
+                    path.display()
+                );
+                continue;
+            }
             match fs::remove_file(&path) {
                 Ok(()) => tracing::info!("removed {}", path.display()),
                 Err(error) => tracing::warn!("cannot remove {}: {error}", path.display()),

@@ -117,7 +117,9 @@ impl Schedule {
         let mut began = now;
         loop {
             let names = self.names_at(directory, version, began);
-            if !names.temporary.exists() && !names.finished.exists() {
+            // Also a symbolic link that leads nowhere has the name.
+            let is_free = |path: &Path| path.symlink_metadata().is_err();
+            if is_free(&names.temporary) && is_free(&names.finished) {
                 return names;
             }
             began += 1;

@@ -8,18 +8,18 @@ use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
 use jiff::{Timestamp, Zoned};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
-use std::fs::{self, File, OpenOptions};
+use std::fs;
 use std::io::{self, IsTerminal};
-use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use xdprobe_collect::collector::unix_s;
 use xdprobe_collect::header::{FLAG_PRELOADED, FileHeader};
 use xdprobe_collect::input::{Input, Inputs};
+use xdprobe_collect::output::{FileId, OutputError, Replace, Target};
 use xdprobe_collect::{
-    ByteOrder, FileLosses, FlowFileReader, FlowFileWriter, FlowStreamWriter, StoredRecord, Version,
-    WriterOptions, system_zone,
+    ByteOrder, FileLosses, FlowFileReader, FlowOutput, StoredRecord, Version, WriterOptions,
+    system_zone,
 };
 
 /// Records between two updates of the progress bar and checks for signals.
@@ -42,9 +42,13 @@ pub struct Arguments {
     /// Sort all inputs by start of capture
     #[arg(short)]
     global_sort: bool,
-    /// Write to this file [default: standard output]; it has this name when it is complete
+    /// Write to this file [default: standard output]; it has this name when it is complete. An
+    /// existing flow-tools file is replaced
     #[arg(short, value_name = "FILE")]
     output: Option<PathBuf>,
+    /// Replace FILE even if it is not a flow-tools file
+    #[arg(long, requires = "output")]
+    overwrite: bool,
     /// Read all headers first, so that the header of a stream has their counts and times
     #[arg(short)]
     preload: bool,
@@ -103,7 +107,7 @@ impl From<Order> for ByteOrder {
 
 /// Joins the inputs.
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    if arguments.output.is_none() && io::stdout().is_terminal() {
+    if arguments.output.as_deref().is_none_or(is_dash) && io::stdout().is_terminal() {
         let advice = "standard output is a terminal, expected a file or a pipe: use -o FILE, \
                       redirect the output, or use `xdprobe print`";
         return Err(UsageError(advice.into()).into());
@@ -116,14 +120,16 @@ fn join(arguments: &Arguments) -> anyhow::Result<()> {
     for signal in [SIGINT, SIGTERM, SIGHUP, SIGQUIT] {
         signal_hook::flag::register(signal, Arc::clone(&stop))?;
     }
+    let target = target(arguments)?;
     let Chosen {
         inputs,
         known,
         unfinished,
-    } = choose(arguments)?;
+    } = choose(arguments, &target.ids())?;
     let mut output = Output {
         arguments,
         known,
+        target: Some(target),
         to: None,
     };
     let progress = InputProgress::new(inputs.iter().map(Input::octets).sum(), true);
@@ -199,19 +205,19 @@ struct WriteError(#[from] io::Error);
 struct Output<'a> {
     arguments: &'a Arguments,
     known: Known,
-    to: Option<(Version, To)>,
-}
-
-enum To {
-    File(Box<FlowFileWriter>),
-    Stream(Box<FlowStreamWriter<Box<dyn io::Write>>>),
+    /// None once it has begun.
+    target: Option<Target>,
+    to: Option<(Version, FlowOutput)>,
 }
 
 impl Output<'_> {
     /// Begins the output, or checks that its records have the same version.
     fn take_version(&mut self, version: Version) -> anyhow::Result<()> {
         match &self.to {
-            None => self.to = Some((version, self.begin(version)?)),
+            None => {
+                let target = self.target.take().expect("the output begins once");
+                self.to = Some((version, self.begin(target, version)?));
+            }
             Some((first, _)) if *first != version => bail!(
                 "data version or sub version changed! Found records of version {found}, expected \
                  version {first} as in the inputs before: join one version, with -V {first} or -V \
@@ -224,7 +230,7 @@ impl Output<'_> {
         Ok(())
     }
 
-    fn begin(&self, version: Version) -> Result<To, WriteError> {
+    fn begin(&self, target: Target, version: Version) -> Result<FlowOutput, WriteError> {
         let options = WriterOptions {
             version,
             order: self
@@ -236,59 +242,73 @@ impl Output<'_> {
             hostname: None,
             comment: self.arguments.comment.clone(),
         };
-        let stream = |output: Box<dyn io::Write>| -> Result<To, WriteError> {
-            let header = FileHeader {
-                comment: options.comment.clone(),
-                ..self.known.header(self.arguments, version)
-            };
-            Ok(To::Stream(Box::new(FlowStreamWriter::with_header(
-                output, &options, header,
-            )?)))
+        let header = FileHeader {
+            comment: options.comment.clone(),
+            ..self.known.header(self.arguments, version)
         };
-        match &self.arguments.output {
-            None => stream(Box::new(stdout()?)),
-            Some(path) if is_special(path) => {
-                stream(Box::new(OpenOptions::new().write(true).open(path)?))
-            }
-            Some(path) => Ok(To::File(Box::new(FlowFileWriter::create(path, &options)?))),
-        }
+        Ok(FlowOutput::open(target, &options, Some(header))?)
     }
 
     #[inline]
     fn push(&mut self, record: &StoredRecord) -> Result<(), WriteError> {
         match &mut self.to {
-            Some((_, To::File(writer))) => Ok(writer.push(record)?),
-            Some((_, To::Stream(writer))) => Ok(writer.push(record)?),
+            Some((_, to)) => Ok(to.push(record)?),
             None => Ok(()),
         }
     }
 
     /// Completes the output, and returns whether there is one.
     fn finish(self) -> Result<bool, WriteError> {
-        let Some((_, to)) = self.to else {
+        let Some((_, mut to)) = self.to else {
             return Ok(false);
         };
-        match to {
-            To::File(mut writer) => {
-                writer.set_capture_start(self.known.start_s.unwrap_or(0));
-                writer.note(self.known.losses);
-                writer.finish(self.known.end_s.unwrap_or(0))?;
+        to.set_capture_start(self.known.start_s.unwrap_or(0));
+        to.note(self.known.losses);
+        let temporary = to.temporary().map(Path::to_owned);
+        let finished = to.finish(self.known.end_s.unwrap_or(0));
+        finished.inspect_err(|_| {
+            if let Some(temporary) = temporary {
+                // That error is the one to report.
+                let _ = fs::remove_file(temporary);
             }
-            To::Stream(writer) => {
-                writer.finish()?;
-            }
-        }
+        })?;
         Ok(true)
     }
 
     /// Removes an incomplete output.
     fn give_up(self, error: anyhow::Error) -> anyhow::Result<()> {
-        if let Some((_, To::File(writer))) = self.to {
-            // `error` is the one to report.
-            let _ = fs::remove_file(writer.abandon());
+        if let Some((_, to)) = self.to {
+            to.discard();
         }
         Err(error)
     }
+}
+
+/// Where the output goes. An input that is named on the command line is never written to.
+fn target(arguments: &Arguments) -> anyhow::Result<Target> {
+    let stdin = PathBuf::from("-");
+    let inputs = match &arguments.paths[..] {
+        [] => std::slice::from_ref(&stdin),
+        paths => paths,
+    };
+    let inputs: Vec<_> = inputs
+        .iter()
+        .filter_map(|path| FileId::of_input(path))
+        .collect();
+    let replace = if arguments.overwrite {
+        Replace::Anything
+    } else {
+        Replace::FlowFiles
+    };
+    let output = arguments.output.as_deref().unwrap_or(Path::new("-"));
+    Target::check(output, replace, &inputs).map_err(|error| match error {
+        error @ OutputError::System { .. } => error.into(),
+        refused => UsageError(refused.to_string()).into(),
+    })
+}
+
+fn is_dash(path: &Path) -> bool {
+    path.as_os_str() == "-"
 }
 
 /// Times and counts from the headers of all inputs.
@@ -348,13 +368,20 @@ struct Chosen {
 
 /// The inputs within the times of -t and -T in the right order, and what their headers contain.
 ///
-/// An input whose header cannot be read is kept; its error is reported when it is copied.
-fn choose(arguments: &Arguments) -> anyhow::Result<Chosen> {
+/// An input whose header cannot be read is kept; its error is reported when it is copied. What is
+/// in a directory and is the `output` is left out.
+fn choose(arguments: &Arguments, output: &[FileId]) -> anyhow::Result<Chosen> {
     let mut known = Known::default();
     let mut chosen = Vec::new();
     let inputs = Inputs::find(&arguments.paths, arguments.all)?;
     report_left_out(&inputs);
     for input in inputs.list {
+        if let Input::File(path) = &input
+            && FileId::of_input(path).is_some_and(|id| output.contains(&id))
+        {
+            eprintln!("xdprobe: {input}: left out, since it is the output");
+            continue;
+        }
         let header = header_of(&input);
         let is_chosen = |header: &FileHeader| {
             has_version(header, arguments) && in_window(header, arguments.start, arguments.end)
@@ -409,11 +436,6 @@ fn in_window(header: &FileHeader, start: Option<i64>, end: Option<i64>) -> bool 
 /// Whether the path exists and is not a regular file: a pipe, a device.
 fn is_special(path: &Path) -> bool {
     fs::metadata(path).is_ok_and(|metadata| !metadata.is_file())
-}
-
-/// Standard output without the library's line buffer, which would search records for line ends.
-fn stdout() -> io::Result<File> {
-    Ok(File::from(io::stdout().as_fd().try_clone_to_owned()?))
 }
 
 /// UTC seconds of a time in the forms of flow-cat: a date, a time of day, both, or relative to now.

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 use std::fs;
-use std::io::{self, IsTerminal};
+use std::io::{self, IsTerminal, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -114,17 +114,17 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let socket = Receiver::bind(address.socket(), SOCKET_BUFFER_OCTETS)
         .with_context(|| format!("cannot listen on UDP {}", address.socket()))?;
     let mut signals = Signals::new([SIGINT, SIGTERM, SIGQUIT, SIGHUP, SIGUSR1])?;
-    let (store, recovered) = Store::open(store_options(arguments), unix_s())
-        .with_context(|| format!("cannot use {}", arguments.directory.display()))?;
-    for file in recovered {
-        tracing::info!("{file}");
-    }
     let _pid_file = arguments
         .pid_file
         .as_deref()
         .map(|path| PidFile::write(path, address.port))
         .transpose()?
         .flatten();
+    let (store, recovered) = Store::open(store_options(arguments), unix_s())
+        .with_context(|| format!("cannot use {}", arguments.directory.display()))?;
+    for file in recovered {
+        tracing::info!("{file}");
+    }
     tracing::info!(
         "listening on UDP {}, receive buffer {} octets, files in {}",
         socket.local_addr()?,
@@ -277,25 +277,59 @@ fn address(text: &str) -> Result<Option<IpAddr>, String> {
 }
 
 /// The file with the process id, removed at the end.
-struct PidFile(PathBuf);
+struct PidFile {
+    path: PathBuf,
+    text: String,
+}
 
 impl PidFile {
-    /// Writes the file with flow-capture's name, `PATH.PORT`. `-` is no file.
+    /// Writes the file with flow-capture's name, `PATH.PORT`. `-` is no file. A file that is there
+    /// is replaced if it is a pid file, and never written to.
     fn write(path: &Path, port: u16) -> anyhow::Result<Option<Self>> {
         if path.as_os_str().is_empty() || path.as_os_str() == "-" {
             return Ok(None);
         }
-        let path = PathBuf::from(format!("{}.{port}", path.display()));
-        fs::write(&path, format!("{}\n", std::process::id()))
-            .with_context(|| format!("cannot write {}", path.display()))?;
-        Ok(Some(Self(path)))
+        let mut name = path.as_os_str().to_owned();
+        name.push(format!(".{port}"));
+        let path = PathBuf::from(name);
+        let text = format!("{}\n", std::process::id());
+        let file = Self { path, text };
+        file.create()
+            .with_context(|| format!("cannot write {}", file.path.display()))?;
+        Ok(Some(file))
+    }
+
+    fn create(&self) -> anyhow::Result<()> {
+        match fs::symlink_metadata(&self.path) {
+            Ok(there) if there.is_symlink() => bail!("it is a symbolic link: remove it"),
+            Ok(there) if !there.is_file() => bail!("it is not a regular file: remove it"),
+            Ok(there) if there.len() > PID_OCTETS_MAX => bail!("it is not a pid file: remove it"),
+            Ok(_) => {
+                let left = fs::read_to_string(&self.path)?;
+                if !left.trim().bytes().all(|octet| octet.is_ascii_digit()) {
+                    bail!("it is not a pid file: remove it");
+                }
+                fs::remove_file(&self.path)?;
+            }
+            Err(_) => {}
+        }
+        fs::File::create_new(&self.path)?.write_all(self.text.as_bytes())?;
+        Ok(())
     }
 }
 
+/// Digits of a process id and the end of the line, and some blanks.
+const PID_OCTETS_MAX: u64 = 32;
+
 impl Drop for PidFile {
     fn drop(&mut self) {
-        // A file that cannot be removed does no harm, and the process ends.
-        let _ = fs::remove_file(&self.0);
+        // Another collector may have replaced it. A file that cannot be removed does no harm, and
+        // the process ends.
+        let is_own = fs::symlink_metadata(&self.path).is_ok_and(|there| there.is_file())
+            && fs::read_to_string(&self.path).is_ok_and(|text| text == self.text);
+        if is_own {
+            let _ = fs::remove_file(&self.path);
+        }
     }
 }
 

@@ -19,7 +19,7 @@ use crossbeam_channel::{never, select, tick};
 use export_options::ExportOptions;
 use sampling::SamplingArguments;
 use signals::{Signal, Signals};
-use std::io::{ErrorKind, Write, stdout};
+use std::io::{ErrorKind, Write, stderr, stdout};
 use std::path::PathBuf;
 use std::time::Duration;
 use table_options::TableArguments;
@@ -195,18 +195,25 @@ pub fn run(arguments: Arguments) -> anyhow::Result<()> {
     let plan = plan(arguments)?;
     let (is_live, worker_count) = (plan.regime().is_live(), plan.worker_count());
     let is_discarded = plan.export.destinations.iter().all(Destination::discards);
+    // What else is printed must not mix with records.
+    let is_stdout_taken = plan.export.destinations.iter().any(Destination::is_stdout);
     let pipeline = Pipeline::start(plan).and_then(Starting::wait);
     let pipeline = pipeline.map_err(start_error)?;
     let server = listener
         .map(|listener| metrics::Server::start(listener, pipeline.boards().clone()))
-        .transpose()?;
+        .transpose();
+    let server = server.inspect_err(|_| {
+        // Files that were begun are completed before the program ends.
+        pipeline.stop();
+        let _ = pipeline.outcome().recv();
+    })?;
     if is_live {
         let queues = if worker_count == 1 { "queue" } else { "queues" };
         tracing::info!("capturing on {worker_count} {queues}; Ctrl-C exports open flows and exits");
     }
     let outcome = attend(&pipeline, &signals, &files)?;
     drop(server);
-    print_ledger(&outcome.ledger, report)?;
+    print_ledger(&outcome.ledger, report, is_stdout_taken)?;
     if let Some(error) = outcome.error {
         return Err(error.into());
     }
@@ -251,15 +258,21 @@ fn log_ledger(pipeline: &Pipeline) {
     ledger.lines().for_each(|line| tracing::info!("{line}"));
 }
 
-fn print_ledger(ledger: &Ledger, report: Report) -> anyhow::Result<()> {
+/// Prints the ledger on standard output, or on standard error if records went to the former.
+fn print_ledger(ledger: &Ledger, report: Report, is_stdout_taken: bool) -> anyhow::Result<()> {
     let text = match report {
         Report::Text => ledger.to_string(),
         Report::Json => serde_json::to_string(ledger)?,
     };
-    match writeln!(stdout(), "{text}") {
+    let written = if is_stdout_taken {
+        writeln!(stderr(), "{text}")
+    } else {
+        writeln!(stdout(), "{text}")
+    };
+    match written {
         // The reader closed its end, which is its choice.
         Err(error) if error.kind() == ErrorKind::BrokenPipe => {}
-        written => written.context("the ledger cannot be written to standard output")?,
+        written => written.context("the ledger cannot be written")?,
     }
     Ok(())
 }
@@ -337,7 +350,11 @@ fn plan(arguments: Arguments) -> anyhow::Result<Plan> {
             captures.collect::<anyhow::Result<_>>()?
         }
     };
-    let export = arguments.export.plan(sampling.header)?;
+    let files = arguments.tables.files();
+    let inputs = [&files.rules, &files.prefixes].into_iter().flatten();
+    let export = arguments
+        .export
+        .plan(sampling.header, inputs.cloned().collect())?;
     if export.format.version != Version::V5 && sampling.header != SamplingInterval::default() {
         let version = export.format.version.number();
         tracing::warn!(
@@ -351,8 +368,7 @@ fn plan(arguments: Arguments) -> anyhow::Result<Plan> {
         timeouts,
         flows_per_queue: arguments.flows_per_queue,
         input: arguments.input,
-        tables: Tables::read(&arguments.tables.files())
-            .map_err(|error| usage(error.to_string()))?,
+        tables: Tables::read(&files).map_err(|error| usage(error.to_string()))?,
         export,
     };
     plan.check().map_err(start_error)?;

@@ -2,9 +2,10 @@
 
 use anyhow::{Context, anyhow};
 use std::fmt;
+use std::fs::Metadata;
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -27,8 +28,12 @@ pub enum Listener {
     Unix(UnixListener, SocketFile),
 }
 
-/// The file of a Unix socket, removed when this is dropped.
-pub struct SocketFile(PathBuf);
+/// The file of a Unix socket, removed when this is dropped, but only the very same file.
+pub struct SocketFile {
+    path: PathBuf,
+    /// Device and inode.
+    id: (u64, u64),
+}
 
 impl FromStr for Address {
     type Err = String;
@@ -91,22 +96,41 @@ fn listen_on_file(path: &Path) -> anyhow::Result<Listener> {
         match UnixStream::connect(path) {
             // Left behind by a process that has ended.
             Err(error) if error.kind() == ErrorKind::ConnectionRefused => {
-                std::fs::remove_file(path)?;
+                SocketFile::of(path, &there).remove()?;
             }
             Err(error) => return Err(error.into()),
             Ok(_) => return Err(anyhow!("another process is listening on it")),
         }
     }
     let listener = UnixListener::bind(path)?;
-    let file = SocketFile(path.to_owned());
+    let file = SocketFile::of(path, &path.symlink_metadata()?);
     listener.set_nonblocking(true)?;
     Ok(Listener::Unix(listener, file))
+}
+
+impl SocketFile {
+    fn of(path: &Path, there: &Metadata) -> Self {
+        Self {
+            // The program may change its directory.
+            path: std::path::absolute(path).unwrap_or_else(|_| path.to_owned()),
+            id: (there.dev(), there.ino()),
+        }
+    }
+
+    /// Removes it, unless something else has its name by now.
+    fn remove(&self) -> std::io::Result<()> {
+        let there = self.path.symlink_metadata()?;
+        if there.file_type().is_socket() && (there.dev(), there.ino()) == self.id {
+            std::fs::remove_file(&self.path)?;
+        }
+        Ok(())
+    }
 }
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
         // It may have been removed already.
-        let _ = std::fs::remove_file(&self.0);
+        let _ = self.remove();
     }
 }
 
@@ -118,7 +142,9 @@ impl fmt::Display for Listener {
                 Ok(address) => write!(f, "http://{address}/metrics"),
                 Err(error) => error.fmt(f),
             },
-            Self::Unix(_, SocketFile(path)) => write!(f, "/metrics on unix:{}", path.display()),
+            Self::Unix(_, SocketFile { path, .. }) => {
+                write!(f, "/metrics on unix:{}", path.display())
+            }
         }
     }
 }

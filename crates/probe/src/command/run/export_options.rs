@@ -5,6 +5,7 @@ use crate::command::usage::UsageError;
 use clap::Args;
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU64;
+use std::path::PathBuf;
 use std::time::Duration;
 use xdprobe_pipeline::export::netflow::v5::SamplingInterval;
 use xdprobe_pipeline::export::netflow::{Engine, Version};
@@ -20,9 +21,14 @@ pub struct ExportOptions {
         required = true,
         help_heading = None,
         help = "Where records go: HOST:PORT, [V6]:PORT (of a link-local address with its \
-                interface: [fe80::1%eth0]:PORT), or file:PATH for a flow-tools file"
+                interface: [fe80::1%eth0]:PORT), or file:PATH for a flow-tools file (file:- for \
+                standard output)"
     )]
     pub collectors: Vec<Destination>,
+
+    /// Replace the files of file:PATH if they exist; without it they are refused
+    #[arg(long)]
+    overwrite: bool,
 
     /// Which collector gets which record: copy (each gets all), balance (one for each flow key) or
     /// failover (the first that does not refuse)
@@ -88,8 +94,13 @@ pub struct ExportOptions {
 }
 
 impl ExportOptions {
-    /// Checks what the parser could not. `sampling` is what headers state.
-    pub fn plan(self, sampling: SamplingInterval) -> Result<ExportPlan, UsageError> {
+    /// Checks what the parser could not. `sampling` is what headers state, and `inputs` are files
+    /// that are read.
+    pub fn plan(
+        self,
+        sampling: SamplingInterval,
+        inputs: Vec<PathBuf>,
+    ) -> Result<ExportPlan, UsageError> {
         for family in [SocketAddr::is_ipv4, SocketAddr::is_ipv6] {
             if self.source.iter().filter(|source| family(source)).count() > 1 {
                 return Err(UsageError(
@@ -132,6 +143,8 @@ impl ExportOptions {
             },
             resolve_interval: self.resolve_interval,
             destinations: self.collectors,
+            overwrite: self.overwrite,
+            inputs,
         })
     }
 }
