@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
-use xdprobe_capture::xdp::{Mode, XdpConfig, XdpInterface};
+use xdprobe_capture::xdp::{LoadedInterface, Mode, QueueMemory, XdpConfig};
 use xdprobe_capture::{
     CaptureFile, Filter, Interface, LiveCapture, Received, Sampling, Source, SourceChange,
 };
@@ -253,6 +253,10 @@ fn assert_filters(source: &mut impl Source, sent: &[Sent], expected: &[(&str, BT
     }
 }
 
+fn look_up(name: &str) -> Interface {
+    Interface::look_up(name).unwrap()
+}
+
 #[test]
 fn af_xdp_is_filtered_as_tcpdump_filters_the_packets_without_their_tags() {
     if !are_met(&["ip", "ethtool", "tcpdump"]) {
@@ -271,8 +275,11 @@ fn af_xdp_is_filtered_as_tcpdump_filters_the_packets_without_their_tags() {
                     filter: None,
                 };
                 let interface = Interface::look_up("tap0").unwrap();
-                let interface = XdpInterface::attach(interface, config).unwrap();
-                let mut queue = interface.open_queue(0).unwrap();
+                let memory = QueueMemory::reserve(&interface, &config).unwrap();
+                let loaded = LoadedInterface::load(interface, config).unwrap();
+                let interface = loaded.attach().unwrap();
+                let mut queue = interface.open_queue(0, memory).unwrap();
+                interface.start_redirecting().unwrap();
                 assert_filters(&mut queue, &sent, &expected);
             })
             .unwrap();
@@ -292,7 +299,8 @@ fn libpcap_is_filtered_as_tcpdump_filters_the_packets_without_their_tags() {
             .run(|| {
                 // The first filter decides how much of a frame is captured.
                 let deep = Filter::new("udp[300] = 0x7a").unwrap();
-                let mut live = LiveCapture::open(interface, Some(&deep), Sampling::NONE).unwrap();
+                let mut live =
+                    LiveCapture::open(look_up(interface), Some(&deep), Sampling::NONE).unwrap();
                 assert_filters(&mut live, &sent, &expected);
             })
             .unwrap();
@@ -309,7 +317,8 @@ fn libpcap_copies_no_untagged_frame_that_does_not_match() {
     wire()
         .run(|| {
             let filter = Filter::new("tcp port 1").unwrap();
-            let mut live = LiveCapture::open("tap0", Some(&filter), Sampling::NONE).unwrap();
+            let mut live =
+                LiveCapture::open(look_up("tap0"), Some(&filter), Sampling::NONE).unwrap();
             assert_filters(&mut live, &sent, &[("tcp port 2", BTreeSet::new())]);
             // Behind one VLAN tag the kernel sees what the filter sees, too.
             let rejected_in_kernel = 2 * untagged;
@@ -326,7 +335,7 @@ fn a_filter_that_looks_further_than_libpcap_captures_is_refused_while_it_runs() 
     }
     wire()
         .run(|| {
-            let mut live = LiveCapture::open("tap0", None, Sampling::NONE).unwrap();
+            let mut live = LiveCapture::open(look_up("tap0"), None, Sampling::NONE).unwrap();
             let deep = Filter::new("udp[300] = 0x7a").unwrap();
             let refused = live.apply(SourceChange::Filter(Some(deep))).unwrap_err();
             let refused = refused.to_string();
@@ -350,7 +359,8 @@ fn a_filter_that_the_kernel_does_not_take_still_filters() {
     wire()
         .run(|| {
             let filter = Filter::new(expression).unwrap();
-            let mut live = LiveCapture::open("tap0", Some(&filter), Sampling::NONE).unwrap();
+            let mut live =
+                LiveCapture::open(look_up("tap0"), Some(&filter), Sampling::NONE).unwrap();
             let expected = selected_by_tcpdump(&untagged, expression);
             assert!(!expected.is_empty());
             assert_filters(&mut live, &sent, &[(expression, expected)]);

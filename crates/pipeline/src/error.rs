@@ -142,7 +142,11 @@ impl StartError {
             Self::Output(error) => !matches!(error, OutputError::System { .. }),
             other => matches!(
                 other,
-                Self::TooNarrow { .. } | Self::Timeouts(_) | Self::Mixed | Self::Twice(_) | Self::SameFile { .. }
+                Self::TooNarrow { .. }
+                    | Self::Timeouts(_)
+                    | Self::Mixed
+                    | Self::Twice(_)
+                    | Self::SameFile { .. }
             ),
         }
     }
