@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
-use xdprobe_capture::xdp::{Mode, XdpConfig, XdpInterface};
+use xdprobe_capture::xdp::{LoadedInterface, Mode, QueueMemory, XdpConfig};
 use xdprobe_capture::{
     CaptureFile, Filter, Interface, LiveCapture, Received, Sampling, Source, SourceChange,
 };
@@ -271,8 +271,11 @@ fn af_xdp_is_filtered_as_tcpdump_filters_the_packets_without_their_tags() {
                     filter: None,
                 };
                 let interface = Interface::look_up("tap0").unwrap();
-                let interface = XdpInterface::attach(interface, config).unwrap();
-                let mut queue = interface.open_queue(0).unwrap();
+                let memory = QueueMemory::reserve(&interface, &config).unwrap();
+                let loaded = LoadedInterface::load(interface, config).unwrap();
+                let interface = loaded.attach().unwrap();
+                let mut queue = interface.open_queue(0, memory).unwrap();
+                interface.start_redirecting().unwrap();
                 assert_filters(&mut queue, &sent, &expected);
             })
             .unwrap();

@@ -92,8 +92,8 @@ impl RouteTable {
         let (mut rows, mut skipped_count, mut is_header) = (Vec::new(), 0, true);
         loop {
             let more = reader.read_byte_record(&mut record);
-            let end = usize::try_from(reader.position().byte())
-                .expect("a position in memory is a usize");
+            let end =
+                usize::try_from(reader.position().byte()).expect("a position in memory is a usize");
             if !more.map_err(|error| wrong_at(end, error.to_string()))? {
                 break;
             }
