@@ -635,8 +635,9 @@ mod tests {
             .map(|n| format!("host 10.0.0.{n}"))
             .collect::<Vec<_>>()
             .join(" or ");
-        let can_match = |expression| Filter::new(expression).unwrap().ethernet.can_match_ipv4();
-        let blind_hosts = format!("ip6 and ({long})").replace("host 10.0.0.", "host 2001:db8::");
+        let long_of_ipv6 = format!("ip6 and ({})", long.replace("10.0.0.", "2001:db8::"));
+        let can_match =
+            |expression: &str| Filter::new(expression).unwrap().ethernet.can_match_ipv4();
         for blind in [
             "ip6",
             "ip6 and tcp port 80",
@@ -652,7 +653,7 @@ mod tests {
             "pppoed",
             "mpls and ip6",
             "stp",
-            &blind_hosts,
+            &long_of_ipv6,
         ] {
             assert!(!can_match(blind), "{blind}");
         }
