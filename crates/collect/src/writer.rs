@@ -215,6 +215,15 @@ impl FlowFileWriter {
         self.body.discard_unwritten();
     }
 
+    /// Appends whole records in the version and byte order of the file, as they are.
+    ///
+    /// # Errors
+    ///
+    /// As for [`push`](Self::push).
+    pub fn push_block(&mut self, block: &[u8]) -> io::Result<()> {
+        self.body.push_block(block)
+    }
+
     /// Adds to the counts of losses in the header.
     pub fn note(&mut self, losses: FileLosses) {
         self.losses.add(losses);
@@ -397,6 +406,15 @@ impl<W: Write> FlowStreamWriter<W> {
         self.body.discard_unwritten();
     }
 
+    /// Appends whole records in the version and byte order of the stream, as they are.
+    ///
+    /// # Errors
+    ///
+    /// If the output cannot be written.
+    pub fn push_block(&mut self, block: &[u8]) -> io::Result<()> {
+        self.body.push_block(block)
+    }
+
     /// Writes the records that are still in memory, and returns the number of all records.
     ///
     /// # Errors
@@ -519,6 +537,30 @@ impl<W: Write> Body<W> {
         let kept = usize::from(self.torn > 0);
         self.records -= self.unwritten().saturating_sub(kept) as u64;
         self.buffer.truncate(kept * record);
+    }
+
+    /// A block that is at least half a buffer is written as it is, behind the records in memory.
+    fn push_block(&mut self, block: &[u8]) -> io::Result<()> {
+        let record = StoredRecord::encoded_octets(self.version);
+        debug_assert!(block.len().is_multiple_of(record), "the records are whole");
+        self.records += (block.len() / record) as u64;
+        if block.len() < BUFFER_OCTETS / 2 {
+            self.buffer.extend_from_slice(block);
+            return if self.buffer.len() < BUFFER_OCTETS {
+                Ok(())
+            } else {
+                self.drain()
+            };
+        }
+        self.drain()?;
+        self.write(block)
+    }
+
+    fn write(&mut self, octets: &[u8]) -> io::Result<()> {
+        match &mut self.encoder {
+            Encoder::Plain(output) => output.write_all(octets),
+            Encoder::Zlib(encoder) => encoder.write_all(octets),
+        }
     }
 
     fn output(&self) -> &W {
@@ -787,6 +829,45 @@ mod tests {
     }
 
     proptest! {
+        /// Whatever the lengths of blocks, and where records are read and pushed between them.
+        #[test]
+        fn blocks_are_copied_octet_for_octet(
+            counts in proptest::collection::vec(0u32..2000, 1..5),
+            level in 0u32..2,
+            little: bool,
+            version in 0usize..3,
+        ) {
+            let order = if little { ByteOrder::Little } else { ByteOrder::Big };
+            let version = Version::ALL[version];
+            let plain = WriterOptions { level: 0, order, version, ..WriterOptions::plain_v5(0) };
+            let options = WriterOptions { level, ..plain.clone() };
+            let (mut copied, mut expected) = (Vec::new(), Vec::new());
+            let mut copy = FlowStreamWriter::new(&mut copied, &plain).unwrap();
+            let mut direct = FlowStreamWriter::new(&mut expected, &plain).unwrap();
+            for count in &counts {
+                let mut octets = Vec::new();
+                let mut writer = FlowStreamWriter::new(&mut octets, &options).unwrap();
+                for number in 0..*count {
+                    writer.push(&record(number)).unwrap();
+                    direct.push(&record(number)).unwrap();
+                }
+                writer.finish().unwrap();
+                let mut reader = FlowFileReader::new(&octets[..]).unwrap();
+                if let Some(first) = reader.next() {
+                    copy.push(&first.unwrap()).unwrap();
+                }
+                while let Some(block) = reader.next_block() {
+                    copy.push_block(block.unwrap()).unwrap();
+                }
+                prop_assert_eq!(reader.records(), u64::from(*count));
+                prop_assert!(reader.next().is_none());
+            }
+            let total = u64::from(counts.iter().sum::<u32>());
+            prop_assert_eq!(copy.finish().unwrap(), total);
+            direct.finish().unwrap();
+            prop_assert!(copied == expected);
+        }
+
         #[test]
         fn reading_undoes_writing(
             count in 0u32..1500,

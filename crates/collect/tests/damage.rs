@@ -76,6 +76,31 @@ fn read(octets: &[u8]) -> (Vec<StoredRecord>, Option<ReadError>) {
             Err(found) => error = Some(found),
         }
     }
+    let (copied, error_of_blocks) = read_blocks(octets);
+    assert_eq!(copied, records, "blocks have other records");
+    let text = |error: &Option<ReadError>| error.as_ref().map(ToString::to_string);
+    assert_eq!(text(&error_of_blocks), text(&error));
+    (records, error)
+}
+
+/// As `read`, by blocks of records as they are in the file.
+fn read_blocks(octets: &[u8]) -> (Vec<StoredRecord>, Option<ReadError>) {
+    let mut reader = FlowFileReader::new(octets).unwrap();
+    let (version, order) = (reader.header().version, reader.header().order);
+    let mut records = Vec::new();
+    let mut error = None;
+    while let Some(item) = reader.next_block() {
+        assert!(error.is_none(), "the reader went on after an error");
+        match item {
+            Ok(block) => records.extend(
+                block
+                    .chunks(StoredRecord::encoded_octets(version))
+                    .map(|record| StoredRecord::decode(version, order, record).unwrap()),
+            ),
+            Err(found) => error = Some(found),
+        }
+    }
+    assert_eq!(reader.records(), records.len() as u64);
     (records, error)
 }
 

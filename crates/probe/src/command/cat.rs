@@ -178,12 +178,23 @@ fn copy(
         output.known.add(reader.header());
     }
     output.take_version(version)?;
-    while let Some(record) = reader.next() {
-        output.push(&record?)?;
-        if reader.records() % PROGRESS_RECORDS == 0 {
+    if reader.header().order == output.order() {
+        // The octets stay the same, so that records need not be decoded.
+        while let Some(block) = reader.next_block() {
+            output.push_block(block?)?;
             progress.at(reader.octets());
             if stop.load(Ordering::Relaxed) {
                 break;
+            }
+        }
+    } else {
+        while let Some(record) = reader.next() {
+            output.push(&record?)?;
+            if reader.records() % PROGRESS_RECORDS == 0 {
+                progress.at(reader.octets());
+                if stop.load(Ordering::Relaxed) {
+                    break;
+                }
             }
         }
     }
@@ -233,10 +244,7 @@ impl Output<'_> {
     fn begin(&self, target: Target, version: Version) -> Result<FlowOutput, WriteError> {
         let options = WriterOptions {
             version,
-            order: self
-                .arguments
-                .byte_order
-                .map_or(ByteOrder::NATIVE, ByteOrder::from),
+            order: self.order(),
             level: self.arguments.level,
             capture_start_s: self.known.start_s.unwrap_or(0),
             hostname: None,
@@ -247,6 +255,21 @@ impl Output<'_> {
             ..self.known.header(self.arguments, version)
         };
         Ok(FlowOutput::open(target, &options, Some(header))?)
+    }
+
+    /// Byte order of the output.
+    fn order(&self) -> ByteOrder {
+        self.arguments
+            .byte_order
+            .map_or(ByteOrder::NATIVE, ByteOrder::from)
+    }
+
+    fn push_block(&mut self, block: &[u8]) -> Result<(), WriteError> {
+        match &mut self.to {
+            Some((_, To::File(writer))) => Ok(writer.push_block(block)?),
+            Some((_, To::Stream(writer))) => Ok(writer.push_block(block)?),
+            None => Ok(()),
+        }
     }
 
     #[inline]
