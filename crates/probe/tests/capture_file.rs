@@ -541,6 +541,22 @@ fn records_of_any_version_go_straight_into_a_flow_tools_file() {
 }
 
 #[test]
+fn flows_between_addresses_of_zero_are_as_many_records() {
+    let folder = TempDir::new().unwrap();
+    let zero = |port| SocketAddr::from(([0, 0, 0, 0], port));
+    let ones = |port| SocketAddr::from(([255, 255, 255, 255], port));
+    for address in [zero as fn(u16) -> SocketAddr, ones] {
+        let packet = |port| ethernet().carry(&udp(address(port), address(53), &[]));
+        let frames: Vec<_> = (0..3)
+            .flat_map(|at| (1..=100).map(move |port| (at, packet(port))))
+            .collect();
+        let (ledger, _) = run_over(&capture(&folder, &frames), &[]);
+        let counts = ["records", "packets"].map(|name| count(&ledger, &format!("exported.{name}")));
+        assert_eq!(counts, [100, 300]);
+    }
+}
+
+#[test]
 fn what_is_no_capture_is_told_in_one_line() {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("notes.txt");
