@@ -557,6 +557,31 @@ fn flows_between_addresses_of_zero_are_as_many_records() {
 }
 
 #[test]
+fn a_file_whose_header_cannot_be_read_ends_with_exit_code_1_and_says_why() {
+    let folder = TempDir::new().unwrap();
+    let path = capture(&folder, &ten_minutes());
+    let sound = fs::read(&path).unwrap();
+    let mut version_3 = sound.clone();
+    version_3[4] = 3;
+    for (octets, expected) in [
+        (&sound[..23], "cut inside its header: 23 of the 24 octets"),
+        (
+            &version_3,
+            "pcap version 3.4 is not supported: expected version 2",
+        ),
+    ] {
+        fs::write(&path, octets).unwrap();
+        let (_, output) = run_over(&path, &[]);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(
+            said.contains(expected) && said.lines().count() == 1,
+            "{said}"
+        );
+    }
+}
+
+#[test]
 fn what_is_no_capture_is_told_in_one_line() {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("notes.txt");
