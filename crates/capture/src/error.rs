@@ -22,6 +22,14 @@ pub enum CaptureError {
         /// Its first octets, or the format that they belong to.
         found: String,
     },
+    /// The file is a capture file, but its header is cut, contradictory or of another version.
+    #[error("{name}: {what}")]
+    Header {
+        /// The file.
+        name: String,
+        /// What is wrong, and what is expected.
+        what: String,
+    },
     /// The file is truncated or malformed; everything before the offset was read.
     #[error("{name}: damaged at octet {offset}: {what}; the packets before it were counted")]
     Damaged {

@@ -6,6 +6,7 @@
 //! times, so a burst ends before its frames span more than [`BURST_SPAN_NS`]: flows expired between
 //! bursts are late by no more than that, however fast the file is read and however it arrives.
 
+mod header;
 mod reader;
 mod section;
 
@@ -16,6 +17,7 @@ use crate::prefetch::{PREFETCH_AHEAD, prefetch};
 use crate::sampling::{Sampler, Sampling};
 use crate::source::{BURST_MAX, Frame, Received, Source, SourceChange, Unchangeable};
 use crossbeam_channel::TryRecvError;
+use header::Head;
 use reader::{Piece, Reading, Readings};
 use section::Section;
 use std::fs::File;
@@ -51,7 +53,7 @@ impl CaptureFile {
     ///
     /// # Errors
     ///
-    /// [`CaptureError::Read`] or [`CaptureError::NotACapture`].
+    /// [`CaptureError::Read`], [`CaptureError::NotACapture`] or [`CaptureError::Header`].
     pub fn open(path: &Path, filter: Option<&Filter>) -> Result<Self, CaptureError> {
         let (name, opened) = if path == Path::new("-") {
             (
@@ -97,14 +99,9 @@ impl CaptureFile {
             name: name.to_owned(),
             error,
         };
-        let head = read_head(&mut reader).map_err(failed)?;
-        let Some((section, whole)) = Section::begin(&head) else {
-            return Err(CaptureError::NotACapture {
-                name: name.to_owned(),
-                found: describe(&head),
-            });
-        };
-        let first = Piece::of_head(head, whole);
+        let (head, octets) = Head::read(name, &mut reader)?;
+        let (section, whole) = Section::begin(&head);
+        let first = Piece::of_head(octets, whole);
         Ok(Self {
             name: name.to_owned(),
             readings: Readings::start(name, reader, section, first, piece_octets)
@@ -304,56 +301,6 @@ fn sampler(sampling: Sampling) -> Sampler {
     sampling.sampler(0)
 }
 
-/// The start of the file as the parser needs it, in one piece: a pcap header, or a whole pcapng
-/// section header. A pipe may deliver it in any number of pieces.
-fn read_head(reader: &mut impl Read) -> io::Result<Vec<u8>> {
-    const PCAP_HEADER_OCTETS: u64 = 24;
-    const SECTION_HEADER: [u8; 4] = [0x0a, 0x0d, 0x0d, 0x0a];
-    const SECTION_HEADER_OCTETS_MAX: u32 = 1 << 20;
-    let mut head = Vec::new();
-    reader
-        .by_ref()
-        .take(PCAP_HEADER_OCTETS)
-        .read_to_end(&mut head)?;
-    if let [a, b, c, d, l0, l1, l2, l3, m0, ..] = head[..]
-        && [a, b, c, d] == SECTION_HEADER
-    {
-        // The byte-order magic is 0x1a2b3c4d.
-        let length = [l0, l1, l2, l3];
-        let length = if m0 == 0x1a {
-            u32::from_be_bytes(length)
-        } else {
-            u32::from_le_bytes(length)
-        };
-        let rest =
-            u64::from(length.min(SECTION_HEADER_OCTETS_MAX)).saturating_sub(head.len() as u64);
-        reader.by_ref().take(rest).read_to_end(&mut head)?;
-    }
-    Ok(head)
-}
-
-/// What the head of a file that is not a capture file contains, for the error.
-fn describe(head: &[u8]) -> String {
-    match head {
-        [] => "nothing (it is empty)".to_owned(),
-        [0x1f, 0x8b, ..] => {
-            "gzip data; decompress it first: `zcat FILE | xdprobe run -r - ...`".to_owned()
-        }
-        [0x28, 0xb5, 0x2f, 0xfd, ..] => {
-            "zstd data; decompress it first: `zstdcat FILE | xdprobe run -r - ...`".to_owned()
-        }
-        [0xfd, b'7', b'z', b'X', ..] => {
-            "xz data; decompress it first: `xzcat FILE | xdprobe run -r - ...`".to_owned()
-        }
-        _ => head
-            .iter()
-            .take(4)
-            .map(|octet| format!("{octet:02x}"))
-            .collect::<Vec<_>>()
-            .join(" "),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -391,6 +338,27 @@ mod tests {
         for &(s, fraction, octets) in records {
             let length = u32::try_from(octets.len()).unwrap();
             file.extend([word(s), word(fraction), word(length), word(length + 100)].concat());
+            file.extend(octets);
+        }
+        file
+    }
+
+    /// A pcap file of the modified format: each record's header has eight more octets.
+    fn modified_pcap(big_endian: bool, records: &[(u32, u32, &[u8])]) -> Vec<u8> {
+        let mut file = pcap(big_endian, false, &[]);
+        let order = if big_endian {
+            u32::to_be_bytes
+        } else {
+            u32::to_le_bytes
+        };
+        file[..4].copy_from_slice(&order(0xa1b2_cd34));
+        for &(s, fraction, octets) in records {
+            let length = u32::try_from(octets.len()).unwrap();
+            file.extend(
+                [s, fraction, length, length + 100, 1, 0]
+                    .map(order)
+                    .concat(),
+            );
             file.extend(octets);
         }
         file
@@ -515,6 +483,203 @@ mod tests {
     }
 
     #[test]
+    fn reads_the_modified_pcap_in_both_byte_orders() {
+        for big_endian in [false, true] {
+            let records: [(u32, u32, &[u8]); 2] = [(7, 5, &[1, 2, 3]), (8, 0, &[4; 60])];
+            let file = modified_pcap(big_endian, &records);
+            let (shown, error) = read(&file);
+            let expected = [
+                (vec![1, 2, 3], 103, 1, 7_000_005_000),
+                (vec![4; 60], 160, 1, 8_000_000_000),
+            ];
+            assert_eq!(shown, expected);
+            assert!(error.is_none(), "{error:?}");
+            let (shown, error) = read_in_pieces_of(7, Trickle(5, Cursor::new(file.clone())));
+            assert!(error.is_none() && shown == expected);
+            let (_, error) = read(&file[..file.len() - 61]);
+            let error = error.unwrap().to_string();
+            assert!(
+                error.contains("inside a record header: 23 of its 24 octets are there"),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn refuses_versions_that_it_does_not_know() {
+        for big_endian in [false, true] {
+            for (major, expected) in [(3, "pcap version 3.4"), (1, "pcap version 1.4")] {
+                let mut file = pcap(big_endian, false, &[(1, 0, &[1; 60])]);
+                file[4 + usize::from(big_endian)] = major;
+                let (shown, error) = read(&file);
+                let error = error.unwrap().to_string();
+                assert!(shown.is_empty() && error.contains(expected), "{error}");
+                assert!(error.contains("expected version 2"), "{error}");
+            }
+        }
+        let of_version = |major: u32| {
+            let mut section = section();
+            section[12..14].copy_from_slice(&major.to_le_bytes()[..2]);
+            section
+        };
+        let packet = block(6, &[words(&[0, 0, 0, 1, 1]), vec![1]].concat());
+        let error = read(&of_version(2)).1.unwrap().to_string();
+        assert_eq!(
+            error,
+            "test: pcapng version 2.0 is not supported: expected version 1"
+        );
+        let (shown, error) = read(&[section(), packet, of_version(7)].concat());
+        let error = error.unwrap().to_string();
+        assert_eq!(shown.len(), 1);
+        assert!(
+            error.contains("damaged at octet 84: pcapng version 7.0 is not supported"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn says_that_a_file_is_cut_inside_its_header() {
+        for (file, expected) in [
+            (
+                &pcap(false, false, &[])[..23],
+                "cut inside its header: 23 of the 24 octets of a pcap header",
+            ),
+            (
+                &pcap(true, true, &[])[..4],
+                "cut inside its header: 4 of the 24 octets of a pcap header",
+            ),
+            (
+                &section()[..8],
+                "cut inside its header: 8 of the 28 octets of a pcapng section header",
+            ),
+            (
+                &section()[..27],
+                "cut inside its header: 27 of the 28 octets of a pcapng section header",
+            ),
+        ] {
+            let error = read(file).1.unwrap().to_string();
+            assert!(error.contains(expected), "{error}");
+        }
+    }
+
+    #[test]
+    fn says_which_fields_of_a_pcapng_file_contradict_each_other() {
+        let changed = |mut octets: Vec<u8>, at: usize, value: u32| {
+            octets[at..at + 4].copy_from_slice(&value.to_le_bytes());
+            octets
+        };
+        let packet = block(6, &[words(&[0, 0, 0, 60, 60]), vec![1; 60]].concat());
+        let obsolete = block(2, &[words(&[0, 0, 0, 60, 60]), vec![1; 60]].concat());
+        let end = packet.len() - 4;
+        for (damaged, expected) in [
+            (
+                changed(packet.clone(), 20, 9999),
+                "a packet of 9999 octets in a block of 92",
+            ),
+            (
+                changed(packet.clone(), 20, u32::MAX),
+                "a packet of 4294967295 octets in a block",
+            ),
+            (
+                changed(obsolete, 20, 9999),
+                "a packet of 9999 octets in a block of 92",
+            ),
+            (changed(packet.clone(), 4, 8), "a block of 8 octets; 12 to"),
+            (
+                changed(packet.clone(), 4, u32::MAX),
+                "a block of 4294967295 octets; 12 to",
+            ),
+            (
+                changed(packet.clone(), end, 96),
+                "a block of 92 octets that ends with a length of 96; both must be equal",
+            ),
+            (
+                block(6, &words(&[0, 0])),
+                "a packet block of 20 octets; at least 32",
+            ),
+            (
+                block(1, &words(&[1])),
+                "an interface description of 16 octets; at least 20",
+            ),
+            (
+                changed(section(), 8, 0x0102_0304),
+                "a pcapng section header with 04030201 in place of the byte-order magic",
+            ),
+        ] {
+            // The packets before it are shown; what comes behind it changes nothing.
+            for behind in [&[][..], &packet[..], &[0xff; 20_000]] {
+                let file = [&section()[..], &packet, &damaged, behind].concat();
+                let (shown, error) = read(&file);
+                let error = error.unwrap().to_string();
+                let at = section().len() + packet.len();
+                assert_eq!(shown.len(), 1, "{error}");
+                assert!(
+                    error.contains(&format!("damaged at octet {at}: {expected}")),
+                    "{error}, expected: {expected}"
+                );
+            }
+        }
+        for (at, value, expected) in [
+            (8, 0x0102_0304, "04030201 in place of the byte-order magic"),
+            (
+                4,
+                20,
+                "a pcapng section header of 20 octets: expected 28 to 1048576",
+            ),
+            (4, u32::MAX, "a pcapng section header of 4294967295 octets"),
+        ] {
+            let error = read(&changed(section(), at, value)).1.unwrap().to_string();
+            assert!(
+                error.starts_with("test: ") && error.contains(expected),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn says_how_much_of_the_last_record_or_block_is_there() {
+        let file = pcap(false, false, &[(1, 0, &[1; 60])]);
+        let packet = block(6, &[words(&[0, 0, 0, 60, 60]), vec![1; 60]].concat());
+        let blocks = [section(), packet].concat();
+        for (file, cut, expected) in [
+            (
+                &file,
+                1,
+                "the file ends inside a record: 75 of its 76 octets are there",
+            ),
+            (
+                &file,
+                61,
+                "the file ends inside a record header: 15 of its 16 octets are there",
+            ),
+            (
+                &blocks,
+                1,
+                "the file ends inside a block: 91 of its 92 octets are there",
+            ),
+            (
+                &blocks,
+                85,
+                "the file ends inside a block header: 7 of its 12 octets are there",
+            ),
+        ] {
+            let error = read(&file[..file.len() - cut]).1.unwrap().to_string();
+            assert!(error.contains(expected), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_record_that_is_too_long_is_damage_although_the_file_ends_inside_it() {
+        let mut file = pcap(false, false, &[(1, 0, &[1; 60]), (2, 0, &[2; 60])]);
+        file[108..112].copy_from_slice(&[0, 0, 0, 0x7f]);
+        let error = read(&file).1.unwrap().to_string();
+        assert!(
+            error.contains("damaged at octet 100: a record of 2130706432 octets; at most 262144"),
+            "{error}"
+        );
+    }
+
+    #[test]
     fn reads_every_kind_of_packet_block_and_interface() {
         // Interface 0: Ethernet, microseconds. Interface 1: raw IP, 2^-10 s (option 9), offset
         // 100 s (option 14).
@@ -574,6 +739,17 @@ mod tests {
                 "not a capture file (pcap or pcapng): it starts with 47 49 46 38",
             ),
             (&[0x1f, 0x8b, 8, 0, 0], "zcat"),
+            (&[0x28, 0xb5, 0x2f, 0xfd, 0], "zstdcat"),
+            (&[0xfd, b'7', b'z', b'X', b'Z', 0], "xzcat"),
+            (
+                &[0x04, 0x22, 0x4d, 0x18, 0x64],
+                "lz4 data; decompress it first: `lz4cat FILE",
+            ),
+            (&[0x02, 0x21, 0x4c, 0x18, 0x64], "lz4cat"),
+            (
+                b"BZh91AY&SY",
+                "bzip2 data; decompress it first: `bzcat FILE",
+            ),
         ] {
             let error = read(file).1.unwrap().to_string();
             assert!(error.contains(expected), "{error}");
@@ -881,9 +1057,10 @@ mod tests {
         }
 
         #[test]
-        fn no_file_panics(mut file in vec(any::<u8>(), 0..300), head in 0usize..4) {
-            let heads: [&[u8]; 4] = [
+        fn no_file_panics(mut file in vec(any::<u8>(), 0..300), head in 0usize..5) {
+            let heads: [&[u8]; 5] = [
                 &[],
+                &[0xa1, 0xb2, 0xcd, 0x34, 0, 2, 0, 4],
                 &[0xd4, 0xc3, 0xb2, 0xa1, 2, 0, 4, 0],
                 &[0xa1, 0xb2, 0x3c, 0x4d],
                 &section(),

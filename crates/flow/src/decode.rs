@@ -2,12 +2,14 @@
 //!
 //! Every reader below starts with one length check, so the accessors after it cannot panic. A frame
 //! that ends too early, is not IPv4 or contradicts itself is a [`DecodeError`], never a guess. Not
-//! decoded: IPv6, packets inside tunnels (the outermost header makes the flow), and Ethernet inside
-//! MPLS, which can be distinguished from IP only by guessing.
+//! decoded: IPv6, packets inside tunnels (the outermost header makes the flow), and what MPLS labels
+//! carry other than IP. Nothing names the payload of a label stack, so a header there has to
+//! contradict nothing; everywhere else a number says what follows.
 
 use crate::fragment::Fragment;
 use crate::key::KeyV4;
 use crate::packet::Packet;
+use crate::unread::Unread;
 use std::net::Ipv4Addr;
 
 /// What precedes the network layer in a frame, by the numbers of the LINKTYPE registry
@@ -59,11 +61,11 @@ pub enum DecodeError {
     #[error("ARP is not IP")]
     Arp,
     /// An IEEE 802.3 length field in place of an EtherType: LLC, for example spanning tree.
-    #[error("IEEE 802.3 frame of {0} octets is not IP")]
-    Llc(u16),
+    #[error("IEEE 802.3 frame with {0} is not read")]
+    Llc(Unread),
     /// Another EtherType, address family, PPP protocol or MPLS payload.
-    #[error("protocol {0:#06x} of the link layer is not IP")]
-    NotIp(u16),
+    #[error("{0} is not IP")]
+    NotIp(Unread),
     /// RFC 791, section 3.1: the version is 4.
     #[error("IP version {0} in an IPv4 frame")]
     Version(u8),
@@ -114,25 +116,53 @@ impl DecodeError {
     pub const fn reason(self) -> &'static str {
         Self::REASONS[self.index()]
     }
+
+    /// What the frame carries instead of IP, if its reason is `llc`, `not_ip` or `link_type`.
+    #[must_use]
+    #[inline]
+    pub const fn unread(self) -> Option<Unread> {
+        match self {
+            Self::Llc(unread) | Self::NotIp(unread) => Some(unread),
+            Self::LinkType(number) => Some(Unread::LinkType(number)),
+            _ => None,
+        }
+    }
 }
 
 /// The outermost IPv4 packet of a frame, behind any stack of VLAN tags, MPLS labels and PPPoE.
 ///
 /// `octets` is what was captured, starting with the link header. `wire_octets` is the length of the
-/// frame on the wire, which is larger if a snap length cut the frame.
+/// frame on the wire, which is larger if a snap length cut the frame. The packet has the octets of
+/// its total length, but never more than the frame had on the wire.
 ///
 /// # Errors
 ///
 /// [`DecodeError`] if the frame has no well-formed IPv4 packet. A packet whose transport header was
 /// not captured is well-formed: its ports are 0.
+#[inline(always)]
+pub fn decode(octets: &[u8], wire_octets: u32, link: Link) -> Result<Packet, DecodeError> {
+    decode_noting(octets, wire_octets, link, |_| ())
+}
+
+/// As [`decode`], and calls `beyond_frame` with the octets by which the total length of a decoded
+/// packet exceeds its frame on the wire, if it does.
+///
+/// # Errors
+///
+/// As [`decode`].
 // Always inlined: a result that goes through memory is read back in wider pieces than it was
 // written in, and the processor has to wait for that.
 #[inline(always)]
-pub fn decode(octets: &[u8], wire_octets: u32, link: Link) -> Result<Packet, DecodeError> {
+pub fn decode_noting(
+    octets: &[u8],
+    wire_octets: u32,
+    link: Link,
+    beyond_frame: impl FnOnce(u16),
+) -> Result<Packet, DecodeError> {
     let network = match link {
         Link::Ethernet => {
             let protocol = u16_at(octets, ETHER_TYPE).ok_or(DecodeError::Truncated("Ethernet"))?;
-            skip_tags(octets, ETHERNET_OCTETS, protocol)?
+            skip_tags(octets, wire_octets, ETHERNET_OCTETS, protocol)?
         }
         Link::Raw => Network {
             offset: 0,
@@ -144,7 +174,7 @@ pub fn decode(octets: &[u8], wire_octets: u32, link: Link) -> Result<Packet, Dec
         },
         Link::LinuxSll => {
             let protocol = u16_at(octets, 14).ok_or(DecodeError::Truncated("Linux cooked"))?;
-            skip_tags(octets, 16, protocol)?
+            skip_tags(octets, wire_octets, 16, protocol)?
         }
         Link::LinuxSll2 => {
             // The protocol comes first here, and the header is 20 octets long.
@@ -153,6 +183,7 @@ pub fn decode(octets: &[u8], wire_octets: u32, link: Link) -> Result<Packet, Dec
                 .ok_or(DecodeError::Truncated("Linux cooked v2"))?;
             skip_tags(
                 octets,
+                wire_octets,
                 header.len(),
                 u16::from_be_bytes([header[0], header[1]]),
             )?
@@ -160,14 +191,26 @@ pub fn decode(octets: &[u8], wire_octets: u32, link: Link) -> Result<Packet, Dec
         Link::Unsupported(number) => return Err(DecodeError::LinkType(number)),
     };
     match network.protocol {
-        ETHER_TYPE_IPV4 => decode_ipv4(&octets[network.offset..], wire_octets, network.offset),
+        ETHER_TYPE_IPV4 => {
+            let on_the_wire = behind(wire_octets, network.offset);
+            decode_ipv4(&octets[network.offset..], on_the_wire, beyond_frame)
+        }
         ETHER_TYPE_IPV6 => Err(DecodeError::Ipv6),
         ETHER_TYPE_ARP | ETHER_TYPE_RARP => Err(DecodeError::Arp),
-        // IEEE 802.3: up to 1500 (0x05dc) this is a length; the values from there to 0x0600 are
-        // undefined, and not IP either.
-        length @ ..0x0600 => Err(DecodeError::Llc(length)),
-        other => Err(DecodeError::NotIp(other)),
+        length @ ..0x0600 => Err(DecodeError::Llc(unread_llc(
+            octets,
+            network.offset,
+            length,
+            link,
+        ))),
+        other => Err(DecodeError::NotIp(Unread::EtherType(other))),
     }
+}
+
+/// What is left of a frame on the wire behind `link_octets`.
+#[inline]
+fn behind(wire_octets: u32, link_octets: usize) -> u32 {
+    wire_octets.saturating_sub(u32::try_from(link_octets).unwrap_or(u32::MAX))
 }
 
 /// Where the network header starts, at most at the frame's end, and its EtherType.
@@ -192,7 +235,12 @@ const ETHER_TYPE_PPPOE_SESSION: u16 = 0x8864;
 /// Skips VLAN tags, MPLS labels and PPPoE headers in any order. Each takes at least 4 octets, so
 /// the loop ends with the frame.
 #[inline]
-fn skip_tags(octets: &[u8], mut offset: usize, mut protocol: u16) -> Result<Network, DecodeError> {
+fn skip_tags(
+    octets: &[u8],
+    wire_octets: u32,
+    mut offset: usize,
+    mut protocol: u16,
+) -> Result<Network, DecodeError> {
     loop {
         if protocol == ETHER_TYPE_IPV4 {
             return Ok(Network { offset, protocol });
@@ -200,7 +248,7 @@ fn skip_tags(octets: &[u8], mut offset: usize, mut protocol: u16) -> Result<Netw
             protocol = u16_at(octets, offset + 2).ok_or(DecodeError::Truncated("VLAN"))?;
             offset += 4;
         } else if ETHER_TYPE_MPLS.contains(&protocol) {
-            return skip_labels(octets, offset);
+            return skip_labels(octets, wire_octets, offset, protocol);
         } else if protocol == ETHER_TYPE_PPPOE_SESSION {
             // RFC 2516, section 4: six octets, then the PPP protocol (RFC 1661): 0x0021 IPv4,
             // 0x0057 IPv6.
@@ -209,7 +257,7 @@ fn skip_tags(octets: &[u8], mut offset: usize, mut protocol: u16) -> Result<Netw
             protocol = match ppp {
                 0x0021 => ETHER_TYPE_IPV4,
                 0x0057 => ETHER_TYPE_IPV6,
-                other => return Err(DecodeError::NotIp(other)),
+                other => return Err(DecodeError::NotIp(Unread::Ppp(other))),
             };
         } else {
             return Ok(Network { offset, protocol });
@@ -218,8 +266,14 @@ fn skip_tags(octets: &[u8], mut offset: usize, mut protocol: u16) -> Result<Netw
 }
 
 /// Skips a label stack (RFC 3032, section 2.1). There is no protocol field for what follows the
-/// bottom label: it is decoded if it begins with an IP version, and otherwise not guessed at.
-fn skip_labels(octets: &[u8], mut offset: usize) -> Result<Network, DecodeError> {
+/// bottom label: IP, Ethernet (RFC 4448) or a control word (RFC 4385). It is decoded if it is a
+/// whole IP header that contradicts nothing, and otherwise not guessed at.
+fn skip_labels(
+    octets: &[u8],
+    wire_octets: u32,
+    mut offset: usize,
+    ether_type: u16,
+) -> Result<Network, DecodeError> {
     loop {
         let bottom = octets
             .get(offset + 2)
@@ -230,11 +284,98 @@ fn skip_labels(octets: &[u8], mut offset: usize) -> Result<Network, DecodeError>
         }
         offset += 4;
         if bottom == 1 {
-            return Ok(Network {
-                offset,
-                protocol: protocol_by_version(&octets[offset..])?,
-            });
+            let not_ip = DecodeError::NotIp(Unread::Mpls(ether_type));
+            let payload = &octets[offset..];
+            let on_the_wire = behind(wire_octets, offset);
+            let first = *payload.first().ok_or(DecodeError::Truncated("IP"))?;
+            let protocol = match first >> 4 {
+                4 if is_sound_ipv4(payload, on_the_wire)? => ETHER_TYPE_IPV4,
+                6 if is_sound_ipv6(payload, on_the_wire)? => ETHER_TYPE_IPV6,
+                _ => return Err(not_ip),
+            };
+            return Ok(Network { offset, protocol });
         }
+    }
+}
+
+/// Whether octets that may be an IPv4 header contradict nothing: version, length of the header, total
+/// length within the `on_the_wire` octets that the frame has, and checksum.
+///
+/// The checksum may be off by one, as routers leave it that lose or add the carry when they change
+/// the TTL (RFC 1624). It proves nothing if it is 0, as a sender with checksum offload captures its
+/// own packets, or if options were not captured. Then the packet has to end with the frame.
+fn is_sound_ipv4(payload: &[u8], on_the_wire: u32) -> Result<bool, DecodeError> {
+    let header_octets = payload.first().map_or(0, |first| (first & 0x0f) << 2);
+    if usize::from(header_octets) < IPV4_OCTETS_MIN || on_the_wire < u32::from(header_octets) {
+        return Ok(false);
+    }
+    let fixed: &[u8; IPV4_OCTETS_MIN] = payload
+        .first_chunk()
+        .ok_or(DecodeError::Truncated("IPv4"))?;
+    let total_length = u16::from_be_bytes([fixed[2], fixed[3]]);
+    let is_offloaded = total_length == 0;
+    if u32::from(total_length) > on_the_wire
+        || total_length < u16::from(header_octets) && !is_offloaded
+    {
+        return Ok(false);
+    }
+    let header = payload.get(..usize::from(header_octets));
+    if header.is_some_and(|header| matches!(ones_complement_sum(header), 0xffff | 0xfffe | 1)) {
+        return Ok(true);
+    }
+    let is_unproven = header.is_none() || fixed[10..12] == [0, 0];
+    let ends_with_frame = u32::from(total_length) == on_the_wire;
+    Ok(is_unproven && ends_with_frame && !has_ether_type(payload))
+}
+
+/// Whether octets that may be an IPv6 header (RFC 8200, section 3) contradict nothing. It has no
+/// checksum, so where it does not end with the frame it may not look like an Ethernet header.
+fn is_sound_ipv6(payload: &[u8], on_the_wire: u32) -> Result<bool, DecodeError> {
+    const IPV6_OCTETS: u32 = 40;
+    if on_the_wire < IPV6_OCTETS {
+        return Ok(false);
+    }
+    let length = u16_at(payload, 4).ok_or(DecodeError::Truncated("IPv6"))?;
+    let ends = IPV6_OCTETS + u32::from(length);
+    Ok(ends == on_the_wire || ends < on_the_wire && !has_ether_type(payload))
+}
+
+/// Whether the octets could begin with an Ethernet header: there is an EtherType where it has one.
+fn has_ether_type(payload: &[u8]) -> bool {
+    u16_at(payload, ETHER_TYPE).is_some_and(|found| {
+        matches!(found, ETHER_TYPE_IPV4 | ETHER_TYPE_IPV6 | ETHER_TYPE_ARP)
+            || ETHER_TYPE_TAGS.contains(&found)
+            || ETHER_TYPE_MPLS.contains(&found)
+            || found == ETHER_TYPE_PPPOE_SESSION
+    })
+}
+
+/// The sum of 16-bit words with the carries added (RFC 1071): 0xffff over a header whose checksum is
+/// right.
+fn ones_complement_sum(header: &[u8]) -> u16 {
+    let (words, _) = header.as_chunks::<2>();
+    words.iter().fold(0, |sum: u16, &word| {
+        let (sum, carry) = sum.overflowing_add(u16::from_be_bytes(word));
+        sum + u16::from(carry)
+    })
+}
+
+/// What a frame with a length in place of an EtherType carries. Up to 1500 it is a length, and LLC
+/// follows (IEEE 802.3); the values from there to 0x0600 are undefined. In a Linux cooked header it
+/// is a number of Linux (if_ether.h), and 4 is LLC.
+#[cold]
+fn unread_llc(octets: &[u8], offset: usize, length: u16, link: Link) -> Unread {
+    let is_llc = match link {
+        Link::LinuxSll | Link::LinuxSll2 => length == 4,
+        _ => length <= 1500,
+    };
+    match octets.get(offset..) {
+        Some(&[0xaa, 0xaa, 3, a, b, c, high, low, ..]) if is_llc => Unread::Snap {
+            organization: [a, b, c],
+            protocol: u16::from_be_bytes([high, low]),
+        },
+        Some(&[point, ..]) if is_llc => Unread::Llc(point),
+        _ => Unread::EtherType(length),
     }
 }
 
@@ -260,7 +401,10 @@ fn protocol_by_family(octets: &[u8]) -> Result<u16, DecodeError> {
         2 => Ok(ETHER_TYPE_IPV4),
         // AF_INET6 of Linux, NetBSD and OpenBSD, FreeBSD, macOS.
         10 | 24 | 28 | 30 => Ok(ETHER_TYPE_IPV6),
-        other => Err(DecodeError::NotIp(u16::try_from(other).unwrap_or(u16::MAX))),
+        other => {
+            let other = u16::try_from(other).unwrap_or(u16::MAX);
+            Err(DecodeError::NotIp(Unread::Family(other)))
+        }
     }
 }
 
@@ -272,10 +416,14 @@ const PROTOCOL_DCCP: u8 = 33;
 const PROTOCOL_SCTP: u8 = 132;
 pub(crate) const PROTOCOL_UDP_LITE: u8 = 136;
 
-/// Reads an IPv4 header (RFC 791, section 3.1) and the ports behind it. `link_octets` is the length
-/// of what precedes it in the frame.
+/// Reads an IPv4 header (RFC 791, section 3.1) and the ports behind it. `on_the_wire` is what the
+/// frame had on the wire from this header on.
 #[inline(always)]
-fn decode_ipv4(octets: &[u8], wire_octets: u32, link_octets: usize) -> Result<Packet, DecodeError> {
+fn decode_ipv4(
+    octets: &[u8],
+    on_the_wire: u32,
+    beyond_frame: impl FnOnce(u16),
+) -> Result<Packet, DecodeError> {
     let header: &[u8; IPV4_OCTETS_MIN] =
         octets.first_chunk().ok_or(DecodeError::Truncated("IPv4"))?;
     let version = header[0] >> 4;
@@ -286,16 +434,12 @@ fn decode_ipv4(octets: &[u8], wire_octets: u32, link_octets: usize) -> Result<Pa
     if usize::from(header_octets) < IPV4_OCTETS_MIN {
         return Err(DecodeError::HeaderLength(header_octets));
     }
-    let on_the_wire = wire_octets.saturating_sub(u32::try_from(link_octets).unwrap_or(u32::MAX));
-    if on_the_wire < u32::from(header_octets) {
-        return Err(DecodeError::Truncated("IPv4"));
-    }
     let total_length = u16::from_be_bytes([header[2], header[3]]);
-    let total_octets = match total_length {
-        // A host with segmentation offload captures its own packets with a length of 0.
-        0 => on_the_wire,
-        total if total < u16::from(header_octets) => return Err(DecodeError::TotalLength(total)),
-        total => u32::from(total),
+    let is_within_frame = u32::from(total_length) <= on_the_wire;
+    let total_octets = if is_within_frame && total_length >= u16::from(header_octets) {
+        u32::from(total_length)
+    } else {
+        decide_length(total_length, header_octets, on_the_wire, beyond_frame)?
     };
     let fragment_field = u16::from_be_bytes([header[6], header[7]]);
     let id = u16::from_be_bytes([header[4], header[5]]);
@@ -330,6 +474,34 @@ fn decode_ipv4(octets: &[u8], wire_octets: u32, link_octets: usize) -> Result<Pa
         },
         fragment,
     })
+}
+
+/// The octets of a packet whose total length is not between its header and the end of its frame.
+///
+/// A frame is at most as long as it was on the wire. A total length beyond that is an error of the
+/// sender, damage, or a frame that was cut before it came here, and counting it would count octets
+/// that nobody saw.
+#[cold]
+#[inline(never)]
+fn decide_length(
+    total_length: u16,
+    header_octets: u8,
+    on_the_wire: u32,
+    beyond_frame: impl FnOnce(u16),
+) -> Result<u32, DecodeError> {
+    if on_the_wire < u32::from(header_octets) {
+        return Err(DecodeError::Truncated("IPv4"));
+    }
+    match total_length {
+        // A host with segmentation offload captures its own packets with a length of 0.
+        0 => Ok(on_the_wire),
+        total if total < u16::from(header_octets) => Err(DecodeError::TotalLength(total)),
+        total => {
+            let beyond = u32::from(total) - on_the_wire;
+            beyond_frame(u16::try_from(beyond).expect("it is below a total length"));
+            Ok(on_the_wire)
+        }
+    }
 }
 
 /// The ports of a transport header, or (0, type * 256 + code) for ICMP, as collectors expect it; 0
@@ -522,6 +694,240 @@ mod tests {
         assert_eq!((packet.octets, packet.key.destination_port), (1028, 53));
     }
 
+    /// The same header with its checksum.
+    fn with_checksum(mut packet: Vec<u8>) -> Vec<u8> {
+        let header_octets = usize::from(packet[0] & 0x0f) * 4;
+        packet[10..12].copy_from_slice(&[0, 0]);
+        let sum = !ones_complement_sum(&packet[..header_octets]);
+        packet[10..12].copy_from_slice(&sum.to_be_bytes());
+        packet
+    }
+
+    /// A label stack of one label, and what it carries.
+    fn labelled(payload: &[u8]) -> Vec<u8> {
+        ethernet(&[0x88, 0x47, 0, 6, 0x41, 64], payload)
+    }
+
+    const NOT_IP_BEHIND_LABELS: Result<Packet, DecodeError> =
+        Err(DecodeError::NotIp(Unread::Mpls(0x8847)));
+
+    /// RFC 4448: a pseudowire carries a whole Ethernet frame, with a control word before it or not.
+    #[test]
+    fn ethernet_behind_labels_is_not_taken_for_ip_whatever_its_addresses() {
+        let packet = with_checksum(ipv4(5, 17, &UDP));
+        for first in 0..=u8::MAX {
+            let mut inner = ethernet(&[8, 0], &packet);
+            inner[..6].copy_from_slice(&[first, 0x9e, 0xfc, 0x11, 0x22, 0x33]);
+            for payload in [
+                &inner[..],
+                &[&[0; 4][..], &inner].concat(),
+                &[&[0x10, 0, 0, 0x21][..], &inner].concat(),
+            ] {
+                assert_eq!(
+                    decode_all(&labelled(payload), Link::Ethernet),
+                    NOT_IP_BEHIND_LABELS,
+                    "{payload:x?}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn an_address_that_looks_like_a_header_which_fits_the_frame_is_not_ip() {
+        // Version 4, 20 octets, and a total length that is that of the frame.
+        let mut inner = ethernet(&[8, 0], &with_checksum(ipv4(5, 17, &UDP)));
+        inner[..12].copy_from_slice(&[0x45, 0, 0, 42, 0x22, 0x33, 2, 0, 0, 0, 0, 0]);
+        assert_eq!(
+            decode_all(&labelled(&inner), Link::Ethernet),
+            NOT_IP_BEHIND_LABELS
+        );
+        // Version 6, and a payload length that fits.
+        inner[..6].copy_from_slice(&[0x60, 0, 0, 0, 0, 1]);
+        assert_eq!(
+            decode_all(&labelled(&inner), Link::Ethernet),
+            NOT_IP_BEHIND_LABELS
+        );
+    }
+
+    #[test]
+    fn a_header_behind_labels_that_contradicts_itself_is_not_ip_and_no_damage() {
+        let sound = with_checksum(ipv4(6, 17, &UDP));
+        let octets = |packet: &[u8]| decode_all(&labelled(packet), Link::Ethernet);
+        assert_eq!(octets(&sound).unwrap().octets, 32);
+        let padded = [&sound[..], &[0; 14]].concat();
+        assert_eq!(octets(&padded).unwrap().octets, 32);
+        let changed = |at: usize, octet: u8| {
+            let mut packet = sound.clone();
+            packet[at] = octet;
+            packet
+        };
+        let contradictions = [
+            changed(0, 0x54),
+            with_checksum(changed(0, 0x44)),
+            with_checksum(changed(3, 23)),
+            with_checksum(changed(3, 33)),
+            changed(10, sound[10] ^ 1),
+            changed(16, 7),
+            sound[..19].to_vec(),
+        ];
+        for packet in contradictions {
+            assert_eq!(octets(&packet), NOT_IP_BEHIND_LABELS, "{packet:x?}");
+            let elsewhere = decode_all(&ethernet(&[8, 0], &packet), Link::Ethernet);
+            assert_ne!(elsewhere, NOT_IP_BEHIND_LABELS, "{packet:x?}");
+        }
+    }
+
+    #[test]
+    fn a_wrong_checksum_matters_only_behind_labels() {
+        let mut packet = with_checksum(ipv4(5, 17, &UDP));
+        packet[10] ^= 0x55;
+        let under_ethernet = decode_all(&ethernet(&[8, 0], &packet), Link::Ethernet);
+        assert_eq!(under_ethernet.unwrap().octets, 28);
+        assert_eq!(decode_all(&packet, Link::Raw).unwrap().octets, 28);
+    }
+
+    /// A sender's own capture has the checksum that its card fills in as 0; routers that change the
+    /// TTL have been off by one.
+    #[test]
+    fn a_checksum_that_is_missing_or_off_by_one_does_not_hide_ip_behind_labels() {
+        let sound = with_checksum(ipv4(5, 17, &UDP));
+        let checksum = u16::from_be_bytes([sound[10], sound[11]]);
+        let with = |checksum: u16, padding: usize| {
+            let mut packet = sound.clone();
+            packet[10..12].copy_from_slice(&checksum.to_be_bytes());
+            packet.resize(packet.len() + padding, 0);
+            decode_all(&labelled(&packet), Link::Ethernet).map(|packet| packet.octets)
+        };
+        for near in [checksum - 1, checksum + 1] {
+            assert_eq!((with(near, 0), with(near, 14)), (Ok(28), Ok(28)));
+        }
+        assert!(with(checksum - 2, 0).is_err() && with(checksum + 2, 0).is_err());
+        assert_eq!(with(0, 0), Ok(28));
+        assert!(with(0, 1).is_err(), "nothing speaks for it");
+    }
+
+    #[test]
+    fn behind_labels_a_snap_length_is_no_contradiction() {
+        let long = with_checksum(ipv4(5, 17, &[UDP.to_vec(), vec![0; 1000]].concat()));
+        let frame = labelled(&long);
+        let wire_octets = u32::try_from(frame.len()).unwrap();
+        let cut = |octets: usize| decode(&frame[..octets], wire_octets, Link::Ethernet);
+        assert_eq!(cut(60).unwrap().octets, 1028);
+        assert_eq!(cut(18 + 19), Err(DecodeError::Truncated("IPv4")));
+        // Options that were not captured: the total length still shows where the packet ends.
+        let frame = labelled(&with_checksum(ipv4(15, 17, &UDP)));
+        let wire_octets = u32::try_from(frame.len()).unwrap();
+        let cut = decode(&frame[..18 + 24], wire_octets, Link::Ethernet);
+        assert_eq!(cut.unwrap().octets, 68);
+        assert!(decode(&frame[..18 + 24], wire_octets + 1, Link::Ethernet).is_err());
+    }
+
+    #[test]
+    fn ipv6_behind_labels_is_told_from_ethernet() {
+        let mut packet = vec![0; 48];
+        packet[..8].copy_from_slice(&[0x60, 0, 0, 0, 0, 8, 17, 64]);
+        let found = |packet: &[u8]| decode_all(&labelled(packet), Link::Ethernet);
+        assert_eq!(found(&packet), Err(DecodeError::Ipv6));
+        assert_eq!(
+            found(&[&packet[..], &[0; 4]].concat()),
+            Err(DecodeError::Ipv6)
+        );
+        packet[5] = 9;
+        assert_eq!(found(&packet), NOT_IP_BEHIND_LABELS);
+        assert_eq!(found(&packet[..39]), NOT_IP_BEHIND_LABELS);
+    }
+
+    /// The octets of a frame's packet, and those by which its total length exceeds the frame.
+    fn lengths(octets: &[u8], wire_octets: usize) -> (u32, u16) {
+        let mut beyond = 0;
+        let wire_octets = u32::try_from(wire_octets).unwrap();
+        let packet = decode_noting(octets, wire_octets, Link::Ethernet, |by| beyond = by);
+        (packet.unwrap().octets, beyond)
+    }
+
+    #[test]
+    fn a_total_length_beyond_the_frame_is_not_believed() {
+        let mut frame = ethernet(&[0x81, 0, 0, 5, 8, 0], &ipv4(5, 17, &UDP));
+        let end = frame.len();
+        for (total, octets, beyond) in [(28, 28, 0), (29, 28, 1), (0xffff, 28, 0xffff - 28)] {
+            frame[20..22].copy_from_slice(&u16::to_be_bytes(total));
+            assert_eq!(lengths(&frame, end), (octets, beyond));
+            assert_eq!(lengths(&frame[..end - 8], end), (octets, beyond));
+        }
+        // With the lengths that segmentation offload leaves in captures of the sender.
+        assert_eq!(lengths(&frame, 18 + 70_000), (0xffff, 0));
+        frame[20..22].copy_from_slice(&[0, 0]);
+        assert_eq!(lengths(&frame, 18 + 70_000), (70_000, 0));
+    }
+
+    #[test]
+    fn a_frame_that_was_only_snapped_contradicts_nothing() {
+        let frame = ethernet(
+            &[8, 0],
+            &ipv4(5, 17, &[UDP.to_vec(), vec![0; 1000]].concat()),
+        );
+        for captured in [34, 60, frame.len()] {
+            assert_eq!(lengths(&frame[..captured], frame.len()), (1028, 0));
+        }
+    }
+
+    #[test]
+    fn names_what_a_frame_carries_that_is_not_read() {
+        let snap = |organization, protocol| Unread::Snap {
+            organization,
+            protocol,
+        };
+        let cases: [(&[u8], Link, Unread); 12] = [
+            (&[0x89, 0x03], Link::Ethernet, Unread::EtherType(0x8903)),
+            (&[0x82, 0, 0, 5], Link::Ethernet, Unread::EtherType(0x8200)),
+            (
+                &[0x81, 0, 0, 5, 0x89, 0x09],
+                Link::Ethernet,
+                Unread::EtherType(0x8909),
+            ),
+            (
+                &[0x88, 0x64, 0x11, 0, 0, 1, 0, 9, 0xc0, 0x21],
+                Link::Ethernet,
+                Unread::Ppp(0xc021),
+            ),
+            (
+                &[0x88, 0x48, 0, 1, 1, 64, 0x12],
+                Link::Ethernet,
+                Unread::Mpls(0x8848),
+            ),
+            (
+                &[0, 0x24, 0xaa, 0xaa, 3, 0, 0, 0, 8, 0, 0x45],
+                Link::Ethernet,
+                snap([0, 0, 0], 0x0800),
+            ),
+            (
+                &[0x81, 0, 0, 5, 0, 50, 0xaa, 0xaa, 3, 0, 0, 12, 1, 11],
+                Link::Ethernet,
+                snap([0, 0, 12], 0x010b),
+            ),
+            (&[0, 38, 0x42, 0x42, 3], Link::Ethernet, Unread::Llc(0x42)),
+            (&[0, 38, 0xaa, 0xaa, 3], Link::Ethernet, Unread::Llc(0xaa)),
+            (&[0, 38], Link::Ethernet, Unread::EtherType(38)),
+            (&[5, 0xdd, 0x42], Link::Ethernet, Unread::EtherType(0x05dd)),
+            (&[], Link::Unsupported(9), Unread::LinkType(9)),
+        ];
+        for (tags, link, expected) in cases {
+            let error = decode_all(&ethernet(tags, &[]), link).unwrap_err();
+            assert_eq!(error.unread(), Some(expected), "{tags:x?}");
+        }
+        let cooked = |protocol: u8, payload: &[u8]| {
+            let frame = [&[0; 15][..], &[protocol], payload].concat();
+            decode_all(&frame, Link::LinuxSll).unwrap_err().unread()
+        };
+        assert_eq!(cooked(4, &[0x42, 0x42, 3]), Some(Unread::Llc(0x42)));
+        assert_eq!(cooked(12, &[0x42]), Some(Unread::EtherType(12)));
+        let loopback = decode_all(&[0, 0, 0, 7], Link::Loopback).unwrap_err();
+        assert_eq!(loopback.unread(), Some(Unread::Family(7)));
+        for named_by_its_reason in [DecodeError::Ipv6, DecodeError::Truncated("IP")] {
+            assert_eq!(named_by_its_reason.unread(), None);
+        }
+    }
+
     #[test]
     fn takes_no_ports_from_padding() {
         let padded = [
@@ -596,12 +1002,12 @@ mod tests {
             (
                 &[&MACS[..], &[0x00, 0x26]].concat(),
                 Link::Ethernet,
-                Llc(0x26),
+                Llc(Unread::EtherType(0x26)),
             ),
             (
                 &[&MACS[..], &[0x88, 0xcc]].concat(),
                 Link::Ethernet,
-                NotIp(0x88cc),
+                NotIp(Unread::EtherType(0x88cc)),
             ),
             (
                 &[&MACS[..], &[0x81, 0x00]].concat(),

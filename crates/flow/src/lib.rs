@@ -1,7 +1,8 @@
 //! The metering process: frames become packets, packets become flows, flows become records.
 //!
 //! A **frame** is what a capture hands over: octets and a [`Link`] type. [`decode`](decode()) finds
-//! the outermost IPv4 **packet** in it or returns a [`DecodeError`]. A [`FlowCache`] observes
+//! the outermost IPv4 **packet** in it or returns a [`DecodeError`], and an [`Unread`] protocol is
+//! named. A [`FlowCache`] observes
 //! packets in bursts and adds each to the flow of its [`Key`]; for IPv4 this is [`KeyV4`], whose
 //! seven fields include the observation **point**, which [`PointRules`] find. A flow stays
 //! **resident** until it is due (idle, active, or after the linger that follows FIN or RST), until
@@ -28,13 +29,14 @@ pub mod packet;
 pub mod point;
 pub mod prefix;
 pub mod record;
+pub mod unread;
 pub mod volume;
 
 pub use cache::{
     BURST_MAX, CacheConfig, CacheCounters, Cursor, FlowCache, HAND_ROUND_MS, Timeouts,
     TimeoutsError,
 };
-pub use decode::{DecodeError, Link, decode};
+pub use decode::{DecodeError, Link, decode, decode_noting};
 pub use filter::FlowFilter;
 pub use key::{Key, KeyV4};
 pub use memory::{Backing, PageSize};
@@ -44,4 +46,5 @@ pub use packet::{Arrival, Packet};
 pub use point::{Interfaces, MacAddress, PointRule, PointRules, Points};
 pub use prefix::Ipv4Prefix;
 pub use record::{EndReason, FlowRecord, RecordSink};
+pub use unread::{Unread, UnreadCounts};
 pub use volume::Volume;

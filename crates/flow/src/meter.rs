@@ -5,12 +5,13 @@
 //! caller's.
 
 use crate::cache::{BURST_MAX, CacheConfig, CacheCounters, Cursor, FlowCache, Timeouts};
-use crate::decode::{DecodeError, Link, decode};
+use crate::decode::{DecodeError, Link, decode_noting};
 use crate::memory::PageSize;
 use crate::own::{OwnDatagrams, is_own};
 use crate::packet::Arrival;
 use crate::point::PointRules;
 use crate::record::{FlowRecord, RecordSink};
+use crate::unread::UnreadCounts;
 use crate::volume::Volume;
 use std::io;
 use std::sync::Arc;
@@ -28,6 +29,8 @@ pub struct Meter {
     /// The packets of the burst under way.
     burst: Vec<Arrival>,
     undecoded: Undecoded,
+    unread: UnreadCounts,
+    beyond_frame: Volume,
     excluded: Volume,
 }
 
@@ -44,6 +47,8 @@ impl Meter {
             own: Arc::clone(&config.own),
             burst: Vec::with_capacity(BURST_MAX),
             undecoded: Undecoded::default(),
+            unread: UnreadCounts::default(),
+            beyond_frame: Volume::default(),
             excluded: Volume::default(),
         })
     }
@@ -57,7 +62,9 @@ impl Meter {
     // Always inlined, as `decode` is: the loop over a source's frames calls it from one place.
     #[inline(always)]
     pub fn meter(&mut self, frame: &[u8], wire_octets: u32, link: Link, at_ms: u64) {
-        match decode(frame, wire_octets, link) {
+        let beyond = &mut self.beyond_frame;
+        let note = |octets: u16| *beyond += Volume::of_packet(octets.into());
+        match decode_noting(frame, wire_octets, link, note) {
             Ok(packet) if is_own(&self.own, &packet.key) => {
                 self.excluded += Volume::of_packet(packet.octets);
             }
@@ -65,7 +72,12 @@ impl Meter {
                 packet.key.point = self.points.point_of(frame, link, packet.key.source);
                 self.burst.push(Arrival { packet, at_ms });
             }
-            Err(error) => self.undecoded[error.index()] += 1,
+            Err(error) => {
+                self.undecoded[error.index()] += 1;
+                if let Some(unread) = error.unread() {
+                    self.unread.count(unread);
+                }
+            }
         }
     }
 
@@ -160,6 +172,8 @@ impl Meter {
     pub fn counters(&self) -> MeterCounters {
         MeterCounters {
             undecoded: self.undecoded,
+            unread: self.unread,
+            beyond_frame: self.beyond_frame,
             excluded: self.excluded,
             cache: *self.cache.counters(),
             resident_flows: self.cache.len() as u64,
@@ -208,6 +222,11 @@ pub type Undecoded = [u64; DecodeError::REASONS.len()];
 pub struct MeterCounters {
     /// Frames that were not decoded, by reason.
     pub undecoded: Undecoded,
+    /// The frames among them whose reason is `llc`, `not_ip` or `link_type`, by what they carry.
+    pub unread: UnreadCounts,
+    /// Packets whose total length exceeds their frame on the wire, and the octets by which it does.
+    /// They are metered with the octets of the frame; these octets are in no other count.
+    pub beyond_frame: Volume,
     /// The probe's own datagrams, which are not metered.
     pub excluded: Volume,
     /// Packets observed, flows created and expired.
@@ -228,6 +247,7 @@ mod tests {
     use crate::memory::Backing;
     use crate::point::PointRule;
     use crate::record::EndReason;
+    use crate::unread::Unread;
     use proptest::collection::vec;
     use proptest::prelude::*;
     use std::net::SocketAddrV4;
@@ -325,6 +345,40 @@ mod tests {
     }
 
     #[test]
+    fn what_is_not_read_is_counted_by_its_number() {
+        let mut metering = meter_with(&[]);
+        let mut other = frame(1, 1);
+        for (ether_type, times) in [(0x8903_u16, 2), (0x0806, 1), (0x88cc, 3)] {
+            other[12..14].copy_from_slice(&ether_type.to_be_bytes());
+            (0..times).for_each(|_| meter(&mut metering, &other, 0));
+        }
+        metering.meter(&other, 42, Link::Unsupported(9), 0);
+        let unread = metering.counters().unread;
+        let expected = [
+            (Unread::EtherType(0x8903), 2),
+            (Unread::EtherType(0x88cc), 3),
+            (Unread::LinkType(9), 1),
+        ];
+        assert_eq!(unread.by_name().collect::<Vec<_>>(), expected);
+    }
+
+    #[test]
+    fn packets_longer_than_their_frame_are_metered_as_long_as_it_and_counted() {
+        let mut metering = meter_with(&[]);
+        meter(&mut metering, &frame(1, 1), 0);
+        let mut longer = frame(1, 1);
+        longer[16..18].copy_from_slice(&[0xff, 0xff]);
+        meter(&mut metering, &longer, 0);
+        let records = drained(&mut metering);
+        assert_eq!((records.len(), records[0].volume.octets), (1, 2 * 28));
+        let beyond = Volume {
+            packets: 1,
+            octets: 0xffff - 28,
+        };
+        assert_eq!(metering.counters().beyond_frame, beyond);
+    }
+
+    #[test]
     fn own_datagrams_are_excluded_and_counted() {
         let mut metering = meter_with(&[own(1, 4000), own(2, 4000)]);
         for source in [1, 2, 3] {
@@ -404,7 +458,13 @@ mod tests {
                 meter(&mut metering, &frame, 0);
                 metering.observe(&mut records);
             }
-            let MeterCounters { undecoded, excluded, cache, .. } = metering.counters();
+            let MeterCounters { undecoded, unread, excluded, cache, .. } = metering.counters();
+            let named: u64 = unread.by_name().map(|(_, count)| count).sum();
+            let with_a_number = ["llc", "not_ip", "link_type"].map(|reason| {
+                let index = DecodeError::REASONS.iter().position(|&known| known == reason);
+                undecoded[index.unwrap()]
+            });
+            prop_assert_eq!(named + unread.other, with_a_number.iter().sum::<u64>());
             let undecoded: u64 = undecoded.iter().sum();
             let total = undecoded + excluded.packets + cache.observed.packets;
             prop_assert_eq!(total, frames.len() as u64);

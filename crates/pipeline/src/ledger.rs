@@ -7,13 +7,14 @@
 use crate::counters::WorkerCounters;
 use crate::exporting::ExportingCounters;
 use crate::snapshot::{CollectorSnapshot, InterfaceSnapshot, Snapshot, WorkerSnapshot};
+use crate::unread::unread_by_name;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt;
 use xdprobe_capture::xdp::QueueCounters;
 use xdprobe_capture::{BURST_MAX, SourceCounters};
 use xdprobe_export::{CollectorCounters, Distribution, LossReason, SendErrorKind, Tally};
-use xdprobe_flow::{DecodeError, EndReason, MeterCounters, Volume};
+use xdprobe_flow::{DecodeError, EndReason, MeterCounters, Unread, Volume};
 
 /// The ledger of a run.
 #[derive(Debug, Serialize)]
@@ -30,10 +31,15 @@ pub struct Ledger {
     dropped: BTreeMap<&'static str, u64>,
     /// Frames without a packet in them, by reason.
     undecoded: BTreeMap<&'static str, u64>,
+    /// The frames among them whose reason is `llc`, `not_ip` or `link_type`, by what they carry.
+    unread: Vec<UnreadEntry>,
     /// The probe's own export datagrams, which it does not meter, with their layer-3 octets.
     excluded: PacketsAndOctets,
     /// Packets that the flow caches observed, with their layer-3 octets.
     observed: PacketsAndOctets,
+    /// Packets whose IP total length exceeds their frame on the wire, and the octets by which it
+    /// does. They are observed with the octets of the frame; these octets are in no other count.
+    beyond_frame: PacketsAndOctets,
     /// Flows created, and expired by reason.
     flows: Flows,
     /// Records that were sent and not refused. Where every collector gets every record, these are
@@ -60,6 +66,20 @@ struct Packets {
 struct PacketsAndOctets {
     packets: u64,
     octets: u64,
+}
+
+/// Frames that carry one protocol that is not read.
+#[derive(Debug, Serialize)]
+struct UnreadEntry {
+    /// The registry of the number; `other` for the frames of all protocols without a count of their
+    /// own.
+    kind: &'static str,
+    /// The number, as its registry writes it; empty for `other`.
+    number: String,
+    packets: u64,
+    /// Kind and number for people.
+    #[serde(skip)]
+    text: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -175,8 +195,13 @@ impl Ledger {
                 .into_iter()
                 .zip(sum.meter.undecoded)
                 .collect(),
+            unread: unread_by_name(&snapshot.workers)
+                .into_iter()
+                .map(UnreadEntry::from)
+                .collect(),
             excluded: sum.meter.excluded.into(),
             observed: sum.meter.cache.observed.into(),
+            beyond_frame: sum.meter.beyond_frame.into(),
             flows: Flows {
                 created: sum.meter.cache.created,
                 expired: EndReason::ALL
@@ -385,6 +410,7 @@ fn is_observed_and_expired(worker: &WorkerCounters) -> bool {
         excluded,
         cache,
         resident_flows,
+        ..
     } = meter;
     source.received == undecoded.iter().sum::<u64>() + excluded.packets + cache.observed.packets
         && cache.created == cache.expired_total() + resident_flows
@@ -420,6 +446,7 @@ impl Sums {
     fn add_meter(&mut self, meter: &MeterCounters) {
         add_each(&mut self.meter.undecoded, &meter.undecoded);
         self.meter.excluded += meter.excluded;
+        self.meter.beyond_frame += meter.beyond_frame;
         self.meter.cache.observed += meter.cache.observed;
         self.meter.cache.created += meter.cache.created;
         add_each(&mut self.meter.cache.expired, &meter.cache.expired);
@@ -431,6 +458,25 @@ fn add_each(sums: &mut [u64], counts: &[u64]) {
     sums.iter_mut()
         .zip(counts)
         .for_each(|(sum, count)| *sum += count);
+}
+
+impl From<(Option<Unread>, u64)> for UnreadEntry {
+    fn from((unread, packets): (Option<Unread>, u64)) -> Self {
+        match unread {
+            Some(unread) => Self {
+                kind: unread.kind(),
+                number: unread.number(),
+                packets,
+                text: unread.to_string(),
+            },
+            None => Self {
+                kind: "other",
+                number: String::new(),
+                packets,
+                text: "other protocols".to_owned(),
+            },
+        }
+    }
 }
 
 impl From<Volume> for PacketsAndOctets {
@@ -498,6 +544,9 @@ impl fmt::Display for Ledger {
         }
         line(f, "received", self.received.packets, "packets")?;
         reasons(f, "undecoded", &self.undecoded)?;
+        for UnreadEntry { packets, text, .. } in &self.unread {
+            line(f, "  not read", *packets, text)?;
+        }
         if self.excluded.packets > 0 {
             line(f, "  excluded", self.excluded.packets, "of our own export")?;
         }
@@ -507,6 +556,11 @@ impl fmt::Display for Ledger {
             self.observed.packets,
             &format!("packets, {} octets", self.observed.octets),
         )?;
+        let PacketsAndOctets { packets, octets } = self.beyond_frame;
+        if packets > 0 {
+            let beyond = format!("packets, {octets} octets that were not on the wire");
+            line(f, "  beyond frame", packets, &beyond)?;
+        }
         line(f, "flows created", self.flows.created, "")?;
         reasons(f, "expired", &self.flows.expired)?;
         let Records {
@@ -814,6 +868,60 @@ mod tests {
         assert!(
             !with_missing(128, UNDER_WAY_MAX + 1),
             "more records than the worker has places for"
+        );
+    }
+
+    #[test]
+    fn what_is_not_read_is_named_with_its_count() {
+        let mut snapshot = snapshot();
+        let counters = worker(&mut snapshot);
+        counters.meter.undecoded = [0, 0, 0, 0, 2, 0, 0, 0, 0];
+        let unread = &mut counters.meter.unread;
+        unread.count(Unread::EtherType(0x8903));
+        unread.count(Unread::EtherType(0x8903));
+        let mut second = snapshot.workers[0].clone();
+        second.counters.meter.unread.count(Unread::LinkType(9));
+        second.counters.meter.unread.other = 5;
+        snapshot.workers.push(second);
+        let ledger = Ledger::draw_up(&snapshot);
+        let entry = |kind: &str, number: &str, packets: u64| serde_json::json!({"kind": kind, "number": number, "packets": packets});
+        let unread = [
+            entry("link_type", "9", 1),
+            entry("ether_type", "0x8903", 4),
+            entry("other", "", 5),
+        ];
+        let in_json = serde_json::to_value(&ledger).unwrap();
+        assert_eq!(in_json["unread"], serde_json::json!(unread));
+        let text = ledger.to_string();
+        for expected in [
+            "  not read                4 EtherType 0x8903\n",
+            "  not read                1 link type 9\n",
+            "  not read                5 other protocols\n",
+        ] {
+            assert!(text.contains(expected), "{text}");
+        }
+    }
+
+    #[test]
+    fn packets_beyond_their_frame_are_in_the_ledger_and_in_its_text_if_there_are_any() {
+        let mut snapshot = snapshot();
+        assert!(!Ledger::draw_up(&snapshot).to_string().contains("beyond"));
+        worker(&mut snapshot).meter.beyond_frame = Volume {
+            packets: 3,
+            octets: 196_521,
+        };
+        let ledger = Ledger::draw_up(&snapshot);
+        assert!(ledger.is_balanced());
+        assert_eq!(
+            serde_json::to_value(&ledger).unwrap()["beyond_frame"],
+            serde_json::json!({"packets": 3, "octets": 196_521})
+        );
+        let text = ledger.to_string();
+        assert!(
+            text.contains(
+                "  beyond frame            3 packets, 196521 octets that were not on the wire\n"
+            ),
+            "{text}"
         );
     }
 

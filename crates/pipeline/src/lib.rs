@@ -39,6 +39,7 @@ mod rules;
 pub mod snapshot;
 pub mod tables;
 mod thread;
+pub mod unread;
 pub mod worker;
 
 pub use control::{Applying, Change, Refused};

@@ -22,8 +22,10 @@ use crate::plan::{CapturePlan, Plan};
 use crate::resolver::Resolver;
 use crate::snapshot::{Boards, Snapshot};
 use crate::thread::{CoreList, spawn};
+use crate::unread::{UnreadLog, check_file};
 use crossbeam_channel::{Receiver, Sender, bounded, select, tick};
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -56,6 +58,9 @@ pub enum RunError {
     /// A source can give no more frames; what it gave was exported.
     #[error(transparent)]
     Capture(#[from] CaptureError),
+    /// No frame of the capture file is of a link type that is read.
+    #[error("{0}")]
+    NothingRead(String),
     /// An outlet could not be completed.
     #[error("the records' file is incomplete: {0}")]
     Export(io::Error),
@@ -254,6 +259,8 @@ struct Running {
     exporter: JoinHandle<io::Result<()>>,
     boards: Boards,
     filters: FilterWatch,
+    /// The capture file, where it is one.
+    file: Option<PathBuf>,
     stop: Receiver<()>,
     outcome: Sender<Outcome>,
 }
@@ -304,6 +311,10 @@ impl Running {
             own: own.clone(),
             clock,
         };
+        let file = plan.captures.iter().find_map(|capture| match capture {
+            CapturePlan::File { path, .. } => Some(path.clone()),
+            CapturePlan::Pcap { .. } | CapturePlan::Xdp { .. } => None,
+        });
         let cores = CoreList::new(plan.cores.as_deref(), pinned_count(&plan.captures));
         let filters = FiltersInForce::of(&plan.captures);
         let filter_watch = FilterWatch::new(&plan.captures, filters.clone());
@@ -362,6 +373,7 @@ impl Running {
             exporter,
             boards,
             filters: filter_watch,
+            file,
             stop: stop_requests,
             outcome,
         };
@@ -371,6 +383,7 @@ impl Running {
     /// Waits until the probe is to stop or every source has ended, ends it, and sends the outcome.
     fn watch(mut self) {
         let (due, mut losses) = (tick(LOOK_INTERVAL), LossLog::default());
+        let mut unread = UnreadLog::default();
         loop {
             select! {
                 recv(self.stop) -> _ => break,
@@ -379,6 +392,7 @@ impl Running {
                 recv(self.crew.ended) -> _ => break,
                 recv(due) -> _ => {
                     let snapshot = self.boards.snapshot();
+                    inform_of(&unread.lines(&snapshot));
                     warn_of(&losses.lines(&snapshot));
                     warn_of(&self.filters.lines(&snapshot));
                 }
@@ -389,6 +403,7 @@ impl Running {
             exporter,
             boards,
             filters,
+            file,
             outcome,
             ..
         } = self;
@@ -399,8 +414,10 @@ impl Running {
             Ok(())
         });
         let last = boards.snapshot();
+        inform_of(&unread.lines(&last));
         warn_of(&losses.last_lines(&last));
         warn_of(&filters.last_lines(&last));
+        let nothing_read = file.and_then(|path| check_file(&path, &last));
         let ledger = Ledger::draw_up(&last);
         // Programs are detached with the last copy of the boards: from here on, the handle's.
         drop(boards);
@@ -408,7 +425,7 @@ impl Running {
             (false, ..) => Some(RunError::Died(died)),
             (true, Err(error), _) => Some(error.into()),
             (true, Ok(()), Err(error)) => Some(RunError::Export(error)),
-            (true, Ok(()), Ok(())) => None,
+            (true, Ok(()), Ok(())) => nothing_read.map(RunError::NothingRead),
         };
         // The handle may have been dropped.
         let _ = outcome.send(Outcome { ledger, error });
@@ -417,6 +434,10 @@ impl Running {
 
 /// How often losses and filters that let nothing through are looked for.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+
+fn inform_of(lines: &[String]) {
+    lines.iter().for_each(|line| tracing::info!("{line}"));
+}
 
 fn warn_of(lines: &[String]) {
     lines.iter().for_each(|line| tracing::warn!("{line}"));

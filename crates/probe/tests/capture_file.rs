@@ -540,6 +540,156 @@ fn records_of_any_version_go_straight_into_a_flow_tools_file() {
     );
 }
 
+/// A capture whose frames are of another link type than Ethernet.
+fn capture_of_link_type(folder: &TempDir, link: u32, frames: &[(u64, Vec<u8>)]) -> PathBuf {
+    let path = capture(folder, frames);
+    let mut octets = fs::read(&path).unwrap();
+    octets[20..24].copy_from_slice(&link.to_le_bytes());
+    fs::write(&path, octets).unwrap();
+    path
+}
+
+/// The ledger's list of what is not read.
+fn unread(ledger: &Value) -> Vec<(&str, &str, u64)> {
+    let entries = ledger["unread"].as_array().unwrap();
+    entries
+        .iter()
+        .map(|entry| {
+            let of = |name: &str| entry[name].as_str().unwrap();
+            (of("kind"), of("number"), count(entry, "packets"))
+        })
+        .collect()
+}
+
+#[test]
+fn a_file_of_a_link_type_that_is_not_read_says_so_and_ends_with_exit_code_1() {
+    let folder = TempDir::new().unwrap();
+    for (link, payload) in [(9, &[0xff, 3, 0, 0x21][..]), (104, &[0x0f, 0, 8, 0])] {
+        let packet = [payload, &udp(host(1, 1), host(2, 2), &[])].concat();
+        let frames: Vec<_> = (0..3).map(|at| (at, packet.clone())).collect();
+        let (ledger, output) = run_over(&capture_of_link_type(&folder, link, &frames), &[]);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert_balanced(&ledger);
+        assert_eq!(unread(&ledger), [("link_type", &*link.to_string(), 3)]);
+        let (first, last) = said.trim_end().split_once('\n').unwrap();
+        let expected = format!("file: link type {link} is not read");
+        assert!(first.contains(&expected), "{said}");
+        let expected = "nothing could be read: of 3 frames none has a supported link type";
+        assert!(last.contains(expected), "{said}");
+        assert!(
+            last.ends_with(&format!("found: link type {link} (3)")),
+            "{said}"
+        );
+    }
+}
+
+#[test]
+fn protocols_that_are_not_read_are_named_once_with_their_counts() {
+    let folder = TempDir::new().unwrap();
+    let fabric_path = ethernet().carry_as(0x8903, &[4; 46]);
+    let discovery = ethernet().carry_as(0x88cc, &[2; 46]);
+    let other = |number: u16| ethernet().carry_as(0x9900 + number, &[0; 46]);
+    let mut frames: Vec<_> = vec![(0, fabric_path.clone()), (1, discovery), (2, fabric_path)];
+    frames.extend((0..10).map(|number| (3, other(number))));
+    let file = capture(&folder, &frames);
+    let (ledger, output) = run_over(&file, &[]);
+    let said = String::from_utf8_lossy(&output.stderr);
+    // Ethernet was read: there is no IPv4 in it, which the last line says.
+    assert!(output.status.success(), "{said}");
+    let named = unread(&ledger);
+    assert_eq!(named.len(), 9);
+    assert!(named.contains(&("ether_type", "0x8903", 2)), "{named:?}");
+    assert!(named.contains(&("ether_type", "0x88cc", 1)), "{named:?}");
+    assert_eq!(named[8], ("other", "", 4));
+    assert_eq!(
+        said.matches("EtherType 0x8903 is not read").count(),
+        1,
+        "{said}"
+    );
+    assert!(
+        said.contains("no IPv4 packet, frames: 13; not read: "),
+        "{said}"
+    );
+    // With a packet that is read, nothing more is said of the file.
+    frames.push((4, ethernet().carry(&udp(host(1, 1), host(2, 2), &[]))));
+    let (ledger, output) = run_over(&capture(&folder, &frames), &[]);
+    assert_eq!(count(&ledger, "exported.packets"), 1);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(said.lines().count(), 9, "{said}");
+    let text = xdprobe(&["run", "-r", file.to_str().unwrap(), NOWHERE])
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&text.stdout);
+    assert!(
+        text.contains("not read                2 EtherType 0x8903"),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_total_length_beyond_the_frame_counts_what_was_on_the_wire() {
+    let folder = TempDir::new().unwrap();
+    let mut frame = ethernet().carry(&udp(host(1, 1), host(2, 2), &[0; 32]));
+    let sound = frame.clone();
+    frame[16..18].copy_from_slice(&[0xff, 0xff]);
+    let frames = [
+        (0, frame.clone()),
+        (1, frame.clone()),
+        (2, frame),
+        (3, sound),
+    ];
+    let (ledger, output) = run_over(&capture(&folder, &frames), &[]);
+    assert!(output.status.success());
+    assert_balanced(&ledger);
+    assert_eq!(count(&ledger, "exported.octets"), 4 * 60);
+    assert_eq!(
+        ["packets", "octets"].map(|name| count(&ledger, &format!("beyond_frame.{name}"))),
+        [3, 3 * (65_535 - 60)]
+    );
+}
+
+#[test]
+fn flows_between_addresses_of_zero_are_as_many_records() {
+    let folder = TempDir::new().unwrap();
+    let zero = |port| SocketAddr::from(([0, 0, 0, 0], port));
+    let ones = |port| SocketAddr::from(([255, 255, 255, 255], port));
+    for address in [zero as fn(u16) -> SocketAddr, ones] {
+        let packet = |port| ethernet().carry(&udp(address(port), address(53), &[]));
+        let frames: Vec<_> = (0..3)
+            .flat_map(|at| (1..=100).map(move |port| (at, packet(port))))
+            .collect();
+        let (ledger, _) = run_over(&capture(&folder, &frames), &[]);
+        let counts = ["records", "packets"].map(|name| count(&ledger, &format!("exported.{name}")));
+        assert_eq!(counts, [100, 300]);
+    }
+}
+
+#[test]
+fn a_file_whose_header_cannot_be_read_ends_with_exit_code_1_and_says_why() {
+    let folder = TempDir::new().unwrap();
+    let path = capture(&folder, &ten_minutes());
+    let sound = fs::read(&path).unwrap();
+    let mut version_3 = sound.clone();
+    version_3[4] = 3;
+    for (octets, expected) in [
+        (&sound[..23], "cut inside its header: 23 of the 24 octets"),
+        (
+            &version_3,
+            "pcap version 3.4 is not supported: expected version 2",
+        ),
+    ] {
+        fs::write(&path, octets).unwrap();
+        let (_, output) = run_over(&path, &[]);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(
+            said.contains(expected) && said.lines().count() == 1,
+            "{said}"
+        );
+    }
+}
+
 #[test]
 fn what_is_no_capture_is_told_in_one_line() {
     let folder = TempDir::new().unwrap();
@@ -585,7 +735,7 @@ fn totals_are_exact_however_small_the_cache() {
 }
 
 /// Real captures, where the machine has them: exported packets and octets equal the truth beside
-/// them.
+/// them. It has the total lengths, also those beyond the frame.
 #[test]
 fn real_captures_are_accounted_truly() {
     let Some(folder) = folder_named_by("XDPROBE_PCAPS") else {
@@ -618,7 +768,7 @@ fn real_captures_are_accounted_truly() {
         assert_received(&received, &ledger);
         let found = (
             count(&ledger, "exported.packets"),
-            count(&ledger, "exported.octets"),
+            count(&ledger, "exported.octets") + count(&ledger, "beyond_frame.octets"),
         );
         assert_eq!(
             found,

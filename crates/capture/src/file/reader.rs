@@ -4,7 +4,7 @@
 //! [`CaptureFile`](super::CaptureFile). A record that is cut by the end of a piece is copied to the
 //! front of the next; nothing else is copied. A pipe that holds little gives a small piece at once.
 
-use super::section::Section;
+use super::section::{BLOCK_OCTETS_MAX, Section};
 use crate::error::CaptureError;
 use crate::source::{CaptureTime, Frame};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bounded};
@@ -18,9 +18,6 @@ use std::time::Duration;
 pub(super) const PIECE_OCTETS: usize = 512 << 10;
 /// Pieces in circulation: one is read into, one is shown, and two bridge delays of either side.
 const PIECES: usize = 4;
-/// The longest record or block of a sound file: libpcap's MAXIMUM_SNAPLEN is 256 KiB for most link
-/// types and 128 MiB for a few.
-const BLOCK_OCTETS_MAX: usize = 128 << 20;
 
 /// A piece of the file, and the frames in it.
 #[derive(Default)]
@@ -282,7 +279,10 @@ impl<R: Read> Reader<R> {
         };
         match read {
             Ok(0) if piece.whole == piece.read => Ok(false),
-            Ok(0) => Err(self.damaged(piece, "the file ends inside a record")),
+            Ok(0) => {
+                let cut = &piece.octets[piece.whole..piece.read];
+                Err(self.damaged(piece, self.section.describe_cut(cut)))
+            }
             Ok(octets) => {
                 piece.read += octets;
                 Ok(true)

@@ -17,12 +17,17 @@ pub(super) const NEARLY_FULL: u32 = 5;
 /// Flows among which one is chosen to make room.
 const NEIGHBOURS: usize = 5;
 
+/// By what the spare seeds differ from the seeds: any number but 0 and all ones.
+const SPARE: u64 = 0x9e37_79b9_7f4a_7c15;
+
 /// Every resident flow, each in one of its two sets.
 pub(super) struct FlowTable<K: Key> {
     sets: Table<Set>,
     residents: Table<Resident<K>>,
     per_hasher_seed: u64,
     shared_seed: SharedSeed,
+    /// For [`hash_again`](Self::hash_again).
+    spare_seed: SharedSeed,
     count: usize,
 }
 
@@ -36,6 +41,7 @@ impl<K: Key> FlowTable<K> {
             residents: Table::zeroed(sets * WAYS, backing)?,
             per_hasher_seed: seed,
             shared_seed: SharedSeed::from_u64(seed.rotate_left(32)),
+            spare_seed: SharedSeed::from_u64(seed.rotate_left(32) ^ SPARE),
             count: 0,
         })
     }
@@ -43,6 +49,20 @@ impl<K: Key> FlowTable<K> {
     #[inline]
     pub(super) fn hash(&self, key: K::Bits) -> u64 {
         let mut hasher = FoldHasher::with_seed(self.per_hasher_seed, &self.shared_seed);
+        key.hash(&mut hasher);
+        match hasher.finish() {
+            0 | u64::MAX => self.hash_again(key),
+            hash => hash,
+        }
+    }
+
+    /// The hash of a key whose first hash is 0 or all ones. The hasher multiplies one half of the
+    /// key by the other, each combined with a seed, and folds the product. If one half becomes 0 or
+    /// all ones, so does the result, whatever the other half is, and all such flows would share one
+    /// place. With the seeds used here these halves become other numbers.
+    #[cold]
+    fn hash_again(&self, key: K::Bits) -> u64 {
+        let mut hasher = FoldHasher::with_seed(self.per_hasher_seed ^ SPARE, &self.spare_seed);
         key.hash(&mut hasher);
         hasher.finish()
     }

@@ -68,6 +68,57 @@ fn expire(cache: &mut FlowCache, now_ms: u64) -> Vec<FlowRecord> {
     records
 }
 
+/// Ten thousand flows that have one half of the key in common: one that the hasher's seed turns into
+/// 0 or all ones, or an ordinary extreme.
+fn flows_chosen_against(seed: u64) -> [Vec<KeyV4>; 8] {
+    use foldhash::{SharedSeed, fast::FoldHasher};
+    use std::hash::Hasher;
+    let shared = SharedSeed::from_u64(seed.rotate_left(32));
+    let mut multiplies_by_one = FoldHasher::with_seed(0, &shared);
+    multiplies_by_one.write_u128(1);
+    let second_seed = multiplies_by_one.finish();
+    let with = |low: u64, high: u64| KeyV4::from_bits(u128::from(high) << 64 | u128::from(low));
+    let varied = |number: u64| number << 33 | number;
+    let same_addresses = |addresses: u64| (0..10_000).map(|n| with(addresses, varied(n))).collect();
+    let same_rest = |rest: u64| (0..10_000).map(|n| with(varied(n), rest)).collect();
+    [
+        same_addresses(0),
+        same_addresses(u64::MAX),
+        same_addresses(seed),
+        same_addresses(!seed),
+        same_rest(0),
+        same_rest(u64::MAX),
+        same_rest(second_seed),
+        same_rest(!second_seed),
+    ]
+}
+
+#[test]
+fn flows_whose_keys_are_chosen_against_the_seed_do_not_share_a_place() {
+    for seed in [0, 1, 0x243f_6a88_85a3_08d3, u64::MAX] {
+        for (family, keys) in flows_chosen_against(seed).into_iter().enumerate() {
+            let config = CacheConfig {
+                seed,
+                ..config(10_000, TIMEOUTS)
+            };
+            let mut cache = FlowCache::new(&config).unwrap();
+            let arrivals: Vec<_> = keys
+                .iter()
+                .map(|&key| {
+                    let mut arrival = arrival(0, 40, 0, 0);
+                    arrival.packet.key = key;
+                    arrival
+                })
+                .collect();
+            let evicted = observe(&mut cache, &arrivals).len();
+            assert!(
+                evicted <= 1,
+                "seed {seed:#x}, keys {family}: {evicted} evicted"
+            );
+        }
+    }
+}
+
 #[test]
 fn packets_of_one_key_are_one_flow() {
     let mut cache = cache(100);

@@ -23,6 +23,9 @@ pub struct Sheet {
     process: metrics_process::Collector,
     /// Series of the probe, its interfaces and queues.
     probe: Vec<Series>,
+    /// Series of what each worker has met that is not read, in the order of workers. They are added
+    /// while the probe runs, when a protocol is first met.
+    unread: Vec<Vec<Series>>,
     /// Series of each collector.
     collectors: BTreeMap<CollectorId, Vec<Series>>,
 }
@@ -64,6 +67,18 @@ const RECEIVED_OCTETS: Metric = Metric {
 const UNDECODED: Metric = Metric {
     name: "xdprobe_undecoded_packets_total",
     help: "Received frames without an IPv4 packet to meter.",
+};
+const UNREAD: Metric = Metric {
+    name: "xdprobe_unread_packets_total",
+    help: "Undecoded frames by the number of the protocol that is not read.",
+};
+const BEYOND_FRAME_PACKETS: Metric = Metric {
+    name: "xdprobe_beyond_frame_packets_total",
+    help: "Packets whose total length exceeds their frame on the wire.",
+};
+const BEYOND_FRAME_OCTETS: Metric = Metric {
+    name: "xdprobe_beyond_frame_octets_total",
+    help: "Octets by which total lengths exceed frames; these octets are in no other count.",
 };
 const EXCLUDED: Metric = Metric {
     name: "xdprobe_excluded_packets_total",
@@ -261,6 +276,7 @@ impl Sheet {
             recorder,
             process,
             probe: Vec::new(),
+            unread: Vec::new(),
             collectors: BTreeMap::new(),
         }
     }
@@ -272,6 +288,11 @@ impl Sheet {
             *self = Self::new();
         }
         Pen::new(&self.recorder, &mut self.probe).write(snapshot);
+        self.unread
+            .resize_with(snapshot.workers.len(), Vec::default);
+        for (worker, series) in snapshot.workers.iter().zip(&mut self.unread) {
+            Pen::new(&self.recorder, series).write_unread(worker);
+        }
         for CollectorSnapshot { id, name, counters } in &snapshot.collectors {
             let series = self.collectors.entry(*id).or_default();
             Pen::new(&self.recorder, series).write_collector(counters, ("collector", name));
@@ -315,12 +336,7 @@ impl<'a> Pen<'a> {
             .iter()
             .for_each(|interface| self.write_interface(interface));
         for worker in &snapshot.workers {
-            let queue = worker.queue.map(|queue| queue.to_string());
-            let tags = [
-                ("interface", worker.interface.as_str()),
-                ("queue", queue.as_deref().unwrap_or_default()),
-            ];
-            self.write_worker(worker, &tags[..1 + usize::from(queue.is_some())]);
+            with_tags_of(worker, |tags| self.write_worker(worker, tags));
         }
         self.write_exporter(snapshot);
     }
@@ -388,6 +404,9 @@ impl<'a> Pen<'a> {
             counters.meter.cache.observed.packets,
         );
         self.counter(&OBSERVED_OCTETS, tags, counters.meter.cache.observed.octets);
+        let beyond_frame = counters.meter.beyond_frame;
+        self.counter(&BEYOND_FRAME_PACKETS, tags, beyond_frame.packets);
+        self.counter(&BEYOND_FRAME_OCTETS, tags, beyond_frame.octets);
         self.counter(&FLOWS_CREATED, tags, counters.meter.cache.created);
         let expired = EndReason::ALL
             .into_iter()
@@ -404,6 +423,21 @@ impl<'a> Pen<'a> {
         self.counter(&IDLE_TURNS, tags, counters.turns.idle);
         self.counter(&BUSY_TURNS, tags, counters.turns.busy);
         self.counter(&FULL_TURNS, tags, counters.turns.full);
+    }
+
+    /// At most one series more than a worker has names for.
+    fn write_unread(&mut self, worker: &WorkerSnapshot) {
+        let unread = worker.counters.meter.unread;
+        with_tags_of(worker, |tags| {
+            let mut write = |kind, number: &str, packets| {
+                let tags = [tags, &[("kind", kind), ("number", number)]].concat();
+                self.counter(&UNREAD, &tags, packets);
+            };
+            write("other", "", unread.other);
+            for (name, packets) in unread.by_name() {
+                write(name.kind(), &name.number(), packets);
+            }
+        });
     }
 
     fn write_lost(&mut self, tags: &[Tag<'_>], reason: &str, lost: &Tally) {
@@ -532,6 +566,16 @@ impl Series {
 const MS_PER_S: u64 = 1_000;
 static METADATA: Metadata<'static> = Metadata::new(module_path!(), Level::INFO, None);
 
+/// Calls `write` with the labels of a worker.
+fn with_tags_of(worker: &WorkerSnapshot, write: impl FnOnce(&[Tag<'_>])) {
+    let queue = worker.queue.map(|queue| queue.to_string());
+    let tags = [
+        ("interface", worker.interface.as_str()),
+        ("queue", queue.as_deref().unwrap_or_default()),
+    ];
+    write(&tags[..1 + usize::from(queue.is_some())]);
+}
+
 fn key(metric: &Metric, tags: &[Tag<'_>]) -> Key {
     let labels: Vec<_> = tags
         .iter()
@@ -551,4 +595,50 @@ fn flag(is: bool) -> f64 {
 )]
 fn real(count: u64) -> f64 {
     count as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use xdprobe_pipeline::flow::Unread;
+
+    #[test]
+    fn a_protocol_that_is_not_read_has_a_series_from_its_first_frame_on_and_no_more_than_nine() {
+        let worker = |interface: &str| WorkerSnapshot {
+            interface: interface.to_owned(),
+            ..WorkerSnapshot::default()
+        };
+        let mut snapshot = Snapshot {
+            workers: vec![worker("tap0"), worker("tap1")],
+            ..Snapshot::default()
+        };
+        let mut sheet = Sheet::new();
+        let series = |page: &str, value: &str| {
+            let is_unread = |line: &&str| line.starts_with("xdprobe_unread_packets_total{");
+            let lines = page.lines().filter(is_unread);
+            lines.filter(|line| line.ends_with(value)).count()
+        };
+        assert_eq!(series(&sheet.render(&snapshot), " 0"), 2);
+        snapshot.workers[0]
+            .counters
+            .meter
+            .unread
+            .count(Unread::LinkType(9));
+        let page = sheet.render(&snapshot);
+        let expected = "xdprobe_unread_packets_total{interface=\"tap0\",kind=\"link_type\",\
+                        number=\"9\"} 1";
+        assert!(page.contains(expected), "{page}");
+        for number in (0..1_000).chain(0..1_000) {
+            let unread = &mut snapshot.workers[1].counters.meter.unread;
+            unread.count(Unread::EtherType(0x9000 + number));
+        }
+        let page = sheet.render(&snapshot);
+        assert_eq!(series(&page, ""), 2 + 9);
+        assert_eq!(series(&page, " 2"), 8);
+        assert!(
+            page.contains("{interface=\"tap1\",kind=\"other\",number=\"\"} 1984"),
+            "{page}"
+        );
+        assert!(page.contains(expected), "{page}");
+    }
 }
