@@ -55,6 +55,18 @@ impl FlowOutput {
         }
     }
 
+    /// Appends whole records in the version and byte order of the output, as they are.
+    ///
+    /// # Errors
+    ///
+    /// If the output cannot be written.
+    pub fn push_block(&mut self, block: &[u8]) -> io::Result<()> {
+        match self {
+            Self::File(writer) => writer.push_block(block),
+            Self::Stream(writer) => writer.push_block(block),
+        }
+    }
+
     /// Appends one record, and writes nothing: call [`write_out`](Self::write_out) before many of
     /// them are in memory.
     #[inline]

@@ -266,8 +266,7 @@ impl Output<'_> {
 
     fn push_block(&mut self, block: &[u8]) -> Result<(), WriteError> {
         match &mut self.to {
-            Some((_, To::File(writer))) => Ok(writer.push_block(block)?),
-            Some((_, To::Stream(writer))) => Ok(writer.push_block(block)?),
+            Some((_, to)) => Ok(to.push_block(block)?),
             None => Ok(()),
         }
     }
