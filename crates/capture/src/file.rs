@@ -13,9 +13,10 @@ mod section;
 use crate::counters::SourceCounters;
 use crate::error::CaptureError;
 use crate::filter::{Filter, FilterByLink};
+use crate::frame::Frame;
 use crate::prefetch::{PREFETCH_AHEAD, prefetch};
 use crate::sampling::{Sampler, Sampling};
-use crate::source::{BURST_MAX, Frame, Received, Source, SourceChange, Unchangeable};
+use crate::source::{BURST_MAX, Received, Source, SourceChange, Unchangeable};
 use crossbeam_channel::TryRecvError;
 use header::Head;
 use reader::{Piece, Reading, Readings};
@@ -304,8 +305,8 @@ fn sampler(sampling: Sampling) -> Sampler {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::frame::CaptureTime;
     use crate::sampling::SamplingMode;
-    use crate::source::CaptureTime;
     use proptest::collection::vec;
     use proptest::prelude::*;
     use std::io::{Cursor, Write};

@@ -11,7 +11,7 @@ mod program;
 mod view;
 
 use crate::error::{CaptureError, pcap_text};
-use crate::source::Frame;
+use crate::frame::Frame;
 use explore::{Findings, Known, explore};
 use libc::sock_filter;
 use pcap::{Capture, Linktype};
@@ -419,7 +419,7 @@ impl FilterByLink {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::source::CaptureTime;
+    use crate::frame::CaptureTime;
     use proptest::collection::vec;
     use proptest::prelude::*;
 
@@ -819,7 +819,11 @@ mod tests {
 
         /// Whatever the tags, and wherever the frame is cut.
         #[test]
-        fn no_frame_makes_a_filter_panic(tags in 0..TAGS.len(), rest in vec(any::<u8>(), 0..60), cut in 0..90_usize) {
+        fn no_frame_makes_a_filter_panic(
+            tags in 0..TAGS.len(),
+            rest in vec(any::<u8>(), 0..60),
+            cut in 0..90_usize,
+        ) {
             let mut frame = ethernet(TAGS[tags].0, &rest);
             frame.truncate(cut);
             for link in [0, 1, 12, 113, 276] {

@@ -1,5 +1,6 @@
 //! Filters have one meaning, whatever a frame is captured with: expressions without the words for
 //! tags select among tagged frames what tcpdump selects among the same packets without tags.
+#![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
 use std::collections::BTreeSet;
 use std::io::{Cursor, Write};

@@ -162,9 +162,10 @@ pub struct MissingField {
 ///
 /// Times in flow-print's formats are local. They are computed as in flow-print: `unix + (stamp -
 /// SysUptime)` without a wrap of the uptime, so that a stamp from before the exporter's boot
-/// becomes a time up to 49.7 days in the future, and without care for a first packet after the last,
-/// whose difference is up to 49.7 days. JSON has the times of [`StoredRecord::unix_ms_of`] and the
-/// duration of [`StoredRecord::duration_ms`]. The values of `--csv` are those of the record.
+/// becomes a time up to 49.7 days in the future, and without care for a first packet after the
+/// last, whose difference is up to 49.7 days. JSON has the times of [`StoredRecord::unix_ms_of`]
+/// and the duration of [`StoredRecord::duration_ms`]. The values of `--csv` are those of the
+/// record.
 #[derive(Debug)]
 pub struct Printer<W> {
     format: PrintFormat,

@@ -3,8 +3,8 @@
 //! Jumps of sequence numbers are classified as in flow-tools, so that the counts in a file's header
 //! have the same meaning: a jump forward of less than 1000 records is a loss. Any other jump, even
 //! a short one backward, is a reset of the exporter's sequence. Resets that reordering explains are
-//! also counted separately; a restart of the exporter is none of these. Source: flow-tools 0.68, `lib/ftdecode.c`, `ftpdu_check_seq`, and
-//! `src/flow-capture.c`.
+//! also counted separately; a restart of the exporter is none of these. Source: flow-tools 0.68,
+//! `lib/ftdecode.c`, `ftpdu_check_seq`, and `src/flow-capture.c`.
 
 use crate::datagram::DatagramSummary;
 use crate::throttle::{REPORT_S, Throttle};

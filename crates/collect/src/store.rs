@@ -1,9 +1,9 @@
 //! A collector's directory: one file for each interval, with the names and subdirectories of
 //! flow-capture; the oldest files are removed.
 //!
-//! A [`Store`] has at most one file of each version open, under flow-capture's temporary name. When a
-//! store is opened, it first completes the files that an earlier one left unfinished. All times are
-//! arguments, in UTC seconds.
+//! A [`Store`] has at most one file of each version open, under flow-capture's temporary name. When
+//! a store is opened, it first completes the files that an earlier one left unfinished. All times
+//! are arguments, in UTC seconds.
 
 mod expire;
 mod schedule;
@@ -241,7 +241,8 @@ impl Store {
         }
     }
 
-    /// Finishes the files that `is_due` selects. One that cannot be finished does not keep the others.
+    /// Finishes the files that `is_due` selects. One that cannot be finished does not keep the
+    /// others.
     fn finish_where(&mut self, now: i64, is_due: impl Fn(&Current) -> bool) -> io::Result<()> {
         let mut finished = Ok(());
         while let Some(index) = self.open.iter().position(&is_due) {

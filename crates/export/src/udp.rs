@@ -24,7 +24,8 @@ pub struct CollectorAddress {
 }
 
 impl CollectorAddress {
-    /// The addresses of the name, at least one. An IPv4 address mapped into IPv6 is an IPv4 address.
+    /// The addresses of the name, at least one. An IPv4 address mapped into IPv6 is an IPv4
+    /// address.
     ///
     /// # Errors
     ///

@@ -2,8 +2,8 @@
 //!
 //! Every reader below starts with one length check, so the accessors after it cannot panic. A frame
 //! that ends too early, is not IPv4 or contradicts itself is a [`DecodeError`], never a guess. Not
-//! decoded: IPv6, packets inside tunnels (the outermost header makes the flow), and what MPLS labels
-//! carry other than IP. Nothing names the payload of a label stack, so a header there has to
+//! decoded: IPv6, packets inside tunnels (the outermost header makes the flow), and what MPLS
+//! labels carry other than IP. Nothing names the payload of a label stack, so a header there has to
 //! contradict nothing; everywhere else a number says what follows.
 
 use crate::fragment::Fragment;
@@ -298,8 +298,8 @@ fn skip_labels(
     }
 }
 
-/// Whether octets that may be an IPv4 header contradict nothing: version, length of the header, total
-/// length within the `on_the_wire` octets that the frame has, and checksum.
+/// Whether octets that may be an IPv4 header contradict nothing: version, length of the header,
+/// total length within the `on_the_wire` octets that the frame has, and checksum.
 ///
 /// The checksum may be off by one, as routers leave it that lose or add the carry when they change
 /// the TTL (RFC 1624). It proves nothing if it is 0, as a sender with checksum offload captures its
@@ -350,8 +350,8 @@ fn has_ether_type(payload: &[u8]) -> bool {
     })
 }
 
-/// The sum of 16-bit words with the carries added (RFC 1071): 0xffff over a header whose checksum is
-/// right.
+/// The sum of 16-bit words with the carries added (RFC 1071): 0xffff over a header whose checksum
+/// is right.
 fn ones_complement_sum(header: &[u8]) -> u16 {
     let (words, _) = header.as_chunks::<2>();
     words.iter().fold(0, |sum: u16, &word| {

@@ -47,8 +47,8 @@ impl UnreadLog {
     }
 }
 
-/// All workers' counts by name, and last, without a name, what has no count of its own; none that is
-/// 0.
+/// All workers' counts by name, and last, without a name, what has no count of its own; none that
+/// is 0.
 pub fn unread_by_name(workers: &[WorkerSnapshot]) -> Vec<(Option<Unread>, u64)> {
     let (mut named, mut other) = (BTreeMap::new(), 0);
     for counts in workers.iter().map(|worker| worker.counters.meter.unread) {

@@ -6,7 +6,7 @@
 
 use super::section::{BLOCK_OCTETS_MAX, Section};
 use crate::error::CaptureError;
-use crate::source::{CaptureTime, Frame};
+use crate::frame::{CaptureTime, Frame};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bounded};
 use pcap_parser::nom::Offset;
 use std::io::{self, ErrorKind, Read};

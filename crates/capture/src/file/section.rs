@@ -4,7 +4,7 @@
 use super::header::{
     ByteOrder, Head, PcapHeader, Variant, check_section_version, is_section_header, section_order,
 };
-use crate::source::{CaptureTime, Frame};
+use crate::frame::{CaptureTime, Frame};
 use pcap_parser::nom::{Err as Unparsed, IResult, Needed, Offset};
 use pcap_parser::{
     Block, InterfaceDescriptionBlock, LegacyPcapBlock, PcapError, UnknownBlock, parse_block_be,

@@ -12,9 +12,10 @@ use super::socket_options;
 use crate::counters::SourceCounters;
 use crate::error::CaptureError;
 use crate::filter::{CompiledFilter, ETHERNET, Filter};
+use crate::frame::Frame;
 use crate::interface::{Interface, RefusedFrame};
 use crate::prefetch::{PREFETCH_AHEAD, prefetch};
-use crate::source::{Frame, Received, Source, SourceChange, Unchangeable};
+use crate::source::{Received, Source, SourceChange, Unchangeable};
 use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
@@ -363,8 +364,8 @@ fn compile(filter: &Filter) -> Result<Arc<CompiledFilter>, CaptureError> {
 mod tests {
     use super::super::memory::{Call, MemoryBell, MemoryRings};
     use super::*;
+    use crate::frame::CaptureTime;
     use crate::sampling::Sampling;
-    use crate::source::CaptureTime;
 
     const SECOND: Duration = Duration::from_secs(1);
 

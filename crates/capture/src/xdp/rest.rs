@@ -8,7 +8,8 @@
 
 use super::abi::{Rest, Stamp};
 use super::bell::Bell;
-use crate::source::{BURST_MAX, CaptureTime};
+use crate::frame::CaptureTime;
+use crate::source::BURST_MAX;
 use std::time::Duration;
 
 /// The sleep of one queue's reader.

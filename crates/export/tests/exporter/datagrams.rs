@@ -77,8 +77,8 @@ fn a_lonely_record_waits_no_longer_than_the_flush_delay() {
 
 #[test]
 fn what_cannot_be_sent_is_lost_by_kind_and_seen_in_the_sequence() {
-    // ENETUNREACH, ENOBUFS, EMSGSIZE, EPERM, ECONNREFUSED, EIO.
-    for (kind, errno) in [101, 105, EMSGSIZE, 1, ECONNREFUSED, 5]
+    // ENETUNREACH, ENOBUFS, EMSGSIZE, EPERM, ECONNREFUSED, ENOSPC, EIO.
+    for (kind, errno) in [101, 105, EMSGSIZE, 1, ECONNREFUSED, 28, 5]
         .into_iter()
         .enumerate()
     {

@@ -68,8 +68,8 @@ fn expire(cache: &mut FlowCache, now_ms: u64) -> Vec<FlowRecord> {
     records
 }
 
-/// Ten thousand flows that have one half of the key in common: one that the hasher's seed turns into
-/// 0 or all ones, or an ordinary extreme.
+/// Ten thousand flows that have one half of the key in common: one that the hasher's seed turns
+/// into 0 or all ones, or an ordinary extreme.
 fn flows_chosen_against(seed: u64) -> [Vec<KeyV4>; 8] {
     use foldhash::{SharedSeed, fast::FoldHasher};
     use std::hash::Hasher;

@@ -257,8 +257,8 @@ fn listen(address: SocketAddr, output: &mut Output) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Datagrams that were not printed, by reason: those of [`Refusal`], and a version that lacks fields
-/// of the format.
+/// Datagrams that were not printed, by reason: those of [`Refusal`], and a version that lacks
+/// fields of the format.
 #[derive(Debug, Default)]
 struct Refusals {
     count: u64,
