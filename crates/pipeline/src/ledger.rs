@@ -884,7 +884,10 @@ mod tests {
         second.counters.meter.unread.other = 5;
         snapshot.workers.push(second);
         let ledger = Ledger::draw_up(&snapshot);
-        let entry = |kind: &str, number: &str, packets: u64| serde_json::json!({ "kind": kind, "number": number, "packets": packets });
+        let entry = |kind: &str, number: &str, packets: u64| {
+            let (kind, number) = (kind.to_owned(), number.to_owned());
+            serde_json::json!({ "kind": kind, "number": number, "packets": packets })
+        };
         let unread = [
             entry("link_type", "9", 1),
             entry("ether_type", "0x8903", 4),
