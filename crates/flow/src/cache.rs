@@ -303,7 +303,7 @@ impl<K: Key> FlowCache<K> {
         for (lookup, arrival) in lookups.iter().zip(arrivals) {
             let flow = self.table.resident_mut(lookup.place);
             // Nearly always the flow is in its probable place and goes on as before.
-            if flow.holds(arrival.packet.key.to_bits())
+            if flow.key == arrival.packet.key.to_bits()
                 && !flow.is_closed_by(arrival)
                 && self.policy.admits(flow, arrival)
             {

@@ -70,10 +70,12 @@ impl<K: Key> Resident<K> {
         self.key == key && self.packets > 0
     }
 
-    /// Makes the place one that holds no flow.
+    /// Makes the place one that holds no flow. It keeps its key, but admits no packet: its active
+    /// timeout is over at any time.
     #[inline]
     pub(super) fn clear(&mut self) {
         self.packets = 0;
+        self.active_until_ms = 0;
     }
 
     /// Packets and octets so far.
