@@ -53,7 +53,8 @@ fn explain(what: &str, errno: i32, needed: &[Capability], status: &str) -> Optio
             "a seccomp filter of this process forbids it (a container, or RestrictAddressFamilies= \
              or SystemCallFilter= of systemd): allow it there"
         } else {
-            "a container, a security module or the kernel's configuration forbids it: allow it there"
+            "a container, a security module or the kernel's configuration forbids it: allow it \
+             there"
         };
         filter.to_owned()
     } else {
