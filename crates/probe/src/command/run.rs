@@ -16,7 +16,7 @@ use crate::progress::ProgressBar;
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
 use crossbeam_channel::{never, select, tick};
-use export_options::ExportOptions;
+use export_options::{ExportOptions, live_engine};
 use sampling::SamplingArguments;
 use signals::{Signal, Signals};
 use std::io::{ErrorKind, Write, stderr, stdout};
@@ -29,8 +29,8 @@ use values::{
 };
 use xdprobe_pipeline::capture::xdp::{Mode, XdpConfig};
 use xdprobe_pipeline::capture::{Filter, Interface, Sampling};
-use xdprobe_pipeline::export::netflow::Version;
 use xdprobe_pipeline::export::netflow::v5::SamplingInterval;
+use xdprobe_pipeline::export::netflow::{Engine, Version};
 use xdprobe_pipeline::flow::Timeouts;
 use xdprobe_pipeline::{
     CapturePlan, Change, Destination, Ledger, Outcome, Pipeline, Plan, StartError, Starting,
@@ -194,6 +194,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<()> {
     let listener = address.as_ref().map(metrics::Address::listen).transpose()?;
     let plan = plan(arguments)?;
     let (is_live, worker_count) = (plan.regime().is_live(), plan.worker_count());
+    let engine = plan.export.format.engine;
     let is_discarded = plan.export.destinations.iter().all(Destination::discards);
     // What else is printed must not mix with records.
     let is_stdout_taken = plan.export.destinations.iter().any(Destination::is_stdout);
@@ -209,7 +210,11 @@ pub fn run(arguments: Arguments) -> anyhow::Result<()> {
     })?;
     if is_live {
         let queues = if worker_count == 1 { "queue" } else { "queues" };
-        tracing::info!("capturing on {worker_count} {queues}; Ctrl-C exports open flows and exits");
+        tracing::info!(
+            "capturing on {worker_count} {queues}, engine {}:{}; Ctrl-C exports open flows and exits",
+            engine.r#type,
+            engine.id
+        );
     }
     let outcome = attend(&pipeline, &signals, &files)?;
     drop(server);
@@ -352,9 +357,11 @@ fn plan(arguments: Arguments) -> anyhow::Result<Plan> {
     };
     let files = arguments.tables.files();
     let inputs = [&files.rules, &files.prefixes].into_iter().flatten();
-    let export = arguments
-        .export
-        .plan(sampling.header, inputs.cloned().collect())?;
+    let export = arguments.export.plan(
+        sampling.header,
+        inputs.cloned().collect(),
+        default_engine(&captures),
+    )?;
     if export.format.version != Version::V5 && sampling.header != SamplingInterval::default() {
         let version = export.format.version.number();
         tracing::warn!(
@@ -373,6 +380,21 @@ fn plan(arguments: Arguments) -> anyhow::Result<Plan> {
     };
     plan.check().map_err(start_error)?;
     Ok(plan)
+}
+
+/// The engine unless --engine names one. That of a capture file is 0:0, so that the same file gives
+/// the same octets on every host.
+fn default_engine(captures: &[CapturePlan]) -> Engine {
+    match captures {
+        [
+            CapturePlan::Xdp { interface, .. } | CapturePlan::Pcap { interface, .. },
+            ..,
+        ] => {
+            let hostname = nix::unistd::gethostname().unwrap_or_default();
+            live_engine(&hostname.to_string_lossy(), interface.index)
+        }
+        _ => Engine::default(),
+    }
 }
 
 fn plan_interface(

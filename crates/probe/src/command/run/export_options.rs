@@ -39,9 +39,10 @@ pub struct ExportOptions {
     #[arg(long, default_value = "5", value_name = "VERSION")]
     netflow: Version,
 
-    /// Engine type and id in datagram headers, and in file records of versions 5 and 7
-    #[arg(long, default_value = "0:0", value_name = "TYPE:ID")]
-    engine: Engine,
+    /// Engine type and id in datagram headers, and in file records of versions 5 and 7 [default:
+    /// 0:0 for a capture file, else 0 and an id from the host's name and the first interface]
+    #[arg(long, value_name = "TYPE:ID")]
+    engine: Option<Engine>,
 
     /// Send a datagram that is not full after this long
     #[arg(long, default_value = "1s", value_name = "TIME", value_parser = parse_timeout)]
@@ -94,12 +95,13 @@ pub struct ExportOptions {
 }
 
 impl ExportOptions {
-    /// Checks what the parser could not. `sampling` is what headers state, and `inputs` are files
-    /// that are read.
+    /// Checks what the parser could not. `sampling` is what headers state, `inputs` are files that
+    /// are read, and `engine` is the default of --engine.
     pub fn plan(
         self,
         sampling: SamplingInterval,
         inputs: Vec<PathBuf>,
+        engine: Engine,
     ) -> Result<ExportPlan, UsageError> {
         for family in [SocketAddr::is_ipv4, SocketAddr::is_ipv6] {
             if self.source.iter().filter(|source| family(source)).count() > 1 {
@@ -121,7 +123,7 @@ impl ExportOptions {
             distribution: self.distribute,
             format: FixedFormat {
                 version: self.netflow,
-                engine: self.engine,
+                engine: self.engine.unwrap_or(engine),
                 sampling,
             },
             datagrams: DatagramConfig {
@@ -147,6 +149,27 @@ impl ExportOptions {
             inputs,
         })
     }
+}
+
+/// The engine of a probe on interfaces, of which the first has `if_index`: type 0, and an id that
+/// differs from probe to probe, so that a collector does not mix up their sequences.
+///
+/// Ids of up to 256 interfaces of a host all differ. Hosts that a collector sees under one address
+/// have the same id once in 256 pairs.
+pub fn live_engine(hostname: &str, if_index: u32) -> Engine {
+    let [index, ..] = if_index.to_le_bytes();
+    Engine {
+        r#type: 0,
+        id: hash(hostname.as_bytes()) ^ index,
+    }
+}
+
+/// FNV-1a of 32 bits, folded. It stays the same in every build and on every machine.
+fn hash(octets: &[u8]) -> u8 {
+    let hash = octets.iter().fold(0x811c_9dc5_u32, |hash, octet| {
+        (hash ^ u32::from(*octet)).wrapping_mul(0x0100_0193)
+    });
+    hash.to_le_bytes().iter().fold(0, |sum, octet| sum ^ octet)
 }
 
 /// An address, of any free port, or an address and a port.
@@ -242,5 +265,32 @@ mod tests {
             (export.distribution, export.format.version),
             (Distribution::Copy, Version::V5)
         );
+    }
+
+    #[test]
+    fn probes_on_interfaces_have_engines_of_their_own() {
+        let ids = |hostname: &str| -> Vec<u8> {
+            let engines = (1..=256).map(|if_index| live_engine(hostname, if_index));
+            engines.map(|engine| engine.id).collect()
+        };
+        let mut sorted = ids("probe1");
+        sorted.sort_unstable();
+        assert_eq!(sorted, (0..=255).collect::<Vec<u8>>());
+        assert_ne!(ids("probe1"), ids("probe2"));
+        assert_eq!(live_engine("probe1", 2), Engine { r#type: 0, id: 222 });
+    }
+
+    #[test]
+    fn a_capture_file_has_engine_zero_on_every_host_and_the_option_wins() {
+        let engine = |line: &str| planned(line).unwrap().export.format.engine;
+        assert_eq!(engine("-r x 127.0.0.1:9"), Engine::default());
+        let hostname = nix::unistd::gethostname().unwrap();
+        assert_eq!(
+            engine("-i lo 127.0.0.1:9"),
+            live_engine(&hostname.to_string_lossy(), 1)
+        );
+        let given = Engine { r#type: 3, id: 7 };
+        assert_eq!(engine("-i lo --engine 3:7 127.0.0.1:9"), given);
+        assert_eq!(engine("-r x --engine 3:7 127.0.0.1:9"), given);
     }
 }
