@@ -6,8 +6,8 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::process::{Command, Output};
 
-/// Runs the script where every package is installed, `cargo` prints `cargo_version`, and apt answers
-/// with `policy` when it is asked for rustup.
+/// Runs the script where every package is installed, `cargo` prints `cargo_version`, and apt
+/// answers with `policy` when it is asked for rustup.
 fn run(cargo_version: Option<&str>, policy: &str) -> (Output, String) {
     let directory = tempfile::tempdir().unwrap();
     let log = directory.path().join("log");
