@@ -11,6 +11,9 @@ pub struct Frames {
     len: usize,
     /// Offset of the IPv4 header in a frame.
     ip: usize,
+    /// Length of a frame on the wire. With tags it is longer than what is shown of it, so that no
+    /// packet exceeds its frame.
+    wire_octets: u32,
 }
 
 /// The observation point of all packets.
@@ -18,8 +21,7 @@ pub const POINT: u16 = 1;
 /// LINKTYPE number of the frames' link layer (tcpdump.org/linktypes.html).
 pub const ETHERNET: u16 = 1;
 /// Octets of a frame without its frame check sequence: the shortest that Ethernet allows.
-const FRAME_OCTETS: usize = WIRE_OCTETS as usize;
-const WIRE_OCTETS: u32 = 60;
+const FRAME_OCTETS: usize = 60;
 /// Octets from one frame to the next, as in the UMEM of an AF_XDP socket.
 const STRIDE: usize = 2048;
 
@@ -63,6 +65,7 @@ impl Frames {
             octets,
             len: 0,
             ip: 14 + tags.len() / 4 * 4,
+            wire_octets: u32::try_from(frame.len()).expect("a frame is short"),
         };
         frames.write(std::iter::repeat_n(0, count));
         frames
@@ -106,7 +109,7 @@ impl Frames {
         for index in 0..count {
             ahead(index + PREFETCH_AHEAD);
             let start = (first + index) * STRIDE;
-            each(&self.octets[start..start + FRAME_OCTETS], WIRE_OCTETS);
+            each(&self.octets[start..start + FRAME_OCTETS], self.wire_octets);
         }
     }
 
@@ -184,7 +187,10 @@ mod tests {
             let mut frames = Frames::tagged(1, tags);
             frames.write([77]);
             frames.decode(0, 1, |packet| match packet {
-                Ok(packet) => assert!(is_ipv4 && packet.key == key(77)),
+                Ok(packet) => {
+                    assert!(is_ipv4 && packet.key == key(77));
+                    assert_eq!(packet.octets, 46, "the frame has room for its packet");
+                }
                 Err(error) => assert_eq!((is_ipv4, error), (false, DecodeError::Ipv6)),
             });
         }
