@@ -128,8 +128,8 @@ impl LiveCapture {
         };
         if let Err(error) = in_kernel {
             tracing::info!(
-                "{}: the kernel does not take filter '{}' ({error}): frames are filtered after they \
-                 are copied",
+                "{}: the kernel does not take filter '{}' ({error}): frames are filtered after \
+                 they are copied",
                 self.interface.name,
                 filter.expression()
             );
