@@ -144,7 +144,8 @@ fn skip(frame: &[u8], ether_type: u16, at: usize) -> Option<(u16, usize)> {
 }
 
 /// RFC 3032, section 2.1: the bottom label has the lowest bit of its third octet set; what is
-/// behind it is IP if it begins with an IP version.
+/// behind it is IP if it begins with an IP version. Decoding asks for more, so a filter may let
+/// through what is then not metered, and never the reverse.
 fn behind_labels(frame: &[u8], mut at: usize) -> Option<(u16, usize)> {
     loop {
         let bottom = frame.get(at + 2)? & 1 == 1;
