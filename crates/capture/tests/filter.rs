@@ -2,8 +2,6 @@
 //! tags select among tagged frames what tcpdump selects among the same packets without tags.
 #![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
-#![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
-
 use std::collections::BTreeSet;
 use std::io::{Cursor, Write};
 use std::net::SocketAddr;
