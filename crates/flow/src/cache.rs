@@ -13,6 +13,9 @@
 //! comes too late to belong to it. The times at which flows may be due are noted beside the sets,
 //! so that the hand reads a flow only then.
 //!
+//! First and Last of a flow are the times of its own packets, in whatever order they come. A packet
+//! that is far off the clock is [observed by itself](FlowCache::observe_stray).
+//!
 //! | File | Contents |
 //! |---|---|
 //! | `policy` | when a flow is due, which one makes room |
@@ -41,7 +44,7 @@ use crate::packet::Arrival;
 use crate::record::{EndReason, FlowRecord, RecordSink};
 use crate::volume::Volume;
 use dues::{DISTINCT_MS, Dues};
-use hand::Hand;
+use hand::{Hand, Reading};
 use lookup::{Lookup, STRIDE, find_probable_places};
 use policy::Policy;
 use resident::Resident;
@@ -60,6 +63,11 @@ pub struct FlowCache<K: Key = KeyV4> {
     counters: CacheCounters,
     /// The look-ups of the burst under way.
     lookups: Box<[Lookup]>,
+    /// What finding flows that are due costs: flows and sets that were read for it.
+    #[cfg(test)]
+    flows_read: std::cell::Cell<u64>,
+    #[cfg(test)]
+    sets_read: std::cell::Cell<u64>,
 }
 
 impl<K: Key> FlowCache<K> {
@@ -77,13 +85,26 @@ impl<K: Key> FlowCache<K> {
             fragments: FragmentTable::new(),
             counters: CacheCounters::default(),
             lookups: Box::new([Lookup::default(); BURST_MAX]),
+            #[cfg(test)]
+            flows_read: std::cell::Cell::default(),
+            #[cfg(test)]
+            sets_read: std::cell::Cell::default(),
             table,
         })
+    }
+
+    /// Sets the uptime at which the clock hand begins to move, in ms; 0 if this is not called. No
+    /// packet was observed yet.
+    pub fn start_at(&mut self, now_ms: u64) {
+        self.hand.start_at(now_ms);
     }
 
     /// Adds each packet to its flow. Flows that end by it (their timeout was over, a counter would
     /// pass its ceiling, their place was needed) go to `sink`. Later fragments first get the ports
     /// of their datagram.
+    ///
+    /// The packets may be out of order by some seconds at the most: one that is further off is
+    /// [a stray](Self::observe_stray).
     ///
     /// The burst goes through in stages so that its cache misses overlap, stride by stride: while
     /// the flows of one stride are on their way from memory, so are the tags of the next, and the
@@ -112,16 +133,41 @@ impl<K: Key> FlowCache<K> {
         self.lookups = lookups;
     }
 
+    /// Adds a packet whose time is off the clock to its flow; the clock reads `now_ms`. It ends no
+    /// flow that goes on by the clock, except one that makes room.
+    ///
+    /// Packets of one key that are too far apart for one flow are in several flows, which are
+    /// resident at the same time. A flow of late packets is due later by as much as they are late.
+    pub fn observe_stray(
+        &mut self,
+        arrival: &mut Arrival<K>,
+        now_ms: u64,
+        sink: &mut impl RecordSink<K>,
+    ) {
+        let packet = &mut arrival.packet;
+        self.fragments
+            .resolve(&mut packet.key, packet.fragment, now_ms);
+        self.counters.observed += Volume::of_packet(packet.octets);
+        let key = packet.key.to_bits();
+        let hash = self.table.hash(key);
+        match self.table.find(hash, key) {
+            Some(place) => self.join(hash, place, arrival, now_ms, sink),
+            None => self.begin_off_clock(hash, arrival, now_ms, sink),
+        }
+    }
+
     /// Moves the clock hand to where it should be at `now_ms`, past at most `sets_max` sets, and
     /// sends the flows that are due to `sink`. Returns whether the hand got there: if not, call
     /// again before sleeping.
     ///
     /// No flow is expired before it is due. None is expired later than 628 ms after, if this is
-    /// called often enough.
+    /// called often enough. The longer ago the previous call, the more falls due; the sets in which
+    /// nothing does are not looked at.
     pub fn expire(&mut self, now_ms: u64, sets_max: usize, sink: &mut impl RecordSink<K>) -> bool {
         if self.hand.elapsed_ms(now_ms) > DISTINCT_MS {
-            self.hand.start_reading_all();
+            self.hand.start_reading_groups();
         }
+        self.dues.begin_call();
         let mut left = self.hand.advance(now_ms, sets_max);
         while left > 0 {
             let sets = self.hand.pass(left);
@@ -131,30 +177,80 @@ impl<K: Key> FlowCache<K> {
         self.hand.is_on_time()
     }
 
-    /// Uptime at which the first of the resident flows is due if no packet comes, in ms. Reads
-    /// every flow, so it is not cheap.
+    /// Uptime at which the first of the resident flows is due if no packet comes, in ms; none if
+    /// that is not before `before_ms`. Reads flows that may be due by then alone.
     #[must_use]
-    pub fn earliest_due_ms(&self) -> Option<u64> {
-        self.places_taken()
-            .map(|place| {
+    pub fn earliest_due_ms(&mut self, before_ms: u64) -> Option<u64> {
+        let mut earliest_ms = before_ms;
+        if self.hand.reads_all() {
+            // By other timeouts than those that were noted.
+            for place in self.places_taken() {
                 let mut flow = *self.table.resident(place);
                 self.policy.renew(&mut flow);
-                self.policy.due_ms(&flow)
-            })
-            .min()
+                earliest_ms = earliest_ms.min(self.policy.due_ms(&flow));
+            }
+        } else if let Some(soonest) = self.dues.soonest() {
+            earliest_ms = self.earliest_in_group(soonest, earliest_ms);
+            let mut from = 0;
+            while from < self.set_count()
+                && let Some(set) = self
+                    .dues
+                    .first_nearly_due(from..self.set_count(), earliest_ms)
+            {
+                from = self.dues.group_of(set).end;
+                if !self.dues.group_of(set).contains(&soonest) {
+                    earliest_ms = self.earliest_in_group(set, earliest_ms);
+                }
+            }
+        }
+        (earliest_ms < before_ms).then_some(earliest_ms)
+    }
+
+    /// As [`earliest_due_ms`](Self::earliest_due_ms), of the flows of a set's group alone;
+    /// `before_ms` if none of them is due before. Reads the flows in the order in which they are
+    /// noted as due, until no other can be due earlier.
+    fn earliest_in_group(&self, set: usize, before_ms: u64) -> u64 {
+        let group = self.dues.group_of(set);
+        let places = || group.clone().flat_map(|set| self.table.places_taken(set));
+        let due_ms = |place| {
+            #[cfg(test)]
+            self.flows_read.set(self.flows_read.get() + 1);
+            self.policy.due_ms(self.table.resident(place))
+        };
+        let mut earliest_ms = before_ms;
+        if !self.dues.are_distinct(set, self.hand.advanced_ms()) {
+            return places().map(due_ms).fold(earliest_ms, u64::min);
+        }
+        let ticks = |place: &Place| self.dues.ticks_after_bound(*place);
+        let mut next = places().map(|place| ticks(&place)).min();
+        while let Some(now) = next
+            && self.dues.due_after_ms(set, now.into()) < earliest_ms
+        {
+            let due = places().filter(|place| ticks(place) == now);
+            earliest_ms = due.map(due_ms).fold(earliest_ms, u64::min);
+            let later = places().map(|place| ticks(&place));
+            next = later.filter(|&ticks| ticks > now).min();
+        }
+        earliest_ms
     }
 
     /// Expires the flows of up to `sets_max` sets, due or not, and returns whether the cache is
-    /// empty.
+    /// empty. Groups of sets without a flow are passed without being counted one by one.
     pub fn drain(&mut self, sets_max: usize, sink: &mut impl RecordSink<K>) -> bool {
-        for _ in 0..sets_max {
-            if self.is_empty() {
-                return true;
+        let mut left = sets_max;
+        while left > 0 && !self.is_empty() {
+            let mut sets = self.hand.pass(left);
+            left -= sets.len();
+            while !sets.is_empty()
+                && let Some(first) = self.dues.first_occupied(sets.clone())
+            {
+                sets.start = sets.end.min(self.dues.group_of(first).end);
+                for set in first..sets.start {
+                    for place in self.table.places_taken(set) {
+                        self.end(place, EndReason::Forced, sink);
+                    }
+                }
             }
-            for place in self.table.places_taken(self.hand.position()) {
-                self.end(place, EndReason::Forced, sink);
-            }
-            self.hand.pass(1);
         }
         self.is_empty()
     }
@@ -325,46 +421,102 @@ impl<K: Key> FlowCache<K> {
         } else if let Some(place) = self.table.find(hash, key) {
             place
         } else {
-            return self.begin(hash, key, arrival, sink);
+            return self.begin(hash, arrival, arrival.at_ms, sink);
         };
+        self.join(hash, place, arrival, arrival.at_ms, sink);
+    }
+
+    /// Adds a packet to a flow of its key, or ends that and begins another, or begins one beside
+    /// it. There is a flow of its key at `place`, and perhaps others.
+    #[inline(never)]
+    fn join(
+        &mut self,
+        hash: u64,
+        place: Place,
+        arrival: &Arrival<K>,
+        now_ms: u64,
+        sink: &mut impl RecordSink<K>,
+    ) {
         let flow = self.table.resident_mut(place);
         if self.hand.reads_all() {
             self.policy.renew(flow);
         }
-        if self.policy.admits(flow, arrival) {
-            flow.add(arrival);
+        let (mut place, mut is_in_time) = (place, self.policy.is_in_time(flow, arrival));
+        if !is_in_time {
+            let key = arrival.packet.key.to_bits();
+            let is_over = |place: &Place| {
+                let last_ms = self.table.resident(*place).last_ms;
+                last_ms <= arrival.at_ms && arrival.at_ms <= now_ms
+            };
+            let in_time = |place: &Place| {
+                let flow = self.table.resident(*place);
+                self.policy.is_in_time(flow, arrival)
+            };
+            if let Some(other) = self.table.find_all(hash, key).find(in_time) {
+                (place, is_in_time) = (other, true);
+            } else if let Some(over) = self.table.find_all(hash, key).find(is_over) {
+                place = over;
+            } else {
+                return self.begin_off_clock(hash, arrival, now_ms, sink);
+            }
+        }
+        let flow = self.table.resident_mut(place);
+        if is_in_time && self.policy.has_room(flow, arrival) {
+            let is_first = arrival.at_ms < flow.first_ms;
+            if arrival.at_ms >= flow.last_ms {
+                flow.set_late(now_ms.saturating_sub(arrival.at_ms));
+            }
+            flow.add_in_any_order(arrival);
+            if is_first {
+                self.policy.renew(flow);
+            }
         } else {
-            let reason = self
-                .policy
-                .due(flow, arrival.at_ms)
-                .unwrap_or(EndReason::CounterLimit);
+            let reason = if is_in_time {
+                EndReason::CounterLimit
+            } else {
+                self.policy.timed_out(flow)
+            };
             sink.push(flow.record(reason));
             let displaced = flow.displaced;
-            let mut next = self.first_of(key, arrival);
+            let mut next = self.first_of(arrival, now_ms);
             next.displaced = displaced;
             *self.table.resident_mut(place) = next;
             self.counters.expired[reason as usize] += 1;
             self.counters.created += 1;
         }
         let due_ms = self.policy.due_ms(self.table.resident(place));
-        self.dues.note(place, due_ms, arrival.at_ms);
+        self.dues.note(place, due_ms.max(now_ms), now_ms);
+    }
+
+    /// Creates the flow of a packet whose time may be another than that of the clock.
+    #[cold]
+    #[inline(never)]
+    fn begin_off_clock(
+        &mut self,
+        hash: u64,
+        arrival: &Arrival<K>,
+        now_ms: u64,
+        sink: &mut impl RecordSink<K>,
+    ) {
+        self.begin(hash, arrival, now_ms, sink);
     }
 
     /// Creates the flow of a packet.
-    #[inline]
+    // Always inlined: nearly every call is that of `update`.
+    #[inline(always)]
     fn begin(
         &mut self,
         hash: u64,
-        key: K::Bits,
         arrival: &Arrival<K>,
+        now_ms: u64,
         sink: &mut impl RecordSink<K>,
     ) {
-        let Vacancy { place, noted_ms } = self.make_place(hash, arrival.at_ms, sink);
-        let flow = self.first_of(key, arrival);
+        let Vacancy { place, noted_ms } = self.make_place(hash, now_ms, sink);
+        let flow = self.first_of(arrival, now_ms);
         self.dues.add(place.set());
         let due_ms = self.policy.due_ms(&flow);
         if due_ms < noted_ms {
-            self.dues.note(place, due_ms, arrival.at_ms);
+            self.dues.note(place, due_ms, now_ms);
         }
         self.table.insert(place, hash, flow);
         self.counters.created += 1;
@@ -372,14 +524,18 @@ impl<K: Key> FlowCache<K> {
 
     /// A flow that begins with this packet.
     #[inline]
-    fn first_of(&self, key: K::Bits, arrival: &Arrival<K>) -> Resident<K> {
+    fn first_of(&self, arrival: &Arrival<K>, now_ms: u64) -> Resident<K> {
+        let key = arrival.packet.key.to_bits();
         let active_until_ms = self.policy.active_until_ms::<K>(&key, arrival.at_ms);
-        Resident::new(key, arrival, active_until_ms)
+        let mut flow = Resident::new(key, arrival, active_until_ms);
+        flow.set_late(now_ms.saturating_sub(arrival.at_ms));
+        flow
     }
 
     /// A free place for a new flow; if there is none, one that is freed by expiring a flow of its
     /// first set.
-    #[inline]
+    // Always inlined, as `begin` is.
+    #[inline(always)]
     fn make_place(&mut self, hash: u64, now_ms: u64, sink: &mut impl RecordSink<K>) -> Vacancy {
         if let Some(place) = self.table.free_place(hash) {
             return Vacancy {
@@ -402,33 +558,40 @@ impl<K: Key> FlowCache<K> {
     fn expire_sets(&mut self, sets: Range<usize>, now_ms: u64, sink: &mut impl RecordSink<K>) {
         let mut set = sets.start;
         while set < sets.end {
-            let read_all = self.hand.reads_all();
-            let next = if read_all {
-                Some(set)
-            } else {
-                self.dues.first_due(set..sets.end, now_ms)
+            let reading = self.hand.reading();
+            let range = set..sets.end;
+            let next = match reading {
+                Reading::Due => self.dues.first_due(range, now_ms),
+                Reading::GroupsDue => self.dues.first_nearly_due(range, now_ms),
+                Reading::All => self.dues.first_occupied(range),
             };
-            let Some(first) = next else { return };
-            let end = sets.end.min(Dues::group_end(first));
-            self.expire_group(first..end, read_all, now_ms, sink);
-            self.hand.has_read(end - first);
-            set = end;
+            let first = next.unwrap_or(sets.end);
+            self.hand.has_read(first - set);
+            set = first;
+            if next.is_some() && self.hand.reading() == reading {
+                set = sets.end.min(self.dues.group_of(first).end);
+                self.expire_group(first..set, reading, now_ms, sink);
+                self.hand.has_read(set - first);
+            }
         }
     }
 
-    /// Expires the flows of these sets of one group that are due. The flows that may be due, or all
-    /// with `read_all`, come from memory together.
+    /// Expires the flows of these sets of one group that are due. The flows that are read come from
+    /// memory together.
     fn expire_group(
         &mut self,
         sets: Range<usize>,
-        read_all: bool,
+        reading: Reading,
         now_ms: u64,
         sink: &mut impl RecordSink<K>,
     ) {
-        let first = sets.start;
+        let reads_all = reading != Reading::Due || !self.dues.are_distinct(sets.start, now_ms);
         let (mut places, mut count) = ([Place::default(); 4 * STRIDE], 0);
-        for set in sets {
-            let due = if read_all {
+        let mut next_ms = u64::MAX;
+        for set in sets.clone() {
+            #[cfg(test)]
+            self.sets_read.set(self.sets_read.get() + 1);
+            let due = if reads_all {
                 Ways::ALL
             } else {
                 self.dues.ways_due(set, now_ms)
@@ -440,10 +603,7 @@ impl<K: Key> FlowCache<K> {
             self.dues.put_off(set, due.without(taken), now_ms);
             for way in due.and(taken) {
                 if count == places.len() {
-                    if read_all {
-                        self.renew(&places);
-                    }
-                    self.expire_places(&places, now_ms, sink);
+                    next_ms = next_ms.min(self.expire_places(&places, reading, now_ms, sink));
                     count = 0;
                 }
                 places[count] = Place::new(set, way);
@@ -451,11 +611,12 @@ impl<K: Key> FlowCache<K> {
                 count += 1;
             }
         }
-        if read_all {
-            self.renew(&places[..count]);
+        next_ms = next_ms.min(self.expire_places(&places[..count], reading, now_ms, sink));
+        if reads_all {
+            self.dues.settle(sets, next_ms, now_ms);
+        } else {
+            self.dues.sum_up(sets.start, now_ms);
         }
-        self.expire_places(&places[..count], now_ms, sink);
-        self.dues.sum_up(first, now_ms);
     }
 
     /// Applies the present timeouts to the flows of these places.
@@ -466,16 +627,34 @@ impl<K: Key> FlowCache<K> {
         }
     }
 
-    /// Expires the flows of these places that are due, and notes when the others will be.
+    /// Expires the flows of these places that are due, and notes when the others will be. Returns
+    /// when the first of the others will be, in ms; `u64::MAX` if there is none.
     #[inline]
-    fn expire_places(&mut self, places: &[Place], now_ms: u64, sink: &mut impl RecordSink<K>) {
+    fn expire_places(
+        &mut self,
+        places: &[Place],
+        reading: Reading,
+        now_ms: u64,
+        sink: &mut impl RecordSink<K>,
+    ) -> u64 {
+        if reading == Reading::All {
+            self.renew(places);
+        }
+        let mut next_ms = u64::MAX;
         for &place in places {
+            #[cfg(test)]
+            self.flows_read.set(self.flows_read.get() + 1);
             let flow = self.table.resident(place);
             match self.policy.due(flow, now_ms) {
                 Some(reason) => self.end(place, reason, sink),
-                None => self.dues.note(place, self.policy.due_ms(flow), now_ms),
+                None => {
+                    let due_ms = self.policy.due_ms(flow);
+                    next_ms = next_ms.min(due_ms);
+                    self.dues.note(place, due_ms, now_ms);
+                }
             }
         }
+        next_ms
     }
 
     /// Sends a flow to `sink` and frees its place.

@@ -20,8 +20,9 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 /// The metering of one queue: its flow cache, and what is known of the packets that come in.
 ///
 /// Each turn is a burst: [`meter`](Self::meter) for each frame, at most [`BURST_MAX`] of them, then
-/// [`observe`](Self::observe) and [`expire`](Self::expire). After [`new`](Self::new) nothing
-/// allocates.
+/// [`observe`](Self::observe) and [`expire`](Self::expire). Where the packets are the clock, they
+/// may wait for those that come after them, and are [observed](Self::observe_first) some at a time.
+/// After [`new`](Self::new) nothing allocates.
 pub struct Meter {
     cache: FlowCache,
     points: Arc<PointRules>,
@@ -57,8 +58,7 @@ impl Meter {
     /// and a datagram of the probe itself are counted and dropped.
     ///
     /// `frame` is what was captured, starting with the link header; `wire_octets` is its length on
-    /// the wire. `at_ms` is the uptime at which it was seen, never less than that of an earlier
-    /// frame.
+    /// the wire. `at_ms` is the uptime at which it was seen, in any order.
     // Always inlined, as `decode` is: the loop over a source's frames calls it from one place.
     #[inline(always)]
     pub fn meter(&mut self, frame: &[u8], wire_octets: u32, link: Link, at_ms: u64) {
@@ -81,13 +81,6 @@ impl Meter {
         }
     }
 
-    /// Uptime of the first packet of the burst under way, in ms; `None` if there is no packet.
-    #[must_use]
-    #[inline]
-    pub fn earliest_ms(&self) -> Option<u64> {
-        self.burst.first().map(|arrival| arrival.at_ms)
-    }
-
     /// Uptime of the last packet of the burst under way, in ms; `None` if there is no packet.
     #[must_use]
     #[inline]
@@ -107,6 +100,60 @@ impl Meter {
         self.burst.clear();
     }
 
+    /// The packets that wait to be observed, in the order in which they came.
+    #[must_use]
+    pub fn waiting(&self) -> &[Arrival] {
+        &self.burst
+    }
+
+    /// Moves the times of the packets that wait by `by_ms`: the clock that they are given on was
+    /// set.
+    pub fn move_waiting(&mut self, by_ms: i64) {
+        for arrival in &mut self.burst {
+            arrival.at_ms = arrival.at_ms.saturating_add_signed(by_ms);
+        }
+    }
+
+    /// Adds the first `count` of the packets that wait to their flows. Those that are in order, and
+    /// not before `now_ms`, move the clock if `moves` says so; the others are
+    /// [strays](FlowCache::observe_stray). Returns what the clock reads then.
+    ///
+    /// # Panics
+    ///
+    /// If fewer packets wait, or `count` is above [`BURST_MAX`].
+    pub fn observe_first(
+        &mut self,
+        count: usize,
+        now_ms: u64,
+        moves: bool,
+        sink: &mut impl RecordSink,
+    ) -> u64 {
+        let mut now_ms = now_ms;
+        let mut rest = &mut self.burst[..count];
+        while !rest.is_empty() {
+            let before_ms = now_ms;
+            let in_order = rest.iter().take_while(|arrival| {
+                let is_in_order = moves && arrival.at_ms >= now_ms;
+                now_ms = now_ms.max(if is_in_order { arrival.at_ms } else { 0 });
+                is_in_order
+            });
+            let in_order = in_order.count();
+            if in_order == 0 {
+                self.cache.observe_stray(&mut rest[0], before_ms, sink);
+            } else {
+                self.cache.observe(&mut rest[..in_order], sink);
+            }
+            rest = &mut rest[in_order.max(1)..];
+        }
+        self.burst.drain(..count);
+        now_ms
+    }
+
+    /// Sets the uptime at which the first packets come; see [`FlowCache::start_at`].
+    pub fn start_at(&mut self, now_ms: u64) {
+        self.cache.start_at(now_ms);
+    }
+
     /// Expires the flows that are due at `now_ms`; see [`FlowCache::expire`].
     #[inline]
     pub fn expire(&mut self, now_ms: u64, sets_max: usize, sink: &mut impl RecordSink) -> bool {
@@ -115,19 +162,13 @@ impl Meter {
 
     /// Uptime at which the first flow is due; see [`FlowCache::earliest_due_ms`].
     #[must_use]
-    pub fn earliest_due_ms(&self) -> Option<u64> {
-        self.cache.earliest_due_ms()
+    pub fn earliest_due_ms(&mut self, before_ms: u64) -> Option<u64> {
+        self.cache.earliest_due_ms(before_ms)
     }
 
-    /// Observes the burst under way, then expires the flows of up to `sets_max` sets, due or not;
-    /// see [`FlowCache::drain`]. Returns whether no flow is left.
-    ///
-    /// # Panics
-    ///
-    /// If the burst has more than [`BURST_MAX`] packets.
-    pub fn drain(&mut self, sets_max: usize, sink: &mut impl RecordSink) -> bool {
-        self.observe(sink);
-        self.cache.drain(sets_max, sink)
+    /// Expires every flow, due or not. The packets that wait to be observed are in none of them.
+    pub fn drain(&mut self, sink: &mut impl RecordSink) {
+        self.cache.drain(usize::MAX, sink);
     }
 
     /// Shows some of the resident flows; see [`FlowCache::visit`].
@@ -295,24 +336,23 @@ mod tests {
 
     fn drained(meter: &mut Meter) -> Vec<FlowRecord> {
         let mut records = Vec::new();
-        assert!(meter.drain(usize::MAX, &mut records));
+        meter.observe(&mut records);
+        meter.drain(&mut records);
         records
     }
 
     #[test]
     fn frames_become_records() {
         let mut metering = meter_with(&[]);
-        assert_eq!((metering.earliest_ms(), metering.latest_ms()), (None, None));
+        assert_eq!(metering.latest_ms(), None);
         meter(&mut metering, &frame(1, 4000), 5);
         meter(&mut metering, &frame(1, 4000), 9);
-        assert_eq!(
-            (metering.earliest_ms(), metering.latest_ms()),
-            (Some(5), Some(9))
-        );
+        assert_eq!(metering.latest_ms(), Some(9));
         let mut records = Vec::new();
         metering.observe(&mut records);
         assert_eq!(metering.latest_ms(), None);
-        assert_eq!(metering.earliest_due_ms(), Some(15_009));
+        assert_eq!(metering.earliest_due_ms(15_010), Some(15_009));
+        assert_eq!(metering.earliest_due_ms(15_009), None);
         assert!(metering.expire(15_100, usize::MAX, &mut records));
         let record = records[0];
         assert_eq!(

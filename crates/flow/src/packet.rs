@@ -23,6 +23,6 @@ pub struct Packet<K = KeyV4> {
 pub struct Arrival<K = KeyV4> {
     /// The packet.
     pub packet: Packet<K>,
-    /// Uptime in ms; never less than that of an earlier arrival.
+    /// Uptime in ms, by the packet's own time. It may be less than that of an earlier arrival.
     pub at_ms: u64,
 }

@@ -1,14 +1,16 @@
 //! Where time enters: the one module that reads the system's clocks.
 //!
-//! Flows are timed in uptime, ms since an epoch, which never goes back. On a live interface the
-//! epoch is the probe's start and the clock is the monotonic one; in a capture file the epoch is
-//! the first packet and the packets are the clock. Wall time is paired with uptime only where a
-//! header is written, so a step of the wall clock changes no First or Last.
+//! Flows are timed in uptime, ms since an epoch. On a live interface the epoch is the probe's start
+//! and the clock is the monotonic one; in a capture file [the packets are the
+//! clock](crate::capture_clock). Wall time is paired with uptime only where a header is written, so
+//! a step of the wall clock changes no First or Last.
 
+use crate::hand_over::Outbox;
 use crate::regime::Regime;
 use nix::time::{ClockId, clock_gettime};
 use xdprobe_capture::{CaptureTime, Frame};
 use xdprobe_export::Moment;
+use xdprobe_flow::Meter;
 
 const NS_PER_MS: u64 = 1_000_000;
 
@@ -20,9 +22,27 @@ pub trait Clock: Send {
     /// Reads the clock, once a turn.
     fn read(&mut self) -> Moment;
 
-    /// The uptime at which a frame was captured, in ms: never earlier than that of a frame before
-    /// it.
+    /// The uptime at which a frame was captured, in ms, by the frame's own time: frames may be out
+    /// of order.
     fn uptime_of(&mut self, frame: &Frame<'_>) -> u64;
+
+    /// Observes the packets that wait in `meter`, as far as their times are settled, and expires
+    /// what has fallen due. `now` is the moment of the turn; with `is_end` no packet follows.
+    /// Returns whether all that has fallen due was expired.
+    #[inline]
+    fn meter(
+        &mut self,
+        now: Moment,
+        _is_end: bool,
+        meter: &mut Meter,
+        outbox: &mut Outbox,
+    ) -> bool {
+        // What waited while the reader slept came before the flows that fell due meanwhile.
+        let passed_ms = meter.latest_ms().unwrap_or(now.uptime_ms);
+        outbox.begin_turn(now);
+        meter.observe(outbox);
+        meter.expire(passed_ms, Self::REGIME.expire_sets_max(), outbox)
+    }
 }
 
 /// The system's clocks, counted from the probe's start. Copies agree.
@@ -34,8 +54,6 @@ pub struct LiveClock {
     /// As last read, in ns.
     monotonic_ns: u64,
     wall_ns: u64,
-    /// Uptime of the latest frame, in ms.
-    latest_ms: u64,
 }
 
 impl LiveClock {
@@ -52,7 +70,6 @@ impl LiveClock {
             uptime_at_start_ns: uptime_ms * NS_PER_MS,
             monotonic_ns: started_ns,
             wall_ns: read_ns(ClockId::CLOCK_REALTIME),
-            latest_ms: uptime_ms,
         }
     }
 
@@ -92,54 +109,7 @@ impl Clock for LiveClock {
             CaptureTime::Monotonic(ns) => self.monotonic_ns.saturating_sub(ns),
         };
         let age_ns = if age_ns <= AGE_NS_MAX { age_ns } else { 0 };
-        self.latest_ms = self
-            .latest_ms
-            .max(self.uptime_ns().saturating_sub(age_ns) / NS_PER_MS);
-        self.latest_ms
-    }
-}
-
-/// The packets' own times. Where they go back by more than a reordering (captures joined in the
-/// wrong order, a clock that was set), uptime stands still and the wall clock follows, as it would
-/// on a live probe whose clock is stepped.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct CaptureClock {
-    epoch_unix_ms: Option<i64>,
-    latest_ms: u64,
-}
-
-/// Packets of one capture come this much out of order, from several queues or cards; in ms.
-const REORDERING_MS: i64 = 1_000;
-
-impl Clock for CaptureClock {
-    const REGIME: Regime = Regime::Replay;
-
-    fn read(&mut self) -> Moment {
-        let uptime_ms = i64::try_from(self.latest_ms).unwrap_or(i64::MAX);
-        let unix_ms = self.epoch_unix_ms.unwrap_or(0).saturating_add(uptime_ms);
-        Moment {
-            uptime_ms: self.latest_ms,
-            unix_ns: u64::try_from(unix_ms)
-                .unwrap_or(0)
-                .saturating_mul(NS_PER_MS),
-        }
-    }
-
-    #[inline]
-    fn uptime_of(&mut self, frame: &Frame<'_>) -> u64 {
-        let captured_ms = match frame.captured {
-            CaptureTime::Wall(ns) => i64::try_from(ns / NS_PER_MS).unwrap_or(i64::MAX),
-            // No frame of a file is without a time of its own.
-            CaptureTime::AtReceipt | CaptureTime::Monotonic(_) => 0,
-        };
-        let epoch_ms = *self.epoch_unix_ms.get_or_insert(captured_ms);
-        let latest_ms = i64::try_from(self.latest_ms).unwrap_or(i64::MAX);
-        let uptime_ms = captured_ms.saturating_sub(epoch_ms);
-        if uptime_ms < latest_ms.saturating_sub(REORDERING_MS) {
-            self.epoch_unix_ms = Some(captured_ms.saturating_sub(latest_ms));
-        }
-        self.latest_ms = self.latest_ms.max(u64::try_from(uptime_ms).unwrap_or(0));
-        self.latest_ms
+        self.uptime_ns().saturating_sub(age_ns) / NS_PER_MS
     }
 }
 
@@ -162,54 +132,8 @@ mod tests {
         }
     }
 
-    fn capture_times(seconds: &[f64]) -> Vec<(u64, u64)> {
-        let mut clock = CaptureClock::default();
-        let times = seconds.iter().map(|s| {
-            #[expect(
-                clippy::cast_possible_truncation,
-                clippy::cast_sign_loss,
-                reason = "small and positive"
-            )]
-            let captured_ns = (s * 1e9) as u64;
-            let uptime_ms = clock.uptime_of(&frame(CaptureTime::Wall(captured_ns)));
-            let moment = clock.read();
-            assert_eq!(moment.uptime_ms, uptime_ms);
-            (uptime_ms, moment.unix_ns / NS_PER_MS)
-        });
-        times.collect()
-    }
-
     #[test]
-    fn uptime_in_a_capture_begins_with_its_first_packet() {
-        assert_eq!(
-            capture_times(&[1000.5, 1001.25]),
-            [(0, 1_000_500), (750, 1_001_250)]
-        );
-    }
-
-    #[test]
-    fn packets_out_of_order_do_not_turn_the_clock_back() {
-        assert_eq!(
-            capture_times(&[10.0, 11.0, 10.5, 12.0]),
-            [(0, 10_000), (1000, 11_000), (1000, 11_000), (2000, 12_000)]
-        );
-    }
-
-    #[test]
-    fn a_step_back_moves_the_wall_clock_and_not_the_uptime() {
-        assert_eq!(
-            capture_times(&[5000.0, 5010.0, 100.0, 101.0]),
-            [
-                (0, 5_000_000),
-                (10_000, 5_010_000),
-                (10_000, 100_000),
-                (11_000, 101_000)
-            ]
-        );
-    }
-
-    #[test]
-    fn live_frames_are_timed_by_their_age_and_never_back() {
+    fn live_frames_are_timed_by_their_age_in_whatever_order_they_come() {
         let mut clock = LiveClock {
             started_ns: 0,
             ..LiveClock::start()
@@ -221,7 +145,7 @@ mod tests {
         );
         assert_eq!(
             clock.uptime_of(&frame(CaptureTime::Wall(89_970_000_000))),
-            4_980,
+            4_970,
             "out of order"
         );
         assert_eq!(clock.uptime_of(&frame(CaptureTime::AtReceipt)), 5_000);
@@ -263,15 +187,14 @@ mod tests {
                 (before.uptime_ms, after.uptime_ms, after.unix_ns),
                 (10_000, 11_000, wall_ns)
             );
-            // A frame from before the step is on another clock: it came now, and not before those
-            // that were seen.
+            // A frame from before the step is on another clock: it came now.
             assert_eq!(
                 clock.uptime_of(&frame(CaptureTime::Wall(100 * HOUR + SECOND / 2))),
                 11_000
             );
             assert_eq!(
                 clock.uptime_of(&frame(CaptureTime::Wall(wall_ns - SECOND / 10))),
-                11_000
+                10_900
             );
         }
     }

@@ -4,7 +4,8 @@
 //! memory of its queue. Then the XDP programs are attached, without sockets, and each worker opens
 //! its source. Once all have theirs, frames are redirected to the sockets.
 
-use crate::clock::{CaptureClock, Clock, LiveClock};
+use crate::capture_clock::CaptureClock;
+use crate::clock::{Clock, LiveClock};
 use crate::error::StartError;
 use crate::hand_over::Outbox;
 use crate::mailbox::{Postbox, Request, mailbox};

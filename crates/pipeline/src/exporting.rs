@@ -1,6 +1,7 @@
 //! The exporter's thread: steps 6 and 7 of a packet's way, top to bottom.
 
 use crate::clock::{Clock, LiveClock};
+use crate::dating::{self, Dating};
 use crate::hand_over::{Batch, Inbox};
 use crate::published::Published;
 use crate::regime::Regime;
@@ -14,6 +15,7 @@ use xdprobe_export::{
     CollectorCounters, CollectorId, Distribution, Exporter, ExporterCounters, Moment, Outlet,
     Tally, UdpTransport,
 };
+use xdprobe_flow::FlowRecord;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// The exporter with what it needs on its thread.
@@ -214,6 +216,12 @@ impl ExporterThread {
                 Woken::Due => {}
                 Woken::End => return now,
                 Woken::Batch(batch) => {
+                    if now.at(batch.moment.uptime_ms) != batch.moment {
+                        // The packets' clock was set: what waits is dated by the old one, also if
+                        // it is left to another collector.
+                        self.exporter.flush(now);
+                        while self.send_or_wait(now) {}
+                    }
                     now = batch.moment;
                     self.begin_turn_at(now);
                     self.exporter.flush_due(now);
@@ -223,16 +231,56 @@ impl ExporterThread {
         }
     }
 
-    fn export(&mut self, batch: Batch, now: Moment) {
+    fn export(&mut self, mut batch: Batch, now: Moment) {
         if batch.patient {
-            // Its worker waits for room rather than lose a record: so does what is behind it.
-            while self.exporter.room() < batch.records.len() && self.send_or_wait(now) {}
+            self.wait_for_room(batch.records.len(), now);
         }
-        self.exporter.push(&batch.records, now);
+        batch
+            .records
+            .iter()
+            .for_each(|record| self.counters.taken.add_record(record));
+        if batch.may_stray {
+            self.push_strays(&mut batch.records, now);
+        } else {
+            self.exporter.push(&batch.records, now);
+        }
         let handed_over_ms = batch.moment.uptime_ms;
         self.inbox.give_back(batch);
         self.exporter.send(false, now);
         self.publish(handed_over_ms);
+    }
+
+    /// Pushes records of a capture file of which some may be too far off the clock for its headers:
+    /// those go in datagrams with a date of their own.
+    fn push_strays(&mut self, records: &mut [FlowRecord], now: Moment) {
+        let mut left = records;
+        while !left.is_empty() {
+            let Dating {
+                count,
+                moment,
+                moved_ms,
+            } = dating::of_first(left, now);
+            let (records, rest) = left.split_at_mut(count);
+            left = rest;
+            if moment == now {
+                self.exporter.push(records, now);
+                continue;
+            }
+            self.exporter.flush(now);
+            while self.send_or_wait(now) {}
+            for record in &mut *records {
+                record.first_ms = record.first_ms.wrapping_add(moved_ms);
+                record.last_ms = record.last_ms.wrapping_add(moved_ms);
+            }
+            self.exporter.push(records, moment);
+            self.exporter.flush(moment);
+            while self.send_or_wait(moment) {}
+        }
+    }
+
+    /// A worker that waits for room rather than lose a record is waited for behind it as well.
+    fn wait_for_room(&mut self, records: usize, now: Moment) {
+        while self.exporter.room() < records && self.send_or_wait(now) {}
     }
 
     fn begin_turn(&mut self) -> Moment {

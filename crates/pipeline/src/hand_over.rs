@@ -28,6 +28,8 @@ pub struct Batch {
     pub moment: Moment,
     /// Whether its worker waits rather than lose a record.
     pub patient: bool,
+    /// Whether records may begin before uptime began, or end after `moment`.
+    pub may_stray: bool,
     /// Where the emptied batch goes back to.
     worker: usize,
 }
@@ -52,6 +54,7 @@ pub struct Outbox {
     /// When the turn under way began, and when the oldest record of the batch came.
     now: Moment,
     oldest_ms: u64,
+    may_stray: bool,
     pushed: Tally,
     dropped: Tally,
 }
@@ -92,6 +95,7 @@ fn outbox(
             batch,
             now,
             oldest_ms: 0,
+            may_stray: false,
             pushed,
             dropped,
         },
@@ -110,6 +114,11 @@ impl Outbox {
         self.now = now;
     }
 
+    /// Notes whether records may begin before uptime began, or end after the time of the turn.
+    pub fn set_may_stray(&mut self, may_stray: bool) {
+        self.may_stray = may_stray;
+    }
+
     /// Hands the batch under way over.
     pub fn hand_over(&mut self) {
         if self.batch.is_empty() {
@@ -120,6 +129,7 @@ impl Outbox {
             records: std::mem::take(&mut self.batch),
             moment: self.now,
             patient,
+            may_stray: self.may_stray,
             worker: self.worker,
         };
         // There is room for as many batches as there are; only an exporter that died leaves them

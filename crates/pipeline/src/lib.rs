@@ -16,11 +16,13 @@ pub use xdprobe_capture as capture;
 pub use xdprobe_export as export;
 pub use xdprobe_flow as flow;
 
+pub mod capture_clock;
 pub mod clock;
 mod connect;
 pub mod control;
 pub mod counters;
 mod crew;
+mod dating;
 pub mod error;
 pub mod exporting;
 mod filter_watch;

@@ -8,8 +8,7 @@ use crate::published::Published;
 use std::sync::Arc;
 use std::time::Duration;
 use xdprobe_capture::{CaptureError, Frame, Received, Source};
-use xdprobe_export::Moment;
-use xdprobe_flow::{BURST_MAX, HAND_ROUND_MS, Link, Meter};
+use xdprobe_flow::{BURST_MAX, Link, Meter};
 
 const _: () = assert!(
     xdprobe_capture::BURST_MAX <= BURST_MAX,
@@ -24,8 +23,6 @@ pub struct Worker<S, C> {
     outbox: Outbox,
     mailbox: Mailbox,
     board: Board,
-    /// The moment of the last turn that metered anything.
-    metered: Moment,
 }
 
 /// The longest that a worker sleeps: the hand then has a tenth of its round to go.
@@ -52,7 +49,6 @@ impl<S: Source, C: Clock> Worker<S, C> {
             outbox,
             mailbox,
             board: Board::new(published),
-            metered: Moment::default(),
         }
     }
 
@@ -115,6 +111,7 @@ impl<S: Source, C: Clock> Worker<S, C> {
             source,
             clock,
             meter,
+            outbox,
             ..
         } = self;
         let received = source.receive(&mut |frame: Frame<'_>| {
@@ -131,23 +128,18 @@ impl<S: Source, C: Clock> Worker<S, C> {
                 now_ms: before.uptime_ms,
             });
         }
-        let now = if C::REGIME.is_live() {
-            before
+        let is_end = !matches!(received, Ok(Received::Frames));
+        let expired_all = clock.meter(before, is_end, meter, outbox);
+        let now_ms = if C::REGIME.is_live() {
+            before.uptime_ms
         } else {
-            self.let_time_pass()
+            clock.read().uptime_ms
         };
-        self.metered = now;
-        // What waited while the reader slept came before the flows that fell due meanwhile.
-        let passed_ms = self.meter.latest_ms().unwrap_or(now.uptime_ms);
-        self.outbox.begin_turn(now);
-        self.meter.observe(&mut self.outbox);
-        let sets_max = C::REGIME.expire_sets_max();
-        let expired_all = self.meter.expire(passed_ms, sets_max, &mut self.outbox);
         let owes_more = self.work_off_mailbox() || !expired_all;
         Ok(Turn {
             received: received?,
             owes_more,
-            now_ms: now.uptime_ms,
+            now_ms,
         })
     }
 
@@ -200,34 +192,15 @@ impl<S: Source, C: Clock> Worker<S, C> {
         }
     }
 
-    /// In a capture file minutes may pass between two packets: what falls due in them is expired
-    /// then, and not when the next packet comes. Returns the moment of the last packet.
-    fn let_time_pass(&mut self) -> Moment {
-        let (before, now) = (self.metered, self.clock.read());
-        let until_ms = self.meter.earliest_ms().unwrap_or(now.uptime_ms);
-        let mut passed_ms = before.uptime_ms;
-        while until_ms - passed_ms > HAND_ROUND_MS
-            && let Some(due_ms) = self.meter.earliest_due_ms()
-        {
-            // The hand comes all the way round in each step.
-            passed_ms = due_ms.max(passed_ms + HAND_ROUND_MS);
-            if passed_ms >= until_ms {
-                break;
-            }
-            self.outbox.begin_turn(before.at(passed_ms));
-            self.meter.expire(passed_ms, usize::MAX, &mut self.outbox);
-        }
-        now
-    }
-
-    /// Exports every resident flow. Packets of a burst that a slow pipe never completed join their
-    /// flows first.
+    /// Exports every resident flow. Packets that wait for later ones, and those of a burst that a
+    /// slow pipe never completed, join their flows first.
     fn drain(&mut self) {
         let now = self.clock.read();
-        self.outbox.begin_turn(now);
         self.outbox.wait_from_now_on();
-        self.meter.observe(&mut self.outbox);
-        self.meter.drain(usize::MAX, &mut self.outbox);
+        self.clock
+            .meter(now, true, &mut self.meter, &mut self.outbox);
+        self.outbox.begin_turn(self.clock.read());
+        self.meter.drain(&mut self.outbox);
         self.outbox.hand_over();
         debug_assert_eq!(self.meter.counters().resident_flows, 0);
     }
@@ -309,8 +282,8 @@ mod tests {
     use std::net::{Ipv4Addr, SocketAddr};
     use xdprobe_capture::{CaptureTime, SourceCounters};
     use xdprobe_export::{
-        DatagramConfig, DatagramOutlet, Distribution, Exporter, FixedFormat, SocketOptions, Tally,
-        UdpTransport,
+        DatagramConfig, DatagramOutlet, Distribution, Exporter, FixedFormat, Moment, SocketOptions,
+        Tally, UdpTransport,
     };
     use xdprobe_flow::{Backing, CacheConfig, EndReason, MeterConfig, Timeouts};
     use xdprobe_lab::frames::{Ethernet, fragments, udp};

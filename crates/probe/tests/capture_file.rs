@@ -231,6 +231,69 @@ fn records_that_were_let_go_before_the_clock_leaps_are_not_stamped_after_it() {
     assert_eq!(sent.last(), Some(&3_600_001));
 }
 
+/// A record as a collector dates it: its source port, packets, and First and Last in ms of UTC.
+fn dated(datagrams: &[Vec<u8>]) -> Vec<(u16, u32, u64, u64)> {
+    let mut dated = Vec::new();
+    for datagram in datagrams {
+        let (header, records) = v5::decode(datagram).unwrap();
+        let unix_ms =
+            u64::from(header.unix_s.get()) * 1_000 + u64::from(header.unix_ns.get()) / 1_000_000;
+        let utc = |ms: u32| unix_ms - u64::from(header.sys_uptime_ms.get().wrapping_sub(ms));
+        dated.extend(records.iter().map(|record| {
+            let span = (utc(record.first_ms.get()), utc(record.last_ms.get()));
+            let packets = record.packets.get();
+            (record.source_port.get(), packets, span.0, span.1)
+        }));
+    }
+    dated.sort_unstable();
+    dated
+}
+
+#[test]
+fn a_packet_stamped_0_is_a_record_of_its_own_and_changes_no_other() {
+    let folder = TempDir::new().unwrap();
+    let packet = |port| ethernet().carry(&udp(host(1, port), host(2, 53), &[0; 10]));
+    let mut frames: Vec<_> = (0..5).map(|s| (s * 1_000, packet(1_000))).collect();
+    frames.insert(3, (0, packet(1_001)));
+    let path = folder.path().join("capture.pcap");
+    let mut file = PcapWriter::new(Vec::new(), ByteOrder::Little, StampResolution::Micro).unwrap();
+    for (at, (after_ms, frame)) in frames.iter().enumerate() {
+        let stamp = match at {
+            3 => Duration::ZERO,
+            _ => Duration::from_secs(EPOCH_S) + Duration::from_millis(*after_ms),
+        };
+        file.frame(stamp, frame).unwrap();
+    }
+    fs::write(&path, file.finish().unwrap()).unwrap();
+    let begin_ms = EPOCH_S * 1_000;
+    assert_eq!(
+        dated(&datagrams_of(&path, &[])),
+        [(1_000, 5, begin_ms, begin_ms + 4_000), (1_001, 1, 0, 0)]
+    );
+}
+
+#[test]
+fn files_joined_backwards_keep_their_times() {
+    let folder = TempDir::new().unwrap();
+    let packet = |port| ethernet().carry(&udp(host(1, port), host(2, 53), &[0; 10]));
+    // The second file is an hour older than the first; few of its packets, or many.
+    for count in [3, 30] {
+        let later = (0..20).map(|s| (3_600_000 + s * 1_000, packet(1_000)));
+        let earlier = (0..count).map(|s| (s * 1_000, packet(1_001)));
+        let file = capture(&folder, &later.chain(earlier).collect::<Vec<_>>());
+        let begin_ms = EPOCH_S * 1_000;
+        let last_ms = begin_ms + (count - 1) * 1_000;
+        let packets = u32::try_from(count).unwrap();
+        assert_eq!(
+            dated(&datagrams_of(&file, &[])),
+            [
+                (1_000, 20, begin_ms + 3_600_000, begin_ms + 3_619_000),
+                (1_001, packets, begin_ms, last_ms)
+            ]
+        );
+    }
+}
+
 #[test]
 fn flows_that_began_together_are_cut_apart_where_lifetimes_are_spread() {
     let folder = TempDir::new().unwrap();

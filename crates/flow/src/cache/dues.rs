@@ -5,6 +5,10 @@
 //! [`AHEAD_MAX`] ticks ahead: a flow that is due later is read at that time, and noted again. A
 //! packet that puts off its flow's time changes no note: a flow that turns out not to be due is
 //! noted again.
+//!
+//! Sets are in groups, and groups in blocks. Each has a bound in whole ticks: none of its flows is
+//! due earlier. So what falls due in a gap of the traffic is found without a look at the rest of
+//! the cache, and a group whose flows are all due much later is not read before.
 
 use super::set::{Place, Ways};
 use crate::memory::{Backing, Table, lanes_up_to};
@@ -17,32 +21,59 @@ const TICK_MS: u64 = 128;
 const AHEAD_MAX: u64 = 127;
 /// Sets of a group.
 const GROUP: usize = 64;
+/// Groups of a block.
+const BLOCK: usize = 64;
+/// Ticks after the first noted time of a group for which its octets remain distinct.
+const DISTINCT: u64 = 100;
 /// The longest time between two rounds of the hand, in ms, for which times in the past and times
 /// ahead remain distinct.
-pub(super) const DISTINCT_MS: u64 = 100 * TICK_MS;
+pub(super) const DISTINCT_MS: u64 = DISTINCT * TICK_MS;
 
 /// The due times of flows, by their sets and ways.
 pub(super) struct Dues {
     /// For each set an octet for each of its ways, and an unused one.
     flows: Table<[u8; 16]>,
     groups: Box<[Group]>,
+    /// For each block a tick before which none of its flows is due; `u64::MAX` where it is known
+    /// to have none.
+    blocks: Box<[u64]>,
+    /// The part of a group that was read last, and what was found.
+    part: Option<Part>,
+    /// Calls of the hand so far.
+    calls: u64,
 }
 
 /// [`GROUP`] consecutive sets.
 #[derive(Clone, Copy, Default)]
 struct Group {
     flows: u32,
+    /// Whether `due` is further ahead than an octet can be: when it comes, the octets mean nothing.
+    is_far: bool,
     /// The tick before which none of the flows is due.
+    due: u64,
+}
+
+/// A part of a group, all of whose flows were read: the hand may stop within a group.
+#[derive(Clone, Copy)]
+struct Part {
+    sets: (usize, usize),
+    /// When its reading began, in ms, and in which call of the hand.
+    began_ms: u64,
+    call: u64,
+    /// The tick at which the first of its flows that remain is due.
     due: u64,
 }
 
 impl Dues {
     /// The notes of `sets` sets without flows.
     pub(super) fn new(sets: usize, backing: Backing) -> io::Result<Self> {
-        let groups = vec![Group::default(); sets.div_ceil(GROUP)].into();
+        let groups: Box<[Group]> = vec![Group::default(); sets.div_ceil(GROUP)].into();
         Ok(Self {
             flows: Table::zeroed(sets, backing)?,
+            blocks: vec![u64::MAX; groups.len().div_ceil(BLOCK)].into(),
             groups,
+            part: None,
+            calls: 0,
         })
     }
 
@@ -57,7 +88,7 @@ impl Dues {
     pub(super) fn add(&mut self, set: usize) {
         let group = &mut self.groups[set / GROUP];
         if group.flows == 0 {
-            group.due = u64::MAX;
+            (group.due, group.is_far) = (u64::MAX, false);
         }
         group.flows += 1;
     }
@@ -66,9 +97,14 @@ impl Dues {
     #[inline]
     pub(super) fn note(&mut self, place: Place, due_ms: u64, now_ms: u64) {
         let due = due_ms.div_ceil(TICK_MS).min(now_ms / TICK_MS + AHEAD_MAX);
-        self.flows[place.set()][place.way()] = low_octet(due);
-        let group = &mut self.groups[place.set() / GROUP];
-        group.due = group.due.min(due);
+        let set = place.set();
+        self.flows[set][place.way()] = low_octet(due);
+        let group = set / GROUP;
+        if due < self.groups[group].due {
+            self.groups[group].due = due;
+            let block = &mut self.blocks[group / BLOCK];
+            *block = due.min(*block);
+        }
     }
 
     /// Counts a flow that ended.
@@ -79,26 +115,99 @@ impl Dues {
         group.flows -= 1;
     }
 
-    /// The first set of `range` in whose group a flow may be due at `now_ms`.
+    /// The first set of `range` in whose group a flow may be due at `now_ms`, going by the ticks
+    /// that are over.
     #[inline]
-    pub(super) fn first_due(&self, range: Range<usize>, now_ms: u64) -> Option<usize> {
-        let groups = range.start / GROUP..range.end.div_ceil(GROUP);
-        let due = |group: &Group| group.flows > 0 && group.due <= now_ms / TICK_MS;
-        let found = groups.start + self.groups.get(groups)?.iter().position(due)?;
-        Some(range.start.max(found * GROUP))
+    pub(super) fn first_due(&mut self, range: Range<usize>, now_ms: u64) -> Option<usize> {
+        self.first_due_by(range, now_ms / TICK_MS)
     }
 
-    /// The first set behind the group of a set.
+    /// The first set of `range` in whose group a flow may be due at `now_ms` or less than a tick
+    /// later.
     #[inline]
-    pub(super) fn group_end(set: usize) -> usize {
-        (set / GROUP + 1) * GROUP
+    pub(super) fn first_nearly_due(&mut self, range: Range<usize>, now_ms: u64) -> Option<usize> {
+        self.first_due_by(range, now_ms.div_ceil(TICK_MS))
     }
 
-    /// The ways of a set that may hold a flow that is due at `now_ms`, at most [`DISTINCT_MS`]
-    /// after the previous call for this set.
+    /// The first set of `range` whose group holds a flow.
+    pub(super) fn first_occupied(&mut self, range: Range<usize>) -> Option<usize> {
+        self.first_due_by(range, u64::MAX - 1)
+    }
+
+    #[inline]
+    fn first_due_by(&mut self, range: Range<usize>, tick: u64) -> Option<usize> {
+        let groups = self.groups.len().min(range.end.div_ceil(GROUP));
+        let mut group = range.start / GROUP;
+        while group < groups {
+            let block = group / BLOCK;
+            let block_end = self.groups.len().min((block + 1) * BLOCK);
+            if self.blocks[block] <= tick {
+                let rest = &self.groups[group..groups.min(block_end)];
+                if let Some(found) = rest.iter().position(|group| group.bound() <= tick) {
+                    return Some(range.start.max((group + found) * GROUP));
+                }
+                if block_end <= groups {
+                    self.bound_block(block);
+                }
+            }
+            group = block_end;
+        }
+        None
+    }
+
+    /// Raises the bound of a block to the first of its groups.
+    fn bound_block(&mut self, block: usize) {
+        let groups = &self.groups[block * BLOCK..self.groups.len().min((block + 1) * BLOCK)];
+        let first = groups.iter().map(Group::bound).min();
+        self.blocks[block] = first.expect("a block has a group");
+    }
+
+    /// The first set of the group whose bound is lowest; none if there is no flow.
+    pub(super) fn soonest(&mut self) -> Option<usize> {
+        loop {
+            let lowest = |(_, bound): &(usize, u64)| *bound;
+            let blocks = self.blocks.iter().copied().enumerate();
+            let (block, bound) = blocks.min_by_key(lowest)?;
+            if bound == u64::MAX {
+                return None;
+            }
+            self.bound_block(block);
+            if self.blocks[block] == bound {
+                let groups = self.groups[block * BLOCK..].iter();
+                let found = groups.map(Group::bound).position(|of| of == bound)?;
+                return Some((block * BLOCK + found) * GROUP);
+            }
+        }
+    }
+
+    /// The ways of a set that may hold a flow that is due at `now_ms`, as far as the octets of its
+    /// group are [distinct](Self::are_distinct).
     #[inline]
     pub(super) fn ways_due(&self, set: usize, now_ms: u64) -> Ways {
         Ways::of_mask(lanes_up_to(&self.flows[set], low_octet(now_ms / TICK_MS)))
+    }
+
+    /// Whether the octets of a set's group, which may have a flow that is due, say at `now_ms`
+    /// which are due and which are not. If not, each of its flows has to be read.
+    #[inline]
+    pub(super) fn are_distinct(&self, set: usize, now_ms: u64) -> bool {
+        let group = &self.groups[set / GROUP];
+        !group.is_far && now_ms / TICK_MS <= group.due.saturating_add(DISTINCT)
+    }
+
+    /// How many ticks after its group's bound a flow is noted as due; its octets are distinct.
+    #[inline]
+    pub(super) fn ticks_after_bound(&self, place: Place) -> u8 {
+        let noted = self.flows[place.set()][place.way()];
+        noted.wrapping_sub(low_octet(self.groups[place.set() / GROUP].due))
+    }
+
+    /// The uptime in ms after which a flow of the group is due that is noted so many ticks after
+    /// the group's bound.
+    #[inline]
+    pub(super) fn due_after_ms(&self, set: usize, ticks_after_bound: u64) -> u64 {
+        let tick = self.groups[set / GROUP].due + ticks_after_bound;
+        tick.saturating_sub(1).saturating_mul(TICK_MS)
     }
 
     /// Notes the ways of a set that hold no flow as far ahead as possible.
@@ -120,7 +229,59 @@ impl Dues {
             .iter()
             .map(ahead)
             .fold(i8::MAX, i8::min);
-        self.groups[group].due = now.saturating_add_signed(first.into());
+        self.set_due(group, now.saturating_add_signed(first.into()), false);
+    }
+
+    /// Counts a call of the hand.
+    #[inline]
+    pub(super) fn begin_call(&mut self) {
+        self.calls += 1;
+    }
+
+    /// Sets when the first flow of the group of these sets is due, after each of their flows was
+    /// read: `due_ms` is that of the first that remains, `u64::MAX` if none does.
+    ///
+    /// The hand may read a group in parts. Until all of them were read, the group remains due.
+    pub(super) fn settle(&mut self, sets: Range<usize>, due_ms: u64, now_ms: u64) {
+        /// Between two parts that are read longer apart the octets of the first lose their meaning.
+        const PARTS_APART_MS_MAX: u64 = 2_000;
+        let all = self.group_of(sets.start);
+        let mut part = Part {
+            sets: (sets.start, sets.end),
+            began_ms: now_ms,
+            call: self.calls,
+            due: due_ms.div_ceil(TICK_MS),
+        };
+        if let Some(before) = self.part.take() {
+            let (start, end) = before.sets;
+            let is_next =
+                end == sets.start && start >= all.start || start == sets.end && end <= all.end;
+            if is_next && now_ms.abs_diff(before.began_ms) <= PARTS_APART_MS_MAX {
+                part = Part {
+                    sets: (start.min(sets.start), end.max(sets.end)),
+                    due: before.due.min(part.due),
+                    ..before
+                };
+            }
+        }
+        if part.sets != (all.start, all.end) {
+            self.part = Some(part);
+            return;
+        }
+        if part.call == self.calls {
+            let is_far = part.due > now_ms / TICK_MS + AHEAD_MAX;
+            self.set_due(all.start / GROUP, part.due, is_far);
+        } else {
+            // Flows may have been noted since the first part was read.
+            self.sum_up(all.start, now_ms);
+        }
+    }
+
+    #[inline]
+    fn set_due(&mut self, group: usize, due: u64, is_far: bool) {
+        (self.groups[group].due, self.groups[group].is_far) = (due, is_far);
+        let block = &mut self.blocks[group / BLOCK];
+        *block = due.min(*block);
     }
 
     /// The sets of groups that hold a flow.
@@ -131,6 +292,20 @@ impl Dues {
             .enumerate()
             .filter(|(_, group)| group.flows > 0);
         groups.flat_map(|(group, _)| group * GROUP..self.flows.len().min((group + 1) * GROUP))
+    }
+
+    /// The sets of a set's group.
+    pub(super) fn group_of(&self, set: usize) -> Range<usize> {
+        let group = set / GROUP;
+        group * GROUP..self.flows.len().min((group + 1) * GROUP)
+    }
+}
+
+impl Group {
+    /// The tick before which none of its flows is due; `u64::MAX` if it has none.
+    #[inline]
+    fn bound(&self) -> u64 {
+        if self.flows == 0 { u64::MAX } else { self.due }
     }
 }
 

@@ -24,6 +24,19 @@ pub(super) struct Hand {
     remainder: u64,
     /// Sets ahead in which it has to read every flow, whatever is noted of them.
     read_all: usize,
+    /// Sets ahead in which it has to read every flow of the groups that have one that is due.
+    read_groups: usize,
+}
+
+/// Which flows of the sets ahead the hand has to read.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Reading {
+    /// Those that are noted as due.
+    Due,
+    /// All of each group that has one that is due.
+    GroupsDue,
+    /// All.
+    All,
 }
 
 impl Hand {
@@ -36,7 +49,18 @@ impl Hand {
             behind: 0,
             remainder: 0,
             read_all: 0,
+            read_groups: 0,
         }
+    }
+
+    /// Sets the uptime from which on it moves, in ms.
+    pub(super) fn start_at(&mut self, now_ms: u64) {
+        self.advanced_ms = now_ms;
+    }
+
+    /// Uptime of the last advance, in ms.
+    pub(super) fn advanced_ms(&self) -> u64 {
+        self.advanced_ms
     }
 
     /// The time since the last advance, in ms.
@@ -63,7 +87,7 @@ impl Hand {
     #[inline]
     pub(super) fn pass(&mut self, count: usize) -> Range<usize> {
         let start = self.position;
-        let end = self.sets.min(start + count);
+        let end = self.sets.min(start.saturating_add(count));
         self.position = if end == self.sets { 0 } else { end };
         start..end
     }
@@ -74,15 +98,16 @@ impl Hand {
         self.behind == 0
     }
 
-    /// The set that the hand passes next.
-    pub(super) fn position(&self) -> usize {
-        self.position
-    }
-
     /// Makes the hand read every flow, for one round.
     #[inline]
     pub(super) fn start_reading_all(&mut self) {
         self.read_all = self.sets;
+    }
+
+    /// Makes the hand read every flow of the groups that have one that is due, for one round.
+    #[inline]
+    pub(super) fn start_reading_groups(&mut self) {
+        self.read_groups = self.sets;
     }
 
     /// Whether the hand has to read every flow of the sets that it passes next.
@@ -91,10 +116,21 @@ impl Hand {
         self.read_all > 0
     }
 
-    /// Counts sets of which every flow was read.
+    /// Which flows of the sets that it passes next it has to read.
+    #[inline]
+    pub(super) fn reading(&self) -> Reading {
+        match (self.read_all, self.read_groups) {
+            (0, 0) => Reading::Due,
+            (0, _) => Reading::GroupsDue,
+            _ => Reading::All,
+        }
+    }
+
+    /// Counts sets that were passed.
     #[inline]
     pub(super) fn has_read(&mut self, sets: usize) {
         self.read_all = self.read_all.saturating_sub(sets);
+        self.read_groups = self.read_groups.saturating_sub(sets);
     }
 }
 

@@ -105,34 +105,59 @@ impl Policy {
         self.timeouts = consistent(timeouts);
     }
 
-    /// Whether the packet can join its flow: it neither comes after the flow's end nor lifts a
-    /// counter above the ceiling.
+    /// Whether the packet joins its flow, and is no earlier than the flow's last: it neither comes
+    /// after the flow's end nor lifts a counter above the ceiling.
     #[inline]
     pub(super) fn admits<K: Key>(&self, flow: &Resident<K>, arrival: &Arrival<K>) -> bool {
+        // An earlier packet seems to come very much later.
+        let silent_ms = arrival.at_ms.wrapping_sub(flow.last_ms);
+        self.has_room(flow, arrival)
+            && silent_ms < self.idle_ms(flow)
+            && arrival.at_ms < flow.active_until_ms
+    }
+
+    /// Whether the packet can be one of its flow by its time, which may be earlier than that of
+    /// packets that came before.
+    pub(super) fn is_in_time<K: Key>(&self, flow: &Resident<K>, arrival: &Arrival<K>) -> bool {
+        let at_ms = arrival.at_ms;
+        if at_ms >= flow.last_ms {
+            at_ms - flow.last_ms < self.idle_ms(flow) && at_ms < flow.active_until_ms
+        } else {
+            at_ms >= flow.first_ms
+                || flow.first_ms - at_ms < self.timeouts.idle_ms
+                    && flow.last_ms < self.active_until_ms::<K>(&flow.key, at_ms)
+        }
+    }
+
+    /// Whether the packet leaves the flow's counters at their ceiling or below.
+    #[inline]
+    pub(super) fn has_room<K: Key>(&self, flow: &Resident<K>, arrival: &Arrival<K>) -> bool {
         let volume = flow.volume();
         volume.octets + u64::from(arrival.packet.octets) <= self.counter_max
             && volume.packets < self.counter_max
-            && !self.is_due(flow, arrival.at_ms)
     }
 
     /// The timeout that was over first at `now_ms`, if any was.
     #[inline]
     pub(super) fn due<K: Key>(&self, flow: &Resident<K>, now_ms: u64) -> Option<EndReason> {
-        if !self.is_due(flow, now_ms) {
-            return None;
-        }
+        (now_ms >= self.due_ms(flow)).then(|| self.timed_out(flow))
+    }
+
+    /// The timeout that is over first.
+    #[inline]
+    pub(super) fn timed_out<K: Key>(&self, flow: &Resident<K>) -> EndReason {
         let went_idle = self.idle_until_ms(flow) <= flow.active_until_ms;
-        Some(match (went_idle, flow.is_closing()) {
+        match (went_idle, flow.is_closing()) {
             (true, true) => EndReason::EndOfFlow,
             (true, false) => EndReason::Idle,
             (false, _) => EndReason::Active,
-        })
+        }
     }
 
     /// Uptime at which the flow is due if no packet comes, in ms.
     #[inline]
     pub(super) fn due_ms<K: Key>(&self, flow: &Resident<K>) -> u64 {
-        self.idle_until_ms(flow).min(flow.active_until_ms)
+        self.idle_until_ms(flow).min(flow.active_until_ms) + flow.late_ms()
     }
 
     /// Uptime at which the active timeout of a flow is over, in ms.
@@ -142,7 +167,7 @@ impl Policy {
         first_ms + (self.timeouts.active_ms - early_ms)
     }
 
-    /// Applies the present timeouts to a flow that began under others.
+    /// Applies the present timeouts to a flow that began under others, or earlier than it seemed.
     #[inline]
     pub(super) fn renew<K: Key>(&self, flow: &mut Resident<K>) {
         flow.active_until_ms = self.active_until_ms::<K>(&flow.key, flow.first_ms);
@@ -151,7 +176,7 @@ impl Policy {
     /// Of flows that are given oldest first, the first that [costs little](is_expendable) to evict;
     /// if there is none, the one that was idle longest. In a flood of flows of one packet each this
     /// is the first flow of all, and no other is read.
-    #[inline]
+    #[inline(always)]
     pub(super) fn evicted<'a, K: Key + 'a, P>(
         &self,
         flows: impl Iterator<Item = (P, &'a Resident<K>)> + Clone,
@@ -163,20 +188,20 @@ impl Policy {
             .map(|(place, _)| place)
     }
 
-    #[inline]
-    fn is_due<K: Key>(&self, flow: &Resident<K>, now_ms: u64) -> bool {
-        now_ms >= self.due_ms(flow)
-    }
-
     /// Uptime at which the flow has been idle for long enough, in ms.
     #[inline]
     fn idle_until_ms<K: Key>(&self, flow: &Resident<K>) -> u64 {
-        flow.last_ms
-            + if flow.is_closing() {
-                self.timeouts.linger_ms
-            } else {
-                self.timeouts.idle_ms
-            }
+        flow.last_ms + self.idle_ms(flow)
+    }
+
+    /// How long the flow may be idle, in ms.
+    #[inline]
+    fn idle_ms<K: Key>(&self, flow: &Resident<K>) -> u64 {
+        if flow.is_closing() {
+            self.timeouts.linger_ms
+        } else {
+            self.timeouts.idle_ms
+        }
     }
 }
 

@@ -22,13 +22,16 @@ pub(super) struct Resident<K: Key> {
     tcp_flags: u8,
     /// Whether the flow is in its second set.
     pub(super) displaced: bool,
+    /// By how much the flow's last packet was behind the clock: the binary logarithm of the ms,
+    /// rounded up; 0 where it was not.
+    late: u8,
 }
 
-// Without padding an IPv4 flow takes 58 octets. The rest of the line has room for the 4 octets of
+// Without padding an IPv4 flow takes 59 octets. The rest of the line has room for the 4 octets of
 // a scope that could join the key.
 const _: () = {
     assert!(size_of::<Resident<KeyV4>>() == 64 && align_of::<Resident<KeyV4>>() == 64);
-    let used = std::mem::offset_of!(Resident<KeyV4>, displaced) + size_of::<bool>();
+    let used = std::mem::offset_of!(Resident<KeyV4>, late) + size_of::<u8>();
     assert!(64 - used.next_multiple_of(4) >= 4);
 };
 
@@ -48,10 +51,11 @@ impl<K: Key> Resident<K> {
             octets: arrival.packet.octets.into(),
             tcp_flags: arrival.packet.tcp_flags,
             displaced: false,
+            late: 0,
         }
     }
 
-    /// Adds a packet of this flow.
+    /// Adds a packet of this flow that is no earlier than its last.
     #[inline]
     pub(super) fn add(&mut self, arrival: &Arrival<K>) {
         debug_assert!(
@@ -62,6 +66,33 @@ impl<K: Key> Resident<K> {
         self.octets += u64::from(arrival.packet.octets);
         self.last_ms = arrival.at_ms;
         self.tcp_flags |= arrival.packet.tcp_flags;
+    }
+
+    /// Adds a packet of this flow, whatever its time.
+    pub(super) fn add_in_any_order(&mut self, arrival: &Arrival<K>) {
+        let last_ms = self.last_ms.max(arrival.at_ms);
+        self.first_ms = self.first_ms.min(arrival.at_ms);
+        self.last_ms = arrival.at_ms;
+        self.add(arrival);
+        self.last_ms = last_ms;
+    }
+
+    /// Notes that the last packet of the flow came `late_ms` after its own time.
+    pub(super) fn set_late(&mut self, late_ms: u64) {
+        self.late = match late_ms {
+            0 => 0,
+            _ => u8::try_from(late_ms.next_power_of_two().trailing_zeros().max(1))
+                .expect("a logarithm of 64 bits"),
+        };
+    }
+
+    /// How long after its timeouts the flow is due by the clock, in ms: at least as long as its
+    /// last packet was late, and less than twice that. So a source that is behind the clock all the
+    /// time has the timeouts that its own packets give it.
+    #[inline]
+    pub(super) fn late_ms(&self) -> u64 {
+        // Odd for 0 alone.
+        (1 << self.late) & !1
     }
 
     /// Whether this is the flow of `key`.

@@ -119,6 +119,18 @@ impl<K: Key> FlowTable<K> {
             })
     }
 
+    /// The places of all flows of a key: packets that are far apart are of several.
+    pub(super) fn find_all(&self, hash: u64, key: K::Bits) -> impl Iterator<Item = Place> {
+        let (first, second) = (self.first_set(hash), self.second_set(hash));
+        let second = (second != first).then_some(second);
+        let places = [Some(first), second].into_iter().flatten();
+        let places = places.flat_map(move |set| {
+            let ways = self.sets[set].ways_tagged(tag(hash));
+            ways.map(move |way| Place::new(set, way))
+        });
+        places.filter(move |&place| self.resident(place).holds(key))
+    }
+
     #[inline]
     fn find_in(&self, set: usize, hash: u64, key: K::Bits) -> Option<Place> {
         let mut places = self.sets[set]

@@ -465,7 +465,7 @@ fn longer_timeouts_hold_for_the_packets_of_flows_that_began_before() {
     });
     // The hand has not passed the flow since.
     assert!(observe(&mut cache, &[arrival(1, 40, 0, 5_400)]).is_empty());
-    assert_eq!(cache.earliest_due_ms(), Some(6_400));
+    assert_eq!(cache.earliest_due_ms(u64::MAX), Some(6_400));
     assert_eq!(cache.resident().packets, 7);
 }
 
@@ -485,4 +485,123 @@ fn shorter_timeouts_expire_flows_that_began_before() {
         .map(|now_ms| expire(&mut cache, now_ms).len())
         .sum();
     assert_eq!(expired, 100);
+}
+
+#[test]
+fn first_and_last_are_those_of_the_packets_though_they_come_out_of_order() {
+    let mut cache = cache(100);
+    let mut records = observe(
+        &mut cache,
+        &[500, 900, 400, 700].map(|at_ms| arrival(1, 40, 0, at_ms)),
+    );
+    cache.drain(usize::MAX, &mut records);
+    let times: Vec<_> = records
+        .iter()
+        .map(|record| (record.first_ms, record.last_ms, record.volume.packets))
+        .collect();
+    assert_eq!(times, [(400, 900, 4)]);
+}
+
+/// The records of these packets of one flow, each of which comes when the clock reads `now_ms`.
+fn strays(cache: &mut FlowCache, at: &[u64], now_ms: u64) -> Vec<FlowRecord> {
+    let mut records = Vec::new();
+    for &at_ms in at {
+        cache.observe_stray(&mut arrival(1, 40, 0, at_ms), now_ms, &mut records);
+    }
+    records
+}
+
+#[test]
+fn packets_of_one_key_that_are_far_apart_are_of_several_flows_at_a_time() {
+    let mut cache = cache(100);
+    observe(&mut cache, &[arrival(1, 40, 0, 100_000)]);
+    let far = [0, 300_000, 500, 100_500, 300_900];
+    assert!(strays(&mut cache, &far, 100_000).is_empty());
+    assert!(observe(&mut cache, &[arrival(1, 40, 0, 100_900)]).is_empty());
+    let mut records = Vec::new();
+    cache.drain(usize::MAX, &mut records);
+    let mut times: Vec<_> = records
+        .iter()
+        .map(|record| (record.first_ms, record.last_ms, record.volume.packets))
+        .collect();
+    times.sort_unstable();
+    assert_eq!(
+        times,
+        [(0, 500, 2), (100_000, 100_900, 3), (300_000, 300_900, 2)]
+    );
+}
+
+#[test]
+fn a_flow_of_packets_that_are_late_has_its_idle_time_by_their_own_times() {
+    let mut cache = cache(100);
+    cache.start_at(100_000);
+    // A source that is 40 s behind, with a packet each 900 ms where 1 s is the idle timeout.
+    for step in 0..4 {
+        let now_ms = 100_000 + step * 900;
+        assert!(strays(&mut cache, &[now_ms - 40_000], now_ms).is_empty());
+        assert!(expire(&mut cache, now_ms).is_empty());
+    }
+    let records: Vec<_> = (104_000..200_000)
+        .step_by(100)
+        .flat_map(|now_ms| expire(&mut cache, now_ms))
+        .collect();
+    assert_eq!((records.len(), records[0].volume.packets), (1, 4));
+    assert_eq!(records[0].end, EndReason::Idle);
+}
+
+/// Lets time pass from one time to another as in a capture file: from one flow that is due to the
+/// next.
+fn let_time_pass(cache: &mut FlowCache, from_ms: u64, until_ms: u64) -> Vec<FlowRecord> {
+    let (mut passed_ms, mut records) = (from_ms, Vec::new());
+    while let Some(due_ms) = cache.earliest_due_ms(until_ms) {
+        passed_ms = due_ms.max(passed_ms + HAND_ROUND_MS);
+        cache.expire(passed_ms, usize::MAX, &mut records);
+    }
+    cache.expire(until_ms, usize::MAX, &mut records);
+    records
+}
+
+/// Flows and sets that were read since the last call.
+fn reads(cache: &FlowCache) -> (u64, u64) {
+    (cache.flows_read.take(), cache.sets_read.take())
+}
+
+#[test]
+fn a_gap_in_a_large_cache_costs_as_much_as_the_flows_that_fall_due_in_it() {
+    let mut cache = cache(1_000_000);
+    for gap in 0..1_000 {
+        let now_ms = gap * 60_000;
+        let flow = u32::try_from(gap).unwrap();
+        assert!(observe(&mut cache, &[arrival(flow, 40, 0, now_ms)]).is_empty());
+        let ended = let_time_pass(&mut cache, now_ms, now_ms + 60_000);
+        assert_eq!((ended.len(), ended[0].last_ms), (1, now_ms));
+    }
+    // Each flow is looked at, found and expired, and its group of 64 sets is gone through.
+    let (flows, sets) = reads(&cache);
+    assert!(flows <= 3_000 && sets <= 64 * 1_000, "{flows} {sets}");
+}
+
+#[test]
+fn a_gap_reads_no_flows_that_are_due_much_later() {
+    const FLOWS: u32 = 50_000;
+    let timeouts = Timeouts {
+        idle_ms: 1 << 30,
+        active_ms: 1 << 40,
+        linger_ms: 1_000,
+        lifetime_spread_ms: 0,
+    };
+    let mut cache = cache_with(100_000, timeouts);
+    let arrivals: Vec<_> = (0..FLOWS).map(|flow| arrival(flow, 40, 0, 0)).collect();
+    assert!(observe(&mut cache, &arrivals).is_empty());
+    assert!(let_time_pass(&mut cache, 0, 60_000).is_empty());
+    reads(&cache);
+    for gap in 1..=100 {
+        let (now_ms, flow) = (gap * 60_000, FLOWS + u32::try_from(gap).unwrap());
+        observe(&mut cache, &[arrival(flow, 40, 1, now_ms)]);
+        let ended = let_time_pass(&mut cache, now_ms, now_ms + 60_000);
+        assert_eq!(ended.len(), 1);
+    }
+    // One group of some 400 flows in each gap, to find the flow and to expire it.
+    let (flows, sets) = reads(&cache);
+    assert!(flows <= 100 * 2_000 && sets <= 64 * 200, "{flows} {sets}");
 }

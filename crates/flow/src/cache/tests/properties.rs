@@ -230,7 +230,8 @@ fn no_packet_is_lost_or_counted_twice<K: Numbered>(
     for step in steps {
         cache.observe(&mut [step.arrival()], &mut records);
         cache.expire(step.at_ms, 1, &mut records);
-        assert_no_due_flow_is_overlooked(&cache);
+        assert_no_due_flow_is_overlooked(&mut cache, step.at_ms);
+        assert_earliest_due_is_exact(&mut cache, step.at_ms);
         offered += Volume::of_packet(step.octets);
         prop_assert_eq!(volume(&records) + cache.resident(), offered);
         prop_assert_eq!(cache.counters().observed, offered);
@@ -250,9 +251,9 @@ fn no_packet_is_lost_or_counted_twice<K: Numbered>(
 }
 
 /// No flow is noted as due later than it is: the hand would pass it when it is due.
-fn assert_no_due_flow_is_overlooked<K: Key>(cache: &FlowCache<K>) {
-    for place in cache.places_taken() {
-        let due_ms = cache.policy.due_ms(cache.table.resident(place));
+fn assert_no_due_flow_is_overlooked<K: Key>(cache: &mut FlowCache<K>, now_ms: u64) {
+    for place in cache.places_taken().collect::<Vec<_>>() {
+        let due_ms = cache.policy.due_ms(cache.table.resident(place)).max(now_ms);
         let (set, late_ms) = (place.set(), due_ms + HAND_ROUND_MS);
         assert_eq!(
             cache.dues.first_due(set..set + 1, late_ms),
@@ -261,10 +262,61 @@ fn assert_no_due_flow_is_overlooked<K: Key>(cache: &FlowCache<K>) {
         );
         let mut ways = cache.dues.ways_due(set, late_ms);
         assert!(
-            ways.any(|way| way == place.way()),
+            !cache.dues.are_distinct(set, late_ms) || ways.any(|way| way == place.way()),
             "the flow is due at {due_ms}"
         );
     }
+}
+
+/// The time at which the first flow is due is that of reading all of them.
+fn assert_earliest_due_is_exact<K: Key>(cache: &mut FlowCache<K>, now_ms: u64) {
+    let due_ms = |place| cache.policy.due_ms(cache.table.resident(place)).max(now_ms);
+    let expected = cache.places_taken().map(due_ms).min();
+    let found = cache.earliest_due_ms(u64::MAX);
+    assert_eq!(found.map(|due_ms| due_ms.max(now_ms)), expected);
+    if let Some(due_ms) = found {
+        assert_eq!(cache.earliest_due_ms(due_ms), None);
+    }
+}
+
+/// Whatever the times of packets that are off the clock, each is in a record or resident, First and
+/// Last are times of packets, and no flow is overlooked when it is due.
+fn strays_are_accounted<K: Numbered>(
+    steps: &[(Step, Option<i64>)],
+    flows_max: usize,
+) -> Result<(), TestCaseError> {
+    const BEGIN_MS: u64 = 1 << 45;
+    let mut cache = FlowCache::<K>::new(&config(flows_max, TIMEOUTS)).unwrap();
+    cache.start_at(BEGIN_MS);
+    let (mut records, mut offered) = (Vec::new(), Volume::default());
+    let mut times = HashMap::<K, Vec<u64>>::new();
+    for (step, off_ms) in steps {
+        let now_ms = BEGIN_MS + step.at_ms;
+        let at_ms = now_ms.saturating_add_signed(off_ms.unwrap_or(0));
+        let mut arrival = Arrival {
+            at_ms,
+            ..step.arrival::<K>()
+        };
+        times.entry(arrival.packet.key).or_default().push(at_ms);
+        match off_ms {
+            Some(_) => cache.observe_stray(&mut arrival, now_ms, &mut records),
+            None => cache.observe(&mut [arrival], &mut records),
+        }
+        assert_no_due_flow_is_overlooked(&mut cache, now_ms);
+        assert_earliest_due_is_exact(&mut cache, now_ms);
+        cache.expire(now_ms, usize::MAX, &mut records);
+        offered += Volume::of_packet(step.octets);
+        prop_assert_eq!(volume(&records) + cache.resident(), offered);
+    }
+    cache.drain(usize::MAX, &mut records);
+    prop_assert!(cache.is_empty());
+    for record in &records {
+        let times = &times[&record.key];
+        prop_assert!(times.contains(&record.first_ms) && times.contains(&record.last_ms));
+        prop_assert!(record.first_ms <= record.last_ms);
+        prop_assert!(record.last_ms - record.first_ms < TIMEOUTS.active_ms);
+    }
+    Ok(())
 }
 
 /// Whenever timeouts are changed, no flow is expired before it is due by the present ones, and with
@@ -420,6 +472,18 @@ proptest! {
         let config = CacheConfig { seed, counter_max, ..config(flows_max, TIMEOUTS) };
         no_packet_is_lost_or_counted_twice::<KeyV4>(&steps, &config)?;
         no_packet_is_lost_or_counted_twice::<LongKey>(&steps, &config)?;
+    }
+
+    #[test]
+    fn strays_are_accounted_for_each_key(
+        steps in steps(), flows_max in 1usize..60,
+        off_ms in vec(prop::option::of(prop_oneof![
+            -20_000i64..20_000, -3_000_000_000_000i64..3_000_000_000_000,
+        ]), 400..401),
+    ) {
+        let steps: Vec<_> = steps.into_iter().zip(off_ms).collect();
+        strays_are_accounted::<KeyV4>(&steps, flows_max)?;
+        strays_are_accounted::<LongKey>(&steps, flows_max)?;
     }
 
     #[test]
