@@ -7,14 +7,12 @@ mod host;
 mod named_drops;
 mod sysfs;
 
-pub use driver::{Driver, RefusedFrame};
+pub use driver::{Driver, LinkCount, RefusedFrame};
 pub use named_drops::NamedDrops;
 
 use crate::error::CaptureError;
-use std::fs;
 use std::io;
-use std::path::PathBuf;
-use sysfs::{entries, read_number, sysfs};
+use sysfs::Folder;
 
 /// A network interface of this host.
 #[derive(Clone, Debug)]
@@ -29,6 +27,8 @@ pub struct Interface {
     pub queue_count: u32,
     /// Its driver.
     pub driver: Driver,
+    /// Where its counters and settings are, whatever its name is by now.
+    folder: Folder,
 }
 
 /// Assumed where sysfs does not show the MTU: Ethernet's.
@@ -46,21 +46,19 @@ impl Interface {
         // sysfs and libpcap know no alternative names.
         let main_name = name_of(index);
         let name = main_name.as_deref().unwrap_or(name);
-        let mtu = read_number(&sysfs(name).join("mtu"))
+        let folder = Folder::of(name, index);
+        let mtu = folder
+            .number("mtu")
             .and_then(|mtu| u32::try_from(mtu).ok())
             .unwrap_or(MTU_UNKNOWN);
-        let queue_count = entries(&sysfs(name).join("queues"))
-            .filter(|queue| queue.starts_with("rx-"))
-            .count();
-        // Without sysfs there is no queue directory; an interface has at least one queue.
-        let queue_count =
-            u32::try_from(queue_count.max(1)).expect("queues are numbered in 32 bits");
         Ok(Self {
             name: name.to_owned(),
             index,
             mtu,
-            queue_count,
-            driver: Driver::of(name),
+            // Without sysfs there is no queue directory; an interface has at least one queue.
+            queue_count: channels_in(&folder).unwrap_or(1),
+            driver: Driver::of(index),
+            folder,
         })
     }
 
@@ -71,7 +69,7 @@ impl Interface {
         const ARPHRD_ETHER: u64 = 1;
         const ARPHRD_LOOPBACK: u64 = 772;
         matches!(
-            read_number(&sysfs(&self.name).join("type")),
+            self.folder.number("type"),
             Some(ARPHRD_ETHER | ARPHRD_LOOPBACK)
         )
     }
@@ -110,31 +108,30 @@ impl Interface {
         self.statistics(&["rx_missed_errors", "rx_fifo_errors"])
     }
 
-    /// The sum of some of its counters; 0 if it has been removed.
-    fn statistics(&self, counters: &[&str]) -> u64 {
-        let statistics = self.folder().join("statistics");
-        counters
-            .iter()
-            .filter_map(|counter| read_number(&statistics.join(counter)))
-            .sum()
-    }
-
-    /// Its folder in sysfs, by its present name.
-    fn folder(&self) -> PathBuf {
-        let name = self.present_name();
-        sysfs(name.as_deref().unwrap_or(&self.name))
+    /// Frames that the interface has received, by its own count, since it was created; `None` if it
+    /// is gone. [`Driver::link_count`] says which frames its driver counts there.
+    #[must_use]
+    pub fn received(&self) -> Option<u64> {
+        self.folder.number("statistics/rx_packets")
     }
 
     /// Packets that the interface has received and sent, by its own count, since it was created; 0
     /// if it is gone.
     #[must_use]
     pub fn packets(&self) -> u64 {
-        let statistics = self.folder().join("statistics");
-        let counters = ["rx_packets", "tx_packets"];
-        counters
-            .into_iter()
-            .filter_map(|counter| read_number(&statistics.join(counter)))
-            .sum()
+        self.statistics(&["rx_packets", "tx_packets"])
+    }
+
+    /// Its RX queues (channels) by now; `None` if it is gone.
+    #[must_use]
+    pub fn channels(&self) -> Option<u32> {
+        channels_in(&self.folder)
+    }
+
+    /// The sum of some of its counters; 0 if it has been removed.
+    fn statistics(&self, counters: &[&str]) -> u64 {
+        let count = |counter: &&str| self.folder.number(&format!("statistics/{counter}"));
+        counters.iter().filter_map(count).sum()
     }
 
     /// Writes a tunable of the device in sysfs and returns its former value.
@@ -143,11 +140,17 @@ impl Interface {
     ///
     /// The system's error.
     pub fn set_tunable(&self, tunable: &str, value: u64) -> io::Result<u64> {
-        let path = self.folder().join(tunable);
-        let before = read_number(&path).ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
-        fs::write(&path, value.to_string())?;
+        let before = self.folder.number(tunable);
+        let before = before.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
+        self.folder.set_number(tunable, value)?;
         Ok(before)
     }
+}
+
+/// The RX queues of the interface with this folder; `None` if they cannot be read.
+fn channels_in(folder: &Folder) -> Option<u32> {
+    let count = folder.count("queues", "rx-").filter(|&count| count > 0)?;
+    u32::try_from(count).ok()
 }
 
 /// The name of the interface with this ifIndex.

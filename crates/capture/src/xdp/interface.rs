@@ -1,14 +1,16 @@
 //! An interface with the XDP program attached, and its counters.
 
 use super::config::XdpConfig;
+use super::link::{Link, LinkState, Place};
 use super::program::{Attached, Counter, Program};
 use super::queue::{QueueMemory, QueueReport, XdpQueue};
 use super::socket::fits_one_umem_frame;
 use super::socket_options::{self, Losses};
+use super::watch::{Difference, Differences, Reading, Reason, Unseen};
 use crate::counters::Dropped;
 use crate::error::CaptureError;
 use crate::forbidden::{NET_RAW, forbidden};
-use crate::interface::{Interface, NamedDrops, RefusedFrame};
+use crate::interface::{Interface, LinkCount, NamedDrops, RefusedFrame};
 use crate::sampling::Sampling;
 use crate::source::{SourceChange, Unchangeable};
 use std::fmt;
@@ -30,13 +32,33 @@ pub struct XdpInterface {
     /// Frames are no longer redirected: what the driver drops now concerns the host.
     stopped: AtomicBool,
     named_drops: NamedDrops,
+    place: Place,
+    watch: Mutex<Watch>,
     /// Settings of the device to restore, with their former values.
     tunables: Vec<(&'static str, u64)>,
     // Dropped in this order: the program is detached, then promiscuous mode ends, then the maps are
     // closed.
-    attached: Attached,
+    link: Mutex<Attachment>,
     _promiscuous: OwnedFd,
     program: Program,
+}
+
+/// The program's link.
+struct Attachment {
+    /// None while the program cannot be attached again.
+    link: Option<Link>,
+    /// As the kernel reported it when the program was attached first.
+    program: u32,
+}
+
+/// What is remembered from one look at the interface to the next.
+#[derive(Default)]
+struct Watch {
+    /// None until frames are redirected.
+    unseen: Option<Unseen>,
+    differences: Differences,
+    /// The kernel has unbound the sockets: nothing can be received any more.
+    is_unbound: bool,
 }
 
 /// A queue that was opened, and its socket for the counters.
@@ -96,7 +118,7 @@ impl LoadedInterface {
             interface,
             config,
             frags,
-            mut program,
+            program,
         } = self;
         let failed = |what: String| CaptureError::Xdp {
             interface: interface.name.clone(),
@@ -109,19 +131,25 @@ impl LoadedInterface {
                     .unwrap_or_else(|| format!("promiscuous mode is not possible ({error})")),
             )
         })?;
-        let attached = program.attach(&interface, config.mode).map_err(failed)?;
+        let Attached { place, link } = program.attach(&interface, config.mode).map_err(failed)?;
+        let state = link.state().map_err(|error| failed(error.to_string()))?;
         let mut this = XdpInterface {
             driver_drops_before: AtomicU64::new(u64::MAX),
             driver_drops: AtomicU64::new(0),
             stopped: AtomicBool::new(false),
             // Read after attaching: a driver can have other rings, and so other counters, then.
-            named_drops: NamedDrops::of(&interface.name),
+            named_drops: NamedDrops::of(interface.index),
             interface,
             config,
             frags,
             opened: Mutex::default(),
             tunables: Vec::new(),
-            attached,
+            place,
+            watch: Mutex::default(),
+            link: Mutex::new(Attachment {
+                link: Some(link),
+                program: state.program,
+            }),
             _promiscuous: promiscuous,
             program,
         };
@@ -155,13 +183,13 @@ impl XdpInterface {
             )));
         }
         let bell = self.program.bell(queue).map_err(failed)?;
-        let place = (self.attached.in_driver, self.frags);
+        let place = (self.in_driver(), self.frags);
         let opened = XdpQueue::open(&self.interface, queue, &self.config, place, memory, bell)?;
         let socket = opened
             .socket()
             .try_clone_to_owned()
             .map_err(|error| failed(error.to_string()))?;
-        self.opened().push(Opened {
+        locked(&self.opened).push(Opened {
             queue,
             report: opened.report(),
             socket,
@@ -181,7 +209,7 @@ impl XdpInterface {
             interface: self.interface.name.clone(),
             what: format!("frames cannot be redirected: {what}"),
         };
-        let opened = self.opened();
+        let opened = locked(&self.opened);
         // What the driver drops from here on may have been meant for a socket. What it dropped
         // before, when attaching or binding made it reset the card, was not.
         let dropped = self.interface.driver_drops();
@@ -191,12 +219,25 @@ impl XdpInterface {
                 .set_socket(*queue, socket.as_fd())
                 .map_err(failed)?;
         }
-        self.program.set_counts_no_socket(true).map_err(failed)
+        self.program.set_counts_no_socket(true).map_err(failed)?;
+        drop(opened);
+        let counts = self.interface.driver.link_count(self.in_driver());
+        if let Some(first) = self.reading(counts) {
+            locked(&self.watch).unseen = Some(Unseen::since(counts, first));
+        }
+        Ok(())
     }
 
     /// Redirects no more frames, and counts those that pass no more. Once this returns, frames pass
     /// to the host, and all redirected frames are in the rings, which can be read to their end.
     pub fn stop_redirecting(&self) {
+        let mut watch = locked(&self.watch);
+        self.look_with(&mut watch);
+        // The watch stays locked: a look would put the sockets back.
+        self.stop();
+    }
+
+    fn stop(&self) {
         // A frame that finds no socket must find that it is not counted either: wait for the frames
         // that are between the two look-ups.
         if let Err(error) = self.program.set_counts_no_socket(false) {
@@ -207,6 +248,154 @@ impl XdpInterface {
         socket_options::await_drivers();
         self.read_driver_drops();
         self.stopped.store(true, Ordering::Relaxed);
+    }
+
+    /// Asks the kernel whether program, sockets, namespace and channels are as they were, compares
+    /// the frames that the program saw with those that the link counted, and mends what can be
+    /// mended: a program that was detached is attached again, and sockets that were taken out of
+    /// its map are put back. If the sockets were unbound, frames are redirected no more, so that
+    /// their readers end.
+    ///
+    /// For a thread that calls this once a second: some system calls for each queue.
+    pub fn look(&self) {
+        self.look_with(&mut locked(&self.watch));
+    }
+
+    fn look_with(&self, watch: &mut Watch) {
+        if self.stopped.load(Ordering::Relaxed) || watch.unseen.is_none() {
+            return;
+        }
+        if let Some((reason, what)) = self.unbound() {
+            watch.is_unbound = true;
+            watch.differences.note(reason, Some(what));
+            self.stop();
+            // In another namespace it would run for nothing.
+            locked(&self.link).link = None;
+            return;
+        }
+        let program = self.restore_program();
+        let channels = self
+            .interface
+            .channels()
+            .unwrap_or(self.interface.queue_count);
+        let now = watch.unseen.as_ref().map(Unseen::link_count);
+        let now = now.and_then(|counts| self.reading(counts));
+        let is_unseen = match (&mut watch.unseen, now) {
+            (Some(unseen), Some(now)) => unseen.look(now, channels, program.is_some()),
+            _ => false,
+        };
+        let unseen = (is_unseen && program.is_none())
+            .then(|| "its driver counts frames that the XDP program does not see".to_owned());
+        for (reason, found) in [
+            (Reason::Program, program),
+            (Reason::Sockets, self.restore_sockets()),
+            (Reason::Channels, self.unread_channels(channels)),
+            (Reason::Unseen, unseen),
+        ] {
+            watch.differences.note(reason, found);
+        }
+    }
+
+    /// What is no longer as it was, or was not in the last seconds.
+    #[must_use]
+    pub fn differences(&self) -> Vec<Difference> {
+        locked(&self.watch).differences.present()
+    }
+
+    /// How often each kind of difference has begun, in the order of [`Reason::ALL`].
+    #[must_use]
+    pub fn differences_begun(&self) -> [u64; Reason::ALL.len()] {
+        locked(&self.watch).differences.begun()
+    }
+
+    /// Why nothing can be received any more, if the kernel has unbound a socket.
+    fn unbound(&self) -> Option<(Reason, String)> {
+        let is_unbound = |opened: &Opened| socket_options::is_unbound(opened.socket.as_fd());
+        if !locked(&self.opened).iter().any(is_unbound) {
+            return None;
+        }
+        Some(match self.interface.present_name() {
+            None => {
+                let what = "it was removed, or moved to another network namespace";
+                (Reason::Namespace, what.to_owned())
+            }
+            Some(_) => {
+                let what = "the kernel unbound its sockets: it was moved away and back";
+                (Reason::Sockets, what.to_owned())
+            }
+        })
+    }
+
+    /// Attaches the program again if it is not attached any more; what was found and done then.
+    fn restore_program(&self) -> Option<String> {
+        let mut attachment = locked(&self.link);
+        let state = attachment.link.as_ref().map(Link::state);
+        let found = match state {
+            Some(Ok(LinkState { program, index })) if index != 0 => {
+                if program == attachment.program {
+                    return None;
+                }
+                "another process replaced the XDP program"
+            }
+            // Closing the link detaches the program.
+            Some(Err(_)) => "the kernel does not report where the XDP program is",
+            Some(Ok(_)) | None => "another process detached the XDP program",
+        };
+        attachment.link = None;
+        let attached = self.program.attach_at(self.interface.index, self.place);
+        Some(match attached {
+            Ok(link) => {
+                attachment.link = Some(link);
+                format!("{found}; it is attached again")
+            }
+            Err(error) => format!(
+                "{found}, and it cannot be attached again ({error}); another attempt each second"
+            ),
+        })
+    }
+
+    /// Puts sockets back into the program's map; what was found and done if one was missing.
+    fn restore_sockets(&self) -> Option<String> {
+        let mut restored = 0;
+        for Opened { queue, socket, .. } in locked(&self.opened).iter() {
+            match self.program.restore_socket(*queue, socket.as_fd()) {
+                Ok(was_missing) => restored += u32::from(was_missing),
+                Err(error) => return Some(format!("frames cannot be redirected: {error}")),
+            }
+        }
+        (restored > 0).then(|| {
+            "another process took sockets out of the XDP program's map; they are in it again"
+                .to_owned()
+        })
+    }
+
+    /// What changed, if the number of channels did and not all of them are read.
+    fn unread_channels(&self, channels: u32) -> Option<String> {
+        let before = self.interface.queue_count;
+        let opened = locked(&self.opened);
+        let is_read = |channel: &u32| opened.iter().any(|opened| opened.queue == *channel);
+        let read = (0..channels).filter(is_read).count();
+        (channels != before && u32::try_from(read) != Ok(channels))
+            .then(|| format!("it has {channels} channels, at the start {before}; {read} are read"))
+    }
+
+    /// Both counts of frames now; `None` without a link's count.
+    fn reading(&self, counts: LinkCount) -> Option<Reading> {
+        let program = || match counts {
+            LinkCount::PassedFrames => self.program.count(Counter::NoSocket),
+            LinkCount::EveryFrame | LinkCount::Unknown => self.from_kernel().seen(),
+        };
+        let program_before = program();
+        let link = self.interface.received()?;
+        Some(Reading {
+            program_before,
+            link,
+            program_after: program(),
+        })
+    }
+
+    fn in_driver(&self) -> bool {
+        self.place == Place::Driver
     }
 
     /// Changes the sampling of all queues. Each CPU uses the new setting from its next frame on.
@@ -229,8 +418,16 @@ impl XdpInterface {
     /// counter and not yet in an earlier one: the driver's, then the sockets', then the program's.
     #[must_use]
     pub fn counters(&self) -> InterfaceCounters {
+        let mut counters = self.from_kernel();
+        let watch = locked(&self.watch);
+        counters.no_program = watch.unseen.as_ref().map_or(0, Unseen::frames);
+        counters.is_unbound = watch.is_unbound;
+        counters
+    }
+
+    fn from_kernel(&self) -> InterfaceCounters {
         let driver = self.read_driver_drops();
-        let opened = self.opened();
+        let opened = locked(&self.opened);
         let losses = opened.iter().map(|opened| {
             socket_options::losses(opened.socket.as_fd())
                 .expect("an open AF_XDP socket has XDP_STATISTICS")
@@ -243,8 +440,7 @@ impl XdpInterface {
             driver,
             ..InterfaceCounters::default()
         };
-        let Attached { in_driver, .. } = self.attached;
-        if self.interface.driver.counts_sampled_out(in_driver) {
+        if self.interface.driver.counts_sampled_out(self.in_driver()) {
             counters.driver = counters.driver.saturating_sub(counters.sampled_out);
         }
         for (Opened { queue, report, .. }, losses) in opened.iter().zip(losses) {
@@ -277,11 +473,6 @@ impl XdpInterface {
         self.driver_drops
             .fetch_max(driver, Ordering::Relaxed)
             .max(driver)
-    }
-
-    /// The list only grows, so a panic elsewhere leaves it complete.
-    fn opened(&self) -> MutexGuard<'_, Vec<Opened>> {
-        self.opened.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Lets the reader's polling drive the card (Documentation/networking/napi.rst); undone on
@@ -320,7 +511,7 @@ impl fmt::Display for XdpInterface {
             queue_count,
             ..
         } = &self.interface;
-        let place = if self.attached.in_driver {
+        let place = if self.in_driver() {
             "in the driver (native)"
         } else {
             "after the driver (skb mode)"
@@ -337,6 +528,11 @@ impl fmt::Display for XdpInterface {
     }
 }
 
+/// What is locked is whole at any time: a list that only grows, a link, what a look has noted.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// What an interface counted, in packets: its driver, the XDP program, and the sockets.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct InterfaceCounters {
@@ -347,6 +543,14 @@ pub struct InterfaceCounters {
     pub offered_again: u64,
     /// Passed on to the host because their queue had no socket while others had theirs.
     pub no_socket: u64,
+    /// Counted by the link and not seen by the XDP program: it was not attached, or the driver did
+    /// not run it on a channel that was added. At least so many.
+    pub no_program: u64,
+    /// Handed to sockets that the kernel had unbound, since the interface was removed or moved to
+    /// another network namespace: see [`settle`](Self::settle).
+    pub unbound: u64,
+    /// The kernel has unbound the sockets.
+    pub is_unbound: bool,
     /// Dropped by sampling in the XDP program.
     pub sampled_out: u64,
     /// Dropped by the driver while frames were redirected.
@@ -359,7 +563,30 @@ impl InterfaceCounters {
     /// All packets that reached the observation point.
     #[must_use]
     pub fn offered(&self) -> u64 {
-        self.redirected - self.offered_again + self.no_socket + self.sampled_out + self.driver
+        self.seen() + self.no_program + self.driver
+    }
+
+    /// All packets that the XDP program saw.
+    fn seen(&self) -> u64 {
+        self.redirected - self.offered_again + self.no_socket + self.sampled_out
+    }
+
+    /// Counts as `unbound` what was redirected and is in no other count, once the kernel has
+    /// unbound the sockets and their readers, which took `taken` frames, have ended. Nothing else
+    /// counts these frames.
+    pub fn settle(&mut self, taken: u64) {
+        if !self.is_unbound {
+            return;
+        }
+        let refused = |queue: &QueueCounters| queue.losses.ring_full + queue.losses.no_frame;
+        let refused: u64 = self.queues.iter().map(refused).sum();
+        let redirected = self.redirected - self.offered_again;
+        self.unbound = redirected.saturating_sub(taken + refused);
+        let counts_again =
+            |queue: &QueueCounters| queue.report.refused_frame == RefusedFrame::CountedAgain;
+        if self.queues.iter().any(counts_again) {
+            self.driver = self.driver.saturating_sub(self.unbound);
+        }
     }
 
     /// The losses that belong to no open queue.
@@ -367,7 +594,9 @@ impl InterfaceCounters {
     pub fn dropped(&self) -> Dropped {
         Dropped {
             driver: self.driver,
+            no_program: self.no_program,
             no_socket: self.no_socket,
+            unbound: self.unbound,
             ..Dropped::default()
         }
     }
@@ -454,5 +683,30 @@ mod tests {
         assert_eq!(counted(RefusedFrame::Dropped), (100, 15, 10));
         assert_eq!(counted(RefusedFrame::CountedAgain), (100, 3, 10));
         assert_eq!(counted(RefusedFrame::OfferedAgain), (90, 15, 0));
+    }
+
+    #[test]
+    fn what_went_to_unbound_sockets_is_in_one_count() {
+        let report = QueueReport {
+            zero_copy: false,
+            in_driver: true,
+            huge_pages: false,
+            refused_frame: RefusedFrame::CountedAgain,
+            frame_count: 1,
+            frame_octets: 2048,
+        };
+        let counted = |is_unbound| {
+            let mut counters = InterfaceCounters {
+                redirected: 100,
+                driver: 40,
+                is_unbound,
+                ..InterfaceCounters::default()
+            };
+            counters.add(0, report, Losses::default());
+            counters.settle(70);
+            (counters.unbound, counters.driver, counters.offered())
+        };
+        assert_eq!(counted(true), (30, 10, 110));
+        assert_eq!(counted(false), (0, 40, 140));
     }
 }

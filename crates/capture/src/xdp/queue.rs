@@ -333,7 +333,10 @@ impl<R: Rings, B: Bell> Reader<R, B> {
         match link {
             Link::Down => tracing::warn!("{interface} queue {queue}: link is down; flows are kept"),
             Link::Up => tracing::info!("{interface} queue {queue}: link is up again"),
-            Link::Gone => tracing::warn!("{interface} queue {queue}: the interface was removed"),
+            Link::Gone => tracing::warn!(
+                "{interface} queue {queue}: the interface was removed, or moved to another network \
+                 namespace"
+            ),
         }
         self.link = link;
     }

@@ -10,7 +10,7 @@ use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusRecorder};
 use std::collections::BTreeMap;
 use xdprobe_pipeline::Ledger;
 use xdprobe_pipeline::capture::Dropped;
-use xdprobe_pipeline::counters::Phase;
+use xdprobe_pipeline::capture::xdp::Reason;
 use xdprobe_pipeline::export::{
     CollectorCounters, CollectorId, CollectorState, LossReason, SendErrorKind, Tally,
 };
@@ -228,6 +228,14 @@ const COLLECTOR_REFUSING: Metric = Metric {
     name: "xdprobe_collector_refusing",
     help: "1 while the collector's host refuses datagrams.",
 };
+const DIFFERS: Metric = Metric {
+    name: "xdprobe_interface_blind",
+    help: "1 while frames of the interface may pass unread, and for 5 seconds after that.",
+};
+const DIFFERED: Metric = Metric {
+    name: "xdprobe_interface_blind_begun_total",
+    help: "Times that frames of the interface began to pass unread, perhaps.",
+};
 const RUNNING: Metric = Metric {
     name: "xdprobe_receiver_running",
     help: "1 while frames can be received, 0 while they cannot.",
@@ -336,7 +344,10 @@ impl<'a> Pen<'a> {
             .iter()
             .for_each(|interface| self.write_interface(interface));
         for worker in &snapshot.workers {
-            with_tags_of(worker, |tags| self.write_worker(worker, tags));
+            with_tags_of(worker, |tags| {
+                self.write_worker(worker, tags);
+                self.gauge(&RUNNING, tags, flag(snapshot.receives(worker)));
+            });
         }
         self.write_exporter(snapshot);
     }
@@ -346,12 +357,21 @@ impl<'a> Pen<'a> {
             name,
             counters,
             named_drops,
+            differences,
+            differences_begun,
             ..
         } = interface;
         let on = ("interface", name.as_str());
         self.counter(&OFFERED, &[on], counters.offered());
         self.counter(&SAMPLED_OUT, &[on], counters.sampled_out);
-        self.write_dropped(&[on], &["driver", "no_socket"], &counters.dropped());
+        let places = ["driver", "no_program", "no_socket", "unbound"];
+        self.write_dropped(&[on], &places, &counters.dropped());
+        for (reason, begun) in Reason::ALL.into_iter().zip(differences_begun) {
+            let tags = [on, ("reason", reason.name())];
+            let is_present = differences.iter().any(|found| found.reason == reason);
+            self.gauge(&DIFFERS, &tags, flag(is_present));
+            self.counter(&DIFFERED, &tags, *begun);
+        }
         for (counter, count) in named_drops {
             self.counter(&DRIVER_DROPS, &[on, ("counter", counter)], *count);
         }
@@ -418,7 +438,6 @@ impl<'a> Pen<'a> {
         self.gauge(&RESIDENT_PACKETS, tags, real(counters.resident.packets));
         self.gauge(&RESIDENT_OCTETS, tags, real(counters.resident.octets));
         self.write_lost(tags, "hand_over", &counters.dropped);
-        self.gauge(&RUNNING, tags, flag(counters.phase() == Phase::Running));
         self.counter(&DOWN_SECONDS, tags, counters.down_ms / MS_PER_S);
         self.counter(&IDLE_TURNS, tags, counters.turns.idle);
         self.counter(&BUSY_TURNS, tags, counters.turns.busy);

@@ -1,0 +1,128 @@
+//! Whether a probe does what it is there for: readiness probes and operators ask for the reasons why
+//! it does not.
+
+use crate::counters::Phase;
+use crate::ledger::Ledger;
+use crate::plan::FILE_PREFIX;
+use crate::snapshot::Snapshot;
+use xdprobe_export::CollectorState;
+
+/// Why the probe is not ready, if it is not: each queue that does not receive, each interface that
+/// is no longer as it was, each file that cannot be written, that no collector takes records, and
+/// that the ledger is out of balance.
+#[must_use]
+pub fn not_ready(snapshot: &Snapshot) -> Vec<String> {
+    let down = snapshot.workers.iter().filter_map(|worker| {
+        let what = match worker.counters.phase() {
+            Phase::Running => return None,
+            Phase::Opening => "has not begun to receive",
+            Phase::Down => "link is down",
+            Phase::Ended => "receives no more",
+        };
+        Some(format!("{}: {what}", worker.label()))
+    });
+    let differences = snapshot.interfaces.iter().flat_map(|interface| {
+        let line = |what| format!("{}: {what}", interface.name);
+        interface
+            .differences
+            .iter()
+            .map(move |found| line(&found.what))
+    });
+    let files = snapshot
+        .collectors
+        .iter()
+        .filter(|one| one.name.starts_with(FILE_PREFIX))
+        .filter(|one| !one.counters.state().takes_records())
+        .map(|one| format!("{} cannot be written", one.name));
+    let states = || snapshot.collectors.iter().map(|one| one.counters.state());
+    let nowhere = !states().any(CollectorState::takes_records);
+    let why = if states().any(|state| state == CollectorState::Refusing) {
+        "every collector refuses"
+    } else {
+        "no collector can be reached"
+    };
+    let unbalanced = !Ledger::draw_up(snapshot).is_balanced();
+    down.chain(differences)
+        .chain(files)
+        .chain(nowhere.then(|| why.to_owned()))
+        .chain(unbalanced.then(|| "the ledger is out of balance".to_owned()))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::snapshot::{CollectorSnapshot, InterfaceSnapshot, WorkerSnapshot};
+    use xdprobe_capture::xdp::{Difference, InterfaceCounters, Reason};
+    use xdprobe_export::{CollectorCounters, CollectorId};
+
+    fn collector(name: &str, state: CollectorState) -> CollectorSnapshot {
+        CollectorSnapshot {
+            id: CollectorId::FIRST,
+            name: name.into(),
+            counters: CollectorCounters {
+                state: state as u64,
+                ..CollectorCounters::default()
+            },
+        }
+    }
+
+    /// A probe with a collector that takes records.
+    fn sound() -> Snapshot {
+        Snapshot {
+            collectors: vec![collector("192.0.2.9:2055", CollectorState::Up)],
+            ..Snapshot::default()
+        }
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_written_is_a_reason_not_to_be_ready() {
+        let with = |collectors| {
+            not_ready(&Snapshot {
+                collectors,
+                ..Snapshot::default()
+            })
+        };
+        let up = collector("192.0.2.9:2055", CollectorState::Up);
+        let full = collector("file:x.ft", CollectorState::Refusing);
+        assert_eq!(
+            with(vec![up.clone(), full]),
+            ["file:x.ft cannot be written"]
+        );
+        let refusing = collector("192.0.2.8:2055", CollectorState::Refusing);
+        assert!(with(vec![up, refusing]).is_empty());
+    }
+
+    #[test]
+    fn a_ledger_out_of_balance_is_a_reason_not_to_be_ready() {
+        assert!(not_ready(&sound()).is_empty());
+        let mut worker = WorkerSnapshot::default();
+        worker.counters.phase = Phase::Running as u64;
+        worker.counters.source.received = 1;
+        let unbalanced = Snapshot {
+            workers: vec![worker],
+            ..sound()
+        };
+        assert_eq!(not_ready(&unbalanced), ["the ledger is out of balance"]);
+    }
+
+    #[test]
+    fn an_interface_that_is_not_as_it_was_is_a_reason_not_to_be_ready() {
+        let blind = Snapshot {
+            interfaces: vec![InterfaceSnapshot {
+                name: "tap0".to_owned(),
+                counters: InterfaceCounters::default(),
+                differences: vec![Difference {
+                    reason: Reason::Channels,
+                    what: "it has 4 channels, at the start 2; 2 are read".to_owned(),
+                }],
+                ..InterfaceSnapshot::default()
+            }],
+            ..sound()
+        };
+        assert_eq!(
+            not_ready(&blind),
+            ["tap0: it has 4 channels, at the start 2; 2 are read"]
+        );
+    }
+}
