@@ -115,6 +115,7 @@ mod tests {
                 differences: vec![Difference {
                     reason: Reason::Channels,
                     what: "it has 4 channels, at the start 2; 2 are read".to_owned(),
+                    lasts: true,
                 }],
                 ..InterfaceSnapshot::default()
             }],

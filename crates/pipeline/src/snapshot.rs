@@ -198,13 +198,15 @@ impl Snapshot {
                 .all(|worker| worker.counters.phase() == Phase::Ended)
     }
 
-    /// Whether frames can be received by a worker: it runs, and its interface is as it was.
+    /// Whether a worker receives frames: it runs, and the program and sockets of its interface are
+    /// in place.
     #[must_use]
     pub fn receives(&self, worker: &WorkerSnapshot) -> bool {
         let here = |on: &&InterfaceSnapshot| on.name == worker.interface;
-        let found =
-            |on: &InterfaceSnapshot| on.differences.iter().any(|found| found.reason.is_total());
-        worker.counters.phase() == Phase::Running && !self.interfaces.iter().filter(here).any(found)
+        let is_blind = |found: &Difference| found.lasts && found.reason.is_total();
+        let is_blind = |on: &InterfaceSnapshot| on.differences.iter().any(is_blind);
+        worker.counters.phase() == Phase::Running
+            && !self.interfaces.iter().filter(here).any(is_blind)
     }
 
     /// Age of the oldest record that was expired and is neither exported nor lost, in ms; an upper

@@ -127,6 +127,7 @@ mod tests {
             let differences = what.map(|what| Difference {
                 reason: Reason::Program,
                 what: what.to_owned(),
+                lasts: true,
             });
             Snapshot {
                 interfaces: vec![InterfaceSnapshot {

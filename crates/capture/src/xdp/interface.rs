@@ -6,7 +6,7 @@ use super::program::{Attached, Counter, Program};
 use super::queue::{QueueMemory, QueueReport, XdpQueue};
 use super::socket::fits_one_umem_frame;
 use super::socket_options::{self, Losses};
-use super::watch::{Difference, Differences, Reading, Reason, Unseen};
+use super::watch::{Difference, Differences, Found, Reading, Reason, Unseen};
 use crate::counters::Dropped;
 use crate::error::CaptureError;
 use crate::forbidden::{NET_RAW, forbidden};
@@ -265,9 +265,9 @@ impl XdpInterface {
         if self.stopped.load(Ordering::Relaxed) || watch.unseen.is_none() {
             return;
         }
-        if let Some((reason, what)) = self.unbound() {
+        if let Some((reason, found)) = self.unbound() {
             watch.is_unbound = true;
-            watch.differences.note(reason, Some(what));
+            watch.differences.note(reason, Some(found));
             self.stop();
             // In another namespace it would run for nothing.
             locked(&self.link).link = None;
@@ -284,12 +284,14 @@ impl XdpInterface {
             (Some(unseen), Some(now)) => unseen.look(now, channels, program.is_some()),
             _ => false,
         };
-        let unseen = (is_unseen && program.is_none())
-            .then(|| "its driver counts frames that the XDP program does not see".to_owned());
+        let unread = self.unread_channels(channels);
+        let is_explained = program.is_some() || unread.is_some();
+        let unseen = (is_unseen && !is_explained)
+            .then(|| Found::lasting("its driver counts frames that the XDP program does not see"));
         for (reason, found) in [
             (Reason::Program, program),
             (Reason::Sockets, self.restore_sockets()),
-            (Reason::Channels, self.unread_channels(channels)),
+            (Reason::Channels, unread),
             (Reason::Unseen, unseen),
         ] {
             watch.differences.note(reason, found);
@@ -309,7 +311,7 @@ impl XdpInterface {
     }
 
     /// Why nothing can be received any more, if the kernel has unbound a socket.
-    fn unbound(&self) -> Option<(Reason, String)> {
+    fn unbound(&self) -> Option<(Reason, Found)> {
         let is_unbound = |opened: &Opened| socket_options::is_unbound(opened.socket.as_fd());
         if !locked(&self.opened).iter().any(is_unbound) {
             return None;
@@ -317,17 +319,17 @@ impl XdpInterface {
         Some(match self.interface.present_name() {
             None => {
                 let what = "it was removed, or moved to another network namespace";
-                (Reason::Namespace, what.to_owned())
+                (Reason::Namespace, Found::lasting(what))
             }
             Some(_) => {
                 let what = "the kernel unbound its sockets: it was moved away and back";
-                (Reason::Sockets, what.to_owned())
+                (Reason::Sockets, Found::lasting(what))
             }
         })
     }
 
-    /// Attaches the program again if it is not attached any more; what was found and done then.
-    fn restore_program(&self) -> Option<String> {
+    /// Attaches the program again if it is not attached any more; what was found then.
+    fn restore_program(&self) -> Option<Found> {
         let mut attachment = locked(&self.link);
         let state = attachment.link.as_ref().map(Link::state);
         let found = match state {
@@ -337,53 +339,61 @@ impl XdpInterface {
                 }
                 "another process replaced the XDP program"
             }
-            // Closing the link detaches the program.
             Some(Err(_)) => "the kernel does not report where the XDP program is",
             Some(Ok(_)) | None => "another process detached the XDP program",
         };
+        // Closing the link detaches the program.
         attachment.link = None;
         let attached = self.program.attach_at(self.interface.index, self.place);
         Some(match attached {
             Ok(link) => {
                 attachment.link = Some(link);
-                format!("{found}; it is attached again")
+                Found::mended(format!("{found}; it is attached again"))
             }
-            Err(error) => format!(
+            Err(error) => Found::lasting(format!(
                 "{found}, and it cannot be attached again ({error}); another attempt each second"
-            ),
+            )),
         })
     }
 
-    /// Puts sockets back into the program's map; what was found and done if one was missing.
-    fn restore_sockets(&self) -> Option<String> {
+    /// Puts sockets back into the program's map; what was found if one was missing.
+    fn restore_sockets(&self) -> Option<Found> {
         let mut restored = 0;
         for Opened { queue, socket, .. } in locked(&self.opened).iter() {
             match self.program.restore_socket(*queue, socket.as_fd()) {
                 Ok(was_missing) => restored += u32::from(was_missing),
-                Err(error) => return Some(format!("frames cannot be redirected: {error}")),
+                Err(error) => {
+                    return Some(Found::lasting(format!(
+                        "frames cannot be redirected: {error}"
+                    )));
+                }
             }
         }
         (restored > 0).then(|| {
-            "another process took sockets out of the XDP program's map; they are in it again"
-                .to_owned()
+            Found::mended(
+                "another process took sockets out of the XDP program's map; they are in it again",
+            )
         })
     }
 
     /// What changed, if the number of channels did and not all of them are read.
-    fn unread_channels(&self, channels: u32) -> Option<String> {
+    fn unread_channels(&self, channels: u32) -> Option<Found> {
         let before = self.interface.queue_count;
         let opened = locked(&self.opened);
         let is_read = |channel: &u32| opened.iter().any(|opened| opened.queue == *channel);
         let read = (0..channels).filter(is_read).count();
-        (channels != before && u32::try_from(read) != Ok(channels))
-            .then(|| format!("it has {channels} channels, at the start {before}; {read} are read"))
+        (channels != before && u32::try_from(read) != Ok(channels)).then(|| {
+            Found::lasting(format!(
+                "it has {channels} channels, at the start {before}; {read} are read"
+            ))
+        })
     }
 
     /// Both counts of frames now; `None` without a link's count.
     fn reading(&self, counts: LinkCount) -> Option<Reading> {
         let program = || match counts {
             LinkCount::PassedFrames => self.program.count(Counter::NoSocket),
-            LinkCount::EveryFrame | LinkCount::Unknown => self.from_kernel().seen(),
+            LinkCount::EveryFrame | LinkCount::Unknown => self.kernel_counters().seen(),
         };
         let program_before = program();
         let link = self.interface.received()?;
@@ -418,14 +428,14 @@ impl XdpInterface {
     /// counter and not yet in an earlier one: the driver's, then the sockets', then the program's.
     #[must_use]
     pub fn counters(&self) -> InterfaceCounters {
-        let mut counters = self.from_kernel();
+        let mut counters = self.kernel_counters();
         let watch = locked(&self.watch);
         counters.no_program = watch.unseen.as_ref().map_or(0, Unseen::frames);
         counters.is_unbound = watch.is_unbound;
         counters
     }
 
-    fn from_kernel(&self) -> InterfaceCounters {
+    fn kernel_counters(&self) -> InterfaceCounters {
         let driver = self.read_driver_drops();
         let opened = locked(&self.opened);
         let losses = opened.iter().map(|opened| {

@@ -13,6 +13,8 @@ pub struct Difference {
     pub reason: Reason,
     /// What was found, and what the watch did about it.
     pub what: String,
+    /// The latest look found it, and could not mend it.
+    pub lasts: bool,
 }
 
 /// Why a probe may not see the frames of its interface.
@@ -72,23 +74,50 @@ pub(super) struct Differences {
     kinds: [Kind; Reason::ALL.len()],
 }
 
+/// What a look found.
+pub(super) struct Found {
+    pub what: String,
+    /// The watch has mended it.
+    pub is_mended: bool,
+}
+
+impl Found {
+    /// What the watch can do nothing about.
+    pub fn lasting(what: impl Into<String>) -> Self {
+        Self {
+            what: what.into(),
+            is_mended: false,
+        }
+    }
+
+    /// What the watch has mended.
+    pub fn mended(what: impl Into<String>) -> Self {
+        Self {
+            what: what.into(),
+            is_mended: true,
+        }
+    }
+}
+
 #[derive(Default)]
 struct Kind {
     what: Option<String>,
+    lasts: bool,
     calm_looks: u32,
     begun: u64,
 }
 
 impl Differences {
     /// Notes what one look found of one kind.
-    pub fn note(&mut self, reason: Reason, found: Option<String>) {
+    pub fn note(&mut self, reason: Reason, found: Option<Found>) {
         let kind = &mut self.kinds[reason as usize];
         match found {
-            Some(what) => {
+            Some(Found { what, is_mended }) => {
                 kind.begun += u64::from(kind.what.is_none());
-                (kind.what, kind.calm_looks) = (Some(what), 0);
+                (kind.what, kind.lasts, kind.calm_looks) = (Some(what), !is_mended, 0);
             }
             None => {
+                kind.lasts = false;
                 kind.calm_looks += 1;
                 if kind.calm_looks >= CALM_LOOKS {
                     kind.what = None;
@@ -101,8 +130,11 @@ impl Differences {
     pub fn present(&self) -> Vec<Difference> {
         let with_reasons = Reason::ALL.into_iter().zip(&self.kinds);
         let present = with_reasons.filter_map(|(reason, kind)| {
-            let what = kind.what.clone()?;
-            Some(Difference { reason, what })
+            Some(Difference {
+                reason,
+                what: kind.what.clone()?,
+                lasts: kind.lasts,
+            })
         });
         present.collect()
     }
@@ -250,12 +282,13 @@ mod tests {
     #[test]
     fn a_difference_is_reported_until_five_looks_in_a_row_did_not_find_it() {
         let mut differences = Differences::default();
-        let found = || Some("detached".to_owned());
+        let found = || Some(Found::lasting("detached"));
         assert!(differences.present().is_empty());
         differences.note(Reason::Program, found());
         for look in 0..4 {
             differences.note(Reason::Program, None);
             assert_eq!(differences.present().len(), 1, "look {look}");
+            assert!(!differences.present()[0].lasts, "look {look}");
         }
         differences.note(Reason::Program, found());
         for _ in 0..5 {
