@@ -5,10 +5,12 @@ mod driver;
 mod ethtool;
 mod host;
 mod named_drops;
+mod napi;
 mod sysfs;
 
 pub use driver::{Driver, LinkCount, RefusedFrame};
 pub use named_drops::NamedDrops;
+pub use napi::{Deferral, Napis};
 
 use crate::error::CaptureError;
 use std::io;
@@ -60,6 +62,19 @@ impl Interface {
             driver: Driver::of(index),
             folder,
         })
+    }
+
+    /// An interface that no host has, with the files of this folder.
+    #[cfg(test)]
+    pub(crate) fn in_folder(folder: &std::path::Path) -> Self {
+        Self {
+            name: "ngeth77".to_owned(),
+            index: i32::MAX.unsigned_abs(),
+            mtu: MTU_UNKNOWN,
+            queue_count: 1,
+            driver: Driver::of(i32::MAX.unsigned_abs()),
+            folder: Folder::at(folder),
+        }
     }
 
     /// Whether its frames start with an Ethernet header, as AF_XDP requires; network-layer tunnels
@@ -134,18 +149,31 @@ impl Interface {
         counters.iter().filter_map(count).sum()
     }
 
-    /// Writes a tunable of the device in sysfs and returns its former value.
+    /// How the device defers interrupts, where its NAPI instances have no settings of their own;
+    /// `None` if it is gone.
+    #[must_use]
+    pub fn deferral(&self) -> Option<Deferral> {
+        let polls = self.folder.number(DEFER_POLLS)?;
+        Some(Deferral {
+            polls: u32::try_from(polls).ok()?,
+            timeout_ns: self.folder.number(DEFER_TIMEOUT)?,
+        })
+    }
+
+    /// Sets how the device, and so each of its NAPI instances, defers interrupts.
     ///
     /// # Errors
     ///
     /// The system's error.
-    pub fn set_tunable(&self, tunable: &str, value: u64) -> io::Result<u64> {
-        let before = self.folder.number(tunable);
-        let before = before.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
-        self.folder.set_number(tunable, value)?;
-        Ok(before)
+    pub fn set_deferral(&self, deferral: Deferral) -> io::Result<()> {
+        self.folder.set_number(DEFER_POLLS, deferral.polls.into())?;
+        self.folder.set_number(DEFER_TIMEOUT, deferral.timeout_ns)
     }
 }
+
+/// The files of [`Deferral`] in the folder of an interface.
+const DEFER_POLLS: &str = "napi_defer_hard_irqs";
+const DEFER_TIMEOUT: &str = "gro_flush_timeout";
 
 /// The RX queues of the interface with this folder; `None` if they cannot be read.
 fn channels_in(folder: &Folder) -> Option<u32> {

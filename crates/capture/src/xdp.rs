@@ -13,6 +13,7 @@
 mod abi;
 mod bell;
 mod config;
+mod deferral;
 mod frames;
 mod interface;
 mod link;

@@ -19,8 +19,8 @@ pub struct NamedDrops {
 }
 
 impl NamedDrops {
-    /// The drop counters that the driver of the interface with this ifIndex has now; they count from
-    /// here on.
+    /// The drop counters that the driver of the interface with this ifIndex has now; they count
+    /// from here on.
     #[must_use]
     pub fn of(index: u32) -> Self {
         Self::look_up(index).unwrap_or(Self {

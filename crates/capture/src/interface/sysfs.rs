@@ -27,6 +27,13 @@ impl Folder {
         }
     }
 
+    /// A folder of files that a test made.
+    #[cfg(test)]
+    pub fn at(path: &Path) -> Self {
+        let folder = File::open(path).ok();
+        Self(folder.map(|folder| Arc::new(folder.into())))
+    }
+
     /// The number in a file, if there is one.
     pub fn number(&self, file: &str) -> Option<u64> {
         let mut text = String::new();
@@ -41,7 +48,8 @@ impl Folder {
     ///
     /// The system's error.
     pub fn set_number(&self, file: &str, number: u64) -> io::Result<()> {
-        let mut file = self.open(file, OFlag::O_WRONLY)?;
+        // Without effect in sysfs: as `echo` opens it.
+        let mut file = self.open(file, OFlag::O_WRONLY | OFlag::O_TRUNC)?;
         file.write_all(number.to_string().as_bytes())
     }
 

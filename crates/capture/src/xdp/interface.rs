@@ -1,6 +1,7 @@
 //! An interface with the XDP program attached, and its counters.
 
 use super::config::XdpConfig;
+use super::deferral::{Deferred, end_leftovers};
 use super::link::{Link, LinkState, Place};
 use super::program::{Attached, Counter, Program};
 use super::queue::{QueueMemory, QueueReport, XdpQueue};
@@ -34,8 +35,8 @@ pub struct XdpInterface {
     named_drops: NamedDrops,
     place: Place,
     watch: Mutex<Watch>,
-    /// Settings of the device to restore, with their former values.
-    tunables: Vec<(&'static str, u64)>,
+    /// For `--busy-poll`, ended first.
+    deferred: Option<Deferred>,
     // Dropped in this order: the program is detached, then promiscuous mode ends, then the maps are
     // closed.
     link: Mutex<Attachment>,
@@ -143,7 +144,7 @@ impl LoadedInterface {
             config,
             frags,
             opened: Mutex::default(),
-            tunables: Vec::new(),
+            deferred: None,
             place,
             watch: Mutex::default(),
             link: Mutex::new(Attachment {
@@ -153,8 +154,16 @@ impl LoadedInterface {
             _promiscuous: promiscuous,
             program,
         };
+        end_leftovers(&this.interface);
         if this.config.busy_poll {
-            this.defer_interrupts();
+            match Deferred::on(&this.interface) {
+                Ok(deferred) => this.deferred = Some(deferred),
+                Err(error) => tracing::warn!(
+                    "{}: interrupts cannot be deferred while its queues are polled ({error}): \
+                     polling costs more",
+                    this.interface.name
+                ),
+            }
         }
         Ok(this)
     }
@@ -348,6 +357,8 @@ impl XdpInterface {
         Some(match attached {
             Ok(link) => {
                 attachment.link = Some(link);
+                // Without it, polling costs more.
+                let _ = self.deferred.as_ref().map(Deferred::renew);
                 Found::mended(format!("{found}; it is attached again"))
             }
             Err(error) => Found::lasting(format!(
@@ -483,33 +494,6 @@ impl XdpInterface {
         self.driver_drops
             .fetch_max(driver, Ordering::Relaxed)
             .max(driver)
-    }
-
-    /// Lets the reader's polling drive the card (Documentation/networking/napi.rst); undone on
-    /// drop.
-    fn defer_interrupts(&mut self) {
-        for (tunable, value) in [("napi_defer_hard_irqs", 2), ("gro_flush_timeout", 200_000)] {
-            match self.interface.set_tunable(tunable, value) {
-                Ok(before) => self.tunables.push((tunable, before)),
-                Err(error) => tracing::warn!(
-                    "{}: cannot set {tunable} to {value}: {error}",
-                    self.interface.name
-                ),
-            }
-        }
-    }
-}
-
-impl Drop for XdpInterface {
-    fn drop(&mut self) {
-        for (tunable, before) in self.tunables.drain(..) {
-            if let Err(error) = self.interface.set_tunable(tunable, before) {
-                tracing::warn!(
-                    "{}: cannot set {tunable} back to {before}: {error}",
-                    self.interface.name
-                );
-            }
-        }
     }
 }
 
