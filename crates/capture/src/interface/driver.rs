@@ -60,6 +60,14 @@ impl Driver {
         }
     }
 
+    /// Whether the driver runs the XDP program only on the channels that it had when the program was
+    /// attached.
+    #[must_use]
+    pub fn misses_new_channels(&self, in_driver: bool) -> bool {
+        // veth_set_channels sets up new queues, but only veth_enable_xdp gives them the program.
+        self.name == "veth" && in_driver
+    }
+
     /// How many octets of a buffer of this size the card fills.
     ///
     /// Cards whose drivers write SRRCTL.BSIZEPKT count in KiB. Such a card splits a longer frame,

@@ -4,7 +4,7 @@ use super::config::XdpConfig;
 use super::deferral::{Deferred, end_leftovers};
 use super::link::{Link, LinkState, Place};
 use super::program::{Attached, Counter, Program};
-use super::queue::{QueueMemory, QueueReport, XdpQueue};
+use super::queue::{AddedQueue, QueueMemory, QueueReport, XdpQueue};
 use super::socket::fits_one_umem_frame;
 use super::socket_options::{self, Losses};
 use super::watch::{Difference, Differences, Found, Reading, Reason, Unseen};
@@ -14,7 +14,9 @@ use crate::forbidden::{NET_RAW, forbidden};
 use crate::interface::{Interface, LinkCount, NamedDrops, RefusedFrame};
 use crate::sampling::Sampling;
 use crate::source::{SourceChange, Unchangeable};
+use crossbeam_channel::Sender;
 use std::fmt;
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -67,6 +69,8 @@ struct Opened {
     queue: u32,
     report: QueueReport,
     socket: OwnedFd,
+    /// Where its reader gets channels that are added; none where another reader reads it.
+    arrivals: Option<Sender<AddedQueue>>,
 }
 
 /// The largest MTU whose frames fit one buffer in every driver: the smallest limit is that of
@@ -181,16 +185,35 @@ impl XdpInterface {
         let Interface {
             name, queue_count, ..
         } = &self.interface;
+        if queue >= *queue_count {
+            return Err(CaptureError::Xdp {
+                interface: name.clone(),
+                what: format!(
+                    "queue {queue}: no such queue: {name} has {queue_count}, 0 to {}",
+                    queue_count - 1
+                ),
+            });
+        }
+        let (opened, socket) = self.bind_queue(queue, memory)?;
+        locked(&self.opened).push(Opened {
+            queue,
+            report: opened.report(),
+            socket,
+            arrivals: Some(opened.arrivals()),
+        });
+        Ok(opened)
+    }
+
+    /// A queue, and a descriptor of its socket.
+    fn bind_queue(
+        &self,
+        queue: u32,
+        memory: QueueMemory,
+    ) -> Result<(XdpQueue, OwnedFd), CaptureError> {
         let failed = |what: String| CaptureError::Xdp {
-            interface: name.clone(),
+            interface: self.interface.name.clone(),
             what: format!("queue {queue}: {what}"),
         };
-        if queue >= *queue_count {
-            return Err(failed(format!(
-                "no such queue: {name} has {queue_count}, 0 to {}",
-                queue_count - 1
-            )));
-        }
         let bell = self.program.bell(queue).map_err(failed)?;
         let place = (self.in_driver(), self.frags);
         let opened = XdpQueue::open(&self.interface, queue, &self.config, place, memory, bell)?;
@@ -198,12 +221,7 @@ impl XdpInterface {
             .socket()
             .try_clone_to_owned()
             .map_err(|error| failed(error.to_string()))?;
-        locked(&self.opened).push(Opened {
-            queue,
-            report: opened.report(),
-            socket,
-        });
-        Ok(opened)
+        Ok((opened, socket))
     }
 
     /// Redirects the frames of all queues that were opened, and counts from here on: each queue's
@@ -287,20 +305,23 @@ impl XdpInterface {
             .interface
             .channels()
             .unwrap_or(self.interface.queue_count);
+        let taken = self.take_channels(channels);
+        let driver = &self.interface.driver;
+        let is_missed = taken.is_some() && driver.misses_new_channels(self.in_driver());
+        let is_blind = program.is_some() || is_missed;
         let now = watch.unseen.as_ref().map(Unseen::link_count);
         let now = now.and_then(|counts| self.reading(counts));
         let is_unseen = match (&mut watch.unseen, now) {
-            (Some(unseen), Some(now)) => unseen.look(now, channels, program.is_some()),
+            (Some(unseen), Some(now)) => unseen.look(now, channels, is_blind),
             _ => false,
         };
-        let unread = self.unread_channels(channels);
-        let is_explained = program.is_some() || unread.is_some();
+        let is_explained = program.is_some() || taken.is_some();
         let unseen = (is_unseen && !is_explained)
             .then(|| Found::lasting("its driver counts frames that the XDP program does not see"));
         for (reason, found) in [
             (Reason::Program, program),
             (Reason::Sockets, self.restore_sockets()),
-            (Reason::Channels, unread),
+            (Reason::Channels, taken),
             (Reason::Unseen, unseen),
         ] {
             watch.differences.note(reason, found);
@@ -351,20 +372,24 @@ impl XdpInterface {
             Some(Err(_)) => "the kernel does not report where the XDP program is",
             Some(Ok(_)) | None => "another process detached the XDP program",
         };
-        // Closing the link detaches the program.
-        attachment.link = None;
-        let attached = self.program.attach_at(self.interface.index, self.place);
-        Some(match attached {
-            Ok(link) => {
-                attachment.link = Some(link);
-                // Without it, polling costs more.
-                let _ = self.deferred.as_ref().map(Deferred::renew);
-                Found::mended(format!("{found}; it is attached again"))
-            }
+        Some(match self.attach_again(&mut attachment) {
+            Ok(()) => Found::mended(format!("{found}; it is attached again")),
             Err(error) => Found::lasting(format!(
                 "{found}, and it cannot be attached again ({error}); another attempt each second"
             )),
         })
+    }
+
+    fn attach_again(&self, attachment: &mut Attachment) -> io::Result<()> {
+        // Closing the link detaches the program.
+        attachment.link = None;
+        let link = self.program.attach_at(self.interface.index, self.place)?;
+        attachment.link = Some(link);
+        if let Some(deferred) = &self.deferred {
+            // Without it, polling costs more.
+            let _ = deferred.renew();
+        }
+        Ok(())
     }
 
     /// Puts sockets back into the program's map; what was found if one was missing.
@@ -387,16 +412,65 @@ impl XdpInterface {
         })
     }
 
-    /// What changed, if the number of channels did and not all of them are read.
-    fn unread_channels(&self, channels: u32) -> Option<Found> {
+    /// What changed, if the number of channels did and not all of them are read. If all were read
+    /// at the start, those that were added are given to the readers that there are.
+    fn take_channels(&self, channels: u32) -> Option<Found> {
         let before = self.interface.queue_count;
-        let opened = locked(&self.opened);
+        let mut opened = locked(&self.opened);
         let is_read = |channel: &u32| opened.iter().any(|opened| opened.queue == *channel);
-        let read = (0..channels).filter(is_read).count();
-        (channels != before && u32::try_from(read) != Ok(channels)).then(|| {
-            Found::lasting(format!(
-                "it has {channels} channels, at the start {before}; {read} are read"
-            ))
+        let unread: Vec<_> = (0..channels).filter(|channel| !is_read(channel)).collect();
+        if channels == before || unread.is_empty() {
+            return None;
+        }
+        let found = format!("it has {channels} channels, at the start {before}");
+        if !(0..before).all(|channel| is_read(&channel)) {
+            return Some(Found::lasting(format!(
+                "{found}, and not all of them are read (--queues)"
+            )));
+        }
+        let added = unread.into_iter().try_for_each(|queue| {
+            let added = self.add_queue(queue, &opened)?;
+            opened.push(added);
+            Ok(())
+        });
+        let added = added.and_then(|()| {
+            if self.interface.driver.misses_new_channels(self.in_driver()) {
+                self.attach_again(&mut locked(&self.link))
+                    .map_err(|error| error.to_string())?;
+            }
+            Ok::<_, String>(())
+        });
+        Some(match added {
+            Ok(()) => Found::mended(format!(
+                "{found}; those that are new are read by the workers of the others"
+            )),
+            Err(error) => Found::lasting(format!("{found}, and not all can be read: {error}")),
+        })
+    }
+
+    /// Opens a queue that is to be read by one of the readers that there are.
+    fn add_queue(&self, queue: u32, opened: &[Opened]) -> Result<Opened, String> {
+        let failed = |error: CaptureError| error.to_string();
+        let memory = QueueMemory::reserve(&self.interface, &self.config).map_err(failed)?;
+        let (added, socket) = self.bind_queue(queue, memory).map_err(failed)?;
+        let readers: Vec<_> = opened
+            .iter()
+            .filter_map(|one| one.arrivals.as_ref())
+            .collect();
+        let reader = usize::try_from(queue)
+            .ok()
+            .and_then(|at| at.checked_rem(readers.len()));
+        let reader = reader.ok_or("no queue is read")?;
+        let report = added.report();
+        // If it cannot be read it is closed, which takes it out of the map again.
+        self.program.set_socket(queue, socket.as_fd())?;
+        let sent = readers[reader].try_send(added.into_added());
+        sent.map_err(|_| format!("the reader of queue {} has ended", opened[reader].queue))?;
+        Ok(Opened {
+            queue,
+            report,
+            socket,
+            arrivals: None,
         })
     }
 

@@ -43,13 +43,14 @@ pub(super) enum Counter {
 }
 
 impl Program {
-    /// Loads the program for an interface with so many queues; with `frags` it takes frames of
+    /// Loads the program for an interface with so many queues, or more later; with `frags` it takes frames of
     /// several buffers. It samples nothing out, and does not count frames without a socket.
     ///
     /// # Errors
     ///
     /// What failed and what to do, on one line.
     pub fn load(queue_count: u32, frags: bool) -> Result<Self, String> {
+        let queue_count = queue_count.max(QUEUES_MIN);
         let mut loaded = EbpfLoader::new()
             .map_max_entries("sockets", queue_count)
             .map_max_entries("rests", queue_count)
@@ -233,6 +234,10 @@ pub(super) struct Attached {
     /// Detaches it when it is dropped.
     pub link: Link,
 }
+
+/// The maps have places for as many queues at least: for channels that are added later. A place takes
+/// 8 octets.
+const QUEUES_MIN: u32 = 1024;
 
 /// Aligned as the ELF reader requires it.
 #[repr(C, align(8))]

@@ -1,9 +1,9 @@
 //! The metrics page: each metric by its name, and where its value is in a snapshot.
 //!
 //! Each subject has series of its own, which are looked up when it is first written and then found
-//! by their place: the probe with its interfaces and queues is one subject, which never changes,
-//! and each collector is one, known by its id. A page that knows a collector which has gone is
-//! begun anew: counters are set to what was counted, so nothing is lost by that.
+//! by their place: the probe with its interfaces and queues is one subject, and each collector is
+//! one, known by its id. A page that knows a collector which has gone, or not a queue which was
+//! added, is begun anew: counters are set to what was counted, so nothing is lost by that.
 
 use metrics::{Counter, Gauge, Key, Label, Level, Metadata, Recorder, with_local_recorder};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusRecorder};
@@ -23,6 +23,8 @@ pub struct Sheet {
     process: metrics_process::Collector,
     /// Series of the probe, its interfaces and queues.
     probe: Vec<Series>,
+    /// How many queues these series are of.
+    queues: usize,
     /// Series of what each worker has met that is not read, in the order of workers. They are added
     /// while the probe runs, when a protocol is first met.
     unread: Vec<Vec<Series>>,
@@ -284,6 +286,7 @@ impl Sheet {
             recorder,
             process,
             probe: Vec::new(),
+            queues: 0,
             unread: Vec::new(),
             collectors: BTreeMap::new(),
         }
@@ -292,8 +295,11 @@ impl Sheet {
     /// The page with the values of a snapshot.
     pub fn render(&mut self, snapshot: &Snapshot) -> String {
         let is_known = |id: &CollectorId| snapshot.collectors.iter().any(|now| now.id == *id);
-        if !self.collectors.keys().all(is_known) {
+        let queues = |on: &InterfaceSnapshot| on.counters.queues.len();
+        let queues = snapshot.interfaces.iter().map(queues).sum();
+        if !self.collectors.keys().all(is_known) || self.queues != queues {
             *self = Self::new();
+            self.queues = queues;
         }
         Pen::new(&self.recorder, &mut self.probe).write(snapshot);
         self.unread
@@ -619,7 +625,41 @@ fn real(count: u64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use xdprobe_pipeline::capture::interface::RefusedFrame;
+    use xdprobe_pipeline::capture::xdp::{InterfaceCounters, Losses, QueueCounters, QueueReport};
     use xdprobe_pipeline::flow::Unread;
+
+    #[test]
+    fn a_queue_that_is_added_gets_its_series_in_a_page_that_is_begun_anew() {
+        let queue = |queue| QueueCounters {
+            queue,
+            report: QueueReport {
+                zero_copy: false,
+                in_driver: true,
+                huge_pages: false,
+                refused_frame: RefusedFrame::Dropped,
+                frame_count: 1,
+                frame_octets: 2048,
+            },
+            losses: Losses::default(),
+        };
+        let with = |queues: Vec<QueueCounters>| Snapshot {
+            interfaces: vec![InterfaceSnapshot {
+                name: "tap0".to_owned(),
+                counters: InterfaceCounters {
+                    queues,
+                    ..InterfaceCounters::default()
+                },
+                ..InterfaceSnapshot::default()
+            }],
+            ..Snapshot::default()
+        };
+        let mut sheet = Sheet::new();
+        let series = "xdprobe_zero_copy{interface=\"tap0\",queue=\"1\"} 0";
+        assert!(!sheet.render(&with(vec![queue(0)])).contains(series));
+        let page = sheet.render(&with(vec![queue(0), queue(1)]));
+        assert!(page.contains(series), "{page}");
+    }
 
     #[test]
     fn a_protocol_that_is_not_read_has_a_series_from_its_first_frame_on_and_no_more_than_nine() {
