@@ -1,5 +1,5 @@
 //! What another process may do to a probe's XDP program behind its back, as `bpftool` does it:
-//! detach it, put another program in its place, and take sockets out of its map.
+//! detach it, put another program in its place or into its link, and take sockets out of its map.
 
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
@@ -14,6 +14,7 @@ use zerocopy::{Immutable, IntoBytes};
 // linux/bpf.h.
 const BPF_PROG_LOAD: libc::c_long = 5;
 const BPF_LINK_CREATE: libc::c_long = 28;
+const BPF_LINK_UPDATE: libc::c_long = 29;
 const BPF_LINK_GET_FD_BY_ID: libc::c_long = 30;
 const BPF_LINK_DETACH: libc::c_long = 34;
 const BPF_PROG_TYPE_XDP: u32 = 6;
@@ -21,19 +22,24 @@ const BPF_XDP: u32 = 37;
 /// linux/if_link.h.
 const XDP_FLAGS_DRV_MODE: u32 = 4;
 
-/// Detaches the program with this id (`ip -details link` shows it) from every interface.
+/// Detaches the program with this id (`ip -details link` shows it) from its interface.
 ///
 /// # Errors
 ///
 /// If no link attaches it, or the kernel refuses.
 pub fn detach(program: u32) -> Result<()> {
-    let links = loaded_links().collect::<Result<Vec<_>, _>>()?;
-    let mut of_program = links.iter().filter(|link| link.program_id() == program);
-    let link = of_program.next().context("no link attaches this program")?;
-    let link = bpf(BPF_LINK_GET_FD_BY_ID, &[link.id()])?;
-    // SAFETY: the kernel has just created the descriptor, which has no other owner.
-    let link = unsafe { OwnedFd::from_raw_fd(link) };
-    bpf(BPF_LINK_DETACH, &[link.as_raw_fd()])?;
+    bpf(BPF_LINK_DETACH, &[link_of(program)?.as_raw_fd()])?;
+    Ok(())
+}
+
+/// Puts a program that passes every frame into the link of the program with this id.
+///
+/// # Errors
+///
+/// If no link attaches it, or the kernel refuses.
+pub fn replace(program: u32) -> Result<()> {
+    let (link, pass) = (link_of(program)?, pass()?);
+    bpf(BPF_LINK_UPDATE, &[link.as_raw_fd(), pass.as_raw_fd()])?;
     Ok(())
 }
 
@@ -44,34 +50,14 @@ pub fn detach(program: u32) -> Result<()> {
 ///
 /// If there is no such interface, or the kernel refuses.
 pub fn attach_another(interface: &str) -> Result<OwnedFd> {
-    #[derive(Immutable, IntoBytes)]
-    #[repr(C)]
-    struct Load {
-        kind: u32,
-        instruction_count: u32,
-        instructions: u64,
-        license: u64,
-    }
-    // r0 = XDP_PASS; exit.
-    let instructions: [u64; 2] = [0x0000_0002_0000_00b7, 0x95];
-    let license = c"GPL";
-    let load = Load {
-        kind: BPF_PROG_TYPE_XDP,
-        instruction_count: 2,
-        instructions: instructions.as_ptr().expose_provenance() as u64,
-        license: license.as_ptr().expose_provenance() as u64,
-    };
-    let program = bpf(BPF_PROG_LOAD, &[load])?;
-    // SAFETY: the kernel has just created the descriptor, which has no other owner.
-    let program = unsafe { OwnedFd::from_raw_fd(program) };
     let index = if_nametoindex(interface)?;
-    let program = u32::try_from(program.as_raw_fd())?;
+    let pass = pass()?;
+    let program = u32::try_from(pass.as_raw_fd())?;
     let link = bpf(
         BPF_LINK_CREATE,
         &[program, index, BPF_XDP, XDP_FLAGS_DRV_MODE],
     )?;
-    // SAFETY: as above.
-    Ok(unsafe { OwnedFd::from_raw_fd(link) })
+    Ok(owned(link))
 }
 
 /// Takes the socket of a queue out of the socket map of the program with this id.
@@ -91,6 +77,41 @@ pub fn take_socket(program: u32, queue: u32) -> Result<()> {
         }
     }
     bail!("program {program} has no map of sockets")
+}
+
+/// The link that attaches the program with this id.
+fn link_of(program: u32) -> Result<OwnedFd> {
+    let links = loaded_links().collect::<Result<Vec<_>, _>>()?;
+    let mut of_program = links.iter().filter(|link| link.program_id() == program);
+    let link = of_program.next().context("no link attaches this program")?;
+    Ok(owned(bpf(BPF_LINK_GET_FD_BY_ID, &[link.id()])?))
+}
+
+/// A program that passes every frame.
+fn pass() -> Result<OwnedFd> {
+    #[derive(Immutable, IntoBytes)]
+    #[repr(C)]
+    struct Load {
+        kind: u32,
+        instruction_count: u32,
+        instructions: u64,
+        license: u64,
+    }
+    // r0 = XDP_PASS; exit.
+    let instructions: [u64; 2] = [0x0000_0002_0000_00b7, 0x95];
+    let license = c"GPL";
+    let load = Load {
+        kind: BPF_PROG_TYPE_XDP,
+        instruction_count: 2,
+        instructions: instructions.as_ptr().expose_provenance() as u64,
+        license: license.as_ptr().expose_provenance() as u64,
+    };
+    Ok(owned(bpf(BPF_PROG_LOAD, &[load])?))
+}
+
+fn owned(descriptor: i32) -> OwnedFd {
+    // SAFETY: the kernel has just created the descriptor for `bpf`, and it has no other owner.
+    unsafe { OwnedFd::from_raw_fd(descriptor) }
 }
 
 /// Makes the system call bpf with these octets as its attributes.

@@ -28,6 +28,7 @@ use crossbeam_channel::{Receiver, Sender, bounded, select, tick};
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::thread::JoinHandle;
 use std::time::Duration;
 use xdprobe_capture::{CaptureError, ReadProgress};
@@ -334,6 +335,7 @@ impl Running {
             clock,
             workers: std::mem::take(&mut crew.boards),
             interfaces: crew.interfaces.clone(),
+            looked_ms: Arc::new(AtomicU64::new(clock.read().uptime_ms)),
             exporter: board,
         };
         let controlled = Controlled {
@@ -349,8 +351,8 @@ impl Running {
             resolver,
             filters,
         };
-        let helped = Watch::over(&boards.interfaces)
-            .and_then(|watch| Ok((watch, Control::start(controlled)?)));
+        let helped =
+            Watch::over(&boards).and_then(|watch| Ok((watch, Control::start(controlled)?)));
         let (watch, control) = match helped {
             Ok(both) => both,
             Err(error) => {

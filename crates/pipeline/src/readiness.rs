@@ -28,6 +28,12 @@ pub fn not_ready(snapshot: &Snapshot) -> Vec<String> {
             .iter()
             .map(move |found| line(&found.what))
     });
+    let late_ms = snapshot.uptime_ms.saturating_sub(snapshot.looked_ms);
+    let is_late = !snapshot.interfaces.is_empty() && late_ms > LATE_MS;
+    let late = is_late.then(|| {
+        let s = late_ms / 1_000;
+        format!("interfaces have not been looked at for {s} s: what is read of them is not known")
+    });
     let files = snapshot
         .collectors
         .iter()
@@ -43,11 +49,16 @@ pub fn not_ready(snapshot: &Snapshot) -> Vec<String> {
     };
     let unbalanced = !Ledger::draw_up(snapshot).is_balanced();
     down.chain(differences)
+        .chain(late)
         .chain(files)
         .chain(nowhere.then(|| why.to_owned()))
         .chain(unbalanced.then(|| "the ledger is out of balance".to_owned()))
         .collect()
 }
+
+/// How long the watch over interfaces may take for a look, in ms: a card may need some seconds to
+/// take a program again.
+const LATE_MS: u64 = 10_000;
 
 #[cfg(test)]
 mod tests {
@@ -104,6 +115,26 @@ mod tests {
             ..sound()
         };
         assert_eq!(not_ready(&unbalanced), ["the ledger is out of balance"]);
+    }
+
+    #[test]
+    fn a_watch_that_does_not_look_is_a_reason_not_to_be_ready() {
+        let looked = |uptime_ms, interfaces| {
+            not_ready(&Snapshot {
+                uptime_ms,
+                looked_ms: 5_000,
+                interfaces,
+                ..sound()
+            })
+        };
+        let tap = || vec![InterfaceSnapshot::default()];
+        assert!(looked(15_000, tap()).is_empty());
+        let late = looked(20_000, tap());
+        assert!(
+            late[0].starts_with("interfaces have not been looked at for 15 s"),
+            "{late:?}"
+        );
+        assert!(looked(20_000, Vec::new()).is_empty());
     }
 
     #[test]

@@ -12,6 +12,7 @@ use crate::exporting::{CollectorBoard, ExporterBoard, ExportingCounters};
 use crate::hand_over::UNDER_WAY_MAX;
 use crate::published::Published;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use xdprobe_capture::xdp::{Difference, InterfaceCounters, Reason, XdpInterface};
 use xdprobe_export::{CollectorCounters, CollectorId, Distribution, Tally};
 
@@ -24,6 +25,8 @@ pub struct Boards {
     pub workers: Vec<WorkerBoard>,
     /// Interfaces that are captured from with AF_XDP.
     pub interfaces: Vec<Arc<XdpInterface>>,
+    /// When these interfaces were looked at last, in ms since the probe's start.
+    pub looked_ms: Arc<AtomicU64>,
     /// The exporter.
     pub exporter: Arc<ExporterBoard>,
 }
@@ -50,6 +53,8 @@ pub struct Snapshot {
     pub workers: Vec<WorkerSnapshot>,
     /// Each interface that is captured from with AF_XDP.
     pub interfaces: Vec<InterfaceSnapshot>,
+    /// When these interfaces were looked at last, in ms since the probe's start.
+    pub looked_ms: u64,
     /// The exporter.
     pub exporting: ExportingCounters,
     /// Records that the exporter had taken when all other counts had been read.
@@ -137,6 +142,7 @@ impl Boards {
             uptime_ms: self.uptime_ms(),
             workers,
             interfaces,
+            looked_ms: self.looked_ms.load(Ordering::Relaxed),
             exporting,
             taken_after,
             distribution: self.exporter.distribution,

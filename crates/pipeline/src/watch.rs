@@ -5,14 +5,14 @@
 //! also while a log line cannot be written.
 
 use crate::error::StartError;
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Boards, Snapshot};
 use crate::thread::spawn;
 use crossbeam_channel::{Receiver, Sender, bounded, select, tick};
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::Duration;
-use xdprobe_capture::xdp::{Reason, XdpInterface};
+use xdprobe_capture::xdp::Reason;
 
 /// The thread, and what is dropped to end it; none where there is no interface to watch.
 pub struct Watch(Option<(Sender<()>, JoinHandle<()>)>);
@@ -21,18 +21,18 @@ pub struct Watch(Option<(Sender<()>, JoinHandle<()>)>);
 const INTERVAL: Duration = Duration::from_secs(1);
 
 impl Watch {
-    /// Watches these interfaces from now on.
+    /// Watches the interfaces on these boards from now on.
     ///
     /// # Errors
     ///
     /// If the system gives no thread.
-    pub fn over(interfaces: &[Arc<XdpInterface>]) -> Result<Self, StartError> {
-        if interfaces.is_empty() {
+    pub fn over(boards: &Boards) -> Result<Self, StartError> {
+        if boards.interfaces.is_empty() {
             return Ok(Self(None));
         }
         let (stop, stopped) = bounded(0);
-        let interfaces = interfaces.to_vec();
-        let thread = spawn("watch", move || run(&interfaces, &stopped))?;
+        let boards = boards.clone();
+        let thread = spawn("watch", move || run(&boards, &stopped))?;
         Ok(Self(Some((stop, thread))))
     }
 }
@@ -47,12 +47,15 @@ impl Drop for Watch {
     }
 }
 
-fn run(interfaces: &[Arc<XdpInterface>], stopped: &Receiver<()>) {
+fn run(boards: &Boards, stopped: &Receiver<()>) {
     let due = tick(INTERVAL);
     loop {
         select! {
             recv(stopped) -> _ => return,
-            recv(due) -> _ => interfaces.iter().for_each(|on| on.look()),
+            recv(due) -> _ => {
+                boards.interfaces.iter().for_each(|on| on.look());
+                boards.looked_ms.store(boards.uptime_ms(), Ordering::Relaxed);
+            }
         }
     }
 }

@@ -10,7 +10,7 @@ use super::socket_options::{self, Losses};
 use super::watch::{Difference, Differences, Found, Reading, Reason, Unseen};
 use crate::counters::Dropped;
 use crate::error::CaptureError;
-use crate::forbidden::{NET_RAW, forbidden};
+use crate::forbidden::{BPF, NET_RAW, forbidden};
 use crate::interface::{Interface, LinkCount, NamedDrops, RefusedFrame};
 use crate::sampling::Sampling;
 use crate::source::{SourceChange, Unchangeable};
@@ -37,6 +37,7 @@ pub struct XdpInterface {
     named_drops: NamedDrops,
     place: Place,
     watch: Mutex<Watch>,
+    findings: Mutex<Findings>,
     /// For `--busy-poll`, ended first.
     deferred: Option<Deferred>,
     // Dropped in this order: the program is detached, then promiscuous mode ends, then the maps are
@@ -57,9 +58,20 @@ struct Attachment {
 /// What is remembered from one look at the interface to the next.
 #[derive(Default)]
 struct Watch {
-    /// None until frames are redirected.
+    /// Frames are redirected.
+    is_on: bool,
+    /// None where the link's count cannot be read.
     unseen: Option<Unseen>,
     differences: Differences,
+}
+
+/// What the latest look found. It has a lock of its own, so that reading it waits for no look.
+#[derive(Clone, Default)]
+struct Findings {
+    differences: Vec<Difference>,
+    begun: [u64; Reason::ALL.len()],
+    /// Frames that the program did not see.
+    no_program: u64,
     /// The kernel has unbound the sockets: nothing can be received any more.
     is_unbound: bool,
 }
@@ -137,7 +149,10 @@ impl LoadedInterface {
             )
         })?;
         let Attached { place, link } = program.attach(&interface, config.mode).map_err(failed)?;
-        let state = link.state().map_err(|error| failed(error.to_string()))?;
+        let state = link.state().map_err(|error| {
+            let what = "asking where the XDP program is attached";
+            failed(forbidden(what, &error, &[BPF]).unwrap_or_else(|| format!("{what}: {error}")))
+        })?;
         let mut this = XdpInterface {
             driver_drops_before: AtomicU64::new(u64::MAX),
             driver_drops: AtomicU64::new(0),
@@ -151,6 +166,7 @@ impl LoadedInterface {
             deferred: None,
             place,
             watch: Mutex::default(),
+            findings: Mutex::default(),
             link: Mutex::new(Attachment {
                 link: Some(link),
                 program: state.program,
@@ -249,9 +265,12 @@ impl XdpInterface {
         self.program.set_counts_no_socket(true).map_err(failed)?;
         drop(opened);
         let counts = self.interface.driver.link_count(self.in_driver());
-        if let Some(first) = self.reading(counts) {
-            locked(&self.watch).unseen = Some(Unseen::since(counts, first));
-        }
+        let first = self.reading(counts);
+        *locked(&self.watch) = Watch {
+            is_on: true,
+            unseen: first.map(|first| Unseen::since(counts, first)),
+            differences: Differences::default(),
+        };
         Ok(())
     }
 
@@ -289,32 +308,42 @@ impl XdpInterface {
     }
 
     fn look_with(&self, watch: &mut Watch) {
-        if self.stopped.load(Ordering::Relaxed) || watch.unseen.is_none() {
+        if self.stopped.load(Ordering::Relaxed) || !watch.is_on {
             return;
         }
-        if let Some((reason, found)) = self.unbound() {
-            watch.is_unbound = true;
+        let unbound = self.unbound();
+        let is_unbound = unbound.is_some();
+        if let Some((reason, found)) = unbound {
             watch.differences.note(reason, Some(found));
             self.stop();
             // In another namespace it would run for nothing.
             locked(&self.link).link = None;
-            return;
+        } else {
+            self.look_for_differences(watch);
         }
+        *locked(&self.findings) = Findings {
+            differences: watch.differences.present(),
+            begun: watch.differences.begun(),
+            no_program: watch.unseen.as_ref().map_or(0, Unseen::frames),
+            is_unbound,
+        };
+    }
+
+    fn look_for_differences(&self, watch: &mut Watch) {
+        let Interface {
+            driver,
+            queue_count,
+            ..
+        } = &self.interface;
         let program = self.restore_program();
-        let channels = self
-            .interface
-            .channels()
-            .unwrap_or(self.interface.queue_count);
+        let channels = self.interface.channels().unwrap_or(*queue_count);
         let taken = self.take_channels(channels);
-        let driver = &self.interface.driver;
         let is_missed = taken.is_some() && driver.misses_new_channels(self.in_driver());
         let is_blind = program.is_some() || is_missed;
-        let now = watch.unseen.as_ref().map(Unseen::link_count);
-        let now = now.and_then(|counts| self.reading(counts));
-        let is_unseen = match (&mut watch.unseen, now) {
-            (Some(unseen), Some(now)) => unseen.look(now, channels, is_blind),
-            _ => false,
-        };
+        let is_unseen = watch.unseen.as_mut().is_some_and(|unseen| {
+            let now = self.reading(unseen.link_count());
+            now.is_some_and(|now| unseen.look(now, channels, is_blind))
+        });
         let is_explained = program.is_some() || taken.is_some();
         let unseen = (is_unseen && !is_explained)
             .then(|| Found::lasting("its driver counts frames that the XDP program does not see"));
@@ -328,16 +357,16 @@ impl XdpInterface {
         }
     }
 
-    /// What is no longer as it was, or was not in the last seconds.
+    /// What is no longer as it was by the latest look, or was not in the last seconds.
     #[must_use]
     pub fn differences(&self) -> Vec<Difference> {
-        locked(&self.watch).differences.present()
+        locked(&self.findings).differences.clone()
     }
 
     /// How often each kind of difference has begun, in the order of [`Reason::ALL`].
     #[must_use]
     pub fn differences_begun(&self) -> [u64; Reason::ALL.len()] {
-        locked(&self.watch).differences.begun()
+        locked(&self.findings).begun
     }
 
     /// Why nothing can be received any more, if the kernel has unbound a socket.
@@ -369,7 +398,10 @@ impl XdpInterface {
                 }
                 "another process replaced the XDP program"
             }
-            Some(Err(_)) => "the kernel does not report where the XDP program is",
+            Some(Err(error)) => {
+                let what = "the kernel does not report whether the XDP program is attached";
+                return Some(Found::lasting(format!("{what}: {error}")));
+            }
             Some(Ok(_)) | None => "another process detached the XDP program",
         };
         Some(match self.attach_again(&mut attachment) {
@@ -416,29 +448,30 @@ impl XdpInterface {
     /// at the start, those that were added are given to the readers that there are.
     fn take_channels(&self, channels: u32) -> Option<Found> {
         let before = self.interface.queue_count;
-        let mut opened = locked(&self.opened);
-        let is_read = |channel: &u32| opened.iter().any(|opened| opened.queue == *channel);
-        let unread: Vec<_> = (0..channels).filter(|channel| !is_read(channel)).collect();
+        let (read, readers): (Vec<_>, Vec<_>) = locked(&self.opened)
+            .iter()
+            .map(|opened| (opened.queue, opened.arrivals.clone()))
+            .unzip();
+        let unread = (0..channels).filter(|channel| !read.contains(channel));
+        let unread: Vec<_> = unread.collect();
         if channels == before || unread.is_empty() {
             return None;
         }
         let found = format!("it has {channels} channels, at the start {before}");
-        if !(0..before).all(|channel| is_read(&channel)) {
+        if !(0..before).all(|channel| read.contains(&channel)) {
             return Some(Found::lasting(format!(
                 "{found}, and not all of them are read (--queues)"
             )));
         }
-        let added = unread.into_iter().try_for_each(|queue| {
-            let added = self.add_queue(queue, &opened)?;
-            opened.push(added);
-            Ok(())
-        });
+        let readers: Vec<_> = readers.into_iter().flatten().collect();
+        let mut unread = unread.into_iter();
+        let added = unread.try_for_each(|queue| self.add_queue(queue, &readers));
         let added = added.and_then(|()| {
-            if self.interface.driver.misses_new_channels(self.in_driver()) {
-                self.attach_again(&mut locked(&self.link))
-                    .map_err(|error| error.to_string())?;
+            if !self.interface.driver.misses_new_channels(self.in_driver()) {
+                return Ok(());
             }
-            Ok::<_, String>(())
+            let attached = self.attach_again(&mut locked(&self.link));
+            attached.map_err(|error| error.to_string())
         });
         Some(match added {
             Ok(()) => Found::mended(format!(
@@ -449,29 +482,26 @@ impl XdpInterface {
     }
 
     /// Opens a queue that is to be read by one of the readers that there are.
-    fn add_queue(&self, queue: u32, opened: &[Opened]) -> Result<Opened, String> {
+    fn add_queue(&self, queue: u32, readers: &[Sender<AddedQueue>]) -> Result<(), String> {
         let failed = |error: CaptureError| error.to_string();
         let memory = QueueMemory::reserve(&self.interface, &self.config).map_err(failed)?;
         let (added, socket) = self.bind_queue(queue, memory).map_err(failed)?;
-        let readers: Vec<_> = opened
-            .iter()
-            .filter_map(|one| one.arrivals.as_ref())
-            .collect();
-        let reader = usize::try_from(queue)
+        let nth = usize::try_from(queue)
             .ok()
             .and_then(|at| at.checked_rem(readers.len()));
-        let reader = reader.ok_or("no queue is read")?;
         let report = added.report();
         // If it cannot be read it is closed, which takes it out of the map again.
         self.program.set_socket(queue, socket.as_fd())?;
-        let sent = readers[reader].try_send(added.into_added());
-        sent.map_err(|_| format!("the reader of queue {} has ended", opened[reader].queue))?;
-        Ok(Opened {
+        if !nth.is_some_and(|nth| readers[nth].try_send(added.into_added()).is_ok()) {
+            return Err("no reader takes it".to_owned());
+        }
+        locked(&self.opened).push(Opened {
             queue,
             report,
             socket,
             arrivals: None,
-        })
+        });
+        Ok(())
     }
 
     /// Both counts of frames now; `None` without a link's count.
@@ -514,9 +544,10 @@ impl XdpInterface {
     #[must_use]
     pub fn counters(&self) -> InterfaceCounters {
         let mut counters = self.kernel_counters();
-        let watch = locked(&self.watch);
-        counters.no_program = watch.unseen.as_ref().map_or(0, Unseen::frames);
-        counters.is_unbound = watch.is_unbound;
+        let findings = locked(&self.findings);
+        counters.no_program = findings.no_program;
+        counters.is_unbound = findings.is_unbound;
+        drop(findings);
         counters
     }
 
