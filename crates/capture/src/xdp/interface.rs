@@ -492,7 +492,7 @@ impl XdpInterface {
         let report = added.report();
         // If it cannot be read it is closed, which takes it out of the map again.
         self.program.set_socket(queue, socket.as_fd())?;
-        if !nth.is_some_and(|nth| readers[nth].try_send(added.into_added()).is_ok()) {
+        if nth.is_none_or(|nth| readers[nth].try_send(added.into_added()).is_err()) {
             return Err("no reader takes it".to_owned());
         }
         locked(&self.opened).push(Opened {
