@@ -28,7 +28,6 @@ use crossbeam_channel::{Receiver, Sender, bounded, select, tick};
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::thread::JoinHandle;
 use std::time::Duration;
 use xdprobe_capture::{CaptureError, ReadProgress};
@@ -335,7 +334,7 @@ impl Running {
             clock,
             workers: std::mem::take(&mut crew.boards),
             interfaces: crew.interfaces.clone(),
-            looked_ms: Arc::new(AtomicU64::new(clock.read().uptime_ms)),
+            looked_ms: Arc::default(),
             exporter: board,
         };
         let controlled = Controlled {

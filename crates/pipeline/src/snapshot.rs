@@ -113,6 +113,11 @@ impl Boards {
         { self.clock }.read().uptime_ms
     }
 
+    /// Notes that the interfaces were looked at just now.
+    pub(crate) fn note_look(&self) {
+        self.looked_ms.store(self.uptime_ms(), Ordering::Relaxed);
+    }
+
     /// Reads all counters: some system calls for each queue, so at most once a second while frames
     /// come.
     #[must_use]

@@ -9,7 +9,6 @@ use crate::snapshot::{Boards, Snapshot};
 use crate::thread::spawn;
 use crossbeam_channel::{Receiver, Sender, bounded, select, tick};
 use std::collections::BTreeMap;
-use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::Duration;
 use xdprobe_capture::xdp::Reason;
@@ -31,6 +30,7 @@ impl Watch {
             return Ok(Self(None));
         }
         let (stop, stopped) = bounded(0);
+        boards.note_look();
         let boards = boards.clone();
         let thread = spawn("watch", move || run(&boards, &stopped))?;
         Ok(Self(Some((stop, thread))))
@@ -54,7 +54,7 @@ fn run(boards: &Boards, stopped: &Receiver<()>) {
             recv(stopped) -> _ => return,
             recv(due) -> _ => {
                 boards.interfaces.iter().for_each(|on| on.look());
-                boards.looked_ms.store(boards.uptime_ms(), Ordering::Relaxed);
+                boards.note_look();
             }
         }
     }
