@@ -113,7 +113,7 @@ fn remedy(reason: Reason) -> &'static str {
         Reason::Program => "find out what else attaches XDP programs (`bpftool net`)",
         Reason::Sockets => "find out what changed it; restart the probe if this line comes again",
         Reason::Namespace => "move it back and restart the probe, or run the probe where it is",
-        Reason::Channels => "set them back (ethtool -L), or restart the probe to read all",
+        Reason::Channels => "restart the probe to give each channel a worker of its own",
         Reason::Unseen => "restart the probe; report it if this line comes again",
     }
 }
