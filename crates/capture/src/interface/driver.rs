@@ -53,7 +53,8 @@ impl Driver {
             // frame whatever the program decides, and ndo_get_stats64 sums these counts.
             "veth" | "virtio_net" | "i40e" | "ice" | "ixgbe" | "ixgbevf" | "igb" | "igc"
             | "ena" => LinkCount::EveryFrame,
-            // mlx5e_complete_rx_cqe: rq stats.packets, for frames that became socket buffers only.
+            // mlx5e_complete_rx_cqe: rq stats.packets, for frames that became socket buffers only;
+            // in switchdev mode the port's own count of all frames.
             "mlx5_core" => LinkCount::PassedFrames,
             // bnxt_en counts every frame, but its card reports up to a second late.
             _ => LinkCount::Unknown,
@@ -99,7 +100,7 @@ pub enum RefusedFrame {
 pub enum LinkCount {
     /// Every frame that the XDP program sees, whatever it decides.
     EveryFrame,
-    /// Only frames that the XDP program passes to the host.
+    /// Only frames that the XDP program passes to the host, and those that it does not see.
     PassedFrames,
     /// It is not known, or not exact.
     Unknown,

@@ -222,7 +222,7 @@ impl Unseen {
             self.end_period(now);
             return false;
         }
-        let is_comparable = self.counts != LinkCount::Unknown;
+        let is_comparable = self.counts == LinkCount::EveryFrame;
         let (window, looks) = self.window;
         let Some(since) = self.since else {
             let margin = UNDER_WAY_FRAMES * u64::from(channels.max(1));
