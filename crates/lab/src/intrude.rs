@@ -96,6 +96,9 @@ fn pass() -> Result<OwnedFd> {
         instruction_count: u32,
         instructions: u64,
         license: u64,
+        /// Log, kernel version, flags, name and interface: none.
+        between: [u32; 11],
+        attach_type: u32,
     }
     // r0 = XDP_PASS; exit.
     let instructions: [u64; 2] = [0x0000_0002_0000_00b7, 0x95];
@@ -105,6 +108,8 @@ fn pass() -> Result<OwnedFd> {
         instruction_count: 2,
         instructions: instructions.as_ptr().expose_provenance() as u64,
         license: license.as_ptr().expose_provenance() as u64,
+        between: [0; 11],
+        attach_type: BPF_XDP,
     };
     Ok(owned(bpf(BPF_PROG_LOAD, &[load])?))
 }

@@ -8,6 +8,8 @@ mod harness;
 use harness::scrape::{Page, get};
 use harness::{Probe, TOOLS, assert_balanced, count, pause, send, traffic, wire};
 use serde_json::Value;
+use std::io::{BufRead, BufReader, Write};
+use std::process::Stdio;
 use xdprobe_lab::intrude::{attach_another, detach, replace, take_socket};
 use xdprobe_lab::namespace::{Namespace, VethOptions};
 use xdprobe_lab::requirements::are_met;
@@ -129,6 +131,52 @@ fn a_program_that_is_detached_under_traffic_is_attached_again_and_what_passed_is
     }
     let ledger = probe.stop();
     assert!(assert_accounted(&ledger, &sent, &["no_program"]) > 0);
+}
+
+#[test]
+fn the_watch_goes_on_while_no_log_line_can_be_written() {
+    if !are_met(&TOOLS) {
+        return;
+    }
+    let wire = wire(VethOptions::default());
+    let (reader, writer) = std::io::pipe().unwrap();
+    let mut filler = writer.try_clone().unwrap();
+    let mut probe = wire
+        .command(env!("CARGO_BIN_EXE_xdprobe"))
+        .arg("run")
+        .args(&LINE[..6])
+        .arg("127.0.0.1:9")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(writer)
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(reader).lines();
+    assert!(lines.any(|line| line.unwrap().contains("capturing on")));
+    // From here on nothing reads: the pipe is filled until nothing more fits.
+    let fill = std::thread::Builder::new().spawn(move || filler.write_all(&[b' '; 1 << 20]));
+    pause(200);
+    for _ in 0..3 {
+        detach(program_on(&wire, "tap0")).unwrap();
+        let is_attached = || {
+            wire.ip(&["-details", "link", "show", "dev", "tap0"])
+                .unwrap()
+        };
+        for _ in 0..600 {
+            if is_attached().contains("prog/xdp id") {
+                break;
+            }
+            pause(100);
+        }
+        program_on(&wire, "tap0");
+    }
+    probe.kill().unwrap();
+    probe.wait().unwrap();
+    drop(lines);
+    assert!(
+        fill.unwrap().join().unwrap().is_err(),
+        "the pipe was never full"
+    );
 }
 
 #[test]

@@ -61,8 +61,8 @@ impl Driver {
         }
     }
 
-    /// Whether the driver runs the XDP program only on the channels that it had when the program was
-    /// attached.
+    /// Whether the driver runs the XDP program only on the channels that it had when the program
+    /// was attached.
     #[must_use]
     pub fn misses_new_channels(&self, in_driver: bool) -> bool {
         // veth_set_channels sets up new queues, but only veth_enable_xdp gives them the program.

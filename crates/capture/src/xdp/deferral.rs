@@ -1,8 +1,8 @@
 //! Interrupts that are deferred while readers poll the card themselves (`--busy-poll`).
 //!
-//! Each NAPI instance of the interface is set by itself where the kernel can do that, and the device
-//! elsewhere. A process that is killed cannot undo it. So the time that is set is one that nothing
-//! else sets, by which the next start recognizes and ends what a killed one left.
+//! Each NAPI instance of the interface is set by itself where the kernel can do that, and the
+//! device elsewhere. A process that is killed cannot undo it. So the time that is set is one that
+//! nothing else sets, by which the next start recognizes and ends what a killed one left.
 
 use crate::interface::{Deferral, Interface, Napis};
 use std::io;

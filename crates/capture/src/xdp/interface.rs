@@ -1,6 +1,6 @@
 //! An interface with the XDP program attached, and its counters.
 
-use super::config::XdpConfig;
+use super::config::{Mode, XdpConfig};
 use super::deferral::{Deferred, end_leftovers};
 use super::link::{Link, LinkState, Place};
 use super::program::{Attached, Counter, Program};
@@ -211,9 +211,21 @@ impl XdpInterface {
             });
         }
         let (opened, socket) = self.bind_queue(queue, memory)?;
+        let report = opened.report();
+        if self.config.mode == Mode::Auto && report.in_driver && !report.zero_copy {
+            let frames = if self.frags {
+                " for frames of several buffers"
+            } else {
+                ""
+            };
+            tracing::info!(
+                "{name} queue {queue}: driver and kernel have no zero-copy{frames}, so each frame \
+                 is copied once"
+            );
+        }
         locked(&self.opened).push(Opened {
             queue,
-            report: opened.report(),
+            report,
             socket,
             arrivals: Some(opened.arrivals()),
         });

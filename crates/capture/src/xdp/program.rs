@@ -43,8 +43,9 @@ pub(super) enum Counter {
 }
 
 impl Program {
-    /// Loads the program for an interface with so many queues, or more later; with `frags` it takes frames of
-    /// several buffers. It samples nothing out, and does not count frames without a socket.
+    /// Loads the program for an interface with so many queues, or more later; with `frags` it takes
+    /// frames of several buffers. It samples nothing out, and does not count frames without a
+    /// socket.
     ///
     /// # Errors
     ///
@@ -114,7 +115,10 @@ impl Program {
                     if let Some(forbidden) = forbidden(what, &error, &[NET_ADMIN, BPF]) {
                         return Err(forbidden);
                     }
-                    reason = error.to_string();
+                    reason = match error.raw_os_error() {
+                        Some(libc::EINVAL) => format!("{error}; Linux 5.9 or newer is needed"),
+                        _ => error.to_string(),
+                    };
                 }
             }
         }
@@ -123,8 +127,7 @@ impl Program {
             Mode::Auto | Mode::Skb => "try --capture pcap",
         };
         Err(format!(
-            "the XDP program cannot be attached ({reason}): {remedy}; BPF links for XDP need Linux \
-             5.9 or newer"
+            "the XDP program cannot be attached ({reason}): {remedy}"
         ))
     }
 
@@ -153,7 +156,8 @@ impl Program {
         set.map_err(|error| in_one_line(&error))
     }
 
-    /// Puts the socket of a queue back into the map if another process took it out; whether one did.
+    /// Puts the socket of a queue back into the map if another process took it out. Returns whether
+    /// one did.
     ///
     /// # Errors
     ///
@@ -235,8 +239,8 @@ pub(super) struct Attached {
     pub link: Link,
 }
 
-/// The maps have places for as many queues at least: for channels that are added later. A place takes
-/// 8 octets.
+/// The maps have places for as many queues at least: for channels that are added later. A place
+/// takes 8 octets.
 const QUEUES_MIN: u32 = 1024;
 
 /// Aligned as the ELF reader requires it.

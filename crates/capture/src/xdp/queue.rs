@@ -4,7 +4,7 @@
 
 use super::abi::Stamp;
 use super::bell::{Bell, ProgramBell};
-use super::config::{Mode, XdpConfig};
+use super::config::XdpConfig;
 use super::frames::{Frames, Whole};
 use super::rest::{Sleeper, Slept};
 use super::rings::Rings;
@@ -84,18 +84,6 @@ impl XdpQueue {
         let bound = bind(interface, queue, &layout, &binding, memory).map_err(failed)?;
         let zero_copy = socket_options::is_zero_copy(bound.socket.as_fd())
             .map_err(|error| failed(format!("the kernel does not report XDP_OPTIONS: {error}")))?;
-        if config.mode == Mode::Auto && in_driver && !zero_copy {
-            let frames = if frags {
-                " for frames of several buffers"
-            } else {
-                ""
-            };
-            tracing::info!(
-                "{} queue {queue}: driver and kernel have no zero-copy{frames}, so each frame is \
-                 copied once",
-                interface.name
-            );
-        }
         if config.busy_poll {
             socket_options::prefer_busy_poll(bound.socket.as_fd()).map_err(|error| {
                 failed(format!(
