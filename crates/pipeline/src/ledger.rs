@@ -298,8 +298,8 @@ impl<'a> Balance<'a> {
             && self.is_distributed()
     }
 
-    /// Frames redirected to sockets were taken from them, refused by them, lost to them because they
-    /// were unbound, or are in their rings.
+    /// Frames redirected to sockets were taken from them, refused by them, lost because they were
+    /// unbound, or are in their rings.
     fn is_received(&self, interface: &InterfaceSnapshot) -> bool {
         let InterfaceSnapshot {
             name,

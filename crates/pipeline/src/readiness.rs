@@ -1,5 +1,5 @@
-//! Whether a probe does what it is there for: readiness probes and operators ask for the reasons why
-//! it does not.
+//! Whether a probe does what it is there for, and the reasons why it does not, for operators and
+//! for services that ask.
 
 use crate::counters::Phase;
 use crate::ledger::Ledger;
