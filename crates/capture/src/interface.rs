@@ -183,10 +183,9 @@ fn channels_in(folder: &Folder) -> Option<u32> {
 
 /// The name of the interface with this ifIndex.
 fn name_of(index: u32) -> Option<String> {
-    nix::net::if_::if_indextoname(index)
-        .ok()?
-        .into_string()
-        .ok()
+    let name = nix::net::if_::if_indextoname(index).ok()?;
+    // For an interface that does not exist nix 0.31 returns an empty name, not an error.
+    name.into_string().ok().filter(|name| !name.is_empty())
 }
 
 #[cfg(test)]
@@ -204,6 +203,12 @@ mod tests {
                 .unwrap()
                 .contains("127.0.0.1")
         );
+    }
+
+    #[test]
+    fn an_ifindex_that_no_interface_has_has_no_name() {
+        assert_eq!(name_of(i32::MAX.unsigned_abs()), None);
+        assert_eq!(name_of(1).as_deref(), Some("lo"));
     }
 
     #[test]

@@ -157,6 +157,11 @@ pub(super) struct Reading {
 }
 
 impl Reading {
+    /// Frames that the program counted while the reading was taken: by so many it may be wrong.
+    pub fn width(&self) -> u64 {
+        self.program_after.saturating_sub(self.program_before)
+    }
+
     /// Frames that the link counted since an earlier reading and the program did not: at least so
     /// many, whatever came between the two counts of a reading.
     fn unseen_since(&self, earlier: &Self) -> u64 {
