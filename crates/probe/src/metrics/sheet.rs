@@ -23,8 +23,8 @@ pub struct Sheet {
     process: metrics_process::Collector,
     /// Series of the probe, its interfaces and queues.
     probe: Vec<Series>,
-    /// How many queues these series are of.
-    queues: usize,
+    /// How many queues these series are of, and how many interfaces with unbound sockets.
+    shape: (usize, usize),
     /// Series of what each worker has met that is not read, in the order of workers. They are added
     /// while the probe runs, when a protocol is first met.
     unread: Vec<Vec<Series>>,
@@ -286,7 +286,7 @@ impl Sheet {
             recorder,
             process,
             probe: Vec::new(),
-            queues: 0,
+            shape: (0, 0),
             unread: Vec::new(),
             collectors: BTreeMap::new(),
         }
@@ -295,11 +295,13 @@ impl Sheet {
     /// The page with the values of a snapshot.
     pub fn render(&mut self, snapshot: &Snapshot) -> String {
         let is_known = |id: &CollectorId| snapshot.collectors.iter().any(|now| now.id == *id);
-        let queues = |on: &InterfaceSnapshot| on.counters.queues.len();
-        let queues = snapshot.interfaces.iter().map(queues).sum();
-        if !self.collectors.keys().all(is_known) || self.queues != queues {
+        let counters = || snapshot.interfaces.iter().map(|on| &on.counters);
+        let queues = counters().map(|counters| counters.queues.len()).sum();
+        // What a driver counted may turn out to be frames of unbound sockets.
+        let unbound = counters().filter(|counters| counters.unbound > 0).count();
+        if !self.collectors.keys().all(is_known) || self.shape != (queues, unbound) {
             *self = Self::new();
-            self.queues = queues;
+            self.shape = (queues, unbound);
         }
         Pen::new(&self.recorder, &mut self.probe).write(snapshot);
         self.unread
