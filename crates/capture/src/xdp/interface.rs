@@ -476,15 +476,19 @@ impl XdpInterface {
             )));
         }
         let readers: Vec<_> = readers.into_iter().flatten().collect();
-        let mut unread = unread.into_iter();
-        let added = unread.try_for_each(|queue| self.add_queue(queue, &readers));
-        let added = added.and_then(|()| {
-            if !self.interface.driver.misses_new_channels(self.in_driver()) {
-                return Ok(());
-            }
-            let attached = self.attach_again(&mut locked(&self.link));
-            attached.map_err(|error| error.to_string())
+        let mut taken = 0;
+        let added = unread.into_iter().try_for_each(|queue| {
+            self.add_queue(queue, &readers)?;
+            taken += 1;
+            Ok(())
         });
+        let is_missed = taken > 0 && self.interface.driver.misses_new_channels(self.in_driver());
+        let attached = if is_missed {
+            self.attach_again(&mut locked(&self.link))
+        } else {
+            Ok(())
+        };
+        let added = added.and(attached.map_err(|error| error.to_string()));
         Some(match added {
             Ok(()) => Found::mended(format!(
                 "{found}; those that are new are read by the workers of the others"
