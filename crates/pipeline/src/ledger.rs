@@ -298,7 +298,8 @@ impl<'a> Balance<'a> {
             && self.is_distributed()
     }
 
-    /// Frames redirected to sockets were taken from them, refused by them, or are in their rings.
+    /// Frames redirected to sockets were taken from them, refused by them, lost because they were
+    /// unbound, or are in their rings.
     fn is_received(&self, interface: &InterfaceSnapshot) -> bool {
         let InterfaceSnapshot {
             name,
@@ -317,6 +318,7 @@ impl<'a> Balance<'a> {
             .iter()
             .map(|queue| queue.losses.ring_full + queue.losses.no_frame)
             .sum();
+        let lost = refused + counters.unbound;
         // Frames that were shown are given back before they are published as received.
         let under_way_max =
             |queue: &QueueCounters| u64::from(queue.report.frame_count) + BURST_MAX as u64;
@@ -324,7 +326,7 @@ impl<'a> Balance<'a> {
         let redirected = |count: u64| count.saturating_sub(counters.offered_again);
         self.is_between(
             redirected(*redirected_before),
-            taken + refused,
+            taken + lost,
             redirected(counters.redirected),
             under_way_max,
         )

@@ -23,6 +23,7 @@ use crate::resolver::Resolver;
 use crate::snapshot::{Boards, Snapshot};
 use crate::thread::{CoreList, spawn};
 use crate::unread::{UnreadLog, check_file};
+use crate::watch::{Watch, WatchLog};
 use crossbeam_channel::{Receiver, Sender, bounded, select, tick};
 use std::io;
 use std::path::PathBuf;
@@ -259,6 +260,7 @@ struct Running {
     exporter: JoinHandle<io::Result<()>>,
     boards: Boards,
     filters: FilterWatch,
+    watch: Watch,
     /// The capture file, where it is one.
     file: Option<PathBuf>,
     stop: Receiver<()>,
@@ -332,9 +334,10 @@ impl Running {
             clock,
             workers: std::mem::take(&mut crew.boards),
             interfaces: crew.interfaces.clone(),
+            looked_ms: Arc::default(),
             exporter: board,
         };
-        let control = match Control::start(Controlled {
+        let controlled = Controlled {
             workers: crew.postboxes().to_vec(),
             boards: boards.workers.clone(),
             interfaces: boards.interfaces.iter().map(Arc::downgrade).collect(),
@@ -346,8 +349,11 @@ impl Running {
             own,
             resolver,
             filters,
-        }) {
-            Ok(control) => control,
+        };
+        let helped =
+            Watch::over(&boards).and_then(|watch| Ok((watch, Control::start(controlled)?)));
+        let (watch, control) = match helped {
+            Ok(both) => both,
             Err(error) => {
                 drop(has_started);
                 crew.ask_to_stop();
@@ -373,6 +379,7 @@ impl Running {
             exporter,
             boards,
             filters: filter_watch,
+            watch,
             file,
             stop: stop_requests,
             outcome,
@@ -383,7 +390,7 @@ impl Running {
     /// Waits until the probe is to stop or every source has ended, ends it, and sends the outcome.
     fn watch(mut self) {
         let (due, mut losses) = (tick(LOOK_INTERVAL), LossLog::default());
-        let mut unread = UnreadLog::default();
+        let (mut unread, mut watched) = (UnreadLog::default(), WatchLog::default());
         loop {
             select! {
                 recv(self.stop) -> _ => break,
@@ -393,6 +400,8 @@ impl Running {
                 recv(due) -> _ => {
                     let snapshot = self.boards.snapshot();
                     inform_of(&unread.lines(&snapshot));
+                    warn_of(&watched.warnings(&snapshot));
+                    inform_of(&watched.all_clear(&snapshot));
                     warn_of(&losses.lines(&snapshot));
                     warn_of(&self.filters.lines(&snapshot));
                 }
@@ -403,10 +412,12 @@ impl Running {
             exporter,
             boards,
             filters,
+            watch,
             file,
             outcome,
             ..
         } = self;
+        drop(watch);
         crew.ask_to_stop();
         let (worked, mut died) = crew.join();
         let finished = exporter.join().unwrap_or_else(|_| {
@@ -415,6 +426,7 @@ impl Running {
         });
         let last = boards.snapshot();
         inform_of(&unread.lines(&last));
+        warn_of(&watched.warnings(&last));
         warn_of(&losses.last_lines(&last));
         warn_of(&filters.last_lines(&last));
         let nothing_read = file.and_then(|path| check_file(&path, &last));
