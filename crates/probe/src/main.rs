@@ -5,31 +5,22 @@
 #![forbid(unsafe_code)]
 
 mod command;
+mod logging;
 mod metrics;
 mod progress;
 
 use clap::{Parser, Subcommand};
 use signal_hook::consts::SIGXFSZ;
-use std::io::{IsTerminal, stderr};
 use std::process::ExitCode;
 use std::sync::Arc;
-use tracing_subscriber::Layer;
-use tracing_subscriber::filter::{LevelFilter, Targets};
-use tracing_subscriber::layer::SubscriberExt;
-use tracing_subscriber::util::SubscriberInitExt;
 
 /// A NetFlow probe for line-rate taps: packets on an interface become NetFlow records, and every
 /// packet is accounted for
 #[derive(Debug, Parser)]
 #[command(name = "xdprobe", version)]
 struct Arguments {
-    /// Log more on standard error
-    #[arg(short, long, global = true)]
-    verbose: bool,
-
-    /// Log only warnings and errors on standard error
-    #[arg(short, long, global = true, conflicts_with = "verbose")]
-    quiet: bool,
+    #[command(flatten)]
+    log: logging::LogOptions,
 
     #[command(subcommand)]
     command: Command,
@@ -50,12 +41,7 @@ enum Command {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     survive_file_size_limit();
-    let level = match (arguments.verbose, arguments.quiet) {
-        (true, _) => LevelFilter::DEBUG,
-        (_, true) => LevelFilter::WARN,
-        _ => LevelFilter::INFO,
-    };
-    log_to_stderr(level);
+    logging::start(&arguments.log);
     let done = match arguments.command {
         Command::Run(arguments) => command::run::run(*arguments),
         Command::Cat(arguments) => command::cat::run(&arguments),
@@ -65,7 +51,7 @@ fn main() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("xdprobe: {error:#}");
+            logging::report(&format!("{error:#}"));
             ExitCode::from(if error.is::<command::usage::UsageError>() {
                 2
             } else {
@@ -81,16 +67,4 @@ fn survive_file_size_limit() {
     // Caught, not ignored, so that programs which this one starts have the default. If it cannot be
     // caught, the default stays.
     let _ = signal_hook::flag::register(SIGXFSZ, Arc::default());
-}
-
-/// Logs the events of xdprobe's own crates, not those of libraries.
-fn log_to_stderr(level: LevelFilter) {
-    let lines = tracing_subscriber::fmt::layer()
-        .with_writer(stderr)
-        .with_ansi(stderr().is_terminal());
-    let lines = lines.without_time().with_target(false);
-    let ours = Targets::new().with_target("xdprobe", level);
-    tracing_subscriber::registry()
-        .with(lines.with_filter(ours))
-        .init();
 }
