@@ -47,7 +47,13 @@ pub struct LogOptions {
     log_level: LogLevel,
 
     /// How a log line is written
-    #[arg(long, global = true, value_enum, default_value_t, value_name = "FORMAT")]
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        default_value_t,
+        value_name = "FORMAT"
+    )]
     log_format: LogFormat,
 }
 

@@ -5,11 +5,14 @@
 #![forbid(unsafe_code)]
 
 mod command;
+mod config;
 mod logging;
 mod metrics;
 mod progress;
 
 use clap::{Parser, Subcommand};
+use command::usage::UsageError;
+use config::{Effective, Faults};
 use signal_hook::consts::SIGXFSZ;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -29,7 +32,9 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the probe: on interfaces, or over a capture file
-    Run(Box<command::run::Arguments>),
+    Run(Box<config::Line<command::run::Arguments>>),
+    /// Check or print the configuration of the probe
+    Config(command::config::Arguments),
     /// Join flow-tools files into one, on standard output or in a file
     Cat(command::cat::Arguments),
     /// Receive NetFlow datagrams and store their records in flow-tools files
@@ -41,23 +46,30 @@ enum Command {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     survive_file_size_limit();
-    logging::start(&arguments.log);
-    let done = match arguments.command {
-        Command::Run(arguments) => command::run::run(*arguments),
-        Command::Cat(arguments) => command::cat::run(&arguments),
-        Command::Collect(arguments) => command::collect::run(&arguments),
-        Command::Print(arguments) => command::print::run(&arguments),
-    };
-    match done {
+    match execute(arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             logging::report(&format!("{error:#}"));
-            ExitCode::from(if error.is::<command::usage::UsageError>() {
-                2
-            } else {
-                1
-            })
+            let is_usage = error.is::<UsageError>() || error.is::<Faults>();
+            ExitCode::from(if is_usage { 2 } else { 1 })
         }
+    }
+}
+
+fn execute(arguments: Arguments) -> anyhow::Result<()> {
+    if let Command::Run(line) = arguments.command {
+        let effective = Effective::load(*line)?;
+        // The file may say how to log, too.
+        logging::start(&effective.arguments().log);
+        return command::run::run(&effective);
+    }
+    logging::start(&arguments.log);
+    match arguments.command {
+        Command::Run(_) => unreachable!("handled above"),
+        Command::Config(arguments) => command::config::run(&arguments),
+        Command::Cat(arguments) => command::cat::run(&arguments),
+        Command::Collect(arguments) => command::collect::run(&arguments),
+        Command::Print(arguments) => command::print::run(&arguments),
     }
 }
 

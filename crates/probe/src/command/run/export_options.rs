@@ -1,7 +1,6 @@
 //! Options of `xdprobe run` about export: how, and to which collectors.
 
 use super::values::{ms, parse_timeout};
-use crate::command::usage::UsageError;
 use clap::Args;
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU64;
@@ -18,7 +17,6 @@ use xdprobe_pipeline::{Destination, ExportPlan};
 pub struct ExportOptions {
     #[arg(
         value_name = "COLLECTOR",
-        required = true,
         help_heading = None,
         help = "Where records go: HOST:PORT, [V6]:PORT (of a link-local address with its \
                 interface: [fe80::1%eth0]:PORT), or file:PATH for a flow-tools file (file:- for \
@@ -95,31 +93,33 @@ pub struct ExportOptions {
 }
 
 impl ExportOptions {
-    /// Checks what the parser could not. `sampling` is what headers state, `inputs` are files that
-    /// are read, and `engine` is the default of --engine.
+    /// What is wrong that the parser could not see.
+    pub fn faults(&self) -> Vec<String> {
+        let families = [SocketAddr::is_ipv4, SocketAddr::is_ipv6].into_iter();
+        let count = |family: fn(&SocketAddr) -> bool| {
+            self.source.iter().filter(|source| family(source)).count()
+        };
+        let sources = families.filter(|family| count(*family) > 1).map(|_| {
+            "--source is given twice for one address family: expected at most one IPv4 and one IPv6"
+                .to_owned()
+        });
+        let earlier = |nth: usize| &self.collectors[..nth];
+        let collectors = self.collectors.iter().enumerate();
+        let twice = collectors.filter(|(nth, collector)| earlier(*nth).contains(collector));
+        let twice = twice
+            .map(|(_, collector)| format!("collector {collector} is named twice: name it once"));
+        sources.chain(twice).collect()
+    }
+
+    /// The export. `sampling` is what headers state, `inputs` are files that are read, and `engine`
+    /// is the default of --engine.
     pub fn plan(
         self,
         sampling: SamplingInterval,
         inputs: Vec<PathBuf>,
         engine: Engine,
-    ) -> Result<ExportPlan, UsageError> {
-        for family in [SocketAddr::is_ipv4, SocketAddr::is_ipv6] {
-            if self.source.iter().filter(|source| family(source)).count() > 1 {
-                return Err(UsageError(
-                    "--source is given twice for one address family: expected at most one IPv4 \
-                     and one IPv6"
-                        .to_owned(),
-                ));
-            }
-        }
-        for (nth, destination) in self.collectors.iter().enumerate() {
-            if self.collectors[..nth].contains(destination) {
-                return Err(UsageError(format!(
-                    "collector {destination} is named twice: name it once"
-                )));
-            }
-        }
-        Ok(ExportPlan {
+    ) -> ExportPlan {
+        ExportPlan {
             distribution: self.distribute,
             format: FixedFormat {
                 version: self.netflow,
@@ -147,7 +147,7 @@ impl ExportOptions {
             destinations: self.collectors,
             overwrite: self.overwrite,
             inputs,
-        })
+        }
     }
 }
 
