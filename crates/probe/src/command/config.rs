@@ -59,11 +59,7 @@ fn check(file: PathBuf) -> anyhow::Result<String> {
     let filter = arguments.filter().err().map(|UsageError(text)| text);
     let faults: Vec<_> = arguments.faults().into_iter().chain(filter).collect();
     if !faults.is_empty() {
-        let lines = faults.into_iter().map(|fault| effective.located(fault));
-        let lines: Vec<_> = lines
-            .map(|fault| format!("{}: {fault}", file.display()))
-            .collect();
-        return Err(UsageError(lines.join("\n")).into());
+        return Err(UsageError(effective.located(&faults.join("\n"))).into());
     }
     let count = effective
         .settings()

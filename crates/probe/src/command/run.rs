@@ -120,7 +120,7 @@ pub struct Arguments {
     flows_per_queue: usize,
 
     /// Input ifIndex in the records [default: the interface's own; 0 for a capture file]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(0..))]
     input: Option<u16>,
 
     #[arg(
@@ -193,7 +193,7 @@ pub fn run(effective: &Effective<Arguments>) -> anyhow::Result<()> {
     let signals = Signals::catch()?;
     let listener = address.as_ref().map(metrics::Address::listen).transpose()?;
     let plan = plan(arguments).map_err(|error| match error.downcast() {
-        Ok(UsageError(text)) => UsageError(effective.located(text)).into(),
+        Ok(UsageError(text)) => UsageError(effective.located(&text)).into(),
         Err(error) => error,
     })?;
     let (is_live, worker_count) = (plan.regime().is_live(), plan.worker_count());
@@ -555,7 +555,7 @@ pub mod tests {
     #[test]
     fn refuses_what_cannot_be_meant() {
         refused("127.0.0.1:9", "--interface");
-        refused("-i lo", "COLLECTOR");
+        refused("-i lo", "no COLLECTOR");
         refused("-i lo -r x.pcap 127.0.0.1:9", "cannot be used with");
         refused("-i ngeth77 127.0.0.1:9", "'ngeth77' does not exist");
         refused("-i lo -i lo 127.0.0.1:9", "'lo' is captured twice");

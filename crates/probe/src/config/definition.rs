@@ -70,7 +70,7 @@ impl Definition {
             .trim_start_matches('-')
             .replace('_', "-")
             .to_lowercase();
-        let likeness = |key: &&Key| strsim::jaro_winkler(&name, key.name());
+        let likeness = |key: &&Key| strsim::normalized_damerau_levenshtein(&name, key.name());
         self.keys
             .iter()
             .max_by(|one, other| likeness(one).total_cmp(&likeness(other)))
@@ -115,6 +115,14 @@ impl Key {
     /// The option without its dashes; of positional arguments, what they are.
     pub fn name(&self) -> &str {
         self.arg.get_long().unwrap_or(self.id())
+    }
+
+    /// How texts about a command line name it.
+    pub fn option(&self) -> String {
+        match self.arg.get_long() {
+            Some(long) => format!("--{long}"),
+            None => self.value_name().to_owned(),
+        }
     }
 
     /// Its name in clap's matches.

@@ -1,5 +1,6 @@
 //! What is wrong with a configuration, and where.
 
+use serde::Serialize;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -17,7 +18,7 @@ pub struct Fault {
 }
 
 /// A place in a file: line and column, both from 1. Columns count characters.
-#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd, Serialize)]
 pub struct Place {
     /// The line.
     pub line: usize,
@@ -87,11 +88,16 @@ impl Place {
 
 impl fmt::Display for Faults {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (nth, fault) in self.0.iter().enumerate() {
+        /// More than that have one cause: what was read is no configuration file.
+        const LINES_MAX: usize = 100;
+        for (nth, fault) in self.0.iter().take(LINES_MAX).enumerate() {
             let line_end = if nth == 0 { "" } else { "\n" };
             write!(formatter, "{line_end}{fault}")?;
         }
-        Ok(())
+        match self.0.len().saturating_sub(LINES_MAX) {
+            0 => Ok(()),
+            more => write!(formatter, "\nand {more} faults more"),
+        }
     }
 }
 

@@ -3,9 +3,11 @@
 
 use super::definition::{Definition, Key, Kind};
 use super::fault::{Fault, Faults, Place};
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::Read;
+use std::mem;
 use std::path::Path;
 use toml::Spanned;
 use toml::de::{DeArray, DeInteger, DeTable, DeValue};
@@ -75,20 +77,28 @@ struct Reader<'a, 'b> {
 impl<'a> Reader<'a, '_> {
     fn read(&mut self) {
         let (table, errors) = DeTable::parse_recoverable(self.text);
+        let table = table.get_ref();
         for error in errors {
-            let at = error.span().map_or(0, |span| span.start);
-            self.refuse(at, on_one_line(error.message()));
+            let span = error.span().unwrap_or_default();
+            let found = self.text.get(span.clone()).unwrap_or_default();
+            let text = match table.get_key_value(found) {
+                Some((first, _)) if error.message() == "duplicate key" => {
+                    let line = Place::of(self.text, first.span().start).line;
+                    format!("duplicate key '{found}': it is set in line {line}")
+                }
+                _ => syntax_fault(error.message(), found),
+            };
+            self.refuse(span.start, text);
         }
-        let broken: Vec<_> = self.faults.iter().filter_map(Fault::line).collect();
-        self.read_table(table.get_ref());
+        // One in each line: others, and what was made of such a line, only follow from it.
+        self.faults.sort_by_key(Fault::place);
+        self.faults.dedup_by_key(|fault| fault.line());
+        let syntax = mem::take(&mut self.faults);
+        let broken: BTreeSet<_> = syntax.iter().map(Fault::line).collect();
+        self.read_table(table);
         self.check_exclusive();
-        // What was made of a line with a syntax error is a guess: the error is enough.
-        let mut syntax_count = broken.len();
-        self.faults.retain(|fault| {
-            let is_syntax = syntax_count > 0;
-            syntax_count = syntax_count.saturating_sub(1);
-            is_syntax || !fault.line().is_some_and(|line| broken.contains(&line))
-        });
+        self.faults.retain(|fault| !broken.contains(&fault.line()));
+        self.faults.extend(syntax);
         self.faults.sort_by_key(Fault::place);
     }
 
@@ -172,10 +182,10 @@ impl<'a> Reader<'a, '_> {
                 let are_set = !before.values.is_empty() && !entry.values.is_empty();
                 if are_set && self.definition.are_exclusive(before.key, entry.key) {
                     let text = format!(
-                        "found {} and in line {} {}: expected only one of them",
+                        "{} and {} (line {}) exclude each other: expected only one of them",
                         entry.key.name(),
-                        before.place.line,
-                        before.key.name()
+                        before.key.name(),
+                        before.place.line
                     );
                     self.faults
                         .push(Fault::new(self.path, Some(entry.place), text));
@@ -223,6 +233,19 @@ fn expected(key: &Key, kind: Kind, found: &DeValue) -> String {
     }
 }
 
-fn on_one_line(text: &str) -> String {
-    text.lines().map(str::trim).collect::<Vec<_>>().join("; ")
+/// What the parser says, with what it found if that is a part of a line.
+fn syntax_fault(message: &str, found: &str) -> String {
+    /// A longer part is a value, not the fault in it.
+    const FOUND_MAX: usize = 40;
+    let message = message
+        .lines()
+        .map(str::trim)
+        .collect::<Vec<_>>()
+        .join("; ");
+    let is_short = (1..=FOUND_MAX).contains(&found.len()) && !found.contains(['\r', '\n']);
+    if is_short {
+        format!("{message}; found {found}")
+    } else {
+        message
+    }
 }

@@ -1,6 +1,7 @@
 //! A key, its value, and where the value is from.
 
 use super::definition::{Key, Kind};
+use super::fault::Place;
 use serde::{Serialize, Serializer};
 use std::ffi::OsString;
 use std::fmt;
@@ -8,11 +9,14 @@ use std::path::PathBuf;
 use toml::Value as TomlValue;
 
 /// A key with the value that is in force. As JSON, a flat object: `key`, `value` (null if there is
-/// none), `from` (`default`, `file` or `command_line`), and of a file `path` and `line`.
+/// none), `from` (`default`, `file` or `command_line`), and of a file `path`, `line` and `column`.
 #[derive(Clone, Debug, Serialize)]
 pub struct Setting {
     /// The key.
     pub key: String,
+    /// How texts name it: `--idle-timeout`, `COLLECTOR`.
+    #[serde(skip)]
+    pub option: String,
     /// Its value.
     pub value: Value,
     /// Where the value is from.
@@ -30,8 +34,9 @@ pub enum Origin {
     File {
         /// Its path.
         path: PathBuf,
-        /// The line of the key, from 1.
-        line: usize,
+        /// Where the key is.
+        #[serde(flatten)]
+        place: Place,
     },
     /// The command line.
     CommandLine,
@@ -122,7 +127,7 @@ impl fmt::Display for Origin {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Default => write!(formatter, "default"),
-            Self::File { path, line } => write!(formatter, "{}:{line}", path.display()),
+            Self::File { path, place } => write!(formatter, "{}:{}", path.display(), place.line),
             Self::CommandLine => write!(formatter, "command line"),
         }
     }

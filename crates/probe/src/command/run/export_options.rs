@@ -47,11 +47,11 @@ pub struct ExportOptions {
     flush_delay: Duration,
 
     /// Send each collector at most this many records per second
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = parse_rate)]
     records_per_second: Option<NonZeroU64>,
 
     /// Send each collector at most this many octets of UDP payload per second
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = parse_rate)]
     octets_per_second: Option<NonZeroU64>,
 
     /// Records that may wait for a collector's pace before more are lost and counted
@@ -106,8 +106,9 @@ impl ExportOptions {
         let earlier = |nth: usize| &self.collectors[..nth];
         let collectors = self.collectors.iter().enumerate();
         let twice = collectors.filter(|(nth, collector)| earlier(*nth).contains(collector));
-        let twice = twice
-            .map(|(_, collector)| format!("collector {collector} is named twice: name it once"));
+        let twice = twice.map(|(_, collector)| {
+            format!("COLLECTOR {collector} is given twice: expected it once")
+        });
         sources.chain(twice).collect()
     }
 
@@ -197,6 +198,15 @@ fn parse_source(text: &str) -> Result<SocketAddr, String> {
         .ok_or_else(expected)
 }
 
+fn parse_rate(text: &str) -> Result<NonZeroU64, String> {
+    text.parse().map_err(|_| {
+        format!(
+            "'{text}' is not a rate: expected a number from 1 to {}",
+            u64::MAX
+        )
+    })
+}
+
 fn parse_queue(text: &str) -> Result<usize, String> {
     let expected = || format!("'{text}' is not a number of records: expected 1000 to 100000000");
     text.parse()
@@ -244,7 +254,11 @@ mod tests {
             "-r x --distribute any 127.0.0.1:9",
             "expected copy, balance or failover",
         );
-        refused("-r x --records-per-second 0 127.0.0.1:9", "zero");
+        refused(
+            "-r x --records-per-second 0 127.0.0.1:9",
+            "expected a number from 1",
+        );
+        refused("-r x a:9 b:9 a:9", "COLLECTOR a:9 is given twice");
         refused("-r x --dscp 64 127.0.0.1:9", "64 is not in 0..64");
         refused("-r x --mtu 67 127.0.0.1:9", "67 is not in 68..");
         refused(
