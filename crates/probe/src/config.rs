@@ -483,6 +483,22 @@ mod tests {
     }
 
     #[test]
+    fn the_example_has_every_key_with_its_default_and_its_help() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../configs/xdprobe.toml");
+        let line = Line {
+            path: None,
+            given: HashMap::new(),
+            options: PhantomData::<Arguments>,
+        };
+        let example = fs::read_to_string(path).unwrap_or_default();
+        assert!(
+            example == Effective::load(line).unwrap().to_toml(),
+            "configs/xdprobe.toml is out of date; write it again: \
+             cargo run -p xdprobe -- config show --toml > configs/xdprobe.toml"
+        );
+    }
+
+    #[test]
     fn every_default_may_be_written_into_a_file_and_changes_nothing() {
         let nothing = load("", &[]).unwrap();
         let rendered = nothing.to_toml();

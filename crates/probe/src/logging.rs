@@ -12,7 +12,9 @@ use std::fs::File;
 use std::io::{self, IsTerminal, Write, stderr};
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
+use std::panic;
 use std::sync::OnceLock;
+use std::thread;
 use tracing::field::Field;
 use tracing_subscriber::field::MakeExt;
 use tracing_subscriber::filter::{LevelFilter, Targets};
@@ -118,6 +120,20 @@ pub fn start(options: &LogOptions) {
         let log = tracing_subscriber::registry().with(layer.with_filter(filter));
         // Refused where the process has a log already, which a test may have set.
         let _ = log.try_init();
+        log_panics(options.log_format);
+    }
+}
+
+/// Makes a panic an event on one line. As text, `RUST_BACKTRACE` keeps the many lines that it asks
+/// for.
+fn log_panics(format: LogFormat) {
+    if format == LogFormat::Json || env::var_os("RUST_BACKTRACE").is_none() {
+        panic::set_hook(Box::new(|panicked| {
+            let thread = thread::current();
+            let name = thread.name().unwrap_or("unnamed");
+            let panicked = panicked.to_string().replace('\n', " ");
+            tracing::error!("thread '{name}' {panicked}; please report this");
+        }));
     }
 }
 
@@ -129,16 +145,14 @@ pub fn set_level(level: LogLevel) {
     }
 }
 
-/// Writes why the program ends with an error: as an event where logs are JSON, so that every line
-/// is, and else each line as `xdprobe: LINE`.
-pub fn report(error: &str) {
+/// Writes a line for people: `xdprobe: LINE`, or where logs are JSON an event, so that every line
+/// is.
+pub fn report(line: &str) {
     if LOG.get().is_some_and(|log| log.format == LogFormat::Json) {
-        error.lines().for_each(|line| tracing::error!("{line}"));
-        return;
-    }
-    for line in error.lines() {
+        tracing::error!("{line}");
+    } else {
         // There is no other place to report to.
-        let _ = writeln!(stderr(), "xdprobe: {}", OneLine(line));
+        let _ = stderr().write_all(format!("xdprobe: {}\n", OneLine(line)).as_bytes());
     }
 }
 
@@ -203,7 +217,7 @@ fn write_field(writer: &mut Writer<'_>, field: &Field, value: &dyn fmt::Debug) -
 }
 
 /// A text whose control characters are escaped, line ends among them.
-struct OneLine<'a>(&'a str);
+pub struct OneLine<'a>(pub &'a str);
 
 impl fmt::Display for OneLine<'_> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {

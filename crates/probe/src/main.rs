@@ -49,9 +49,15 @@ fn main() -> ExitCode {
     match execute(arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            logging::report(&format!("{error:#}"));
-            let is_usage = error.is::<UsageError>() || error.is::<Faults>();
-            ExitCode::from(if is_usage { 2 } else { 1 })
+            let text = format!("{error:#}");
+            if error.is::<UsageError>() || error.is::<Faults>() {
+                // There may be several, one in each line.
+                text.lines().for_each(logging::report);
+                ExitCode::from(2)
+            } else {
+                logging::report(&text);
+                ExitCode::from(1)
+            }
         }
     }
 }
