@@ -108,20 +108,23 @@ struct Log {
     filter: reload::Handle<Targets, Registry>,
 }
 
-/// Logs on standard error from here on. Only the first call in a process has an effect.
+/// Logs on standard error from here on, panics too. Only the first call in a process has an effect.
 pub fn start(options: &LogOptions) {
+    if open(options) {
+        log_panics(options.log_format);
+    }
+}
+
+/// Opens the log, unless it is open.
+fn open(options: &LogOptions) -> bool {
     let (filter, handle) = reload::Layer::new(targets(options.level()));
     let layer = layer(options.log_format, has_time(options.log_format));
     let log = Log {
         format: options.log_format,
         filter: handle,
     };
-    if LOG.set(log).is_ok() {
-        let log = tracing_subscriber::registry().with(layer.with_filter(filter));
-        // Refused where the process has a log already, which a test may have set.
-        let _ = log.try_init();
-        log_panics(options.log_format);
-    }
+    let log_to = tracing_subscriber::registry().with(layer.with_filter(filter));
+    LOG.set(log).is_ok() && log_to.try_init().is_ok()
 }
 
 /// Makes a panic an event on one line. As text, `RUST_BACKTRACE` keeps the many lines that it asks
@@ -250,6 +253,30 @@ mod tests {
             assert!(!is_journal(&stream, Some(OsStr::new(not_one))), "{not_one}");
         }
         assert!(!is_journal(&stream, None));
+    }
+
+    #[test]
+    fn the_level_changes_while_events_arrive() {
+        let options = LogOptions {
+            verbose: false,
+            quiet: true,
+            log_level: LogLevel::Debug,
+            log_format: LogFormat::Text,
+        };
+        assert!(open(&options) && !open(&options));
+        let is_logged = || {
+            [
+                tracing::enabled!(target: "xdprobe_flow", tracing::Level::ERROR),
+                tracing::enabled!(target: "xdprobe_flow", tracing::Level::WARN),
+                tracing::enabled!(target: "xdprobe_flow", tracing::Level::INFO),
+                tracing::enabled!(target: "hyper", tracing::Level::ERROR),
+            ]
+        };
+        assert_eq!(is_logged(), [true, true, false, false]);
+        set_level(LogLevel::Debug);
+        assert_eq!(is_logged(), [true, true, true, false]);
+        set_level(LogLevel::Error);
+        assert_eq!(is_logged(), [true, false, false, false]);
     }
 
     #[test]
