@@ -1,8 +1,8 @@
 //! Logs on standard error, one line an event: text for people, or JSON for programs.
 //!
-//! Events of xdprobe's own crates are logged, not those of libraries. The level can be changed while
-//! the program runs. An event has a time stamp, except where the reader has its own time: in the
-//! journal, which stamps each line itself, and as text on a terminal.
+//! Events of xdprobe's own crates are logged, not those of libraries. The level can change while
+//! the program runs. An event has a time stamp, except in the journal, which stamps each line
+//! itself, and as text on a terminal.
 
 use clap::{Args, ValueEnum};
 use std::env;

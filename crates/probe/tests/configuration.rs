@@ -227,7 +227,7 @@ fn an_event_is_one_line_whatever_names_it_has() {
     let output = folder.run("", &["run", "-c", name]);
     let said = text(&output.stderr);
     assert!(
-        said.contains("two\\nlines") && said.contains(":1:1: "),
+        said.contains("two\\nlines") && said.contains(":1:7: "),
         "{said}"
     );
     assert!(!said.contains('\u{1b}'), "{said}");

@@ -6,7 +6,7 @@ use crate::config::{Effective, Line};
 use anyhow::Context;
 use clap::{Args, Subcommand};
 use std::io::{ErrorKind, Write, stdout};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// The command line of `xdprobe config`.
 #[derive(Args, Debug)]
@@ -43,7 +43,7 @@ struct Show {
 /// Checks or prints a configuration.
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let text = match &arguments.command {
-        Command::Check { file } => check(file.clone())?,
+        Command::Check { file } => check(file)?,
         Command::Show(show) => show.text()?,
     };
     match stdout().write_all(text.as_bytes()) {
@@ -53,8 +53,8 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     }
 }
 
-fn check(file: PathBuf) -> anyhow::Result<String> {
-    let effective = Effective::load(Line::<run::Arguments>::of_file(file.clone()))?;
+fn check(file: &Path) -> anyhow::Result<String> {
+    let effective = Effective::load(Line::<run::Arguments>::of_file(file.to_owned()))?;
     let arguments = effective.arguments();
     let filter = arguments.filter().err().map(|UsageError(text)| text);
     let faults: Vec<_> = arguments.faults().into_iter().chain(filter).collect();

@@ -3,6 +3,7 @@
 
 use super::definition::{Definition, Key, Kind};
 use super::fault::{Fault, Faults, Place};
+use super::setting::Value;
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs::File;
@@ -219,17 +220,24 @@ fn describe(value: &DeValue) -> String {
 }
 
 fn expected(key: &Key, kind: Kind, found: &DeValue) -> String {
-    match (kind, found) {
-        (Kind::Flag, _) => "true or false".to_owned(),
+    let what = match (kind, found) {
+        (Kind::Flag, _) => return "true or false".to_owned(),
         (Kind::List, DeValue::String(text)) => {
-            format!("a list of strings, as in [{}]", toml::Value::from(&**text))
+            return format!("a list of strings, as in [{}]", toml::Value::from(&**text));
         }
-        (Kind::List, _) => format!("a list of strings, as in [\"{}\"]", key.value_name()),
-        (Kind::Number, DeValue::Float(_)) => "a whole number".to_owned(),
-        (Kind::Number, _) => "a number without quotes".to_owned(),
-        (Kind::Text, _) => "a string in quotes".to_owned(),
-        (Kind::Either, DeValue::Float(_)) => "a string in quotes or a whole number".to_owned(),
-        (Kind::Either, _) => "a string or a number".to_owned(),
+        (Kind::List, _) => return format!("a list of strings: [\"{}\"]", key.value_name()),
+        (Kind::Number, DeValue::Float(_)) => "a whole number",
+        (Kind::Number, _) => "a number without quotes",
+        (Kind::Text, _) => "a string in quotes",
+        (Kind::Either, DeValue::Float(_)) => "a string in quotes or a whole number",
+        (Kind::Either, _) => "a string or a number",
+    };
+    let choices = key.choices().into_iter().map(|(name, _)| name);
+    let choices = choices.collect::<Vec<_>>().join(", ");
+    match Value::new(key, key.defaults()).to_toml() {
+        _ if !choices.is_empty() => format!("{what}: one of {choices}"),
+        Some(default) if key.kind != Kind::List => format!("{what}, as in {default}"),
+        _ => what.to_owned(),
     }
 }
 
