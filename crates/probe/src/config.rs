@@ -483,6 +483,23 @@ mod tests {
     }
 
     #[test]
+    fn another_word_for_a_key_is_answered_with_the_key() {
+        for (word, key) in [
+            ("i", "interface"),
+            ("-i", "interface"),
+            ("verbose", "log-level"),
+            ("quiet", "log-level"),
+            ("--log_format", "log-format"),
+        ] {
+            let faults = faults(&format!("\"{word}\" = 1\n"));
+            assert!(
+                faults[0].ends_with(&format!("the nearest is '{key}'")),
+                "{faults:?}"
+            );
+        }
+    }
+
+    #[test]
     fn the_example_has_every_key_with_its_default_and_its_help() {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../configs/xdprobe.toml");
         let line = Line {

@@ -64,8 +64,8 @@ fn main() -> ExitCode {
 
 fn execute(arguments: Arguments) -> anyhow::Result<()> {
     if let Command::Run(line) = arguments.command {
-        let effective = Effective::load(*line)?;
-        // The file may say how to log, too.
+        // The file may say how to log; where it is wrong, only the command line does.
+        let effective = Effective::load(*line).inspect_err(|_| logging::start(&arguments.log))?;
         logging::start(&effective.arguments().log);
         return command::run::run(&effective);
     }

@@ -162,6 +162,20 @@ fn logs_are_json_from_the_first_line_to_the_last() {
         let time = last["timestamp"].as_str().unwrap();
         assert!(time.parse::<jiff::Timestamp>().is_ok(), "{time}");
     }
+    // Before the file is known, the command line sets the format, also before the command.
+    for arguments in [
+        ["run", "--log-format", "json", "-c", "probe.toml"],
+        ["--log-format", "json", "run", "-c", "probe.toml"],
+    ] {
+        let output = folder.run("rng = 1\nring = 1\n", &arguments);
+        let said = text(&output.stderr);
+        let is_json = |line: &str| serde_json::from_str::<Value>(line).is_ok();
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(
+            said.lines().count() == 2 && said.lines().all(is_json),
+            "{said}"
+        );
+    }
 }
 
 #[test]
@@ -208,6 +222,21 @@ fn the_level_decides_what_is_logged() {
     assert_eq!(lines(&["-c", "probe.toml"]), 0);
     assert_eq!(lines(&["-c", "probe.toml", "-q"]), 1);
     assert!(lines(&["-v"]) > lines(&["-q"]));
+    let before = folder.run(
+        "log-level = \"error\"\n",
+        &[
+            "-q",
+            "run",
+            "-c",
+            "probe.toml",
+            "-r",
+            "capture.pcap",
+            "-f",
+            "port 54",
+            "127.0.0.1:9",
+        ],
+    );
+    assert_eq!(text(&before.stderr).lines().count(), 1);
 }
 
 #[test]

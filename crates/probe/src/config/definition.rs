@@ -63,17 +63,26 @@ impl Definition {
         self.keys.iter().find(|key| key.name() == name)
     }
 
-    /// The key whose name is most like `name`.
+    /// The key that `name` is another word for, else the key whose name is most like it.
     pub fn nearest(&self, name: &str) -> Option<&Key> {
         // As the option is written on a command line, or as a key is in other programs.
-        let name = name
-            .trim_start_matches('-')
-            .replace('_', "-")
-            .to_lowercase();
-        let likeness = |key: &&Key| strsim::normalized_damerau_levenshtein(&name, key.name());
-        self.keys
-            .iter()
-            .max_by(|one, other| likeness(one).total_cmp(&likeness(other)))
+        let dashed = name.trim_start_matches('-').replace('_', "-");
+        let shorthand = SHORTHANDS.iter().find(|(id, ..)| *id == dashed);
+        let shorthand = shorthand.and_then(|(_, key, _)| self.key(key));
+        let is_short = |key: &&Key| {
+            let short = key.arg.get_short();
+            short.is_some_and(|short| dashed.chars().eq([short]))
+        };
+        let dashed_small = dashed.to_lowercase();
+        let likeness =
+            |key: &&Key| strsim::normalized_damerau_levenshtein(&dashed_small, key.name());
+        let most_like = || {
+            let keys = self.keys.iter();
+            keys.max_by(|one, other| likeness(one).total_cmp(&likeness(other)))
+        };
+        shorthand
+            .or_else(|| self.keys.iter().find(is_short))
+            .or_else(most_like)
     }
 
     /// Whether only one of the two keys may be given.
