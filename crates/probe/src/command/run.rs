@@ -45,6 +45,7 @@ use xdprobe_pipeline::{
   xdprobe run -i tap0 192.0.2.9:2055                     every queue of tap0, by AF_XDP if possible
   xdprobe run -i ngeth0 -f ip 172.27.20.3:2055           only IP
   xdprobe run -i eth0 --capture pcap 192.0.2.9:2055      passive capture with libpcap
+  xdprobe run -c /etc/xdprobe.toml                       all of it from a file
   xdprobe run -r capture.pcap --report json 192.0.2.9:2055
   xdprobe run -r capture.pcap file:flows.ft && xdprobe print flows.ft")]
 pub struct Arguments {

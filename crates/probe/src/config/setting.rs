@@ -2,6 +2,7 @@
 
 use super::definition::{Key, Kind};
 use super::fault::Place;
+use crate::logging::OneLine;
 use serde::{Serialize, Serializer};
 use std::ffi::OsString;
 use std::fmt;
@@ -127,7 +128,10 @@ impl fmt::Display for Origin {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Default => write!(formatter, "default"),
-            Self::File { path, place } => write!(formatter, "{}:{}", path.display(), place.line),
+            Self::File { path, place } => {
+                let path = path.to_string_lossy();
+                write!(formatter, "{}:{}", OneLine(&path), place.line)
+            }
             Self::CommandLine => write!(formatter, "command line"),
         }
     }
