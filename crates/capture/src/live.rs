@@ -51,11 +51,14 @@ const TAG_OCTETS: u32 = 32;
 /// By how much the longest link header exceeds Ethernet's, rounded up.
 const HEADER_DIFFERENCE: u32 = 16;
 /// 10 ms of 10 Gbit/s in the smallest frames, with libpcap's overhead for each.
-const BUFFER_OCTETS: i32 = 64 << 20;
+const BUFFER_OCTETS: u32 = 64 << 20;
 /// How long the kernel collects packets before it delivers a block of them.
 const BLOCK_MS: i32 = 20;
 
 impl LiveCapture {
+    /// Octets of the kernel's buffer for one interface.
+    pub const BUFFER_OCTETS: u64 = BUFFER_OCTETS as u64;
+
     /// Opens an interface in promiscuous mode. The packets that match `filter` are sampled.
     ///
     /// # Errors
@@ -81,7 +84,7 @@ impl LiveCapture {
         let capture = inactive
             .promisc(true)
             .snaplen(i32::try_from(snap_octets).expect("it is at most libpcap's default"))
-            .buffer_size(BUFFER_OCTETS)
+            .buffer_size(BUFFER_OCTETS.cast_signed())
             .timeout(BLOCK_MS)
             .precision(pcap::Precision::Nano)
             .open()

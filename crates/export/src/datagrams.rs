@@ -66,6 +66,31 @@ impl Default for DatagramConfig {
     }
 }
 
+impl DatagramConfig {
+    /// Octets of memory that an outlet takes whose path carries the longest datagrams of `format`.
+    #[must_use]
+    pub fn octets_for(&self, format: &impl Format) -> u64 {
+        let octets_max = format.message_octets_max();
+        let records_max = format.records_in(octets_max).max(1);
+        let datagrams_max = self.datagrams_max(records_max) as u64;
+        let kept = if self.keeps_records {
+            records_max * size_of::<DetailedRecord>()
+        } else {
+            0
+        };
+        datagrams_max.saturating_mul((size_of::<Message>() + octets_max + kept) as u64)
+    }
+
+    /// Datagrams of `records_max` records that may wait.
+    fn datagrams_max(&self, records_max: usize) -> usize {
+        if self.pace.is_limited() {
+            self.paced_records_max / records_max + 1
+        } else {
+            QUEUE_DATAGRAMS
+        }
+    }
+}
+
 /// The path to a collector carries not even one record in a datagram.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 #[error(
@@ -107,11 +132,7 @@ impl DatagramOutlet {
             return Err(TooNarrow { found, expected });
         }
         let is_paced = config.pace.is_limited();
-        let datagrams_max = if is_paced {
-            config.paced_records_max / records_max + 1
-        } else {
-            QUEUE_DATAGRAMS
-        };
+        let datagrams_max = config.datagrams_max(records_max);
         let largest = Cost {
             records: format.records_in(format.message_octets_max()) as u64,
             octets: format.message_octets_max() as u64,

@@ -65,6 +65,17 @@ pub enum StartError {
     /// A table cannot be read or is wrong.
     #[error(transparent)]
     Tables(#[from] TablesError),
+    /// The run would take more memory than there is.
+    #[error(
+        "not enough memory: the probe {need}, but {room}; lower --flows-per-queue or --ring, \
+         capture fewer --queues, raise the limit, or let --shrink-to-fit choose smaller ones"
+    )]
+    MemoryShort {
+        /// What it takes.
+        need: String,
+        /// What is left, and of what.
+        room: String,
+    },
     /// The flow cache of a worker got no memory.
     #[error("no memory for {flows_max} flows ({error}); lower --flows-per-queue")]
     Memory {

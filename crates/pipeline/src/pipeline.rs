@@ -17,6 +17,7 @@ use crate::hand_over::channels;
 use crate::ledger::Ledger;
 use crate::losses::LossLog;
 use crate::mailbox::{Expiry, FlowBatch, Postbox, Request, VISIT_BATCH_FLOWS, Visit};
+use crate::memory;
 use crate::own_export::OwnExport;
 use crate::plan::{CapturePlan, Plan};
 use crate::resolver::Resolver;
@@ -98,8 +99,11 @@ impl Pipeline {
     ///
     /// # Errors
     ///
-    /// If the system gives no thread; what else may keep it from starting comes from [`Starting`].
-    pub fn start(plan: Plan) -> Result<Starting, StartError> {
+    /// If the plan contradicts itself, takes more memory than there is, or the system gives no
+    /// thread; what else may keep it from starting comes from [`Starting`].
+    pub fn start(mut plan: Plan) -> Result<Starting, StartError> {
+        plan.check()?;
+        memory::fit(&mut plan)?;
         let (started, starting) = bounded(1);
         spawn("pipeline", move || match Running::start(plan) {
             Ok((pipeline, running)) => {
@@ -269,7 +273,6 @@ struct Running {
 
 impl Running {
     fn start(mut plan: Plan) -> Result<(Pipeline, Self), StartError> {
-        plan.check()?;
         plan.export
             .inputs
             .extend(plan.captures.iter().filter_map(CapturePlan::path));

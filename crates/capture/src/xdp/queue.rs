@@ -58,6 +58,13 @@ impl QueueMemory {
         let memory = Memory::reserve(&layout).map_err(failed)?;
         Ok(Self { layout, memory })
     }
+
+    /// Octets of memory that a queue takes: its UMEM, its rings, and the notes of its reader.
+    /// `u64::MAX` if so many ring entries are not possible.
+    #[must_use]
+    pub fn octets_for(interface: &Interface, config: &XdpConfig) -> u64 {
+        Layout::new(interface, config.ring_entries).map_or(u64::MAX, |layout| layout.octets())
+    }
 }
 
 impl XdpQueue {

@@ -143,6 +143,17 @@ impl Layout {
         self.frame_octets
     }
 
+    /// Octets of memory that all of it takes.
+    pub fn octets(&self) -> u64 {
+        /// An entry of the fill ring is an address; the receive ring has descriptors (struct
+        /// xdp_desc). xsk-rs makes the two rings for sending too, of a size of its own.
+        const FILL_ENTRY: u64 = 8;
+        const RECEIVE_ENTRY: u64 = 16;
+        let (frames, entries) = (u64::from(self.frame_count()), u64::from(self.ring_entries));
+        let frame = u64::from(self.frame_octets) + size_of::<FrameDesc>() as u64 + 2 * FILL_ENTRY;
+        frames * frame + entries * RECEIVE_ENTRY
+    }
+
     /// The entries of one ring, if their number is possible.
     fn queue_size(&self, entries: u32) -> Result<QueueSize, BindError> {
         QueueSize::new(entries).map_err(|_| BindError::invalid(&invalid_ring(self.ring_entries)))

@@ -120,6 +120,11 @@ pub struct Arguments {
     #[arg(long, default_value_t = 1_000_000, value_name = "N", value_parser = parse_flows)]
     flows_per_queue: usize,
 
+    /// Where there is too little memory, start with smaller caches and rings (--flows-per-queue,
+    /// --ring) instead of refusing
+    #[arg(long)]
+    shrink_to_fit: bool,
+
     /// Input ifIndex in the records [default: the interface's own; 0 for a capture file]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(0..))]
     input: Option<u16>,
@@ -407,6 +412,7 @@ fn plan(arguments: Arguments) -> anyhow::Result<Plan> {
         cores: arguments.cores.map(|Cores(cores)| cores),
         timeouts,
         flows_per_queue: arguments.flows_per_queue,
+        shrink_to_fit: arguments.shrink_to_fit,
         input: arguments.input,
         tables: Tables::read(&files).map_err(|error| usage(error.to_string()))?,
         export,
