@@ -99,9 +99,8 @@ impl<K: Key> FlowCache<K> {
         self.hand.start_at(now_ms);
     }
 
-
-    /// Octets of memory that a cache for `flows_max` flows takes; `u64::MAX` if that is more than an
-    /// address space has.
+    /// Octets of memory that a cache for `flows_max` flows takes; `u64::MAX` if that is more than
+    /// an address space has.
     #[must_use]
     pub fn octets_for(flows_max: usize) -> u64 {
         let sets = FlowTable::<K>::sets_for(flows_max);

@@ -102,7 +102,7 @@ impl XdpQueue {
         let mut reader = Reader {
             rings: bound.socket,
             frames: Frames::new(bound.umem_frames),
-            sleeper: Sleeper::new(bell, config.ring_entries),
+            sleeper: Sleeper::new(bell, config.ring_entries, layout.entry_octets(interface)),
             filter,
             busy_poll: config.busy_poll,
             interface: interface.name.clone(),
@@ -489,7 +489,7 @@ mod tests {
         let mut reader = Reader {
             frames: Frames::new(rings.umem()),
             rings,
-            sleeper: Sleeper::new(MemoryBell::default(), frame_count / 2),
+            sleeper: Sleeper::new(MemoryBell::default(), frame_count / 2, 64),
             filter: None,
             busy_poll: false,
             interface: "memory0".to_owned(),
