@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use xdprobe_capture::xdp::QueueCounters;
 use xdprobe_capture::{BURST_MAX, SourceCounters};
+use xdprobe_collect::printable;
 use xdprobe_export::{CollectorCounters, Distribution, LossReason, SendErrorKind, Tally};
 use xdprobe_flow::{DecodeError, EndReason, MeterCounters, Unread, Volume};
 
@@ -618,7 +619,8 @@ impl fmt::Display for Ledger {
                 times => format!(", refused {times} times"),
             };
             let datagrams = in_datagrams(collector.datagrams);
-            let sent = format!("records{datagrams} to {}{refused}", collector.collector);
+            let name = printable(&collector.collector);
+            let sent = format!("records{datagrams} to {name}{refused}");
             line(f, "sent", collector.records, &sent)?;
             if collector.delayed_records > 0 {
                 line(

@@ -519,6 +519,90 @@ fn cat_never_reads_or_destroys_its_output() {
 }
 
 #[test]
+fn what_is_printed_on_an_input_is_refused_and_a_directory_is_printed_without_the_output() {
+    let scratch = Scratch::new(20_000);
+    fs::create_dir(scratch.at("flows")).unwrap();
+    let line = "run -q -r capture.pcap file:flows/a.ft";
+    assert!(scratch.run(line).status.success());
+    let [a, capture] =
+        ["flows/a.ft", "capture.pcap"].map(|name| fs::read(scratch.at(name)).unwrap());
+    let limited = |script: &str| {
+        let script = format!("ulimit -f 100000; timeout 20 {script}");
+        scratch.shell(&script).output().unwrap()
+    };
+    for script in [
+        "xdprobe print flows > flows/x",
+        "xdprobe print --json flows > flows/x",
+    ] {
+        let output = limited(script);
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(0), "{script}: {said}");
+        assert!(
+            said.contains("flows/x: left out, since it is the output"),
+            "{said}"
+        );
+    }
+    assert_eq!(scratch.read("flows/x").lines().count(), 20_000);
+    for script in [
+        "xdprobe print flows/a.ft >> flows/a.ft",
+        "xdprobe print --json - < flows/a.ft >> flows/a.ft",
+        "xdprobe print flows flows/a.ft >> flows/a.ft",
+        "xdprobe run -r capture.pcap 127.0.0.1:9 >> capture.pcap",
+    ] {
+        let output = limited(script);
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{script}: {said}");
+        assert!(
+            said.contains("standard output is the input"),
+            "{script}: {said}"
+        );
+    }
+    assert_eq!(fs::read(scratch.at("flows/a.ft")).unwrap(), a);
+    assert_eq!(fs::read(scratch.at("capture.pcap")).unwrap(), capture);
+}
+
+#[test]
+fn names_of_files_cannot_control_the_terminal() {
+    let scratch = Scratch::new(10);
+    fs::create_dir(scratch.at("flows")).unwrap();
+    let name = "ft-\u{1b}[2Jx\u{7}";
+    scratch.write(&format!("flows/{name}"), "no flow-tools file");
+    fs::write(scratch.at("flows/ft-tables"), "").unwrap();
+    scratch.write("rules", "[[rule]]\ninput = \"\u{9b}2J\u{1b}[2J\"\n");
+    let missing = format!("missing{name}");
+    let lines: [&[&str]; 6] = [
+        &["print", "flows"],
+        &["cat", "flows", "-o", "x"],
+        &["print", &missing],
+        &["run", "-r", &missing, "127.0.0.1:9"],
+        &[
+            "run",
+            "-r",
+            "capture.pcap",
+            "--rules",
+            &missing,
+            "127.0.0.1:9",
+        ],
+        &[
+            "run",
+            "-r",
+            "capture.pcap",
+            "--rules",
+            "rules",
+            "127.0.0.1:9",
+        ],
+    ];
+    for line in lines {
+        let mut command = xdprobe(line);
+        let output = command.current_dir(scratch.0.path()).output().unwrap();
+        let said = text(&output.stderr);
+        assert!(!said.is_empty(), "{line:?}");
+        let controls = |c: char| c.is_control() && c != '\n';
+        assert!(!said.contains(controls), "{line:?}: {said:?}");
+    }
+}
+
+#[test]
 fn a_pid_file_is_not_written_through_a_link() {
     let scratch = Scratch::new(1);
     // Free once more when the socket is dropped.

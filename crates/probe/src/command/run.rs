@@ -10,6 +10,7 @@ mod signals;
 mod table_options;
 mod values;
 
+use super::files::{named_inputs, refuse_stdout_among};
 use super::usage::UsageError;
 use crate::config::Effective;
 use crate::logging::LogOptions;
@@ -197,6 +198,9 @@ pub fn run(effective: &Effective<Arguments>) -> anyhow::Result<()> {
     let (report, address) = (arguments.report, arguments.metrics.clone());
     let files = arguments.tables.files();
     let signals = Signals::catch()?;
+    if arguments.read.is_some() {
+        refuse_stdout_among(&named_inputs(arguments.read.as_slice()))?;
+    }
     let listener = address.as_ref().map(metrics::Address::listen).transpose()?;
     let plan = plan(arguments).map_err(|error| match error.downcast() {
         Ok(UsageError(text)) => UsageError(effective.located(&text)).into(),
