@@ -1,5 +1,5 @@
-//! Text of others on a terminal: names of files, and what is written in them. It must not control the
-//! terminal, or add lines.
+//! Text of others on a terminal: names of files, and what is written in them. It must not control
+//! the terminal, or add lines.
 
 /// The text with its control characters escaped, as `\u{1b}`.
 #[must_use]

@@ -7,6 +7,7 @@
 use crate::error::TablesError;
 use crate::mailbox::{Postbox, Request};
 use crate::rules::Rules;
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -109,7 +110,7 @@ impl Tables {
         here.for_each(|at| at.workers.push(worker.clone()));
     }
 
-    /// Warns of each rule that names an interface which is not captured: no packet will match it.
+    /// Warns of each interface that rules name and that is not captured: no packet will match them.
     pub fn warn_of_unused_rules(&self) {
         let metering = self.metering();
         let Some(path) = &metering.path else { return };
@@ -118,10 +119,19 @@ impl Tables {
             .iter()
             .map(|at| at.name.as_str())
             .collect();
+        let mut unused: BTreeMap<_, Vec<_>> = BTreeMap::new();
         for (line, name) in metering.rules.of_others(&captured) {
+            unused.entry(name).or_default().push(line);
+        }
+        for (name, lines) in unused {
+            let others = match lines.len() - 1 {
+                0 => String::new(),
+                count => format!(", as are {count} more"),
+            };
             tracing::warn!(
-                "{}:{line}: this rule is for {name}, which is not captured ({})",
+                "{}:{}: this rule is for {name}, which is not captured ({}){others}",
                 path.display(),
+                lines[0],
                 captured.join(", ")
             );
         }
@@ -184,9 +194,10 @@ impl Tables {
             count => format!(", {count} of IPv6 skipped"),
         };
         tracing::info!(
-            "{}: {} prefixes in force{skipped}",
+            "{}: {} prefixes in force{skipped}, {} MiB",
             path.display(),
-            routes.len()
+            routes.len(),
+            routes.octets().div_ceil(1 << 20)
         );
         retire(self.details.routes.swap(Arc::new(routes)));
         Ok(())
