@@ -321,6 +321,11 @@ impl Running {
             CapturePlan::Pcap { .. } | CapturePlan::Xdp { .. } => None,
         });
         let cores = CoreList::new(plan.cores.as_deref(), pinned_count(&plan.captures));
+        let passive = plan.captures.iter().filter_map(|capture| match capture {
+            CapturePlan::Pcap { interface, .. } => Some(interface.clone()),
+            CapturePlan::Xdp { .. } | CapturePlan::File { .. } => None,
+        });
+        let passive = passive.collect();
         let filters = FiltersInForce::of(&plan.captures);
         let filter_watch = FilterWatch::new(&plan.captures, filters.clone());
         let mut crew = match Crew::start(common, plan.captures, outboxes, cores) {
@@ -344,6 +349,7 @@ impl Running {
             workers: crew.postboxes().to_vec(),
             boards: boards.workers.clone(),
             interfaces: boards.interfaces.iter().map(Arc::downgrade).collect(),
+            passive,
             exporter_board: Arc::clone(&boards.exporter),
             tables: plan.tables,
             exporter: requests,
