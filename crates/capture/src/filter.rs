@@ -26,8 +26,11 @@ pub struct Filter {
     expression: Arc<str>,
     ethernet: Arc<CompiledFilter>,
     /// For other link types, since they were first asked for.
-    others: Arc<Mutex<Vec<(u16, Arc<CompiledFilter>)>>>,
+    others: Arc<Mutex<ByLink>>,
 }
+
+/// Compiled filters by link type.
+type ByLink = Vec<(u16, Arc<CompiledFilter>)>;
 
 impl Filter {
     /// The filter for `expression`, which compiles for Ethernet. Takes seconds for hundreds of
@@ -380,7 +383,7 @@ const LABELS_MAX: usize = 3;
 /// A filter for frames of several link types, compiled for each when its first frame comes.
 pub(crate) struct FilterByLink {
     filter: Filter,
-    compiled: Vec<(u16, Arc<CompiledFilter>)>,
+    compiled: ByLink,
 }
 
 impl FilterByLink {

@@ -67,14 +67,16 @@ pub enum StartError {
     Tables(#[from] TablesError),
     /// The run would take more memory than there is.
     #[error(
-        "not enough memory: the probe {need}, but {room}; lower --flows-per-queue or --ring, \
-         capture fewer --queues, raise the limit, or let --shrink-to-fit choose smaller ones"
+        "not enough memory: the probe {need}, but {room}; lower {options}, or let --shrink-to-fit \
+         choose smaller caches and rings"
     )]
     MemoryShort {
         /// What it takes.
         need: String,
         /// What is left, and of what.
         room: String,
+        /// The options that decide how much it takes.
+        options: String,
     },
     /// The flow cache of a worker got no memory.
     #[error("no memory for {flows_max} flows ({error}); lower --flows-per-queue")]

@@ -83,6 +83,7 @@ fn fit_into(plan: &mut Plan, system: &System<'_>) -> Result<(), StartError> {
             return Err(StartError::MemoryShort {
                 need: need.in_words(room),
                 room: room.to_string(),
+                options: options_of(plan).join(", "),
             });
         }
         Some(room) => tracing::warn!(
@@ -97,6 +98,19 @@ fn fit_into(plan: &mut Plan, system: &System<'_>) -> Result<(), StartError> {
         tracing::info!("memory: {need}; {}", rooms.join("; "));
     }
     Ok(())
+}
+
+/// The options that decide how much memory a plan takes.
+fn options_of(plan: &Plan) -> Vec<&'static str> {
+    let mut options = vec!["--flows-per-queue"];
+    let is_xdp = |capture: &CapturePlan| matches!(capture, CapturePlan::Xdp { .. });
+    if plan.captures.iter().any(is_xdp) {
+        options.extend(["--ring", "the number of --queues"]);
+    }
+    if plan.export.datagrams.pace.is_limited() {
+        options.push("--paced-records");
+    }
+    options
 }
 
 /// Halves the larger of caches and rings until the plan fits, or cannot become smaller.
@@ -359,6 +373,7 @@ mod tests {
         let error = fitted(&mut plan, 10, None).unwrap_err();
         assert!(error.contains("10 MiB"), "{error}");
         assert_eq!(plan.flows_per_queue, FLOWS_MIN);
+        assert!(error.contains("--ring, the number of --queues,"), "{error}");
     }
 
     #[test]
