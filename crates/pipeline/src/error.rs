@@ -78,6 +78,14 @@ pub enum StartError {
         /// The options that decide how much it takes.
         options: String,
     },
+    /// A limit of the process leaves too little for any work.
+    #[error("not enough memory: the program takes {need}, but {room}: raise the limit")]
+    ProcessLimit {
+        /// What it takes.
+        need: String,
+        /// What is left, and of what.
+        room: String,
+    },
     /// The flow cache of a worker got no memory.
     #[error("no memory for {flows_max} flows ({error}); lower --flows-per-queue")]
     Memory {

@@ -31,7 +31,7 @@ pub mod hand_over;
 pub mod ledger;
 pub mod losses;
 pub mod mailbox;
-mod memory;
+pub mod memory;
 mod own_export;
 mod pipeline;
 pub mod plan;

@@ -65,6 +65,32 @@ pub fn fit(plan: &mut Plan) -> Result<(), StartError> {
     fit_into(plan, &System(Path::new("/")))
 }
 
+/// Checks that the limits of this process leave so many octets: an allocation that fails later ends
+/// the program without a word of its own.
+///
+/// # Errors
+///
+/// [`StartError::ProcessLimit`] if one of them leaves less.
+pub fn require(octets: u64) -> Result<(), StartError> {
+    require_of(octets, &System(Path::new("/")))
+}
+
+fn require_of(octets: u64, system: &System<'_>) -> Result<(), StartError> {
+    let limits = system
+        .rooms()
+        .into_iter()
+        .filter(|room| room.limit.is_of_process());
+    limits.into_iter().try_for_each(|room| {
+        if room.left >= octets {
+            return Ok(());
+        }
+        Err(StartError::ProcessLimit {
+            need: Mib(octets).to_string(),
+            room: room.to_string(),
+        })
+    })
+}
+
 fn fit_into(plan: &mut Plan, system: &System<'_>) -> Result<(), StartError> {
     let (is_live, rooms, huge_pages) =
         (plan.regime().is_live(), system.rooms(), system.huge_pages());
@@ -384,6 +410,16 @@ mod tests {
             error.contains("ulimit -v") && error.contains("20 MiB"),
             "{error}"
         );
+    }
+
+    #[test]
+    fn a_limit_of_the_process_that_leaves_too_little_for_any_command_is_named() {
+        let root = system(1 << 20, Some(20));
+        let required = |mib: u64| require_of(mib * MIB, &System(root.path()));
+        assert!(required(20).is_ok());
+        let error = required(21).unwrap_err().to_string();
+        let expected = "the program takes 21 MiB, but the limit of the process (ulimit -v) has 20";
+        assert!(error.contains(expected), "{error}");
     }
 
     #[test]

@@ -16,6 +16,7 @@ use config::{Effective, Faults};
 use signal_hook::consts::SIGXFSZ;
 use std::process::ExitCode;
 use std::sync::Arc;
+use xdprobe_pipeline::memory;
 
 /// A NetFlow probe for line-rate taps: packets on an interface become NetFlow records, and every
 /// packet is accounted for
@@ -43,6 +44,9 @@ enum Command {
     Print(command::print::Arguments),
 }
 
+/// What any command takes at least: buffers and the stacks of some threads.
+const COMMAND_OCTETS: u64 = 12 << 20;
+
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     survive_file_size_limit();
@@ -63,6 +67,7 @@ fn main() -> ExitCode {
 }
 
 fn execute(arguments: Arguments) -> anyhow::Result<()> {
+    memory::require(COMMAND_OCTETS)?;
     if let Command::Run(line) = arguments.command {
         // The file may say how to log; where it is wrong, only the command line does.
         let effective = Effective::load(*line).inspect_err(|_| logging::start(&arguments.log))?;

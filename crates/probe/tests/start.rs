@@ -145,9 +145,34 @@ fn a_limit_of_the_address_space_is_named_and_aborts_nothing() {
         );
         let refused = Command::new("sh").args(["-c", &script]).output().unwrap();
         let said = String::from_utf8_lossy(&refused.stderr);
-        let limit = format!("the limit of the process (ulimit {option})");
+        let limit = format!("the limit of the process (ulimit {option}) has ");
         assert!(said.contains(&limit), "{option} {kib}: {said}");
         assert_eq!(refused.status.code(), Some(1), "{option} {kib}: {said}");
+    }
+}
+
+#[test]
+fn no_command_aborts_whatever_the_limit_of_the_address_space() {
+    let folder = tempfile::tempdir().unwrap();
+    let commands = [
+        "print -",
+        "cat -",
+        "run -q -r /dev/null 127.0.0.1:9",
+        "collect -w . 127.0.0.1/127.0.0.1/0",
+    ];
+    for kib in (14_000..34_000).step_by(500) {
+        for command in commands {
+            let script = format!(
+                "ulimit -v {kib} && exec timeout -s INT 0.3 {} {command} < /dev/null",
+                env!("CARGO_BIN_EXE_xdprobe")
+            );
+            let mut shell = Command::new("sh");
+            let shell = shell.args(["-c", &script]).current_dir(folder.path());
+            let output = shell.output().unwrap();
+            let said = String::from_utf8_lossy(&output.stderr);
+            let aborts = said.contains("memory allocation of") || said.contains("panicked");
+            assert!(!aborts, "{command} with {kib} KiB: {said}");
+        }
     }
 }
 

@@ -2,7 +2,6 @@
 
 use super::definition::{Key, Kind};
 use super::fault::Place;
-use crate::logging::OneLine;
 use serde::{Serialize, Serializer};
 use std::ffi::OsString;
 use std::fmt;
@@ -130,7 +129,7 @@ impl fmt::Display for Origin {
             Self::Default => write!(formatter, "default"),
             Self::File { path, place } => {
                 let path = path.to_string_lossy();
-                write!(formatter, "{}:{}", OneLine(&path), place.line)
+                write!(formatter, "{}:{}", printable(&path), place.line)
             }
             Self::CommandLine => write!(formatter, "command line"),
         }
