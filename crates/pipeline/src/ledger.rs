@@ -250,6 +250,12 @@ impl Ledger {
         !got_some && self.exported.records <= in_doubt && self.lost.records + in_doubt > 0
     }
 
+    /// Whether the delivery of some records is not known.
+    #[must_use]
+    pub fn has_doubts(&self) -> bool {
+        self.in_doubt() > 0
+    }
+
     /// Records whose delivery is in doubt: where every collector gets every record, those of the
     /// collector that has most.
     fn in_doubt(&self) -> u64 {
@@ -1017,7 +1023,7 @@ mod tests {
         let (copy, failover) = (Distribution::Copy, Distribution::Failover);
         let off = || collector(8, 8, 2);
         let in_doubt = ledger(copy, 8, vec![off()]);
-        assert!(in_doubt.lost_every_record());
+        assert!(in_doubt.lost_every_record() && in_doubt.has_doubts());
         assert_eq!(
             in_doubt.losses(),
             "nothing lost, delivery of 8 records in doubt"

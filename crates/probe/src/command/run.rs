@@ -240,7 +240,12 @@ pub fn run(effective: &Effective<Arguments>) -> anyhow::Result<()> {
         bail!("the ledger is out of balance: some packets are in no count, or in two; report this");
     }
     if ledger.lost_every_record() && !is_discarded {
-        bail!("every record was lost: {}", ledger.losses());
+        let what = if ledger.has_doubts() {
+            "no record is known to have arrived"
+        } else {
+            "every record was lost"
+        };
+        bail!("{what}: {}", ledger.losses());
     }
     Ok(())
 }

@@ -3,6 +3,7 @@
 use serde::Serialize;
 use std::fmt;
 use std::path::{Path, PathBuf};
+use xdprobe_collect::printable;
 
 /// All that is wrong with a configuration; displayed with one line for each fault.
 #[derive(Debug, thiserror::Error)]

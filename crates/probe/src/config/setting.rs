@@ -7,6 +7,7 @@ use std::ffi::OsString;
 use std::fmt;
 use std::path::PathBuf;
 use toml::Value as TomlValue;
+use xdprobe_collect::printable;
 
 /// A key with the value that is in force. As JSON, a flat object: `key`, `value` (null if there is
 /// none), `from` (`default`, `file` or `command_line`), and of a file `path`, `line` and `column`.
