@@ -991,6 +991,7 @@ fn without_the_capability_it_says_what_is_wanted() {
         "--inh-caps=-all",
         env!("CARGO_BIN_EXE_xdprobe"),
         "run",
+        "-q",
         "-i",
         "tap0",
         NOWHERE,
