@@ -9,11 +9,12 @@ use crate::mailbox::{Postbox, Request};
 use crate::rules::Rules;
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
-use xdprobe_export::{DetailTables, RouteTable};
+use xdprobe_collect::printable;
+use xdprobe_export::{DetailTables, RouteTable, TableError};
 use xdprobe_flow::{PointRules, Points};
 
 /// The files that tables are read from.
@@ -129,9 +130,10 @@ impl Tables {
                 count => format!(", as are {count} more"),
             };
             tracing::warn!(
-                "{}:{}: this rule is for {name}, which is not captured ({}){others}",
+                "{}:{}: this rule is for {}, which is not captured ({}){others}",
                 path.display(),
                 lines[0],
+                printable(name),
                 captured.join(", ")
             );
         }
@@ -149,10 +151,7 @@ impl Tables {
             path: path.clone(),
             error,
         })?;
-        let rules = Rules::read(&file).map_err(|error| TablesError::Line {
-            path: path.clone(),
-            error,
-        })?;
+        let rules = Rules::read(&file).map_err(|error| wrong(path, &error))?;
         let mut metering = self.metering();
         let mut points = metering.points.clone();
         let on = |at: &InterfacePoints| rules.on(&at.name, at.input, &mut points);
@@ -185,10 +184,7 @@ impl Tables {
             path: path.clone(),
             error,
         })?;
-        let routes = RouteTable::read(&file).map_err(|error| TablesError::Line {
-            path: path.clone(),
-            error,
-        })?;
+        let routes = RouteTable::read(&file).map_err(|error| wrong(path, &error))?;
         let skipped = match routes.skipped_count() {
             0 => String::new(),
             count => format!(", {count} of IPv6 skipped"),
@@ -201,6 +197,18 @@ impl Tables {
         );
         retire(self.details.routes.swap(Arc::new(routes)));
         Ok(())
+    }
+}
+
+/// What is wrong with a file. What it quotes from there can neither control a terminal nor add lines
+/// to the log.
+fn wrong(path: &Path, error: &TableError) -> TablesError {
+    TablesError::Line {
+        path: path.to_owned(),
+        error: TableError {
+            line: error.line,
+            what: printable(&error.what),
+        },
     }
 }
 

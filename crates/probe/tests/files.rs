@@ -564,7 +564,7 @@ fn what_is_printed_on_an_input_is_refused_and_a_directory_is_printed_without_the
 fn names_of_files_cannot_control_the_terminal() {
     let scratch = Scratch::new(10);
     fs::create_dir(scratch.at("flows")).unwrap();
-    let name = "ft-\u{1b}[2Jx\u{7}";
+    let name = "ft-\u{1b}[2Jx\u{7}\nfake";
     scratch.write(&format!("flows/{name}"), "no flow-tools file");
     fs::write(scratch.at("flows/ft-tables"), "").unwrap();
     scratch.write("rules", "[[rule]]\ninput = \"\u{9b}2J\u{1b}[2J\"\n");
@@ -598,6 +598,25 @@ fn names_of_files_cannot_control_the_terminal() {
         assert!(!said.is_empty(), "{line:?}");
         let controls = |c: char| c.is_control() && c != '\n';
         assert!(!said.contains(controls), "{line:?}: {said:?}");
+        assert!(!said.contains("\nfake"), "{line:?}: {said:?}");
+    }
+    // What is quoted from a file adds no line either, in errors and in the log.
+    for (name, rule) in [
+        ("address", "source = \"10.0.0.1\\nxdprobe: fake\\u001b[2J\""),
+        (
+            "interface",
+            "interface = \"tap9\\nxdprobe: fake\\u001b[2J\\u202e\"",
+        ),
+    ] {
+        scratch.write(name, &format!("[[rule]]\n{rule}\ninput = 1\n"));
+        let line = format!("run -r capture.pcap --rules {name} --overwrite file:x.ft");
+        let said = text(&scratch.run(&line).stderr);
+        assert!(said.contains("fake"), "{said:?}");
+        let is_forged = said.lines().any(|line| line.starts_with("xdprobe: fake"));
+        assert!(
+            !is_forged && !said.contains(['\u{1b}', '\u{202e}']),
+            "{said:?}"
+        );
     }
 }
 
