@@ -200,8 +200,8 @@ impl Tables {
     }
 }
 
-/// What is wrong with a file. What it quotes from there can neither control a terminal nor add lines
-/// to the log.
+/// What is wrong with a file. What it quotes from there can neither control a terminal nor add
+/// lines to the log.
 fn wrong(path: &Path, error: &TableError) -> TablesError {
     TablesError::Line {
         path: path.to_owned(),

@@ -40,7 +40,8 @@ pub struct System<'a>(pub &'a Path);
 /// A version of control groups: the type of its file system, and the files of a group.
 struct Version {
     file_system: &'static str,
-    limit: &'static str,
+    /// Beyond the second, where there is one, a group is slowed down until it hardly runs.
+    limits: &'static [&'static str],
     usage: &'static str,
     /// In memory.stat: file pages, which the kernel takes back before it kills.
     file_pages: [&'static str; 2],
@@ -48,13 +49,13 @@ struct Version {
 
 const VERSION_1: Version = Version {
     file_system: "cgroup",
-    limit: "memory.limit_in_bytes",
+    limits: &["memory.limit_in_bytes"],
     usage: "memory.usage_in_bytes",
     file_pages: ["total_inactive_file", "total_active_file"],
 };
 const VERSION_2: Version = Version {
     file_system: "cgroup2",
-    limit: "memory.max",
+    limits: &["memory.max", "memory.high"],
     usage: "memory.current",
     file_pages: ["inactive_file", "active_file"],
 };
@@ -179,7 +180,8 @@ impl System<'_> {
             let text = self.read(group.join(file))?;
             text.trim().parse().ok()
         };
-        let limit = number(version.limit).filter(|limit| *limit < NO_LIMIT)?;
+        let limits = version.limits.iter().filter_map(|file| number(file));
+        let limit = limits.min().filter(|limit| *limit < NO_LIMIT)?;
         let used = number(version.usage).unwrap_or(0);
         let stat = self.read(group.join("memory.stat")).unwrap_or_default();
         let pages = version.file_pages.iter();
@@ -259,9 +261,10 @@ mod tests {
             ),
             (
                 "sys/fs/cgroup/system.slice/xdprobe.service/memory.max",
-                "max\n",
+                "536870912\n",
             ),
-            ("sys/fs/cgroup/system.slice/memory.max", "268435456\n"),
+            ("sys/fs/cgroup/system.slice/memory.max", "max\n"),
+            ("sys/fs/cgroup/system.slice/memory.high", "268435456\n"),
             ("sys/fs/cgroup/system.slice/memory.current", "104857600\n"),
             (
                 "sys/fs/cgroup/system.slice/memory.stat",
@@ -269,7 +272,9 @@ mod tests {
             ),
         ]);
         let slice = "/sys/fs/cgroup/system.slice 256".to_owned();
-        assert_eq!(found, [("Host".to_owned(), 512), (slice, 256 - 60)]);
+        let service = "/sys/fs/cgroup/system.slice/xdprobe.service 512".to_owned();
+        let host = "Host".to_owned();
+        assert_eq!(found, [(host, 512), (service, 512), (slice, 256 - 60)]);
     }
 
     #[test]
