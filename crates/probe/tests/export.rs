@@ -455,6 +455,51 @@ fn a_host_on_the_same_network_that_is_off_counts_as_refusing_and_not_as_reached(
 }
 
 #[test]
+fn what_was_sent_before_a_host_was_found_to_be_off_is_in_doubt() {
+    if !are_met(&["ip", "ethtool", "sysctl"]) {
+        return;
+    }
+    let (wire, far) = (wire(VethOptions::default()), Namespace::new().unwrap());
+    make_path(&wire, &far);
+    // The system asks for the address of a neighbour more often than it does by default.
+    let neighbour = |setting: &str| format!("net.ipv4.neigh.exp0.{setting}");
+    let mut sysctl = wire.command("sysctl");
+    let settings = ["base_reachable_time_ms=1000", "delay_first_probe_time=1"].map(neighbour);
+    assert!(sysctl.args(settings).output().unwrap().status.success());
+    let collector = collector_at(&far, "10.9.0.1:5001");
+    let how = [&SOON[..], &["--metrics", "0", "10.9.0.1:5001"]].concat();
+    let probe = Probe::start_alone(&wire, &how);
+    some_flows(&wire, 1);
+    let state = |state: &str| Page::of(&wire, &probe).sum(&format!("xdprobe_collector_{state}"));
+    assert_eq!((state("in_doubt_records_total"), state("refusing")), (0, 0));
+    far.ip(&["link", "set", "exp1", "arp", "off"]).unwrap();
+    let mut seed = 2;
+    while state("in_doubt_records_total") == 0 {
+        assert!(seed < 40, "{}", probe.said());
+        some_flows(&wire, seed);
+        seed += 1;
+    }
+    assert_eq!(state("refusing"), 1);
+    let (status, ready) = get(&wire, probe.metrics(), "/readyz");
+    assert_eq!(
+        (status, ready.contains("every collector refuses")),
+        (503, true),
+        "{ready}"
+    );
+    while !probe.said().contains("for 10.9.0.1:5001 (in_doubt)") {
+        pause(50);
+    }
+    drop(collector);
+    let ledger = {
+        probe.signal("INT");
+        probe.wait(1)
+    };
+    assert_balanced(&ledger);
+    let in_doubt = count(&ledger["collectors"][0], "in_doubt");
+    assert_eq!(in_doubt, count(&ledger, "exported.records"));
+}
+
+#[test]
 fn a_narrow_path_is_found_and_nothing_is_fragmented() {
     if !are_met(&TOOLS) {
         return;
