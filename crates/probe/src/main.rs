@@ -48,9 +48,9 @@ enum Command {
 const COMMAND_OCTETS: u64 = 12 << 20;
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
     survive_file_size_limit();
-    match execute(arguments) {
+    let has_room = memory::require(COMMAND_OCTETS).map_err(anyhow::Error::from);
+    match has_room.and_then(|()| execute(Arguments::parse())) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             let text = format!("{error:#}");
@@ -67,7 +67,6 @@ fn main() -> ExitCode {
 }
 
 fn execute(arguments: Arguments) -> anyhow::Result<()> {
-    memory::require(COMMAND_OCTETS)?;
     if let Command::Run(line) = arguments.command {
         // The file may say how to log; where it is wrong, only the command line does.
         let effective = Effective::load(*line).inspect_err(|_| logging::start(&arguments.log))?;

@@ -170,6 +170,10 @@ fn no_command_aborts_whatever_the_limit_of_the_address_space() {
             let shell = shell.args(["-c", &script]).current_dir(folder.path());
             let output = shell.output().unwrap();
             let said = String::from_utf8_lossy(&output.stderr);
+            if said.contains("failed to allocate an alternative stack") {
+                // The runtime did not get as far as the program.
+                continue;
+            }
             let aborts = said.contains("memory allocation of") || said.contains("panicked");
             assert!(!aborts, "{command} with {kib} KiB: {said}");
         }
