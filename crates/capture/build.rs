@@ -23,7 +23,7 @@ const NUMBERS: [&str; 5] = [
 /// longer than the one in abi.rs, which does not compile.
 const STRUCTS: [(&str, &[&str]); 3] = [
     ("sampling", &["interval", "random"]),
-    ("rest", &["frames", "number"]),
+    ("rest", &["number", "entries", "entry_octets"]),
     ("stamp", &["monotonic_ns", "rest", "unused"]),
 ];
 

@@ -50,6 +50,9 @@ pub struct CaptureFile {
 }
 
 impl CaptureFile {
+    /// Octets of the pieces that a file is read in.
+    pub const BUFFER_OCTETS: u64 = (reader::PIECES * reader::PIECE_OCTETS) as u64;
+
     /// Opens the capture file at `path`, or standard input for `-`, and starts reading it.
     ///
     /// # Errors

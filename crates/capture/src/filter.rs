@@ -17,15 +17,20 @@ use libc::sock_filter;
 use pcap::{Capture, Linktype};
 use program::{BRANCH_IF_EQUAL, LOAD_HALF, Program, RETURN, instruction};
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use view::{IPV4, LinkHeader, MPLS, PPP_IPV4, PPP_MPLS, PPPOE_SESSION, VLAN_TAGS};
 
-/// A filter expression, compiled for Ethernet. Copies share the compiled filter.
+/// A filter expression, compiled for Ethernet. Copies share what is compiled.
 #[derive(Clone)]
 pub struct Filter {
     expression: Arc<str>,
     ethernet: Arc<CompiledFilter>,
+    /// For other link types, since they were first asked for.
+    others: Arc<Mutex<ByLink>>,
 }
+
+/// Compiled filters by link type.
+type ByLink = Vec<(u16, Arc<CompiledFilter>)>;
 
 impl Filter {
     /// The filter for `expression`, which compiles for Ethernet. Takes seconds for hundreds of
@@ -38,6 +43,7 @@ impl Filter {
         Ok(Self {
             expression: expression.into(),
             ethernet: Arc::new(CompiledFilter::new(expression, ETHERNET)?),
+            others: Arc::default(),
         })
     }
 
@@ -65,7 +71,8 @@ impl Filter {
         }
     }
 
-    /// The filter compiled for the frames of one link type; for Ethernet it is already.
+    /// The filter compiled for the frames of one link type; for Ethernet it is already, for another
+    /// one from its first call on.
     ///
     /// # Errors
     ///
@@ -74,14 +81,21 @@ impl Filter {
         if link == ETHERNET {
             return Ok(Arc::clone(&self.ethernet));
         }
-        match CompiledFilter::new(&self.expression, link) {
-            Ok(compiled) => Ok(Arc::new(compiled)),
+        // A panic elsewhere leaves whole filters.
+        let mut others = self.others.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, compiled)) = others.iter().find(|(known, _)| *known == link) {
+            return Ok(Arc::clone(compiled));
+        }
+        let compiled = match CompiledFilter::new(&self.expression, link) {
             // On Ethernet it compiled: it has a meaning, which no frame of this link type meets.
             Err(CaptureError::Filter { what, .. }) if what.contains(REJECTS_ALL) => {
-                Ok(Arc::new(CompiledFilter::reject_all(link)))
+                CompiledFilter::reject_all(link)
             }
-            Err(error) => Err(error),
-        }
+            compiled => compiled?,
+        };
+        let compiled = Arc::new(compiled);
+        others.push((link, Arc::clone(&compiled)));
+        Ok(compiled)
     }
 }
 
@@ -369,7 +383,7 @@ const LABELS_MAX: usize = 3;
 /// A filter for frames of several link types, compiled for each when its first frame comes.
 pub(crate) struct FilterByLink {
     filter: Filter,
-    compiled: Vec<(u16, Arc<CompiledFilter>)>,
+    compiled: ByLink,
 }
 
 impl FilterByLink {
@@ -714,8 +728,10 @@ mod tests {
     #[test]
     fn a_filter_is_compiled_once_for_all_queues() {
         let filter = Filter::new("udp port 53").unwrap();
-        let queues = [filter.clone(), filter].map(|filter| filter.compile(ETHERNET).unwrap());
-        assert!(Arc::ptr_eq(&queues[0], &queues[1]));
+        for link in [ETHERNET, 101] {
+            let queues = [&filter.clone(), &filter].map(|filter| filter.compile(link).unwrap());
+            assert!(Arc::ptr_eq(&queues[0], &queues[1]), "link type {link}");
+        }
     }
 
     #[test]

@@ -51,11 +51,35 @@ const TAG_OCTETS: u32 = 32;
 /// By how much the longest link header exceeds Ethernet's, rounded up.
 const HEADER_DIFFERENCE: u32 = 16;
 /// 10 ms of 10 Gbit/s in the smallest frames, with libpcap's overhead for each.
-const BUFFER_OCTETS: i32 = 64 << 20;
+const BUFFER_OCTETS: u32 = 64 << 20;
 /// How long the kernel collects packets before it delivers a block of them.
 const BLOCK_MS: i32 = 20;
 
 impl LiveCapture {
+    /// Octets of the kernel's buffer for one interface.
+    pub const BUFFER_OCTETS: u64 = BUFFER_OCTETS as u64;
+
+    /// Compiles a filter for the frames of an interface where they have no Ethernet header, for
+    /// which it is compiled already. This may take seconds: call it before the interface is opened,
+    /// or before its filter is changed, since frames wait for neither.
+    ///
+    /// # Errors
+    ///
+    /// [`CaptureError::Live`] or [`CaptureError::Filter`] with libpcap's error.
+    pub fn prepare(interface: &Interface, filter: &Filter) -> Result<(), CaptureError> {
+        if interface.has_ethernet_frames() {
+            return Ok(());
+        }
+        let opened = Capture::from_device(interface.name.as_str()).and_then(Capture::open);
+        let opened = opened.map_err(|error| CaptureError::Live {
+            name: interface.name.clone(),
+            what: pcap_text(error),
+        })?;
+        let link = link_of(&opened);
+        drop(opened);
+        filter.compile(link).map(drop)
+    }
+
     /// Opens an interface in promiscuous mode. The packets that match `filter` are sampled.
     ///
     /// # Errors
@@ -70,6 +94,9 @@ impl LiveCapture {
             name: interface.name.clone(),
             what: pcap_text(error),
         };
+        if let Some(filter) = filter {
+            Self::prepare(&interface, filter)?;
+        }
         let inactive = Capture::from_device(interface.name.as_str()).map_err(failed)?;
         // The link type is not known yet, so the filter is asked how far it looks on Ethernet.
         let snap_octets = match filter {
@@ -81,14 +108,13 @@ impl LiveCapture {
         let capture = inactive
             .promisc(true)
             .snaplen(i32::try_from(snap_octets).expect("it is at most libpcap's default"))
-            .buffer_size(BUFFER_OCTETS)
+            .buffer_size(BUFFER_OCTETS.cast_signed())
             .timeout(BLOCK_MS)
             .precision(pcap::Precision::Nano)
             .open()
             .and_then(Capture::setnonblock)
             .map_err(failed)?;
-        let link =
-            u16::try_from(capture.get_datalink().0).expect("link types are numbered in 16 bits");
+        let link = link_of(&capture);
         let mut this = Self {
             capture,
             card_drops_before: interface.card_drops(),
@@ -151,6 +177,10 @@ impl LiveCapture {
         // SAFETY: the descriptor belongs to the capture, which outlives the borrow.
         unsafe { BorrowedFd::borrow_raw(self.capture.as_raw_fd()) }
     }
+}
+
+fn link_of(capture: &Capture<Active>) -> u16 {
+    u16::try_from(capture.get_datalink().0).expect("link types are numbered in 16 bits")
 }
 
 /// How many octets of a frame have to be captured for a filter.

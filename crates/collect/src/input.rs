@@ -1,6 +1,7 @@
 //! The inputs that paths on a command line name: files, all files below directories, and standard
 //! input.
 
+use crate::printable::printable;
 use std::collections::HashSet;
 use std::fs::{self, File, Metadata};
 use std::io::{self, Read};
@@ -108,7 +109,7 @@ impl std::fmt::Display for Input {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Stdin => formatter.write_str("standard input"),
-            Self::File(path) => path.display().fmt(formatter),
+            Self::File(path) => formatter.write_str(&printable(&path.to_string_lossy())),
         }
     }
 }

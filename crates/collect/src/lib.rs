@@ -23,6 +23,7 @@ pub mod input;
 pub mod names;
 pub mod output;
 pub mod print;
+mod printable;
 mod reader;
 pub mod receive;
 mod record;
@@ -34,6 +35,8 @@ mod writer;
 mod zone;
 
 pub use flow_output::FlowOutput;
+
+pub use printable::printable;
 pub use reader::{FlowFileReader, ReadError};
 pub use record::{ByteOrder, RECORD_OCTETS_MAX, StoredRecord};
 pub use writer::{

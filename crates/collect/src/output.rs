@@ -129,6 +129,16 @@ impl FileId {
         (kind.is_file() || kind.is_fifo() || kind.is_block_device()).then(|| Self::of(&metadata))
     }
 
+    /// Of standard output. `None` where what is written there cannot be read as an input, as on a
+    /// terminal.
+    #[must_use]
+    pub fn of_stdout() -> Option<Self> {
+        let metadata = standard(io::stdout())
+            .and_then(|file| file.metadata())
+            .ok()?;
+        (!metadata.file_type().is_char_device()).then(|| Self::of(&metadata))
+    }
+
     pub(crate) fn of(metadata: &Metadata) -> Self {
         Self {
             device: metadata.dev(),

@@ -49,6 +49,9 @@ pub struct CollectorCounters {
     pub octets: u64,
     /// What was sent, and not refused by the time of the next look for answers.
     pub exported: Tally,
+    /// Of what was exported, what was sent so shortly before the host was found unreachable (by a
+    /// minute or two) that its delivery is not known.
+    pub in_doubt: Tally,
     /// What it did not get, by [`LossReason`].
     pub lost: [Tally; LossReason::NAMES.len()],
     /// Answers that earlier datagrams could not be delivered (ICMP): the port is closed or the host

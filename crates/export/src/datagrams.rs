@@ -19,7 +19,7 @@ use crate::outlet::{OnRefusal, Outlet};
 use crate::pace::{Buckets, Cost, Pace};
 use crate::tally::Tally;
 use crate::transport::Transport;
-use answers::Answers;
+use answers::{Answers, Refusal};
 use assembler::Assembler;
 use path::Path;
 use queue::Message;
@@ -66,6 +66,31 @@ impl Default for DatagramConfig {
     }
 }
 
+impl DatagramConfig {
+    /// Octets of memory that an outlet takes whose path carries the longest datagrams of `format`.
+    #[must_use]
+    pub fn octets_for(&self, format: &impl Format) -> u64 {
+        let octets_max = format.message_octets_max();
+        let records_max = format.records_in(octets_max).max(1);
+        let datagrams_max = self.datagrams_max(records_max) as u64;
+        let kept = if self.keeps_records {
+            records_max * size_of::<DetailedRecord>()
+        } else {
+            0
+        };
+        datagrams_max.saturating_mul((size_of::<Message>() + octets_max + kept) as u64)
+    }
+
+    /// Datagrams of `records_max` records that may wait.
+    fn datagrams_max(&self, records_max: usize) -> usize {
+        if self.pace.is_limited() {
+            self.paced_records_max / records_max + 1
+        } else {
+            QUEUE_DATAGRAMS
+        }
+    }
+}
+
 /// The path to a collector carries not even one record in a datagram.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 #[error(
@@ -86,6 +111,8 @@ const RUN_MAX: usize = 44;
 const QUEUE_DATAGRAMS: usize = 1_024;
 /// How long a socket may accept nothing before what waits for it is lost.
 const BLOCKED_MS_MAX: u64 = 5_000;
+/// How often a path that is unproven is looked at.
+const PROOF_LOOK_MS: u64 = 20;
 /// A send may report a pending refusal instead of sending; at most times two can be pending.
 const SEND_ATTEMPTS: usize = 4;
 
@@ -107,11 +134,7 @@ impl DatagramOutlet {
             return Err(TooNarrow { found, expected });
         }
         let is_paced = config.pace.is_limited();
-        let datagrams_max = if is_paced {
-            config.paced_records_max / records_max + 1
-        } else {
-            QUEUE_DATAGRAMS
-        };
+        let datagrams_max = config.datagrams_max(records_max);
         let largest = Cost {
             records: format.records_in(format.message_octets_max()) as u64,
             octets: format.message_octets_max() as u64,
@@ -215,19 +238,26 @@ impl Outlet for DatagramOutlet {
         if self.answers.is_look_due(self.now_ms) {
             self.look_for_answers();
         }
-        None
+        self.awaits_proof().then_some(self.now_ms + PROOF_LOOK_MS)
     }
 
     fn look_for_answers(&mut self) {
         match self.path.take_error() {
             Some(error) => {
-                if SendErrorKind::of(&error) == SendErrorKind::TooLong {
+                let kind = SendErrorKind::of(&error);
+                if kind == SendErrorKind::TooLong {
                     self.path.measure(self.now_ms);
                 }
-                self.answers.note_refusal();
+                self.answers.note_refusal(refusal_of(kind));
             }
-            None => self.answers.note_silence(),
+            None => self
+                .answers
+                .note_silence(|| self.path.holds_datagrams(), self.now_ms),
         }
+    }
+
+    fn awaits_proof(&self) -> bool {
+        self.answers.awaits_proof()
     }
 
     fn is_refusing(&self) -> bool {
@@ -243,18 +273,20 @@ impl Outlet for DatagramOutlet {
     }
 
     fn replace_transport(&mut self, transport: Box<dyn Transport>) {
-        self.answers.note_replaced();
+        self.answers.note_replaced(self.now_ms);
         self.path.replace_transport(transport, self.now_ms);
     }
 
     fn finish(&mut self) -> io::Result<()> {
         self.look_for_answers();
+        self.answers.settle(self.now_ms);
         self.path.finish()
     }
 
     fn counters(&self) -> CollectorCounters {
         let mut counters = CollectorCounters {
             exported: self.answers.exported(),
+            in_doubt: self.answers.in_doubt(),
             refusals: self.answers.refusals(),
             waiting: self.assembler.tally(),
             ..self.counters
@@ -279,13 +311,19 @@ impl DatagramOutlet {
     /// Sends the first of the datagrams that wait, and returns how many.
     fn send_run(&mut self) -> io::Result<usize> {
         for _ in 1..SEND_ATTEMPTS {
-            match self.send_run_once() {
-                Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-                    self.answers.note_refusal();
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                done => return done,
+            let error = match self.send_run_once() {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => error,
+                sent => return sent,
+            };
+            let kind = SendErrorKind::of(&error);
+            // An unreachable host may be an answer, too; if not, the next attempt fails as well.
+            let is_answer = kind == SendErrorKind::Refused
+                || (kind == SendErrorKind::Unreachable && self.answers.is_unanswered());
+            if !is_answer {
+                return Err(error);
             }
+            self.answers.note_refusal(refusal_of(kind));
         }
         self.send_run_once()
     }
@@ -385,6 +423,14 @@ impl DatagramOutlet {
 
     fn is_blocked_too_long(&mut self) -> bool {
         self.now_ms >= *self.blocked_since_ms.get_or_insert(self.now_ms) + BLOCKED_MS_MAX
+    }
+}
+
+/// What an ICMP error of this kind is about.
+fn refusal_of(kind: SendErrorKind) -> Refusal {
+    match kind {
+        SendErrorKind::Unreachable => Refusal::Host,
+        _ => Refusal::Port,
     }
 }
 

@@ -167,6 +167,9 @@ impl Failover {
                 && verdict_ms <= self.now_ms
             {
                 recipient.outlet.look_for_answers();
+                if recipient.outlet.awaits_proof() {
+                    continue;
+                }
                 *standing = match recipient.outlet.is_refusing() {
                     true => Standing::refused(self.now_ms, (back_off_ms * 2).min(BACK_OFF_MS_MAX)),
                     false => Standing::Good,

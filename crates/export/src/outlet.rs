@@ -45,7 +45,7 @@ pub trait Outlet: Send {
 
     /// Sends what may leave: worthwhile quantities only, or with `all` everything that is complete.
     /// Returns when to call again, in ms of the time that sending goes by, if something has to wait
-    /// for the pace or the socket.
+    /// for the pace, for the socket, or for the next hop to answer.
     fn send(&mut self, all: bool, on_refusal: OnRefusal) -> Option<u64> {
         let _ = (all, on_refusal);
         None
@@ -56,6 +56,11 @@ pub trait Outlet: Send {
 
     /// Whether what was sent last was refused, or could not be sent.
     fn is_refusing(&self) -> bool {
+        false
+    }
+
+    /// Whether something was sent and the system does not yet know whether the next hop takes it.
+    fn awaits_proof(&self) -> bool {
         false
     }
 
@@ -90,9 +95,9 @@ pub trait Outlet: Send {
         Ok(())
     }
 
-    /// What became of the records that were pushed: `sent`, `octets`, `exported`, `lost`,
-    /// `refusals`, `errors`, `delayed_records`, `delayed_ms` and `waiting`. The exporter sets the
-    /// other fields.
+    /// What became of the records that were pushed: `sent`, `octets`, `exported`,
+    /// `in_doubt`, `lost`, `refusals`, `errors`, `delayed_records`, `delayed_ms` and `waiting`. The
+    /// exporter sets the other fields.
     fn counters(&self) -> CollectorCounters;
 }
 

@@ -2,7 +2,8 @@
 //!
 //! A [`RouteTable`] is read from a CSV file and never changes. A look-up takes at most three steps:
 //! by the first 16 bits of the address, the next 8 and the last 8. The first step is nearly always
-//! in the processor's cache; tries that step by one bit or by six miss it each time
+//! in the processor's cache; tries that step by one bit or by six miss it each time. Of the last
+//! step only the runs of equal entries are kept, since prefixes longer than 24 bits are scattered
 //! (docs/decisions/0002-route-table.md).
 
 use csv::{ByteRecord, ReaderBuilder};
@@ -30,6 +31,10 @@ pub struct RouteTable {
     top: Box<[Entry]>,
     /// Entries by the next 8 bits, where there are longer prefixes.
     blocks: Vec<[Entry; 256]>,
+    /// The last 8 bits, where there are still longer ones.
+    lasts: Vec<LastBlock>,
+    /// The entries of all of these, one for each run of equal ones.
+    runs: Vec<Entry>,
     /// The routes that entries refer to; the first is that of addresses without a prefix.
     routes: Vec<Route>,
     skipped_count: usize,
@@ -45,6 +50,27 @@ pub struct TableError {
     pub what: String,
 }
 
+/// 256 entries as runs of equal ones.
+#[derive(Clone, Copy, Debug)]
+struct LastBlock {
+    /// A bit for each of the entries that differ from the one before; the first is always set.
+    starts: [u64; 4],
+    /// Where its runs begin.
+    first: u32,
+    /// Runs that begin in the words of `starts` before each.
+    before: [u8; 4],
+}
+
+impl LastBlock {
+    /// Where the entry of an octet is.
+    #[inline]
+    fn index_of(&self, octet: u8) -> usize {
+        let (word, bit) = (usize::from(octet / 64), octet % 64);
+        let up_to = self.starts[word] << (63 - bit);
+        self.first as usize + usize::from(self.before[word]) + up_to.count_ones() as usize - 1
+    }
+}
+
 /// The number of a route, or of a block with entries for 8 bits more.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 struct Entry(u32);
@@ -52,6 +78,11 @@ struct Entry(u32);
 impl Entry {
     const IS_BLOCK: u32 = 1 << 31;
     const NO_ROUTE: Self = Self(0);
+
+    fn of_block(block: usize) -> Self {
+        let number = u32::try_from(block).expect("there are at most 2^24 blocks of one kind");
+        Self(number | Self::IS_BLOCK)
+    }
 
     #[inline]
     fn block(self) -> Option<usize> {
@@ -135,6 +166,7 @@ impl RouteTable {
         Ok(Self::of_rows(&rows, skipped_count))
     }
 
+    /// The table of rows that are sorted by the lengths of their prefixes.
     fn of_rows(rows: &[Row], skipped_count: usize) -> Self {
         let routes = std::iter::once(Route::default())
             .chain(rows.iter().map(|row| row.route))
@@ -144,15 +176,31 @@ impl RouteTable {
             skipped_count,
             ..Self::default()
         };
-        for (number, row) in (1..).zip(rows) {
-            table.write(row.network, row.route.mask, Entry(number));
+        let numbered: Vec<_> = (1..).map(Entry).zip(rows).collect();
+        let long = numbered.partition_point(|(_, row)| row.route.mask <= 24);
+        let (short, long) = numbered.split_at(long);
+        for (entry, row) in short {
+            table.write(row.network, row.route.mask, *entry);
         }
+        let mut long = long.to_vec();
+        // Stable: those of one block stay sorted by their lengths.
+        long.sort_by_key(|(_, row)| row.network >> 8);
+        let of_one_block =
+            |one: &(Entry, &Row), other: &(Entry, &Row)| one.1.network >> 8 == other.1.network >> 8;
+        table
+            .lasts
+            .reserve_exact(long.chunk_by(of_one_block).count());
+        for rows in long.chunk_by(of_one_block) {
+            table.write_last(rows);
+        }
+        table.runs.shrink_to_fit();
         table
     }
 
-    /// Writes an entry over all addresses of a prefix; no longer prefix has been written yet.
+    /// Writes an entry over all addresses of a prefix of at most 24 bits; no longer prefix has been
+    /// written yet.
     fn write(&mut self, network: u32, length: u8, entry: Entry) {
-        let [first, second, third, fourth] = network.to_be_bytes();
+        let [first, second, third, _] = network.to_be_bytes();
         let start = usize::from(u16::from_be_bytes([first, second]));
         let range = |start: usize, bits: u8| start..start + (1 << (bits - length));
         if length <= 16 {
@@ -160,14 +208,24 @@ impl RouteTable {
             return;
         }
         let block = Self::block_in(&mut self.top[start], &mut self.blocks);
-        if length <= 24 {
-            self.blocks[block][range(third.into(), 24)].fill(entry);
-            return;
+        self.blocks[block][range(third.into(), 24)].fill(entry);
+    }
+
+    /// Writes all rows with more than 24 bits of which they share the first 24, shorter ones first.
+    fn write_last(&mut self, rows: &[(Entry, &Row)]) {
+        let [(_, any), ..] = rows else { return };
+        let [first, second, third, _] = any.network.to_be_bytes();
+        let start = usize::from(u16::from_be_bytes([first, second]));
+        let block = Self::block_in(&mut self.top[start], &mut self.blocks);
+        let of_third = &mut self.blocks[block][usize::from(third)];
+        let mut entries = [*of_third; 256];
+        for (entry, row) in rows {
+            let [.., fourth] = row.network.to_be_bytes();
+            let fourth = usize::from(fourth);
+            entries[fourth..fourth + (1 << (32 - row.route.mask))].fill(*entry);
         }
-        let mut of_third = self.blocks[block][usize::from(third)];
-        let last = Self::block_in(&mut of_third, &mut self.blocks);
-        self.blocks[block][usize::from(third)] = of_third;
-        self.blocks[last][range(fourth.into(), 32)].fill(entry);
+        *of_third = Entry::of_block(self.lasts.len());
+        self.lasts.push(last_block(&entries, &mut self.runs));
     }
 
     /// The block of an entry. If it has none, a new one, filled with that entry.
@@ -175,10 +233,9 @@ impl RouteTable {
         if let Some(block) = entry.block() {
             return block;
         }
+        let block = blocks.len();
         blocks.push([*entry; 256]);
-        let block = blocks.len() - 1;
-        let number = u32::try_from(block).expect("there are at most 2^16 + 2^24 blocks");
-        *entry = Entry(number | Entry::IS_BLOCK);
+        *entry = Entry::of_block(block);
         block
     }
 
@@ -188,10 +245,10 @@ impl RouteTable {
     pub fn look_up(&self, address: Ipv4Addr) -> Route {
         let [first, second, third, fourth] = address.octets();
         let mut entry = self.top[usize::from(u16::from_be_bytes([first, second]))];
-        for octet in [third, fourth] {
-            match entry.block() {
-                Some(block) => entry = self.blocks[block][usize::from(octet)],
-                None => break,
+        if let Some(block) = entry.block() {
+            entry = self.blocks[block][usize::from(third)];
+            if let Some(last) = entry.block() {
+                entry = self.runs[self.lasts[last].index_of(fourth)];
             }
         }
         self.routes[entry.0 as usize]
@@ -209,6 +266,16 @@ impl RouteTable {
         self.len() == 0
     }
 
+    /// Octets of memory that it takes.
+    #[must_use]
+    pub fn octets(&self) -> usize {
+        size_of_val(&*self.top)
+            + self.blocks.capacity() * size_of::<[Entry; 256]>()
+            + self.lasts.capacity() * size_of::<LastBlock>()
+            + self.runs.capacity() * size_of::<Entry>()
+            + self.routes.capacity() * size_of::<Route>()
+    }
+
     /// How many IPv6 prefixes were skipped.
     #[must_use]
     pub fn skipped_count(&self) -> usize {
@@ -223,9 +290,33 @@ impl Default for RouteTable {
         Self {
             top,
             blocks: Vec::new(),
+            lasts: Vec::new(),
+            runs: Vec::new(),
             routes: vec![Route::default()],
             skipped_count: 0,
         }
+    }
+}
+
+/// A block of these entries, whose runs are added to `runs`.
+fn last_block(entries: &[Entry; 256], runs: &mut Vec<Entry>) -> LastBlock {
+    let first = u32::try_from(runs.len()).expect("a file of 4 GB has fewer runs");
+    let (mut starts, mut before) = ([0; 4], [0; 4]);
+    for (word, entries_of_word) in entries.chunks(64).enumerate() {
+        let runs_before = runs.len() - first as usize;
+        before[word] = u8::try_from(runs_before).expect("three words have at most 192 runs");
+        for (bit, entry) in entries_of_word.iter().enumerate() {
+            let is_first = (word, bit) == (0, 0);
+            if is_first || runs.last() != Some(entry) {
+                starts[word] |= 1 << bit;
+                runs.push(*entry);
+            }
+        }
+    }
+    LastBlock {
+        starts,
+        first,
+        before,
     }
 }
 
@@ -426,6 +517,26 @@ mod tests {
         }
     }
 
+    #[test]
+    fn scattered_long_prefixes_take_tens_of_octets_each() {
+        let count: u32 = 20_000;
+        // Each in a block of 256 addresses of its own.
+        let rows = (0..count).map(|n| {
+            let address = Ipv4Addr::from_bits((10 << 24) + (n << 8) + (n & 0xff));
+            format!("{address}/32,{},\n", n % 60_000)
+        });
+        let table = table(&rows.collect::<String>()).unwrap();
+        for n in (0..count).step_by(77) {
+            let address = (10 << 24) + (n << 8) + (n & 0xff);
+            let found = table.look_up(Ipv4Addr::from_bits(address));
+            assert_eq!((u32::from(found.r#as), found.mask), (n % 60_000, 32));
+            let beside = table.look_up(Ipv4Addr::from_bits(address ^ 1));
+            assert_eq!(beside, Route::default());
+        }
+        let octets = table.octets() - RouteTable::default().octets();
+        assert!(octets < 100 * count as usize, "{octets}");
+    }
+
     proptest! {
         /// The route of every address is that of the longest prefix that contains it.
         #[test]
@@ -434,8 +545,12 @@ mod tests {
             addresses in vec(any::<u32>(), 0..60),
         ) {
             let mask = |length: u8| u32::MAX.checked_shl(32 - u32::from(length)).unwrap_or(0);
-            // Few different first octets, so that prefixes contain each other.
-            let near = |bits: u32| (bits & 0x01ff_ffff) | 0x0a00_0000;
+            // Few different first octets, and half of them in few blocks of 256 addresses, so that
+            // prefixes contain each other.
+            let near = |bits: u32| match bits >> 31 {
+                0 => (bits & 0x01ff_ffff) | 0x0a00_0000,
+                _ => (bits & 0x0000_03ff) | 0x0a01_0200,
+            };
             let rows: std::collections::BTreeMap<_, _> =
                 rows.into_iter()
                     .map(|(bits, length, number)| ((length, near(bits) & mask(length)), number))

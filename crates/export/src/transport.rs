@@ -18,6 +18,13 @@ pub trait Transport: Send {
         None
     }
 
+    /// Whether the kernel still holds datagrams that were sent. It does so for three seconds where
+    /// the next hop does not answer the request for its address (ARP, neighbour discovery), and
+    /// then reports that the host is unreachable.
+    fn holds_datagrams(&self) -> bool {
+        false
+    }
+
     /// The longest datagram that the path carries in one piece at present, in octets of payload.
     fn payload_octets_max(&self) -> usize;
 

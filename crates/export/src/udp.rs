@@ -2,7 +2,8 @@
 //! can.
 
 use crate::transport::Transport;
-use nix::sys::socket::{setsockopt, sockopt};
+use nix::libc;
+use nix::sys::socket::{getsockopt, setsockopt, sockopt};
 use rustix::net::sockopt::{
     Ipv4PathMtuDiscovery, Ipv6PathMtuDiscovery, ip_mtu, ipv6_mtu, set_ip_mtu_discover,
     set_ipv6_mtu_discover,
@@ -229,6 +230,10 @@ impl Transport for UdpTransport {
         self.socket.take_error().ok().flatten()
     }
 
+    fn holds_datagrams(&self) -> bool {
+        getsockopt(&self.socket, SocketMemory).is_ok_and(|memory| memory[NOT_LEFT] > 0)
+    }
+
     fn payload_octets_max(&self) -> usize {
         let (path, ip_header_octets) = if self.peer.is_ipv4() {
             (ip_mtu(&self.socket), 20)
@@ -306,6 +311,25 @@ fn set_options(socket: &Socket, peer: SocketAddr, options: &SocketOptions) -> io
     }
     Ok(())
 }
+
+/// The socket option SO_MEMINFO: what a socket takes of the kernel's memory, by the numbers
+/// `SK_MEMINFO_*` (Linux, include/uapi/linux/sock_diag.h).
+#[derive(Clone, Copy)]
+struct SocketMemory;
+
+type MemoryInfo = [u32; 9];
+
+/// SK_MEMINFO_WMEM_ALLOC: datagrams that were sent and have not left the kernel, in octets with
+/// their overhead.
+const NOT_LEFT: usize = 2;
+
+nix::getsockopt_impl!(
+    SocketMemory,
+    libc::SOL_SOCKET,
+    libc::SO_MEMINFO,
+    MemoryInfo,
+    nix::sys::socket::sockopt::GetStruct<MemoryInfo>
+);
 
 /// The same address, as an IPv4 address where it is one that is mapped into IPv6 (::ffff:a.b.c.d):
 /// its datagrams are IPv4.

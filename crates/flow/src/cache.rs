@@ -99,6 +99,17 @@ impl<K: Key> FlowCache<K> {
         self.hand.start_at(now_ms);
     }
 
+    /// Octets of memory that a cache for `flows_max` flows takes; `u64::MAX` if that is more than
+    /// an address space has.
+    #[must_use]
+    pub fn octets_for(flows_max: usize) -> u64 {
+        let sets = FlowTable::<K>::sets_for(flows_max);
+        let octets = FlowTable::<K>::octets_of(sets)
+            .zip(Dues::octets_of(sets))
+            .and_then(|(table, dues)| table.checked_add(dues));
+        octets.map_or(u64::MAX, |octets| octets as u64)
+    }
+
     /// Adds each packet to its flow. Flows that end by it (their timeout was over, a counter would
     /// pass its ceiling, their place was needed) go to `sink`. Later fragments first get the ports
     /// of their datagram.

@@ -69,14 +69,7 @@ impl<T: FromZeros> Table<T> {
     /// The error of `mmap` if there is not even ordinary memory.
     pub fn zeroed(length: usize, backing: Backing) -> io::Result<Self> {
         let out_of_memory = || io::Error::from(io::ErrorKind::OutOfMemory);
-        let octets = length
-            .checked_mul(size_of::<T>())
-            .ok_or_else(out_of_memory)?;
-        let rounded = octets
-            .max(1)
-            .checked_next_multiple_of(HUGE_PAGE_OCTETS)
-            .ok_or_else(out_of_memory)?;
-        let mapping_octets = NonZeroUsize::new(rounded).ok_or_else(out_of_memory)?;
+        let mapping_octets = Self::mapping_octets(length).ok_or_else(out_of_memory)?;
         assert!(
             align_of::<T>() <= 4096,
             "mappings are aligned to pages and no further"
@@ -89,6 +82,12 @@ impl<T: FromZeros> Table<T> {
             page_size,
             values: PhantomData,
         })
+    }
+
+    /// Octets of the mapping for `length` values; none if no address space is that large.
+    pub fn mapping_octets(length: usize) -> Option<NonZeroUsize> {
+        let octets = length.checked_mul(size_of::<T>())?.max(1);
+        NonZeroUsize::new(octets.checked_next_multiple_of(HUGE_PAGE_OCTETS)?)
     }
 
     /// Requests the cache line in which the value begins, ahead of its use.

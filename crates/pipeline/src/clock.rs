@@ -54,7 +54,14 @@ pub struct LiveClock {
     /// As last read, in ns.
     monotonic_ns: u64,
     wall_ns: u64,
+    /// The last long time between two readings, from its begin to its end, in ns of monotonic time:
+    /// the process did not run, and frames waited. Empty where the wall clock was set since.
+    stopped_ns: (u64, u64),
 }
+
+/// A frame waits no longer than this for the turn that receives it, unless the process does not
+/// run.
+const WAIT_NS_MAX: u64 = 1_000_000_000;
 
 impl LiveClock {
     /// A clock whose uptime begins now.
@@ -70,6 +77,7 @@ impl LiveClock {
             uptime_at_start_ns: uptime_ms * NS_PER_MS,
             monotonic_ns: started_ns,
             wall_ns: read_ns(ClockId::CLOCK_REALTIME),
+            stopped_ns: (0, 0),
         }
     }
 
@@ -77,8 +85,38 @@ impl LiveClock {
         self.uptime_at_start_ns + (self.monotonic_ns - self.started_ns)
     }
 
+    /// The monotonic time of a frame with this wall time; now, if it is on another clock.
+    fn monotonic_of(&self, wall_ns: u64) -> u64 {
+        let age_ns = self.wall_ns.saturating_sub(wall_ns);
+        let at_ns = self.monotonic_ns.saturating_sub(age_ns);
+        let (began_ns, ended_ns) = self.stopped_ns;
+        let has_waited = began_ns <= at_ns.saturating_add(WAIT_NS_MAX) && at_ns < ended_ns;
+        if age_ns <= WAIT_NS_MAX || has_waited {
+            at_ns
+        } else {
+            self.monotonic_ns
+        }
+    }
+
+    /// Notes a time in which the process did not run, or that the wall clock was set.
+    fn note_passed(&mut self, monotonic_ns: u64, wall_ns: u64) {
+        let passed_ns = monotonic_ns.saturating_sub(self.monotonic_ns);
+        let by_the_wall_ns = wall_ns.wrapping_sub(self.wall_ns);
+        if by_the_wall_ns
+            .wrapping_sub(passed_ns)
+            .cast_signed()
+            .unsigned_abs()
+            > WAIT_NS_MAX
+        {
+            self.stopped_ns = (0, 0);
+        } else if passed_ns > WAIT_NS_MAX {
+            self.stopped_ns = (self.monotonic_ns, monotonic_ns);
+        }
+    }
+
     /// The moment at which the system's clocks read so.
     fn moment_at(&mut self, monotonic_ns: u64, wall_ns: u64) -> Moment {
+        self.note_passed(monotonic_ns, wall_ns);
         (self.monotonic_ns, self.wall_ns) = (monotonic_ns, wall_ns);
         let into_the_ms = self.uptime_ns() % NS_PER_MS;
         Moment {
@@ -100,16 +138,13 @@ impl Clock for LiveClock {
 
     #[inline]
     fn uptime_of(&mut self, frame: &Frame<'_>) -> u64 {
-        /// A buffered frame is a little older than the turn that receives it; one that claims more
-        /// is on another clock.
-        const AGE_NS_MAX: u64 = 1_000_000_000;
-        let age_ns = match frame.captured {
-            CaptureTime::AtReceipt => 0,
-            CaptureTime::Wall(ns) => self.wall_ns.saturating_sub(ns),
-            CaptureTime::Monotonic(ns) => self.monotonic_ns.saturating_sub(ns),
+        let at_ns = match frame.captured {
+            CaptureTime::AtReceipt => self.monotonic_ns,
+            CaptureTime::Wall(ns) => self.monotonic_of(ns),
+            CaptureTime::Monotonic(ns) => ns.min(self.monotonic_ns),
         };
-        let age_ns = if age_ns <= AGE_NS_MAX { age_ns } else { 0 };
-        self.uptime_ns().saturating_sub(age_ns) / NS_PER_MS
+        let ago_ns = self.monotonic_ns - at_ns;
+        self.uptime_ns().saturating_sub(ago_ns) / NS_PER_MS
     }
 }
 
@@ -164,6 +199,34 @@ mod tests {
             clock.uptime_of(&frame(CaptureTime::Monotonic(5_060_000_000))),
             5_060
         );
+    }
+
+    #[test]
+    fn what_waited_while_the_process_was_stopped_has_its_own_time() {
+        let mut clock = LiveClock {
+            started_ns: 0,
+            ..LiveClock::start()
+        };
+        clock.moment_at(10 * SECOND, 100 * HOUR);
+        clock.moment_at(20 * SECOND, 100 * HOUR + 10 * SECOND);
+        let wall = |s: u64| frame(CaptureTime::Wall(100 * HOUR + s * SECOND));
+        assert_eq!(clock.uptime_of(&wall(2)), 12_000);
+        assert_eq!(
+            clock.uptime_of(&frame(CaptureTime::Monotonic(13 * SECOND))),
+            13_000
+        );
+        // What is left of it in later turns too.
+        clock.moment_at(20 * SECOND + 1, 100 * HOUR + 10 * SECOND + 1);
+        assert_eq!(clock.uptime_of(&wall(4)), 14_000);
+        assert_eq!(clock.uptime_of(&wall(10)), 20_000);
+        // Not if the clock was set meanwhile, or what seems a stop was just that.
+        let mut clock = LiveClock {
+            started_ns: 0,
+            ..LiveClock::start()
+        };
+        clock.moment_at(10 * SECOND, 100 * HOUR);
+        clock.moment_at(20 * SECOND, 101 * HOUR);
+        assert_eq!(clock.uptime_of(&wall(2)), 20_000);
     }
 
     /// In ns.

@@ -16,7 +16,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 use xdprobe_capture::xdp::XdpInterface;
-use xdprobe_capture::{Filter, Sampling, SourceChange};
+use xdprobe_capture::{Filter, Interface, LiveCapture, Sampling, SourceChange};
 use xdprobe_export::CollectorId;
 use xdprobe_export::netflow::v5::SamplingInterval;
 use xdprobe_flow::{FlowFilter, Timeouts};
@@ -140,6 +140,8 @@ pub struct Controlled {
     pub boards: Vec<WorkerBoard>,
     /// Interfaces that are captured from with AF_XDP. Weak: the thread must not keep them attached.
     pub interfaces: Vec<Weak<XdpInterface>>,
+    /// Interfaces that are captured from through libpcap.
+    pub passive: Vec<Interface>,
     /// Where the exporter publishes what it counts.
     pub exporter_board: Arc<ExporterBoard>,
     /// Rules for interfaces, and routes.
@@ -192,6 +194,12 @@ impl Controlled {
     }
 
     fn set_filter(&self, filter: &Option<Filter>) -> Result<(), String> {
+        if let Some(filter) = filter {
+            // Here, so that no worker has to.
+            let prepare = |interface| LiveCapture::prepare(interface, filter);
+            let prepared = self.passive.iter().try_for_each(prepare);
+            prepared.map_err(|error| error.to_string())?;
+        }
         let change = SourceChange::Filter(filter.clone());
         change_sources(self.workers.iter(), &change)?;
         self.filters.set(filter.as_ref());

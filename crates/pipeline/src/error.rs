@@ -65,6 +65,27 @@ pub enum StartError {
     /// A table cannot be read or is wrong.
     #[error(transparent)]
     Tables(#[from] TablesError),
+    /// The run would take more memory than there is.
+    #[error(
+        "not enough memory: the probe {need}, but {room}; lower {options}, or let --shrink-to-fit \
+         choose smaller caches and rings"
+    )]
+    MemoryShort {
+        /// What it takes.
+        need: String,
+        /// What is left, and of what.
+        room: String,
+        /// The options that decide how much it takes.
+        options: String,
+    },
+    /// A limit of the process leaves too little for any work.
+    #[error("not enough memory: the program takes {need}, but {room}: raise the limit")]
+    ProcessLimit {
+        /// What it takes.
+        need: String,
+        /// What is left, and of what.
+        room: String,
+    },
     /// The flow cache of a worker got no memory.
     #[error("no memory for {flows_max} flows ({error}); lower --flows-per-queue")]
     Memory {

@@ -35,6 +35,8 @@ pub struct FlowFile {
     since_ms: Option<u64>,
     /// Whether they are to be written with the next `send`.
     is_due: bool,
+    /// When to look next whether the file is still there, in ms of the time that writing goes by.
+    look_due_ms: u64,
     /// Why the last write failed; none if it did not.
     refusal: Option<io::Error>,
     /// Why records are missing in it; the last reason.
@@ -44,6 +46,8 @@ pub struct FlowFile {
 
 /// Records that are written at a time, at least, unless the flush delay is over.
 const BLOCK_RECORDS: usize = 1024;
+/// How often to look whether the file is still there while no record comes.
+const LOOK_MS: u64 = 1_000;
 /// Records that wait while they cannot be written, until another collector gets them.
 const WAITING_MAX: usize = 2 * BLOCK_RECORDS;
 
@@ -67,6 +71,7 @@ impl FlowFile {
             waiting: Vec::with_capacity(WAITING_MAX),
             since_ms: None,
             is_due: false,
+            look_due_ms: LOOK_MS,
             refusal: None,
             lost_by: None,
             counters: CollectorCounters::default(),
@@ -90,16 +95,26 @@ impl FlowFile {
                 tracing::info!("{}: records are written again", self.name);
             }
             Ok(()) => {}
-            Err(error) => {
-                if self.refusal.is_none() {
-                    let name = &self.name;
-                    tracing::warn!(
-                        "{name} cannot be written: {error}; records are lost until it can"
-                    );
-                }
-                self.refusal = Some(error);
-            }
+            Err(error) => self.refuse(error),
         }
+    }
+
+    /// Notes that the file cannot be written, also where no record waits to be: its directory may
+    /// have been removed.
+    fn look(&mut self) {
+        let output = self.output.as_mut();
+        let idle = output.filter(|_| self.waiting.is_empty() && self.refusal.is_none());
+        if let Some(Err(error)) = idle.map(FlowOutput::write_out) {
+            self.refuse(error);
+        }
+    }
+
+    fn refuse(&mut self, error: io::Error) {
+        if self.refusal.is_none() {
+            let name = &self.name;
+            tracing::warn!("{name} cannot be written: {error}; records are lost until it can");
+        }
+        self.refusal = Some(error);
     }
 
     /// Gives up what waits after a refusal, except for a record of which a part is written to a
@@ -165,6 +180,13 @@ impl FlowFile {
 }
 
 impl Outlet for FlowFile {
+    fn begin_turn(&mut self, now_ms: u64) {
+        if now_ms >= self.look_due_ms {
+            self.look_due_ms = now_ms + LOOK_MS;
+            self.look();
+        }
+    }
+
     fn push(&mut self, records: &[DetailedRecord], now: Moment) {
         let tally = DetailedRecord::tally(records);
         let Some(output) = &mut self.output else {
@@ -399,6 +421,19 @@ mod tests {
         file.finish().unwrap();
         assert_eq!(tallies(&file), (0, 6 + BLOCK_RECORDS as u64));
         assert_eq!(records_in(&folder.path().join("x")), 6 + BLOCK_RECORDS);
+    }
+
+    #[test]
+    fn a_directory_that_goes_away_is_noticed_within_a_second_although_no_record_comes() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir(folder.path().join("flows")).unwrap();
+        let mut file = begin(&folder.path().join("flows/x"));
+        file.begin_turn(LOOK_MS);
+        assert!(!file.is_refusing());
+        fs::remove_dir_all(folder.path().join("flows")).unwrap();
+        file.begin_turn(2 * LOOK_MS);
+        assert!(file.is_refusing());
+        assert!(file.finish().is_err());
     }
 
     #[test]

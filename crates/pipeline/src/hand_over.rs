@@ -16,6 +16,8 @@ pub const BATCH_RECORDS: usize = 256;
 const BATCHES: usize = 256;
 /// The most records of one worker that are on their way between it and the exporter.
 pub const UNDER_WAY_MAX: u64 = (BATCHES * BATCH_RECORDS) as u64;
+/// Octets of memory of each worker's batches.
+pub const BATCHES_OCTETS: u64 = UNDER_WAY_MAX * size_of::<FlowRecord>() as u64;
 /// How long a worker keeps a batch that is not full, by the clock of its records, in ms: the first
 /// turn after that hands it over.
 const KEPT_MS: u64 = 20;

@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use xdprobe_capture::xdp::QueueCounters;
 use xdprobe_capture::{BURST_MAX, SourceCounters};
+use xdprobe_collect::printable;
 use xdprobe_export::{CollectorCounters, Distribution, LossReason, SendErrorKind, Tally};
 use xdprobe_flow::{DecodeError, EndReason, MeterCounters, Unread, Volume};
 
@@ -125,6 +126,11 @@ struct CollectorEntry {
     /// Records that it did not get, by reason; those that were refused are among the sent ones as
     /// well.
     lost: BTreeMap<&'static str, u64>,
+    /// Records that were sent and not refused.
+    exported: u64,
+    /// Records among these whose delivery is not known: the host was found unreachable
+    /// shortly after they were sent.
+    in_doubt: u64,
     refusals: u64,
     /// Datagrams that did not leave.
     send_errors: BTreeMap<&'static str, u64>,
@@ -234,14 +240,35 @@ impl Ledger {
         }
     }
 
-    /// Whether there were records, and every one of them was lost.
+    /// Whether there were records, and every one of them was lost or is in doubt at each collector.
     #[must_use]
     pub fn lost_every_record(&self) -> bool {
-        self.exported.records == 0 && self.lost.records > 0
+        let mut collectors = self.collectors.iter();
+        let got_some = collectors.any(|one| one.exported > one.in_doubt);
+        // What a collector got that was removed is in no entry.
+        let in_doubt = self.in_doubt();
+        !got_some && self.exported.records <= in_doubt && self.lost.records + in_doubt > 0
+    }
+
+    /// Whether the delivery of some records is not known.
+    #[must_use]
+    pub fn has_doubts(&self) -> bool {
+        self.in_doubt() > 0
+    }
+
+    /// Records whose delivery is in doubt: where every collector gets every record, those of the
+    /// collector that has most.
+    fn in_doubt(&self) -> u64 {
+        let in_doubt = self.collectors.iter().map(|one| one.in_doubt);
+        if self.distribution == Distribution::Copy.name() {
+            in_doubt.max().unwrap_or(0)
+        } else {
+            in_doubt.sum()
+        }
     }
 
     /// What was lost, and why: `nothing lost`, or `lost 5 packets (5 ring_full) and 2 records (2
-    /// refused)`.
+    /// refused)`; and how many records are in doubt, if there are any.
     #[must_use]
     pub fn losses(&self) -> String {
         let packets: u64 = self.dropped.values().sum();
@@ -257,10 +284,14 @@ impl Ledger {
                 format!("{count} {unit}{plural} ({})", list(reasons))
             })
             .collect();
+        let in_doubt = match self.in_doubt() {
+            0 => String::new(),
+            count => format!(", delivery of {count} records in doubt"),
+        };
         if lost.is_empty() {
-            return "nothing lost".to_owned();
+            return format!("nothing lost{in_doubt}");
         }
-        format!("lost {}", lost.join(" and "))
+        format!("lost {}{in_doubt}", lost.join(" and "))
     }
 
     /// Whether every identity holds.
@@ -519,6 +550,8 @@ impl From<&CollectorSnapshot> for CollectorEntry {
             datagrams: counters.sent.datagrams,
             octets: counters.octets,
             lost: LossReason::NAMES.into_iter().zip(lost).collect(),
+            exported: counters.exported.records,
+            in_doubt: counters.in_doubt.records,
             refusals: counters.refusals,
             send_errors: send_errors.collect(),
             delayed_records: counters.delayed_records,
@@ -592,7 +625,8 @@ impl fmt::Display for Ledger {
                 times => format!(", refused {times} times"),
             };
             let datagrams = in_datagrams(collector.datagrams);
-            let sent = format!("records{datagrams} to {}{refused}", collector.collector);
+            let name = printable(&collector.collector);
+            let sent = format!("records{datagrams} to {name}{refused}");
             line(f, "sent", collector.records, &sent)?;
             if collector.delayed_records > 0 {
                 line(
@@ -601,6 +635,10 @@ impl fmt::Display for Ledger {
                     collector.delayed_records,
                     "records by its pace",
                 )?;
+            }
+            if collector.in_doubt > 0 {
+                let why = "records, sent shortly before the host was found unreachable";
+                line(f, "  in doubt", collector.in_doubt, why)?;
             }
             reasons(f, "lost to it", &collector.lost)?;
             reasons(f, "not sent", &collector.send_errors)?;
@@ -952,5 +990,50 @@ mod tests {
         let nothing = Ledger::draw_up(&Snapshot::default());
         assert!(!nothing.lost_every_record());
         assert_eq!(nothing.losses(), "nothing lost");
+    }
+
+    #[test]
+    fn a_run_whose_records_are_all_lost_or_in_doubt_delivered_nothing() {
+        let sent = |records| Tally {
+            records,
+            ..Tally::default()
+        };
+        let collector = |exported, in_doubt, refused| {
+            let mut counters = CollectorCounters {
+                exported: sent(exported),
+                in_doubt: sent(in_doubt),
+                ..CollectorCounters::default()
+            };
+            counters.lost[LossReason::Refused as usize] = sent(refused);
+            CollectorSnapshot {
+                id: CollectorId::FIRST,
+                name: "192.0.2.9:2055".into(),
+                counters,
+            }
+        };
+        let ledger = |distribution, exported, collectors| {
+            let mut snapshot = Snapshot {
+                distribution,
+                collectors,
+                ..Snapshot::default()
+            };
+            snapshot.exporting.exporter.exported = sent(exported);
+            Ledger::draw_up(&snapshot)
+        };
+        let (copy, failover) = (Distribution::Copy, Distribution::Failover);
+        let off = || collector(8, 8, 2);
+        let in_doubt = ledger(copy, 8, vec![off()]);
+        assert!(in_doubt.lost_every_record() && in_doubt.has_doubts());
+        assert_eq!(
+            in_doubt.losses(),
+            "nothing lost, delivery of 8 records in doubt"
+        );
+        let text = in_doubt.to_string();
+        let line = "8 records, sent shortly before the host was found unreachable";
+        assert!(text.contains(line), "{text}");
+        assert!(!ledger(copy, 10, vec![off(), collector(10, 0, 0)]).lost_every_record());
+        assert!(ledger(failover, 8, vec![off(), collector(0, 0, 0)]).lost_every_record());
+        // Another one got the rest, and was removed.
+        assert!(!ledger(failover, 9, vec![off()]).lost_every_record());
     }
 }

@@ -31,6 +31,7 @@ pub mod hand_over;
 pub mod ledger;
 pub mod losses;
 pub mod mailbox;
+pub mod memory;
 mod own_export;
 mod pipeline;
 pub mod plan;

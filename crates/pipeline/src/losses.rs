@@ -122,6 +122,8 @@ fn losses_in(snapshot: &Snapshot) -> BTreeMap<Kind, u64> {
         for (reason, lost) in lost {
             records(&collector.name, reason, lost.records);
         }
+        let in_doubt = collector.counters.in_doubt.records;
+        records(&collector.name, "in_doubt", in_doubt);
     }
     losses
 }
@@ -146,6 +148,9 @@ fn remedy(reason: &str) -> &'static str {
         "send" => "the ledger's send errors name the kind",
         "write" => "the file cannot be written: free space on its disk",
         "refused" => "start the collector: its port is closed or its host is unreachable",
+        "in_doubt" => {
+            "its host became unreachable, and what was sent shortly before may not have arrived"
+        }
         "removed" => "its collector was removed while they waited",
         _ => "",
     };

@@ -17,6 +17,7 @@ use crate::hand_over::channels;
 use crate::ledger::Ledger;
 use crate::losses::LossLog;
 use crate::mailbox::{Expiry, FlowBatch, Postbox, Request, VISIT_BATCH_FLOWS, Visit};
+use crate::memory;
 use crate::own_export::OwnExport;
 use crate::plan::{CapturePlan, Plan};
 use crate::resolver::Resolver;
@@ -98,8 +99,11 @@ impl Pipeline {
     ///
     /// # Errors
     ///
-    /// If the system gives no thread; what else may keep it from starting comes from [`Starting`].
-    pub fn start(plan: Plan) -> Result<Starting, StartError> {
+    /// If the plan contradicts itself, takes more memory than there is, or the system gives no
+    /// thread; what else may keep it from starting comes from [`Starting`].
+    pub fn start(mut plan: Plan) -> Result<Starting, StartError> {
+        plan.check()?;
+        memory::fit(&mut plan)?;
         let (started, starting) = bounded(1);
         spawn("pipeline", move || match Running::start(plan) {
             Ok((pipeline, running)) => {
@@ -269,7 +273,6 @@ struct Running {
 
 impl Running {
     fn start(mut plan: Plan) -> Result<(Pipeline, Self), StartError> {
-        plan.check()?;
         plan.export
             .inputs
             .extend(plan.captures.iter().filter_map(CapturePlan::path));
@@ -318,6 +321,11 @@ impl Running {
             CapturePlan::Pcap { .. } | CapturePlan::Xdp { .. } => None,
         });
         let cores = CoreList::new(plan.cores.as_deref(), pinned_count(&plan.captures));
+        let passive = plan.captures.iter().filter_map(|capture| match capture {
+            CapturePlan::Pcap { interface, .. } => Some(interface.clone()),
+            CapturePlan::Xdp { .. } | CapturePlan::File { .. } => None,
+        });
+        let passive = passive.collect();
         let filters = FiltersInForce::of(&plan.captures);
         let filter_watch = FilterWatch::new(&plan.captures, filters.clone());
         let mut crew = match Crew::start(common, plan.captures, outboxes, cores) {
@@ -341,6 +349,7 @@ impl Running {
             workers: crew.postboxes().to_vec(),
             boards: boards.workers.clone(),
             interfaces: boards.interfaces.iter().map(Arc::downgrade).collect(),
+            passive,
             exporter_board: Arc::clone(&boards.exporter),
             tables: plan.tables,
             exporter: requests,

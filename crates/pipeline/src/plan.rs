@@ -26,6 +26,9 @@ pub struct Plan {
     pub timeouts: Timeouts,
     /// Flows that each worker's cache holds.
     pub flows_per_queue: usize,
+    /// Whether caches and rings are made smaller where the system has too little memory; otherwise
+    /// the start is refused.
+    pub shrink_to_fit: bool,
     /// How records are exported, and where to.
     pub export: ExportPlan,
     /// Input ifIndex in the records, where it is not the interface's own.

@@ -7,12 +7,14 @@
 use crate::error::TablesError;
 use crate::mailbox::{Postbox, Request};
 use crate::rules::Rules;
+use std::collections::BTreeMap;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
-use xdprobe_export::{DetailTables, RouteTable};
+use xdprobe_collect::printable;
+use xdprobe_export::{DetailTables, RouteTable, TableError};
 use xdprobe_flow::{PointRules, Points};
 
 /// The files that tables are read from.
@@ -109,7 +111,7 @@ impl Tables {
         here.for_each(|at| at.workers.push(worker.clone()));
     }
 
-    /// Warns of each rule that names an interface which is not captured: no packet will match it.
+    /// Warns of each interface that rules name and that is not captured: no packet will match them.
     pub fn warn_of_unused_rules(&self) {
         let metering = self.metering();
         let Some(path) = &metering.path else { return };
@@ -118,10 +120,20 @@ impl Tables {
             .iter()
             .map(|at| at.name.as_str())
             .collect();
+        let mut unused: BTreeMap<_, Vec<_>> = BTreeMap::new();
         for (line, name) in metering.rules.of_others(&captured) {
+            unused.entry(name).or_default().push(line);
+        }
+        for (name, lines) in unused {
+            let others = match lines.len() - 1 {
+                0 => String::new(),
+                count => format!(", as are {count} more"),
+            };
             tracing::warn!(
-                "{}:{line}: this rule is for {name}, which is not captured ({})",
+                "{}:{}: this rule is for {}, which is not captured ({}){others}",
                 path.display(),
+                lines[0],
+                printable(name),
                 captured.join(", ")
             );
         }
@@ -139,10 +151,7 @@ impl Tables {
             path: path.clone(),
             error,
         })?;
-        let rules = Rules::read(&file).map_err(|error| TablesError::Line {
-            path: path.clone(),
-            error,
-        })?;
+        let rules = Rules::read(&file).map_err(|error| wrong(path, &error))?;
         let mut metering = self.metering();
         let mut points = metering.points.clone();
         let on = |at: &InterfacePoints| rules.on(&at.name, at.input, &mut points);
@@ -175,21 +184,31 @@ impl Tables {
             path: path.clone(),
             error,
         })?;
-        let routes = RouteTable::read(&file).map_err(|error| TablesError::Line {
-            path: path.clone(),
-            error,
-        })?;
+        let routes = RouteTable::read(&file).map_err(|error| wrong(path, &error))?;
         let skipped = match routes.skipped_count() {
             0 => String::new(),
             count => format!(", {count} of IPv6 skipped"),
         };
         tracing::info!(
-            "{}: {} prefixes in force{skipped}",
+            "{}: {} prefixes in force{skipped}, {} MiB",
             path.display(),
-            routes.len()
+            routes.len(),
+            routes.octets().div_ceil(1 << 20)
         );
         retire(self.details.routes.swap(Arc::new(routes)));
         Ok(())
+    }
+}
+
+/// What is wrong with a file. What it quotes from there can neither control a terminal nor add
+/// lines to the log.
+fn wrong(path: &Path, error: &TableError) -> TablesError {
+    TablesError::Line {
+        path: path.to_owned(),
+        error: TableError {
+            line: error.line,
+            what: printable(&error.what),
+        },
     }
 }
 

@@ -35,6 +35,7 @@ fn plan(capture: CapturePlan, collectors: &[SocketAddr]) -> Plan {
         cores: None,
         timeouts: LONG,
         flows_per_queue: 200_000,
+        shrink_to_fit: false,
         export: ExportPlan {
             distribution: Distribution::Copy,
             format: FixedFormat::default(),

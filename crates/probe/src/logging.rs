@@ -24,6 +24,7 @@ use tracing_subscriber::registry::Registry;
 use tracing_subscriber::reload;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, fmt as layers};
+use xdprobe_collect::printable;
 
 /// Options about logs, which every command has.
 #[derive(Args, Clone, Debug)]
@@ -155,7 +156,7 @@ pub fn report(line: &str) {
         tracing::error!("{line}");
     } else {
         // There is no other place to report to.
-        let _ = stderr().write_all(format!("xdprobe: {}\n", OneLine(line)).as_bytes());
+        let _ = stderr().write_all(format!("xdprobe: {}\n", printable(line)).as_bytes());
     }
 }
 
@@ -214,23 +215,8 @@ fn is_journal(stream: impl AsFd, journal_stream: Option<&OsStr>) -> bool {
 fn write_field(writer: &mut Writer<'_>, field: &Field, value: &dyn fmt::Debug) -> fmt::Result {
     let value = format!("{value:?}");
     match field.name() {
-        "message" => write!(writer, "{}", OneLine(&value)),
-        name => write!(writer, "{name}={}", OneLine(&value)),
-    }
-}
-
-/// A text whose control characters are escaped, line ends among them.
-pub struct OneLine<'a>(pub &'a str);
-
-impl fmt::Display for OneLine<'_> {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.chars().try_for_each(|character| {
-            if character.is_control() {
-                write!(formatter, "{}", character.escape_default())
-            } else {
-                write!(formatter, "{character}")
-            }
-        })
+        "message" => write!(writer, "{}", printable(&value)),
+        name => write!(writer, "{name}={}", printable(&value)),
     }
 }
 
@@ -277,14 +263,5 @@ mod tests {
         assert_eq!(is_logged(), [true, true, true, false]);
         set_level(LogLevel::Error);
         assert_eq!(is_logged(), [true, false, false, false]);
-    }
-
-    #[test]
-    fn a_line_stays_one_line() {
-        let text = "a\nb\r\n\u{1b}[31mc\u{7f}\u{85}\té";
-        assert_eq!(
-            OneLine(text).to_string(),
-            "a\\nb\\r\\n\\u{1b}[31mc\\u{7f}\\u{85}\\té"
-        );
     }
 }

@@ -16,6 +16,7 @@ use config::{Effective, Faults};
 use signal_hook::consts::SIGXFSZ;
 use std::process::ExitCode;
 use std::sync::Arc;
+use xdprobe_pipeline::memory;
 
 /// A NetFlow probe for line-rate taps: packets on an interface become NetFlow records, and every
 /// packet is accounted for
@@ -43,10 +44,13 @@ enum Command {
     Print(command::print::Arguments),
 }
 
+/// What any command takes at least: buffers and the stacks of some threads.
+const COMMAND_OCTETS: u64 = 12 << 20;
+
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
     survive_file_size_limit();
-    match execute(arguments) {
+    let has_room = memory::require(COMMAND_OCTETS).map_err(anyhow::Error::from);
+    match has_room.and_then(|()| execute(Arguments::parse())) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             let text = format!("{error:#}");

@@ -6,7 +6,7 @@ mod harness;
 
 use harness::{Probe, TOOLS, assert_balanced, count, pause, send, traffic, wire};
 use nix::net::if_::if_nametoindex;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
 use xdprobe_lab::namespace::VethOptions;
 use xdprobe_lab::requirements::{are_met, skip};
 use xdprobe_lab::send::{Options, Pattern, Report, Sender, Sizes};
@@ -753,6 +753,103 @@ fn the_bell_wakes_a_resting_reader_before_its_ring_is_full() {
 }
 
 #[test]
+fn the_bell_counts_the_buffers_of_frames_not_the_frames() {
+    if !are_met(&TOOLS) {
+        return;
+    }
+    let wire = wire(VethOptions {
+        queues: 1,
+        mtu: 32_000,
+    });
+    wire.address("tx0", "10.1.0.1/24").unwrap();
+    let neighbour = ["neigh", "add", "10.1.0.2", "lladdr", "02:00:00:00:00:02"];
+    wire.ip(&[&neighbour[..], &["dev", "tx0"]].concat())
+        .unwrap();
+    let probe = Probe::start(
+        &wire,
+        &["-i", "tap0", "--flows-per-queue", "10000", "--ring", "1024"],
+    );
+    // Eight buffers each: 64 frames are half of the ring, and a quarter of it in frames would be
+    // twice the ring. Long pauses, so that the reader is in a rest before each train.
+    let trains = 20;
+    wire.run(|| {
+        let socket = UdpSocket::bind("10.1.0.1:0").unwrap();
+        for _ in 0..trains {
+            pause(120);
+            for frame in 0..240 {
+                socket.send_to(&[0; 30_000], "10.1.0.2:9").unwrap();
+                if frame % 8 == 7 {
+                    pause(1);
+                }
+            }
+        }
+    })
+    .unwrap();
+    let ledger = probe.stop();
+    assert_balanced(&ledger);
+    let sent = trains * 240;
+    // Not all: the core may be taken away for longer than the ring lasts.
+    assert!(
+        count(&ledger, "exported.packets") > sent * 9 / 10,
+        "{sent} sent: {ledger:#}"
+    );
+}
+
+#[test]
+fn what_waited_while_the_probe_was_stopped_has_its_own_time() {
+    if !are_met(&TOOLS) {
+        return;
+    }
+    for kind in ["af-xdp", "pcap"] {
+        let wire = wire(VethOptions::default());
+        let collector = wire
+            .run(|| {
+                let address = SocketAddr::from(([127, 0, 0, 1], 0));
+                TestCollector::bind(address, Keep::Records).unwrap()
+            })
+            .unwrap();
+        let address = collector.address().to_string();
+        let arguments = [
+            "-i",
+            "tap0",
+            "--capture",
+            kind,
+            "--flows-per-queue",
+            "10000",
+        ];
+        let ring: &[&str] = if kind == "af-xdp" {
+            &["--ring", "2048"]
+        } else {
+            &[]
+        };
+        let probe = Probe::start(&wire, &[&arguments[..], ring, &[&address]].concat());
+        pause(300);
+        probe.signal("STOP");
+        // The bell of a reader that rests rings after a quarter of the ring: half a second.
+        let sent = send(
+            &wire,
+            &Options {
+                flows: 1,
+                rate: Some(500),
+                ..traffic(1_500)
+            },
+        );
+        pause(1_000);
+        probe.signal("CONT");
+        assert_all_exported(&probe.stop(), &[sent]);
+        let received = collector.stop().unwrap();
+        let [record] = &received.list[..] else {
+            panic!("{kind}: one flow, {received}");
+        };
+        let lasted_ms = record.last_ms.get() - record.first_ms.get();
+        assert!(
+            (2_900..3_900).contains(&lasted_ms),
+            "{kind}: {lasted_ms} ms"
+        );
+    }
+}
+
+#[test]
 fn busy_polling_receives_as_well() {
     if !are_met(&TOOLS) {
         return;
@@ -894,6 +991,7 @@ fn without_the_capability_it_says_what_is_wanted() {
         "--inh-caps=-all",
         env!("CARGO_BIN_EXE_xdprobe"),
         "run",
+        "-q",
         "-i",
         "tap0",
         NOWHERE,

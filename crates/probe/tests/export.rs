@@ -8,8 +8,9 @@ use harness::{Probe, TOOLS, assert_balanced, count, pause, send, traffic, wire, 
 use serde_json::Value;
 use std::fs;
 use std::net::{SocketAddr, UdpSocket};
-use std::path::PathBuf;
-use xdprobe_lab::frames::{Ethernet, udp};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use xdprobe_lab::frames::{ByteOrder, Ethernet, PcapWriter, StampResolution, udp};
 use xdprobe_lab::namespace::{Namespace, VethOptions};
 use xdprobe_lab::requirements::are_met;
 use xdprobe_lab::send::Options;
@@ -414,6 +415,88 @@ fn in_failover_a_collector_without_a_route_at_the_start_costs_nothing() {
     assert!(first.packets > 0 && second.packets > 0, "{ledger:#}");
     assert_eq!(first.packets + second.packets, packets, "{ledger:#}");
     assert_eq!(count(&ledger, "lost.records"), 0, "{ledger:#}");
+}
+
+/// A capture file of so many flows of one packet.
+fn flows_file(folder: &Path, flows: u16) -> PathBuf {
+    let ethernet = Ethernet::new([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]);
+    let mut file = PcapWriter::new(Vec::new(), ByteOrder::Little, StampResolution::Micro).unwrap();
+    for port in 0..flows {
+        let ends = [([192, 0, 2, 1], port), ([192, 0, 2, 2], 53)].map(SocketAddr::from);
+        let frame = ethernet.carry(&udp(ends[0], ends[1], &[0; 32]));
+        file.frame(Duration::from_secs(1_700_000_000), &frame)
+            .unwrap();
+    }
+    let path = folder.join("flows.pcap");
+    fs::write(&path, file.finish().unwrap()).unwrap();
+    path
+}
+
+#[test]
+fn a_host_on_the_same_network_that_is_off_counts_as_refusing_and_not_as_reached() {
+    if !are_met(&TOOLS) {
+        return;
+    }
+    let wire = wire(VethOptions::default());
+    // The other addresses of this network answer no request.
+    wire.address("tx0", "10.9.0.1/24").unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let file = flows_file(folder.path(), 5_000);
+    let mut command = wire.command(env!("CARGO_BIN_EXE_xdprobe"));
+    command.args(["run", "--report", "json", "10.9.0.2:2055", "-r"]);
+    let output = command.arg(file).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    let ledger: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_balanced(&ledger);
+    assert_eq!(count(&ledger, "exported.records"), 0, "{ledger:#}");
+    assert_eq!(count(&ledger, "lost.reasons.refused"), 5_000, "{ledger:#}");
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("every record was lost"), "{said}");
+}
+
+#[test]
+fn what_was_sent_before_a_host_was_found_to_be_off_is_in_doubt() {
+    if !are_met(&["ip", "ethtool", "sysctl"]) {
+        return;
+    }
+    let (wire, far) = (wire(VethOptions::default()), Namespace::new().unwrap());
+    make_path(&wire, &far);
+    // The system asks for the address of a neighbour more often than it does by default.
+    let neighbour = |setting: &str| format!("net.ipv4.neigh.exp0.{setting}");
+    let mut sysctl = wire.command("sysctl");
+    let settings = ["base_reachable_time_ms=1000", "delay_first_probe_time=1"].map(neighbour);
+    assert!(sysctl.args(settings).output().unwrap().status.success());
+    let collector = collector_at(&far, "10.9.0.1:5001");
+    let how = [&SOON[..], &["--metrics", "0", "10.9.0.1:5001"]].concat();
+    let probe = Probe::start_alone(&wire, &how);
+    some_flows(&wire, 1);
+    let state = |state: &str| Page::of(&wire, &probe).sum(&format!("xdprobe_collector_{state}"));
+    assert_eq!((state("in_doubt_records_total"), state("refusing")), (0, 0));
+    far.ip(&["link", "set", "exp1", "arp", "off"]).unwrap();
+    let mut seed = 2;
+    while state("in_doubt_records_total") == 0 {
+        assert!(seed < 40, "{}", probe.said());
+        some_flows(&wire, seed);
+        seed += 1;
+    }
+    assert_eq!(state("refusing"), 1);
+    let (status, ready) = get(&wire, probe.metrics(), "/readyz");
+    assert_eq!(
+        (status, ready.contains("every collector refuses")),
+        (503, true),
+        "{ready}"
+    );
+    while !probe.said().contains("for 10.9.0.1:5001 (in_doubt)") {
+        pause(50);
+    }
+    drop(collector);
+    let ledger = {
+        probe.signal("INT");
+        probe.wait(1)
+    };
+    assert_balanced(&ledger);
+    let in_doubt = count(&ledger["collectors"][0], "in_doubt");
+    assert_eq!(in_doubt, count(&ledger, "exported.records"));
 }
 
 #[test]

@@ -344,11 +344,10 @@ fn of_a_disk_that_is_full_for_a_moment_the_file_has_every_record_that_counts_as_
     let scratch = Scratch::new(1);
     let mut capture = begin_capture();
     (0..4000).for_each(|number| put(&mut capture, 0, number));
-    // These let the first fall due.
-    put(&mut capture, 100, 4000);
-    put(&mut capture, 101, 4001);
+    // These let the first fall due: more than the clock of a capture file looks ahead.
+    (4000..4040).for_each(|number| put(&mut capture, u64::from(number) - 3900, number));
     let half = usize::try_from(capture.octets()).unwrap();
-    (4002..6000).for_each(|number| put(&mut capture, 200, number));
+    (4040..6000).for_each(|number| put(&mut capture, 200, number));
     let octets = capture.finish().unwrap();
     fs::write(scratch.at("first"), &octets[..half]).unwrap();
     fs::write(scratch.at("second"), &octets[half..]).unwrap();
@@ -516,6 +515,109 @@ fn cat_never_reads_or_destroys_its_output() {
     assert_eq!(scratch.read("precious"), "precious");
     let output = scratch.run("cat flows/a.ft --overwrite -o precious");
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+}
+
+#[test]
+fn what_is_printed_on_an_input_is_refused_and_a_directory_is_printed_without_the_output() {
+    let scratch = Scratch::new(20_000);
+    fs::create_dir(scratch.at("flows")).unwrap();
+    let line = "run -q -r capture.pcap file:flows/a.ft";
+    assert!(scratch.run(line).status.success());
+    let [a, capture] =
+        ["flows/a.ft", "capture.pcap"].map(|name| fs::read(scratch.at(name)).unwrap());
+    let limited = |script: &str| {
+        let script = format!("ulimit -f 100000; timeout 20 {script}");
+        scratch.shell(&script).output().unwrap()
+    };
+    for script in [
+        "xdprobe print flows > flows/x",
+        "xdprobe print --json flows > flows/x",
+    ] {
+        let output = limited(script);
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(0), "{script}: {said}");
+        assert!(
+            said.contains("flows/x: left out, since it is the output"),
+            "{said}"
+        );
+    }
+    assert_eq!(scratch.read("flows/x").lines().count(), 20_000);
+    for script in [
+        "xdprobe print flows/a.ft >> flows/a.ft",
+        "xdprobe print --json - < flows/a.ft >> flows/a.ft",
+        "xdprobe print flows flows/a.ft >> flows/a.ft",
+        "xdprobe run -r capture.pcap 127.0.0.1:9 >> capture.pcap",
+    ] {
+        let output = limited(script);
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{script}: {said}");
+        assert!(
+            said.contains("standard output is the input"),
+            "{script}: {said}"
+        );
+    }
+    assert_eq!(fs::read(scratch.at("flows/a.ft")).unwrap(), a);
+    assert_eq!(fs::read(scratch.at("capture.pcap")).unwrap(), capture);
+}
+
+#[test]
+fn names_of_files_cannot_control_the_terminal() {
+    let scratch = Scratch::new(10);
+    fs::create_dir(scratch.at("flows")).unwrap();
+    let name = "ft-\u{1b}[2Jx\u{7}\nfake";
+    scratch.write(&format!("flows/{name}"), "no flow-tools file");
+    fs::write(scratch.at("flows/ft-tables"), "").unwrap();
+    scratch.write("rules", "[[rule]]\ninput = \"\u{9b}2J\u{1b}[2J\"\n");
+    let missing = format!("missing{name}");
+    let lines: [&[&str]; 6] = [
+        &["print", "flows"],
+        &["cat", "flows", "-o", "x"],
+        &["print", &missing],
+        &["run", "-r", &missing, "127.0.0.1:9"],
+        &[
+            "run",
+            "-r",
+            "capture.pcap",
+            "--rules",
+            &missing,
+            "127.0.0.1:9",
+        ],
+        &[
+            "run",
+            "-r",
+            "capture.pcap",
+            "--rules",
+            "rules",
+            "127.0.0.1:9",
+        ],
+    ];
+    for line in lines {
+        let mut command = xdprobe(line);
+        let output = command.current_dir(scratch.0.path()).output().unwrap();
+        let said = text(&output.stderr);
+        assert!(!said.is_empty(), "{line:?}");
+        let controls = |c: char| c.is_control() && c != '\n';
+        assert!(!said.contains(controls), "{line:?}: {said:?}");
+        assert!(!said.contains("\nfake"), "{line:?}: {said:?}");
+    }
+    // What is quoted from a file adds no line either, in errors and in the log.
+    for (name, rule) in [
+        ("address", "source = \"10.0.0.1\\nxdprobe: fake\\u001b[2J\""),
+        (
+            "interface",
+            "interface = \"tap9\\nxdprobe: fake\\u001b[2J\\u202e\"",
+        ),
+    ] {
+        scratch.write(name, &format!("[[rule]]\n{rule}\ninput = 1\n"));
+        let line = format!("run -r capture.pcap --rules {name} --overwrite file:x.ft");
+        let said = text(&scratch.run(&line).stderr);
+        assert!(said.contains("fake"), "{said:?}");
+        let is_forged = said.lines().any(|line| line.starts_with("xdprobe: fake"));
+        assert!(
+            !is_forged && !said.contains(['\u{1b}', '\u{202e}']),
+            "{said:?}"
+        );
+    }
 }
 
 #[test]

@@ -6,7 +6,9 @@ mod harness;
 
 use harness::{Probe, TOOLS, assert_balanced, count, pause, send, traffic, wire, xdprobe};
 use nix::libc;
+use std::fs;
 use std::net::{TcpListener, TcpStream};
+use std::path::Path;
 use std::process::{Command, Output};
 use xdprobe_lab::confine::{Denial, deny, without_network};
 use xdprobe_lab::namespace::VethOptions;
@@ -56,6 +58,126 @@ fn an_interface_that_is_named_twice_is_refused_also_by_its_alternative_name() {
     let sent = send(&wire, &traffic(1_000));
     let ledger = probe.stop();
     assert_eq!(count(&ledger, "exported.packets"), sent.packets);
+}
+
+/// A memory control group of the test's own, of either version.
+struct MemoryGroup(std::path::PathBuf);
+
+impl MemoryGroup {
+    fn new(limit_octets: u64) -> Option<Self> {
+        let places = [
+            ("/sys/fs/cgroup/memory", "memory.limit_in_bytes"),
+            ("/sys/fs/cgroup", "memory.max"),
+        ];
+        let made = places.into_iter().find_map(|(top, limit)| {
+            let group = Path::new(top).join(format!("xdprobe-test-{}", std::process::id()));
+            fs::create_dir(&group).ok()?;
+            let group = Self(group);
+            let is_set = fs::write(group.0.join(limit), limit_octets.to_string()).is_ok();
+            is_set.then_some(group)
+        });
+        if made.is_none() {
+            xdprobe_lab::requirements::skip("no memory control group can be made here");
+        }
+        made
+    }
+
+    /// The probe in this group, stopped after a second.
+    fn run(&self, options: &str) -> Output {
+        let script = format!(
+            "echo $$ > {}/cgroup.procs && exec timeout -s INT 1 {} run -i lo {NOWHERE} {options}",
+            self.0.display(),
+            env!("CARGO_BIN_EXE_xdprobe")
+        );
+        Command::new("sh").args(["-c", &script]).output().unwrap()
+    }
+}
+
+impl Drop for MemoryGroup {
+    fn drop(&mut self) {
+        // The kernel counts a process in it for a moment after its end.
+        for _ in 0..100 {
+            if fs::remove_dir(&self.0).is_ok() {
+                return;
+            }
+            pause(20);
+        }
+    }
+}
+
+#[test]
+fn a_probe_that_its_memory_control_group_would_kill_is_refused_or_shrinks_on_request() {
+    if !are_met(&[]) {
+        return;
+    }
+    let Some(group) = MemoryGroup::new(64 << 20) else {
+        return;
+    };
+    let refused = group.run("");
+    let said = String::from_utf8_lossy(&refused.stderr);
+    for part in [
+        "not enough memory: the probe takes ",
+        &format!("control group {} has ", group.0.display()),
+        "left of its limit of 64 MiB",
+        "--shrink-to-fit",
+    ] {
+        assert!(said.contains(part), "{part} in {said}");
+    }
+    assert_eq!(refused.status.code(), Some(1), "{said}");
+    let shrunk = group.run("--shrink-to-fit");
+    let said = String::from_utf8_lossy(&shrunk.stderr);
+    assert!(said.contains("goes on with --flows-per-queue"), "{said}");
+    assert!(said.contains("memory: takes "), "{said}");
+    assert!(said.contains("capturing on 1 queue"), "{said}");
+}
+
+#[test]
+fn a_limit_of_the_address_space_is_named_and_aborts_nothing() {
+    for (option, kib) in [
+        ("-v", 20_480),
+        ("-v", 60_000),
+        ("-v", 300_000),
+        ("-d", 60_000),
+    ] {
+        let script = format!(
+            "ulimit {option} {kib} && exec {} run -q -r /dev/null file:-",
+            env!("CARGO_BIN_EXE_xdprobe")
+        );
+        let refused = Command::new("sh").args(["-c", &script]).output().unwrap();
+        let said = String::from_utf8_lossy(&refused.stderr);
+        let limit = format!("the limit of the process (ulimit {option}) has ");
+        assert!(said.contains(&limit), "{option} {kib}: {said}");
+        assert_eq!(refused.status.code(), Some(1), "{option} {kib}: {said}");
+    }
+}
+
+#[test]
+fn no_command_aborts_whatever_the_limit_of_the_address_space() {
+    let folder = tempfile::tempdir().unwrap();
+    let commands = [
+        "print -",
+        "cat -",
+        "run -q -r /dev/null 127.0.0.1:9",
+        "collect -w . 127.0.0.1/127.0.0.1/0",
+    ];
+    for kib in (14_000..34_000).step_by(500) {
+        for command in commands {
+            let script = format!(
+                "ulimit -v {kib} && exec timeout -s INT 0.3 {} {command} < /dev/null",
+                env!("CARGO_BIN_EXE_xdprobe")
+            );
+            let mut shell = Command::new("sh");
+            let shell = shell.args(["-c", &script]).current_dir(folder.path());
+            let output = shell.output().unwrap();
+            let said = String::from_utf8_lossy(&output.stderr);
+            if said.contains("failed to allocate an alternative stack") {
+                // The runtime did not get as far as the program.
+                continue;
+            }
+            let aborts = said.contains("memory allocation of") || said.contains("panicked");
+            assert!(!aborts, "{command} with {kib} KiB: {said}");
+        }
+    }
 }
 
 #[test]

@@ -17,7 +17,7 @@ use std::time::Duration;
 /// processor's cache when they are decoded.
 pub(super) const PIECE_OCTETS: usize = 512 << 10;
 /// Pieces in circulation: one is read into, one is shown, and two bridge delays of either side.
-const PIECES: usize = 4;
+pub(super) const PIECES: usize = 4;
 
 /// A piece of the file, and the frames in it.
 #[derive(Default)]

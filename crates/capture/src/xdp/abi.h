@@ -29,8 +29,9 @@ struct sampling {
 
 /* One for each queue: written by its reader around a rest, counted down by the program. */
 struct rest {
-	__u32 frames; /* frames until the bell rings; 0 while the reader is awake */
-	__u32 number; /* of this rest, so that its stamps differ from those of earlier rests */
+	__u32 number; /* of this rest, in its stamps; 0 while the reader is awake */
+	__u32 entries; /* entries of the receive ring until the bell rings; 0 once it has */
+	__u32 entry_octets; /* octets of a frame that one entry takes; never 0 */
 };
 
 /* Written by the program directly before a frame that arrives during a rest. */

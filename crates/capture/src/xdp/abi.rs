@@ -29,8 +29,9 @@ pub(super) struct Sampling {
 #[derive(Clone, Copy, Debug, Eq, FromBytes, Immutable, IntoBytes, PartialEq)]
 #[repr(C)]
 pub(super) struct Rest {
-    pub frames: u32,
     pub number: u32,
+    pub entries: u32,
+    pub entry_octets: u32,
 }
 
 /// `struct stamp`.
@@ -73,7 +74,14 @@ const fn octets_of<Struct, Field>(_: fn(&Struct) -> &Field) -> usize {
 }
 
 assert_same_layout!(Sampling, sampling { interval, random });
-assert_same_layout!(Rest, rest { frames, number });
+assert_same_layout!(
+    Rest,
+    rest {
+        number,
+        entries,
+        entry_octets
+    }
+);
 assert_same_layout!(
     Stamp,
     stamp {

@@ -164,6 +164,8 @@ pub(super) struct MemoryBell {
     pub is_broken: bool,
     /// The time.
     pub now_ns: u64,
+    /// How long it has not run after each nap.
+    pub stopped_ns: u64,
     /// What its reader did.
     pub calls: Vec<Call>,
 }
@@ -171,15 +173,18 @@ pub(super) struct MemoryBell {
 /// A call of a reader.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Call {
-    Publish { frames: u32, number: u32 },
+    Publish { number: u32, entries: u32 },
     Wait(Duration),
     Silence,
     Nap(Duration),
 }
 
 impl Bell for MemoryBell {
-    fn publish(&mut self, Rest { frames, number }: Rest) -> bool {
-        self.calls.push(Call::Publish { frames, number });
+    fn publish(&mut self, rest: Rest) -> bool {
+        let Rest {
+            number, entries, ..
+        } = rest;
+        self.calls.push(Call::Publish { number, entries });
         !self.is_broken
     }
 
@@ -194,6 +199,7 @@ impl Bell for MemoryBell {
 
     fn nap(&mut self, time: Duration) {
         self.calls.push(Call::Nap(time));
+        self.now_ns += self.stopped_ns;
     }
 
     fn now_ns(&self) -> u64 {

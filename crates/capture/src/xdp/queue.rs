@@ -58,6 +58,13 @@ impl QueueMemory {
         let memory = Memory::reserve(&layout).map_err(failed)?;
         Ok(Self { layout, memory })
     }
+
+    /// Octets of memory that a queue takes: its UMEM, its rings, and the notes of its reader.
+    /// `u64::MAX` if so many ring entries are not possible.
+    #[must_use]
+    pub fn octets_for(interface: &Interface, config: &XdpConfig) -> u64 {
+        Layout::new(interface, config.ring_entries).map_or(u64::MAX, |layout| layout.octets())
+    }
 }
 
 impl XdpQueue {
@@ -95,7 +102,7 @@ impl XdpQueue {
         let mut reader = Reader {
             rings: bound.socket,
             frames: Frames::new(bound.umem_frames),
-            sleeper: Sleeper::new(bell, config.ring_entries),
+            sleeper: Sleeper::new(bell, config.ring_entries, layout.entry_octets(interface)),
             filter,
             busy_poll: config.busy_poll,
             interface: interface.name.clone(),
@@ -482,7 +489,7 @@ mod tests {
         let mut reader = Reader {
             frames: Frames::new(rings.umem()),
             rings,
-            sleeper: Sleeper::new(MemoryBell::default(), frame_count / 2),
+            sleeper: Sleeper::new(MemoryBell::default(), frame_count / 2, 64),
             filter: None,
             busy_poll: false,
             interface: "memory0".to_owned(),

@@ -112,31 +112,46 @@ static __always_inline void stamp(struct xdp_md *frame, __u32 rest)
 	stamp->unused = 0;
 }
 
-static __always_inline void serve_rest(struct xdp_md *frame)
+/* Entries of the receive ring that a frame takes. */
+static __always_inline __u32 entries_of(struct xdp_md *frame, __u32 entry_octets, int frags)
 {
-	__u32 queue = frame->rx_queue_index, frames;
+	if (!frags || !entry_octets)
+		return 1;
+	return (bpf_xdp_get_buff_len(frame) + entry_octets - 1) / entry_octets;
+}
+
+/* `frags` is whether a frame may take several entries of the receive ring. */
+static __always_inline void serve_rest(struct xdp_md *frame, int frags)
+{
+	__u32 queue = frame->rx_queue_index, number, entries, taken;
 	struct rest *rest = bpf_map_lookup_elem(&rests, &queue);
 	void *bell;
 
 	if (!rest)
 		return;
+	number = *(volatile __u32 *)&rest->number;
+	if (!number)
+		return;
+	/* All of a rest, also after the bell: the reader may not run for long, stopped by a signal. */
+	stamp(frame, number);
 	/*
 	 * Written by this queue's driver and its reader only. If both write at once, the bell may ring
 	 * while the reader is awake, which does no harm.
 	 */
-	frames = *(volatile __u32 *)&rest->frames;
-	if (!frames)
+	entries = *(volatile __u32 *)&rest->entries;
+	if (!entries)
 		return;
-	*(volatile __u32 *)&rest->frames = frames - 1;
-	stamp(frame, *(volatile __u32 *)&rest->number);
-	if (frames > 1)
+	taken = entries_of(frame, rest->entry_octets, frags);
+	entries = entries > taken ? entries - taken : 0;
+	*(volatile __u32 *)&rest->entries = entries;
+	if (entries)
 		return;
 	bell = bpf_map_lookup_elem(&bells, &queue);
 	if (bell)
 		bpf_ringbuf_output(bell, &queue, sizeof(queue), BPF_RB_FORCE_WAKEUP);
 }
 
-static __always_inline int redirect(struct xdp_md *frame)
+static __always_inline int redirect(struct xdp_md *frame, int frags)
 {
 	int action = bpf_redirect_map(&sockets, frame->rx_queue_index, XDP_PASS);
 
@@ -149,7 +164,7 @@ static __always_inline int redirect(struct xdp_md *frame)
 		count(COUNTER_SAMPLED_OUT);
 		return XDP_DROP;
 	}
-	serve_rest(frame);
+	serve_rest(frame, frags);
 	count(COUNTER_REDIRECTED);
 	return action;
 }
@@ -157,7 +172,7 @@ static __always_inline int redirect(struct xdp_md *frame)
 SEC("xdp")
 int redirect_linear(struct xdp_md *frame)
 {
-	return redirect(frame);
+	return redirect(frame, 0);
 }
 
 /*
@@ -167,7 +182,7 @@ int redirect_linear(struct xdp_md *frame)
 SEC("xdp.frags")
 int redirect_frags(struct xdp_md *frame)
 {
-	return redirect(frame);
+	return redirect(frame, 1);
 }
 
 /*

@@ -3,8 +3,9 @@
 //! A socket wakes its reader for every frame, which costs more than the frame. So while many frames
 //! arrive the reader *naps* for a fixed time; while few arrive it *rests* for longer. The XDP
 //! program knows of a rest: it stamps each frame with its time, since the reader does not read the
-//! clock meanwhile, and rings the reader's bell after as many frames as fill a quarter of the ring.
-//! So no ring overflows because its reader slept, and no time is wrong by the length of a rest.
+//! clock meanwhile, and rings the reader's bell once they fill a quarter of the ring. So no ring
+//! overflows because its reader slept, and no time is wrong by the length of a rest, also where the
+//! process was stopped meanwhile.
 
 use super::abi::{Rest, Stamp};
 use super::bell::Bell;
@@ -15,9 +16,11 @@ use std::time::Duration;
 /// The sleep of one queue's reader.
 pub(super) struct Sleeper<B> {
     pub bell: B,
-    /// Frames after which the bell rings.
-    bell_frames: u32,
-    /// The number of the current or last rest: frames may still carry stamps of earlier ones.
+    ring_entries: u32,
+    /// Octets of a frame that one entry of the ring takes.
+    entry_octets: u32,
+    /// The number of the current or last rest, never 0 in a rest: frames may still carry stamps of
+    /// earlier ones.
     number: u32,
     /// How the last sleep ended.
     slept: Slept,
@@ -48,6 +51,14 @@ enum Timing {
         /// Whether a stamp of this rest has been found.
         found: bool,
     },
+    /// The reader napped, and did not run for long after that: the process was stopped. Many frames
+    /// were arriving, so the ring was full soon after the nap began.
+    Stopped {
+        /// When the nap began, CLOCK_MONOTONIC in ns.
+        began_ns: u64,
+        /// Frames that the full ring may still have.
+        left: u32,
+    },
 }
 
 /// Whether the driver leaves room before its frames for stamps.
@@ -69,13 +80,19 @@ const NAP_FRAMES_MIN: u64 = BURST_MAX as u64;
 /// The bell rings when this part of the ring is full: the rest is room for what arrives until the
 /// reader runs.
 const BELL_RING_SHARE: u32 = 4;
+/// The number of no rest.
+const AWAKE: u32 = 0;
+/// A nap that took so much longer than meant was no nap: the process was stopped, in ns.
+const STOPPED_NS: u64 = 1_000_000_000;
 
 impl<B: Bell> Sleeper<B> {
-    /// The sleeper of a reader whose receive ring has `ring_entries`.
-    pub fn new(bell: B, ring_entries: u32) -> Self {
+    /// The sleeper of a reader whose receive ring has `ring_entries`, each for `entry_octets` of a
+    /// frame.
+    pub fn new(bell: B, ring_entries: u32, entry_octets: u32) -> Self {
         Self {
             bell,
-            bell_frames: (ring_entries / BELL_RING_SHARE).max(1),
+            ring_entries,
+            entry_octets,
             number: 0,
             slept: Slept::Napped,
             timing: Timing::Receipt,
@@ -108,7 +125,14 @@ impl<B: Bell> Sleeper<B> {
 
     /// Sleeps for the time of a nap, at most for `timeout`, whatever arrives.
     pub fn nap(&mut self, timeout: Duration) {
+        let began_ns = self.bell.now_ns();
         self.bell.nap(NAP.min(timeout));
+        if self.bell.now_ns().saturating_sub(began_ns) > STOPPED_NS {
+            self.timing = Timing::Stopped {
+                began_ns,
+                left: self.ring_entries,
+            };
+        }
     }
 
     fn rest(&mut self, timeout: Duration, has_frames: impl FnOnce() -> bool) -> Slept {
@@ -116,13 +140,13 @@ impl<B: Bell> Sleeper<B> {
             began_ns: self.bell.now_ns(),
             found: false,
         };
-        self.number = self.number.wrapping_add(1);
-        let frames = if self.stamps == Stamps::Missing {
+        self.number = self.number.wrapping_add(1).max(1);
+        let entries = if self.stamps == Stamps::Missing {
             1
         } else {
-            self.bell_frames
+            (self.ring_entries / BELL_RING_SHARE).max(1)
         };
-        if !self.publish(frames) {
+        if !self.publish(self.number, entries) {
             // The bell would not ring.
             self.nap(timeout);
             return Slept::Napped;
@@ -131,15 +155,16 @@ impl<B: Bell> Sleeper<B> {
         let woken = has_frames() || self.bell.wait(timeout);
         // If this fails the program stamps frames until the next rest is published, which does no
         // harm.
-        self.publish(0);
+        self.publish(AWAKE, 0);
         self.bell.silence();
         if woken { Slept::Woken } else { Slept::TimedOut }
     }
 
-    fn publish(&mut self, frames: u32) -> bool {
+    fn publish(&mut self, number: u32, entries: u32) -> bool {
         self.bell.publish(Rest {
-            frames,
-            number: self.number,
+            number,
+            entries,
+            entry_octets: self.entry_octets,
         })
     }
 
@@ -163,12 +188,25 @@ impl<B: Bell> Sleeper<B> {
         match self.timing {
             Timing::Receipt => CaptureTime::AtReceipt,
             Timing::Stamps { began_ns, found } => self.time_in_rest(stamp(), began_ns, found),
+            Timing::Stopped { began_ns, left } => self.time_in_stop(began_ns, left),
         }
     }
 
     #[inline(never)]
+    fn time_in_stop(&mut self, began_ns: u64, left: u32) -> CaptureTime {
+        self.timing = match left {
+            0 | 1 => Timing::Receipt,
+            left => Timing::Stopped {
+                began_ns,
+                left: left - 1,
+            },
+        };
+        CaptureTime::Monotonic(began_ns)
+    }
+
+    #[inline(never)]
     fn time_in_rest(&mut self, stamp: Stamp, began_ns: u64, found: bool) -> CaptureTime {
-        if stamp.rest == self.number && stamp.monotonic_ns > 0 {
+        if stamp.rest == self.number {
             self.timing = Timing::Stamps {
                 began_ns,
                 found: true,
@@ -198,7 +236,7 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     fn sleeper() -> Sleeper<MemoryBell> {
-        Sleeper::new(MemoryBell::default(), RING)
+        Sleeper::new(MemoryBell::default(), RING, 3_840)
     }
 
     /// A sleeper that has slept in this way, with a driver that has stamped frames.
@@ -260,19 +298,23 @@ mod tests {
             calls(&mut slept(Slept::Napped), 0),
             [
                 Call::Publish {
-                    frames: RING / 4,
-                    number: 1
+                    number: 1,
+                    entries: RING / 4
                 },
                 Call::Wait(SECOND),
                 Call::Publish {
-                    frames: 0,
-                    number: 1
+                    number: AWAKE,
+                    entries: 0
                 },
                 Call::Silence,
             ]
         );
-        let smallest = Sleeper::new(MemoryBell::default(), 2);
-        assert_eq!(smallest.bell_frames, 1);
+        let mut smallest = Sleeper::new(MemoryBell::default(), 2, 3_840);
+        let rings = Call::Publish {
+            number: 1,
+            entries: 1,
+        };
+        assert_eq!(calls(&mut smallest, 0)[0], rings);
     }
 
     #[test]
@@ -312,6 +354,21 @@ mod tests {
     }
 
     #[test]
+    fn what_waited_while_a_napping_reader_was_stopped_has_the_time_of_the_nap() {
+        let mut sleeper = slept(Slept::Woken);
+        (sleeper.bell.now_ns, sleeper.bell.stopped_ns) = (100, 3 * STOPPED_NS);
+        sleeper.sleep(NAP_FRAMES_MIN, SECOND, || true);
+        let frames = vec![stamp(0, 0); RING as usize];
+        let waited = vec![CaptureTime::Monotonic(100); RING as usize];
+        assert_eq!(times(&mut sleeper, &frames), waited);
+        // What came into the ring after that came while the reader ran.
+        assert_eq!(times(&mut sleeper, &frames[..1]), [CaptureTime::AtReceipt]);
+        sleeper.sleep(NAP_FRAMES_MIN, SECOND, || true);
+        sleeper.all_taken();
+        assert_eq!(times(&mut sleeper, &frames[..1]), [CaptureTime::AtReceipt]);
+    }
+
+    #[test]
     fn stamps_are_read_until_the_ring_is_empty_and_not_after_a_nap() {
         let mut sleeper = slept(Slept::TimedOut);
         assert!(!sleeper.reads_stamps());
@@ -335,12 +392,12 @@ mod tests {
         sleeper.number = u32::MAX;
         sleeper.bell.now_ns = 100;
         sleeper.sleep(0, SECOND, || false);
-        assert_eq!(sleeper.number, 0);
-        // Memory that was never written to has this number too, but no time.
+        // 0 is the number of memory that was never written to.
+        assert_eq!(sleeper.number, 1);
         assert_eq!(
             times(
                 &mut sleeper,
-                &[stamp(0, 0), stamp(90, u32::MAX), stamp(101, 0)]
+                &[stamp(0, 0), stamp(90, u32::MAX), stamp(101, 1)]
             ),
             [100, 100, 101].map(CaptureTime::Monotonic)
         );
@@ -359,8 +416,8 @@ mod tests {
         assert_eq!(calls(&mut sleeper, 1), [Call::Nap(NAP)]);
         let rest = calls(&mut sleeper, 0);
         let next_frame = Call::Publish {
-            frames: 1,
             number: 2,
+            entries: 1,
         };
         assert_eq!(rest[0], next_frame);
         // A stamp shows that the driver leaves room for them after all.
@@ -370,8 +427,8 @@ mod tests {
         );
         sleeper.slept = Slept::TimedOut;
         let quarter = Call::Publish {
-            frames: RING / 4,
             number: 3,
+            entries: RING / 4,
         };
         assert_eq!(calls(&mut sleeper, 0)[0], quarter);
     }

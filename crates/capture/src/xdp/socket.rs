@@ -143,6 +143,22 @@ impl Layout {
         self.frame_octets
     }
 
+    /// Octets of a received frame that one UMEM frame takes, and so one entry of the receive ring.
+    pub fn entry_octets(&self, interface: &Interface) -> u32 {
+        entry_octets(interface, self.frame_octets)
+    }
+
+    /// Octets of memory that all of it takes.
+    pub fn octets(&self) -> u64 {
+        /// An entry of the fill ring is an address; the receive ring has descriptors (struct
+        /// xdp_desc). xsk-rs makes the two rings for sending too, of a size of its own.
+        const FILL_ENTRY: u64 = 8;
+        const RECEIVE_ENTRY: u64 = 16;
+        let (frames, entries) = (u64::from(self.frame_count()), u64::from(self.ring_entries));
+        let frame = u64::from(self.frame_octets) + size_of::<FrameDesc>() as u64 + 2 * FILL_ENTRY;
+        frames * frame + entries * RECEIVE_ENTRY
+    }
+
     /// The entries of one ring, if their number is possible.
     fn queue_size(&self, entries: u32) -> Result<QueueSize, BindError> {
         QueueSize::new(entries).map_err(|_| BindError::invalid(&invalid_ring(self.ring_entries)))
@@ -159,11 +175,15 @@ const FRAME_OCTETS_MIN: u32 = 2048;
 const FRAME_OCTETS_MAX: u32 = 4096;
 
 fn fits(interface: &Interface, frame_octets: u32) -> bool {
-    /// Octets of each UMEM frame that the kernel reserves (XDP_PACKET_HEADROOM).
-    const HEADROOM: u32 = 256;
     /// Ethernet header and two VLAN tags.
     const LINK_HEADER: u32 = 22;
-    interface.mtu.saturating_add(LINK_HEADER) <= interface.driver.filled(frame_octets - HEADROOM)
+    interface.mtu.saturating_add(LINK_HEADER) <= entry_octets(interface, frame_octets)
+}
+
+fn entry_octets(interface: &Interface, frame_octets: u32) -> u32 {
+    /// Octets of each UMEM frame that the kernel reserves (XDP_PACKET_HEADROOM).
+    const HEADROOM: u32 = 256;
+    interface.driver.filled(frame_octets - HEADROOM)
 }
 
 fn invalid_ring(entries: u32) -> String {

@@ -3,6 +3,7 @@
 use crate::header::{
     FLAG_COMPRESS, FLAG_DONE, FLAG_PRELOADED, FLAG_STREAMING, FileHeader, STREAM_VERSION,
 };
+use crate::printable::printable;
 use crate::record::ByteOrder;
 use crate::zone::LocalZone;
 use jiff::Timestamp;
@@ -79,26 +80,6 @@ pub fn header_text(header: &FileHeader, comment: char, zone: &LocalZone) -> Stri
     lines.text.push_str(&format!("{comment}\n"));
     lines.text
 }
-
-/// The text with its control characters escaped, as `\u{1b}`: whoever wrote the file must not
-/// control the terminal on which it is printed, or add lines.
-fn printable(text: &str) -> String {
-    let mut printable = String::with_capacity(text.len());
-    for character in text.chars() {
-        if character.is_control() || CHANGES_DIRECTION.contains(&character) {
-            printable.extend(character.escape_default());
-        } else {
-            printable.push(character);
-        }
-    }
-    printable
-}
-
-/// Characters that reorder the text behind them on a terminal (Unicode, bidirectional formatting).
-const CHANGES_DIRECTION: [char; 12] = [
-    '\u{61c}', '\u{200e}', '\u{200f}', '\u{202a}', '\u{202b}', '\u{202c}', '\u{202d}', '\u{202e}',
-    '\u{2066}', '\u{2067}', '\u{2068}', '\u{2069}',
-];
 
 struct Lines {
     comment: char,

@@ -66,6 +66,11 @@ impl Path {
         self.transport.is_connected()
     }
 
+    /// See [`Transport::holds_datagrams`].
+    pub fn holds_datagrams(&self) -> bool {
+        self.transport.holds_datagrams()
+    }
+
     /// See [`Transport::take_error`].
     pub fn take_error(&mut self) -> Option<io::Error> {
         self.transport.take_error()

@@ -353,3 +353,78 @@ proptest! {
         prop_assert_eq!(settled(&mut exporter).exported.records, pushed as u64);
     }
 }
+
+#[test]
+fn what_the_kernel_holds_for_a_host_that_does_not_answer_is_not_taken_as_delivered() {
+    let line = Line::new();
+    line.with(|end| end.holds = true);
+    let mut exporter = copying(std::slice::from_ref(&line));
+    for now_ms in (100..3_100).step_by(100) {
+        let due_ms = turn(&mut exporter, &numbered(0..30), now_ms);
+        assert!(due_ms.is_some(), "it looks again soon");
+    }
+    let counters = counters_of(&exporter, 0);
+    assert_eq!(
+        (counters.exported.records, counters.unanswered().records),
+        (0, 900)
+    );
+    line.with(|end| end.answer = Some(EHOSTUNREACH));
+    turn(&mut exporter, &[], 3_150);
+    let counters = counters_of(&exporter, 0);
+    assert_eq!(counters.lost[LossReason::Refused as usize].records, 900);
+    // Silence is no proof now that it is back, until the kernel has sent it.
+    turn(&mut exporter, &numbered(0..30), 3_200);
+    turn(&mut exporter, &[], 3_300);
+    assert_eq!(counters_of(&exporter, 0).state(), CollectorState::Refusing);
+    line.with(|end| end.holds = false);
+    turn(&mut exporter, &[], 3_400);
+    let counters = counters_of(&exporter, 0);
+    assert_eq!(counters.state(), CollectorState::Up);
+    assert_eq!(
+        (counters.exported.records, counters.in_doubt.records),
+        (30, 0)
+    );
+}
+
+#[test]
+fn a_path_on_which_something_is_always_under_way_is_proven_when_no_error_has_come() {
+    let line = Line::new();
+    line.with(|end| end.holds = true);
+    let mut exporter = copying(std::slice::from_ref(&line));
+    for now_ms in (100..=4_200).step_by(100) {
+        turn(&mut exporter, &numbered(0..30), now_ms);
+    }
+    assert!(counters_of(&exporter, 0).exported.records >= 40 * 30);
+    assert_eq!(turn(&mut exporter, &numbered(0..30), 4_300), None);
+    assert_eq!(settled(&mut exporter).exported.records, 43 * 30);
+}
+
+#[test]
+fn of_a_host_that_goes_off_what_was_sent_shortly_before_is_in_doubt() {
+    let line = Line::new();
+    let mut exporter = copying(std::slice::from_ref(&line));
+    // Long before, then shortly before.
+    for now_ms in [100, 300, 200_000, 230_000] {
+        turn(&mut exporter, &numbered(0..30), now_ms);
+        turn(&mut exporter, &[], now_ms + 100);
+    }
+    line.with(|end| (end.answer, end.holds) = (Some(EHOSTUNREACH), true));
+    turn(&mut exporter, &numbered(0..10), 231_000);
+    let counters = counters_of(&exporter, 0);
+    assert_eq!(
+        (counters.exported.records, counters.in_doubt.records),
+        (120, 60)
+    );
+    // Each is in doubt once, and what nothing is known of at the end is so too.
+    line.with(|end| end.answer = Some(EHOSTUNREACH));
+    turn(&mut exporter, &[], 234_000);
+    turn(&mut exporter, &numbered(0..5), 234_100);
+    settled(&mut exporter);
+    let counters = counters_of(&exporter, 0);
+    assert_eq!(
+        (counters.exported.records, counters.in_doubt.records),
+        (125, 65)
+    );
+    assert_eq!(counters.lost[LossReason::Refused as usize].records, 10);
+    assert!(counters.accounts_for_all());
+}

@@ -215,3 +215,24 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_trial_lasts_until_the_next_hop_has_answered() {
+    let lines = [Line::new(), Line::new()];
+    let mut exporter = exporter(Distribution::Failover, DatagramConfig::default(), &lines);
+    lines[0].with(|end| (end.answer, end.holds) = (Some(EHOSTUNREACH), true));
+    turn(&mut exporter, &numbered(0..10), 10);
+    assert_eq!(lines[1].numbers().len(), 10);
+    // The trial: the kernel holds its record for three seconds.
+    for now_ms in (1_100..4_000).step_by(100) {
+        turn(&mut exporter, &numbered(10..20), now_ms);
+    }
+    assert_eq!(lines[0].numbers().len(), 1);
+    lines[0].with(|end| end.answer = Some(EHOSTUNREACH));
+    for now_ms in (4_000..5_000).step_by(100) {
+        turn(&mut exporter, &numbered(20..30), now_ms);
+    }
+    assert_eq!(lines[0].numbers().len(), 1);
+    let refused = counters_of(&exporter, 0).lost[LossReason::Refused as usize];
+    assert_eq!(refused.records, 1);
+}

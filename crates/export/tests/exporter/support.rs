@@ -23,11 +23,14 @@ pub struct OtherEnd {
     /// Takes datagrams and answers that the port is closed.
     pub refuses: bool,
     pub answer: Option<i32>,
+    /// The kernel holds what was sent.
+    pub holds: bool,
     pub payload_octets_max: usize,
     pub datagrams_a_call: usize,
 }
 
 pub const ECONNREFUSED: i32 = 111;
+pub const EHOSTUNREACH: i32 = 113;
 pub const EMSGSIZE: i32 = 90;
 pub const EAGAIN: i32 = 11;
 
@@ -105,6 +108,10 @@ impl Transport for Line {
 
     fn take_error(&mut self) -> Option<io::Error> {
         self.with(|end| end.answer.take().map(io::Error::from_raw_os_error))
+    }
+
+    fn holds_datagrams(&self) -> bool {
+        self.with(|end| end.holds)
     }
 
     fn payload_octets_max(&self) -> usize {

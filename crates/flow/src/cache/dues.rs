@@ -84,6 +84,14 @@ impl Dues {
         })
     }
 
+    /// Octets of memory of the notes of `sets` sets; none if no address space is that large.
+    pub(super) fn octets_of(sets: usize) -> Option<usize> {
+        let groups = sets.div_ceil(GROUP).checked_mul(size_of::<Group>())?;
+        Table::<[u8; 16]>::mapping_octets(sets)?
+            .get()
+            .checked_add(groups)
+    }
+
     /// Requests from memory what noting a flow of this set will change.
     #[inline]
     pub(super) fn prefetch(&self, set: usize) {

@@ -34,8 +34,7 @@ pub(super) struct FlowTable<K: Key> {
 impl<K: Key> FlowTable<K> {
     /// A table without flows that has a fifth more places than `flows_max`.
     pub(super) fn new(flows_max: usize, seed: u64, backing: Backing) -> io::Result<Self> {
-        let flows_max = flows_max.max(1);
-        let sets = flows_max.saturating_add(flows_max / 5).div_ceil(WAYS);
+        let sets = Self::sets_for(flows_max);
         Ok(Self {
             sets: Table::zeroed(sets, backing)?,
             residents: Table::zeroed(sets * WAYS, backing)?,
@@ -44,6 +43,19 @@ impl<K: Key> FlowTable<K> {
             spare_seed: SharedSeed::from_u64(seed.rotate_left(32) ^ SPARE),
             count: 0,
         })
+    }
+
+    /// Sets of a table for `flows_max` flows.
+    pub(super) fn sets_for(flows_max: usize) -> usize {
+        let flows_max = flows_max.max(1);
+        flows_max.saturating_add(flows_max / 5).div_ceil(WAYS)
+    }
+
+    /// Octets of memory of so many sets; none if no address space is that large.
+    pub(super) fn octets_of(sets: usize) -> Option<usize> {
+        let octets_of_sets = Table::<Set>::mapping_octets(sets)?.get();
+        let residents = Table::<Resident<K>>::mapping_octets(sets.checked_mul(WAYS)?)?;
+        octets_of_sets.checked_add(residents.get())
     }
 
     #[inline]

@@ -1,7 +1,8 @@
 //! `xdprobe cat`: joins flow-tools files, as flow-cat does.
 
 use super::files::{
-    Failures, InputProgress, is_broken_pipe, quietly, report_left_out, still_being_written,
+    Failures, InputProgress, is_broken_pipe, named_inputs, quietly, report_left_out,
+    still_being_written, without_outputs,
 };
 use super::usage::UsageError;
 use anyhow::{Context, bail};
@@ -308,15 +309,7 @@ impl Output<'_> {
 
 /// Where the output goes. An input that is named on the command line is never written to.
 fn target(arguments: &Arguments) -> anyhow::Result<Target> {
-    let stdin = PathBuf::from("-");
-    let inputs = match &arguments.paths[..] {
-        [] => std::slice::from_ref(&stdin),
-        paths => paths,
-    };
-    let inputs: Vec<_> = inputs
-        .iter()
-        .filter_map(|path| FileId::of_input(path))
-        .collect();
+    let inputs = named_inputs(&arguments.paths);
     let replace = if arguments.overwrite {
         Replace::Anything
     } else {
@@ -397,13 +390,7 @@ fn choose(arguments: &Arguments, output: &[FileId]) -> anyhow::Result<Chosen> {
     let mut chosen = Vec::new();
     let inputs = Inputs::find(&arguments.paths, arguments.all)?;
     report_left_out(&inputs);
-    for input in inputs.list {
-        if let Input::File(path) = &input
-            && FileId::of_input(path).is_some_and(|id| output.contains(&id))
-        {
-            eprintln!("xdprobe: {input}: left out, since it is the output");
-            continue;
-        }
+    for input in without_outputs(inputs.list, output) {
         let header = header_of(&input);
         let is_chosen = |header: &FileHeader| {
             has_version(header, arguments) && in_window(header, arguments.start, arguments.end)

@@ -1,11 +1,14 @@
-//! What `cat` and `print` have in common: they continue after a bad file, end quietly when the
-//! reader of their output has ended, and show a progress bar.
+//! What `cat` and `print` have in common: they continue after a bad file, never read their output,
+//! end quietly when its reader has ended, and show a progress bar.
 
+use super::usage::UsageError;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::cell::Cell;
 use std::io::{self, IsTerminal};
+use std::path::PathBuf;
 use std::time::Duration;
-use xdprobe_collect::input::Inputs;
+use xdprobe_collect::input::{Input, Inputs};
+use xdprobe_collect::output::{FileId, OutputError};
 
 /// Time after which progress is shown.
 const PROGRESS_AFTER: Duration = Duration::from_secs(1);
@@ -44,6 +47,47 @@ pub fn report_left_out(inputs: &Inputs) {
              behind them to read these too",
             inputs.links
         );
+    }
+}
+
+/// Leaves out inputs that are an `output`, a line each: what is written would be read again. They
+/// were found in a directory; one that is named on the command line is refused before.
+pub fn without_outputs(inputs: Vec<Input>, output: &[FileId]) -> Vec<Input> {
+    let is_other = |input: &Input| {
+        let Input::File(path) = input else {
+            return true;
+        };
+        let is_output = FileId::of_input(path).is_some_and(|id| output.contains(&id));
+        if is_output {
+            eprintln!("xdprobe: {input}: left out, since it is the output");
+        }
+        !is_output
+    };
+    inputs.into_iter().filter(is_other).collect()
+}
+
+/// Device and inode of each input that is named on a command line; standard input where there is
+/// none.
+pub fn named_inputs(paths: &[PathBuf]) -> Vec<FileId> {
+    let stdin = PathBuf::from("-");
+    let paths = match paths {
+        [] => std::slice::from_ref(&stdin),
+        paths => paths,
+    };
+    paths
+        .iter()
+        .filter_map(|path| FileId::of_input(path))
+        .collect()
+}
+
+/// Refuses to print on standard output where that is one of the inputs.
+pub fn refuse_stdout_among(inputs: &[FileId]) -> Result<(), UsageError> {
+    match FileId::of_stdout() {
+        Some(output) if inputs.contains(&output) => {
+            let error = OutputError::Input("standard output".into());
+            Err(UsageError(error.to_string()))
+        }
+        _ => Ok(()),
     }
 }
 

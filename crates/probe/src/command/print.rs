@@ -2,7 +2,8 @@
 //! formats.
 
 use super::files::{
-    Failures, InputProgress, is_broken_pipe, quietly, report_left_out, still_being_written,
+    Failures, InputProgress, is_broken_pipe, named_inputs, quietly, refuse_stdout_among,
+    report_left_out, still_being_written, without_outputs,
 };
 use super::usage::UsageError;
 use anyhow::Context;
@@ -18,6 +19,7 @@ use xdprobe_collect::collector::unix_s;
 use xdprobe_collect::datagram::{self, Refusal};
 use xdprobe_collect::input::{Input, Inputs};
 use xdprobe_collect::names::Names;
+use xdprobe_collect::output::FileId;
 use xdprobe_collect::print::{MissingField, PrintFormat, Printer, header_text};
 use xdprobe_collect::receive::{Receiver, SOCKET_BUFFER_OCTETS};
 use xdprobe_collect::throttle::{REPORT_S, Throttle};
@@ -145,6 +147,7 @@ impl Output<'_> {
 /// Prints every input. An input that cannot be read to its end is reported, and the next is
 /// printed.
 fn print_inputs(arguments: &Arguments, output: &mut Output) -> anyhow::Result<()> {
+    refuse_stdout_among(&named_inputs(&arguments.paths))?;
     let inputs = Inputs::find(&arguments.paths, arguments.all)?;
     report_left_out(&inputs);
     if inputs.unfinished > 0 {
@@ -152,7 +155,8 @@ fn print_inputs(arguments: &Arguments, output: &mut Output) -> anyhow::Result<()
     } else if inputs.list.is_empty() {
         eprintln!("xdprobe: the directories hold no file to print");
     }
-    let inputs = inputs.list;
+    let outputs: Vec<_> = FileId::of_stdout().into_iter().collect();
+    let inputs = without_outputs(inputs.list, &outputs);
     let progress = InputProgress::to_stdout(inputs.iter().map(Input::octets).sum());
     let mut failures = Failures::default();
     for input in &inputs {

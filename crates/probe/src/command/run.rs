@@ -10,6 +10,7 @@ mod signals;
 mod table_options;
 mod values;
 
+use super::files::{named_inputs, refuse_stdout_among};
 use super::usage::UsageError;
 use crate::config::Effective;
 use crate::logging::LogOptions;
@@ -120,6 +121,11 @@ pub struct Arguments {
     #[arg(long, default_value_t = 1_000_000, value_name = "N", value_parser = parse_flows)]
     flows_per_queue: usize,
 
+    /// Where there is too little memory, start with smaller caches and rings (--flows-per-queue,
+    /// --ring) instead of refusing
+    #[arg(long)]
+    shrink_to_fit: bool,
+
     /// Input ifIndex in the records [default: the interface's own; 0 for a capture file]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(0..))]
     input: Option<u16>,
@@ -192,6 +198,9 @@ pub fn run(effective: &Effective<Arguments>) -> anyhow::Result<()> {
     let (report, address) = (arguments.report, arguments.metrics.clone());
     let files = arguments.tables.files();
     let signals = Signals::catch()?;
+    if arguments.read.is_some() {
+        refuse_stdout_among(&named_inputs(arguments.read.as_slice()))?;
+    }
     let listener = address.as_ref().map(metrics::Address::listen).transpose()?;
     let plan = plan(arguments).map_err(|error| match error.downcast() {
         Ok(UsageError(text)) => UsageError(effective.located(&text)).into(),
@@ -231,7 +240,12 @@ pub fn run(effective: &Effective<Arguments>) -> anyhow::Result<()> {
         bail!("the ledger is out of balance: some packets are in no count, or in two; report this");
     }
     if ledger.lost_every_record() && !is_discarded {
-        bail!("every record was lost: {}", ledger.losses());
+        let what = if ledger.has_doubts() {
+            "no record is known to have arrived"
+        } else {
+            "every record was lost"
+        };
+        bail!("{what}: {}", ledger.losses());
     }
     Ok(())
 }
@@ -407,6 +421,7 @@ fn plan(arguments: Arguments) -> anyhow::Result<Plan> {
         cores: arguments.cores.map(|Cores(cores)| cores),
         timeouts,
         flows_per_queue: arguments.flows_per_queue,
+        shrink_to_fit: arguments.shrink_to_fit,
         input: arguments.input,
         tables: Tables::read(&files).map_err(|error| usage(error.to_string()))?,
         export,

@@ -1,9 +1,9 @@
 //! What is wrong with a configuration, and where.
 
-use crate::logging::OneLine;
 use serde::Serialize;
 use std::fmt;
 use std::path::{Path, PathBuf};
+use xdprobe_collect::printable;
 
 /// All that is wrong with a configuration; displayed with one line for each fault.
 #[derive(Debug, thiserror::Error)]
@@ -106,12 +106,12 @@ impl fmt::Display for Faults {
 impl fmt::Display for Fault {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(path) = &self.path {
-            write!(formatter, "{}:", OneLine(&path.to_string_lossy()))?;
+            write!(formatter, "{}:", printable(&path.to_string_lossy()))?;
         }
         if let Some(Place { line, column }) = self.place {
             write!(formatter, "{line}:{column}:")?;
         }
         let space = if self.path.is_some() { " " } else { "" };
-        write!(formatter, "{space}{}", OneLine(&self.text))
+        write!(formatter, "{space}{}", printable(&self.text))
     }
 }

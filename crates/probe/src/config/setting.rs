@@ -2,12 +2,12 @@
 
 use super::definition::{Key, Kind};
 use super::fault::Place;
-use crate::logging::OneLine;
 use serde::{Serialize, Serializer};
 use std::ffi::OsString;
 use std::fmt;
 use std::path::PathBuf;
 use toml::Value as TomlValue;
+use xdprobe_collect::printable;
 
 /// A key with the value that is in force. As JSON, a flat object: `key`, `value` (null if there is
 /// none), `from` (`default`, `file` or `command_line`), and of a file `path`, `line` and `column`.
@@ -130,7 +130,7 @@ impl fmt::Display for Origin {
             Self::Default => write!(formatter, "default"),
             Self::File { path, place } => {
                 let path = path.to_string_lossy();
-                write!(formatter, "{}:{}", OneLine(&path), place.line)
+                write!(formatter, "{}:{}", printable(&path), place.line)
             }
             Self::CommandLine => write!(formatter, "command line"),
         }

@@ -218,6 +218,10 @@ const COLLECTOR_UNCONNECTED: Metric = Metric {
     name: "xdprobe_collector_unconnected",
     help: "1 while no path to the collector has been found yet.",
 };
+const COLLECTOR_IN_DOUBT: Metric = Metric {
+    name: "xdprobe_collector_in_doubt_records_total",
+    help: "Records sent to the collector shortly before its host was found unreachable.",
+};
 const COLLECTOR_REFUSALS: Metric = Metric {
     name: "xdprobe_collector_refusals_total",
     help: "ICMP answers that the collector's port is closed or its host unreachable.",
@@ -527,6 +531,7 @@ impl<'a> Pen<'a> {
             &tags,
             flag(counters.state() == CollectorState::Unconnected),
         );
+        self.counter(&COLLECTOR_IN_DOUBT, &tags, counters.in_doubt.records);
         self.counter(&COLLECTOR_REFUSALS, &tags, counters.refusals);
         self.gauge(
             &COLLECTOR_REFUSING,
