@@ -28,6 +28,8 @@ pub struct WorkerCounters {
     pub turns: Turns,
     /// Time for which its link was down, in ms.
     pub down_ms: u64,
+    /// 1 where it ended before it had read all that its source held.
+    pub left_unread: u64,
     /// A [`Phase`].
     pub phase: u64,
 }
@@ -58,6 +60,18 @@ pub enum Phase {
 }
 
 impl WorkerCounters {
+    /// Packets that were received and are in a count of the meter.
+    #[must_use]
+    pub fn metered(&self) -> u64 {
+        let MeterCounters {
+            undecoded,
+            excluded,
+            cache,
+            ..
+        } = &self.meter;
+        undecoded.iter().sum::<u64>() + excluded.packets + cache.observed.packets
+    }
+
     /// How far the worker has come.
     #[must_use]
     pub fn phase(&self) -> Phase {

@@ -12,9 +12,12 @@ use crate::exporting::{CollectorBoard, ExporterBoard, ExportingCounters};
 use crate::hand_over::UNDER_WAY_MAX;
 use crate::plan::FILE_PREFIX;
 use crate::published::Published;
+use crate::thread::Deaths;
 use std::sync::Arc;
 use xdprobe_capture::xdp::{InterfaceCounters, XdpInterface};
-use xdprobe_export::{CollectorCounters, CollectorId, CollectorState, Distribution, Tally};
+use xdprobe_export::{
+    CollectorCounters, CollectorId, CollectorState, Distribution, LossReason, Tally,
+};
 
 /// Where everything is counted. Copies read the same counters.
 #[derive(Clone)]
@@ -27,6 +30,8 @@ pub struct Boards {
     pub interfaces: Vec<Arc<XdpInterface>>,
     /// The exporter.
     pub exporter: Arc<ExporterBoard>,
+    /// Threads that died.
+    pub deaths: Deaths,
 }
 
 /// Where a worker publishes what it counts.
@@ -59,6 +64,12 @@ pub struct Snapshot {
     pub distribution: Distribution,
     /// Each collector.
     pub collectors: Vec<CollectorSnapshot>,
+    /// Threads that died, by name.
+    pub died: Vec<String>,
+    /// Nothing is counted any more: the run has ended, or is not waited for.
+    pub is_last: bool,
+    /// The last one, and not every thread has ended: the time for that was over.
+    pub is_given_up: bool,
 }
 
 /// One worker.
@@ -136,6 +147,9 @@ impl Boards {
             taken_after,
             distribution: self.exporter.distribution,
             collectors,
+            died: self.deaths.names(),
+            is_last: false,
+            is_given_up: false,
         }
     }
 }
@@ -170,6 +184,28 @@ impl WorkerSnapshot {
     }
 }
 
+impl InterfaceSnapshot {
+    /// Frames that were redirected to sockets, each counted once.
+    #[must_use]
+    pub fn redirected(&self) -> u64 {
+        let InterfaceCounters {
+            redirected,
+            offered_again,
+            ..
+        } = self.counters;
+        redirected.saturating_sub(offered_again)
+    }
+
+    /// Of these, frames that the sockets refused.
+    #[must_use]
+    pub fn refused(&self) -> u64 {
+        let queues = self.counters.queues.iter();
+        queues
+            .map(|queue| queue.losses.ring_full + queue.losses.no_frame)
+            .sum()
+    }
+}
+
 impl Snapshot {
     /// Whether nothing is under way any more: every worker has ended, and the exporter after them.
     #[must_use]
@@ -179,6 +215,50 @@ impl Snapshot {
                 .workers
                 .iter()
                 .all(|worker| worker.counters.phase() == Phase::Ended)
+    }
+
+    /// Whether a thread died or was not waited for: counts that follow on each other may differ by
+    /// what it held.
+    #[must_use]
+    pub fn has_gaps(&self) -> bool {
+        self.is_given_up || !self.died.is_empty()
+    }
+
+    /// Whether something was lost because the time for the end of the run was over.
+    #[must_use]
+    pub fn is_cut_short(&self) -> bool {
+        let is_lost = |lost: &[Tally]| lost[LossReason::Stop as usize].records > 0;
+        self.is_given_up
+            || self.interfaces.iter().any(|on| !self.reads_all_of(on))
+            || is_lost(&self.exporting.exporter.lost)
+            || self
+                .collectors
+                .iter()
+                .any(|one| is_lost(&one.counters.lost))
+    }
+
+    /// Whether nothing keeps the workers of an interface from reading all that is redirected to
+    /// them.
+    #[must_use]
+    pub fn reads_all_of(&self, on: &InterfaceSnapshot) -> bool {
+        !self.has_gaps()
+            && self
+                .workers_of(on)
+                .all(|worker| worker.counters.left_unread == 0)
+    }
+
+    /// Frames that were taken from the sockets of an interface.
+    #[must_use]
+    pub fn taken_from(&self, on: &InterfaceSnapshot) -> u64 {
+        self.workers_of(on)
+            .map(|worker| worker.counters.source.taken())
+            .sum()
+    }
+
+    fn workers_of(&self, on: &InterfaceSnapshot) -> impl Iterator<Item = &WorkerSnapshot> {
+        self.workers
+            .iter()
+            .filter(move |worker| worker.interface == on.name)
     }
 
     /// Age of the oldest record that was expired and is neither exported nor lost, in ms; an upper
@@ -241,8 +321,8 @@ impl Snapshot {
         UNDER_WAY_MAX * self.workers.len() as u64
     }
 
-    /// Why the probe is not ready, if it is not: each queue that does not receive, each file that
-    /// cannot be written, and that no collector takes records.
+    /// Why the probe is not ready, if it is not: each thread that died, each queue that does not
+    /// receive, each file that cannot be written, and that no collector takes records.
     #[must_use]
     pub fn not_ready(&self) -> Vec<String> {
         let down = self.workers.iter().filter_map(|worker| {
@@ -267,7 +347,9 @@ impl Snapshot {
         } else {
             "no collector can be reached"
         };
-        down.chain(files)
+        let died = self.died.iter().map(|name| format!("{name} died"));
+        died.chain(down)
+            .chain(files)
             .chain(nowhere.then(|| why.to_owned()))
             .collect()
     }
@@ -276,6 +358,15 @@ impl Snapshot {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_thread_that_died_is_a_reason_not_to_be_ready() {
+        let snapshot = Snapshot {
+            died: vec!["control".to_owned()],
+            ..Snapshot::default()
+        };
+        assert_eq!(snapshot.not_ready()[0], "control died");
+    }
 
     #[test]
     fn a_file_that_cannot_be_written_is_a_reason_not_to_be_ready() {

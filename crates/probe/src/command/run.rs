@@ -20,6 +20,7 @@ use export_options::{ExportOptions, live_engine};
 use sampling::SamplingArguments;
 use signals::{Signal, Signals};
 use std::io::{ErrorKind, Write, stderr, stdout};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::time::Duration;
 use table_options::TableArguments;
@@ -135,6 +136,10 @@ pub struct Arguments {
     )]
     metrics: Option<metrics::Address>,
 
+    /// How long the end may take once a signal asks for it; what is not exported by then is lost
+    #[arg(long, default_value = "60s", value_name = "TIME", value_parser = parse_timeout)]
+    stop_timeout: Duration,
+
     /// How the ledger is printed on standard output when the probe ends
     #[arg(long, value_enum, default_value_t, value_name = "FORM")]
     report: Report,
@@ -235,23 +240,39 @@ pub fn run(arguments: Arguments) -> anyhow::Result<()> {
 /// How often the progress of a capture file is shown.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(20);
 
-/// Passes signals on and shows progress until the probe has ended.
+/// Passes signals on and shows progress until the probe has ended. The death of a thread that this
+/// needs ends the probe, as that of any other.
 fn attend(pipeline: &Pipeline, signals: &Signals, files: &TableFiles) -> anyhow::Result<Outcome> {
+    let attended = catch_unwind(AssertUnwindSafe(|| pass_on(pipeline, signals, files)));
+    attended.unwrap_or_else(|_| {
+        pipeline.boards().deaths.note("main");
+        let outcome = pipeline.outcome().recv();
+        outcome.context("the probe died; please report this")
+    })
+}
+
+fn pass_on(pipeline: &Pipeline, signals: &Signals, files: &TableFiles) -> anyhow::Result<Outcome> {
     let bar = pipeline.progress().and_then(ProgressBar::new);
     let due = bar.as_ref().map_or_else(never, |_| tick(PROGRESS_INTERVAL));
+    let mut arrivals = signals.arrivals().clone();
     loop {
         select! {
             recv(pipeline.outcome()) -> outcome => {
                 return outcome.context("the probe died; please report this");
             }
-            recv(signals.arrivals()) -> signal => match signal? {
-                Signal::Stop => pipeline.stop(),
-                Signal::Reload if *files == TableFiles::default() => {
+            recv(arrivals) -> signal => match signal {
+                Ok(Signal::Stop) => pipeline.stop(),
+                Ok(Signal::StopNow) => pipeline.stop_now(),
+                Ok(Signal::Reload) if *files == TableFiles::default() => {
                     tracing::info!("SIGHUP: no file to read again (--rules, --prefixes)");
                 }
                 // What is wrong with a file is logged, and its old table stays in force.
-                Signal::Reload => drop(pipeline.apply(Change::Tables(files.clone()))),
-                Signal::Report => log_ledger(pipeline),
+                Ok(Signal::Reload) => drop(pipeline.apply(Change::Tables(files.clone()))),
+                Ok(Signal::Report) => log_ledger(pipeline),
+                Err(_) => {
+                    pipeline.boards().deaths.note("signals");
+                    arrivals = never();
+                }
             },
             recv(due) -> _ => bar.iter().for_each(ProgressBar::show),
         }
@@ -376,6 +397,7 @@ fn plan(arguments: Arguments) -> anyhow::Result<Plan> {
         flows_per_queue: arguments.flows_per_queue,
         input: arguments.input,
         tables: Tables::read(&files).map_err(|error| usage(error.to_string()))?,
+        stop_timeout: arguments.stop_timeout,
         export,
     };
     plan.check().map_err(start_error)?;

@@ -3,17 +3,17 @@
 use anyhow::Context;
 use crossbeam_channel::{Receiver, bounded};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
-use signal_hook::iterator;
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use signal_hook::{iterator, low_level};
 use std::thread;
+use std::time::Duration;
 
 /// What a signal asks for.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Signal {
-    /// SIGINT or SIGTERM: export every resident flow and end. The second of them ends the process
-    /// at once.
+    /// SIGINT or SIGTERM: export every resident flow and end.
     Stop,
+    /// A second one of them: end now.
+    StopNow,
     /// SIGHUP: read the tables again.
     Reload,
     /// SIGUSR1: log the ledger.
@@ -26,6 +26,9 @@ pub struct Signals(Receiver<Signal>);
 /// Signals that wait to be obeyed; more of them would ask for nothing new.
 const ARRIVALS_MAX: usize = 8;
 
+/// How long the process goes on after a second request to stop, at most.
+const NOW_MAX: Duration = Duration::from_secs(5);
+
 impl Signals {
     /// Catches SIGINT, SIGTERM, SIGHUP and SIGUSR1.
     ///
@@ -33,29 +36,26 @@ impl Signals {
     ///
     /// If the system does not let them be caught.
     pub fn catch() -> anyhow::Result<Self> {
-        let asked_before = Arc::new(AtomicBool::new(false));
-        for signal in [SIGINT, SIGTERM] {
-            // In this order: a first signal finds the flag unset, and then sets it.
-            signal_hook::flag::register_conditional_shutdown(
-                signal,
-                128 + signal,
-                Arc::clone(&asked_before),
-            )
-            .and_then(|_| signal_hook::flag::register(signal, Arc::clone(&asked_before)))
-            .context("signals cannot be caught")?;
-        }
         let mut signals = iterator::Signals::new([SIGINT, SIGTERM, SIGHUP, SIGUSR1])
             .context("signals cannot be caught")?;
         let (send, arrivals) = bounded(ARRIVALS_MAX);
         let pass_on = move || {
-            for signal in signals.forever() {
-                let signal = match signal {
+            let mut stops = 0;
+            for number in signals.forever() {
+                let signal = match number {
                     SIGHUP => Signal::Reload,
                     SIGUSR1 => Signal::Report,
-                    _ => Signal::Stop,
+                    _ if stops == 0 => Signal::Stop,
+                    _ => Signal::StopNow,
                 };
+                stops += u32::from(matches!(signal, Signal::Stop | Signal::StopNow));
                 // Where many wait already, one more adds nothing; at the end nothing listens.
                 let _ = send.try_send(signal);
+                if signal == Signal::StopNow {
+                    // The rest of the probe may hang: the process ends all the same.
+                    thread::sleep(NOW_MAX);
+                    low_level::exit(128 + number);
+                }
             }
         };
         // Not waited for: it ends with the process.
