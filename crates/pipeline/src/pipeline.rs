@@ -81,7 +81,10 @@ pub enum RunError {
         losses: String,
     },
     /// The run was stopped before the end of its capture file.
-    #[error("{path} was read in part: stopped after {octets} octets{}", of_total(*octets_total))]
+    #[error(
+        "{path} was read in part, up to octet {octets}{}, since the run was stopped: {losses}",
+        of_total(*octets_total)
+    )]
     ReadInPart {
         /// The file.
         path: PathBuf,
@@ -89,6 +92,8 @@ pub enum RunError {
         octets: u64,
         /// Its length, where that is known.
         octets_total: Option<u64>,
+        /// What was lost in the run.
+        losses: String,
     },
 }
 
@@ -129,7 +134,7 @@ impl Pipeline {
         let (started, starting) = bounded(1);
         let deaths = Deaths::default();
         let of_parts = deaths.clone();
-        deaths.spawn("pipeline", move || match Running::start(plan, of_parts) {
+        deaths.spawn("pipeline", move || match Running::start(plan, &of_parts) {
             Ok((pipeline, running)) => {
                 // Where the handle was not taken it is dropped here, which stops the probe.
                 let _ = started.send(Ok(pipeline));
@@ -306,7 +311,7 @@ struct Running {
 }
 
 impl Running {
-    fn start(plan: Plan, deaths: Deaths) -> Result<(Pipeline, Self), StartError> {
+    fn start(plan: Plan, deaths: &Deaths) -> Result<(Pipeline, Self), StartError> {
         Self::start_with(plan, deaths, |new, captures| {
             captures
                 .into_iter()
@@ -317,7 +322,7 @@ impl Running {
     /// Starts a probe whose workers `add` adds, one for each that the plan needs.
     fn start_with(
         mut plan: Plan,
-        deaths: Deaths,
+        deaths: &Deaths,
         add: impl FnOnce(&mut NewCrew, Vec<CapturePlan>) -> Result<(), StartError>,
     ) -> Result<(Pipeline, Self), StartError> {
         plan.check()?;
@@ -409,7 +414,7 @@ impl Running {
             resolver,
             filters,
         };
-        let control = match Control::start(controlled, &deaths) {
+        let control = match Control::start(controlled, deaths) {
             Ok(control) => control,
             Err(error) => {
                 drop(has_started);
@@ -483,22 +488,28 @@ impl Running {
         let ledger = Ledger::draw_up(&last);
         // Programs are detached with the last copy of the boards: from here on, the handle's.
         drop(self.boards);
+        let losses = ledger.losses();
         let error = if !last.died.is_empty() {
             Some(RunError::Died {
                 names: last.died.clone(),
-                losses: ledger.losses(),
+                losses,
             })
         } else if let Err(error) = worked {
             Some(error.into())
         } else if let Err(error) = finished {
             Some(RunError::Export(error))
-        } else if last.is_cut_short() {
-            Some(RunError::CutShort {
-                losses: ledger.losses(),
+        } else if let Some((path, read)) = self.file.as_ref().filter(|_| last.leaves_unread()) {
+            Some(RunError::ReadInPart {
+                path: path.clone(),
+                octets: read.octets_read(),
+                octets_total: read.octets_total(),
+                losses,
             })
+        } else if last.is_cut_short() {
+            Some(RunError::CutShort { losses })
         } else {
-            self.file
-                .and_then(|(path, read)| read_in_part(path, &read, &last))
+            let nothing_read = self.file.and_then(|(path, _)| check_file(&path, &last));
+            nothing_read.map(RunError::NothingRead)
         };
         // The handle may have been dropped.
         let _ = self.outcome.send(Outcome { ledger, error });
@@ -524,23 +535,6 @@ impl Running {
             }
         }
     }
-}
-
-/// What is wrong with a capture file that was not read to its end, or of which nothing could be
-/// read.
-fn read_in_part(path: PathBuf, read: &ReadProgress, last: &Snapshot) -> Option<RunError> {
-    if last
-        .workers
-        .iter()
-        .any(|worker| worker.counters.left_unread > 0)
-    {
-        return Some(RunError::ReadInPart {
-            path,
-            octets: read.octets_read(),
-            octets_total: read.octets_total(),
-        });
-    }
-    check_file(&path, last).map(RunError::NothingRead)
 }
 
 /// Requests to stop that wait; more of them would ask for nothing new.
@@ -702,7 +696,7 @@ mod tests {
 
     /// Starts the plan with a worker for each of `sources`, called `memory/0` and so on.
     fn start(plan: Plan, sources: Vec<Burst>) -> Result<(Pipeline, Running), StartError> {
-        Running::start_with(plan, Deaths::default(), |new, _| {
+        Running::start_with(plan, &Deaths::default(), |new, _| {
             for (queue, source) in (0..).zip(sources) {
                 let post = Post {
                     interface: "memory".to_owned(),
@@ -804,7 +798,7 @@ mod tests {
     #[test]
     fn a_worker_that_dies_while_it_opens_its_source_ends_the_start_though_others_work() {
         let plan = plan(2, 60_000, "127.0.0.1:9".parse().unwrap());
-        let started = Running::start_with(plan, Deaths::default(), |new, _| {
+        let started = Running::start_with(plan, &Deaths::default(), |new, _| {
             for queue in 0..2 {
                 let post = Post {
                     interface: "memory".to_owned(),

@@ -237,6 +237,14 @@ impl Snapshot {
                 .any(|one| is_lost(&one.counters.lost))
     }
 
+    /// Whether a worker ended before it had read all that its source held.
+    #[must_use]
+    pub fn leaves_unread(&self) -> bool {
+        self.workers
+            .iter()
+            .any(|worker| worker.counters.left_unread > 0)
+    }
+
     /// Whether nothing keeps the workers of an interface from reading all that is redirected to
     /// them.
     #[must_use]

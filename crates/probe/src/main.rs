@@ -7,8 +7,10 @@
 mod command;
 mod metrics;
 mod progress;
+mod say;
 
 use clap::{Parser, Subcommand};
+use say::say;
 use signal_hook::consts::SIGXFSZ;
 use std::io::{IsTerminal, stderr};
 use std::process::ExitCode;
@@ -65,13 +67,19 @@ fn main() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("xdprobe: {error:#}");
-            ExitCode::from(if error.is::<command::usage::UsageError>() {
-                2
-            } else {
-                1
-            })
+            say(format_args!("{error:#}"));
+            ExitCode::from(exit_code(&error))
         }
+    }
+}
+
+fn exit_code(error: &anyhow::Error) -> u8 {
+    if let Some(second) = error.downcast_ref::<command::run::SecondSignal>() {
+        second.exit_code()
+    } else if error.is::<command::usage::UsageError>() {
+        2
+    } else {
+        1
     }
 }
 
@@ -88,6 +96,9 @@ fn log_to_stderr(level: LevelFilter) {
     let lines = tracing_subscriber::fmt::layer()
         .with_writer(stderr)
         .with_ansi(stderr().is_terminal());
+    // A line that cannot be written is left out: by default the library would print why, and panic
+    // where that cannot be written either.
+    let lines = lines.log_internal_errors(false);
     let lines = lines.without_time().with_target(false);
     let ours = Targets::new().with_target("xdprobe", level);
     tracing_subscriber::registry()

@@ -4,6 +4,7 @@ use super::files::{
     Failures, InputProgress, is_broken_pipe, quietly, report_left_out, still_being_written,
 };
 use super::usage::UsageError;
+use crate::say::say;
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
 use jiff::{Timestamp, Zoned};
@@ -199,10 +200,10 @@ fn copy(
         }
     }
     if reader.is_unfinished() {
-        eprintln!(
-            "xdprobe: {input}: not closed properly: {} records up to its end",
+        say(format_args!(
+            "{input}: not closed properly: {} records up to its end",
             reader.records()
-        );
+        ));
     }
     Ok(())
 }
@@ -401,7 +402,7 @@ fn choose(arguments: &Arguments, output: &[FileId]) -> anyhow::Result<Chosen> {
         if let Input::File(path) = &input
             && FileId::of_input(path).is_some_and(|id| output.contains(&id))
         {
-            eprintln!("xdprobe: {input}: left out, since it is the output");
+            say(format_args!("{input}: left out, since it is the output"));
             continue;
         }
         let header = header_of(&input);

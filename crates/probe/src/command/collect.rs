@@ -1,6 +1,7 @@
 //! `xdprobe collect`: receives datagrams and stores them in flow-tools files, as flow-capture does.
 
 use super::cat::Order;
+use crate::say::say;
 use anyhow::{Context, bail};
 use clap::Args;
 use ipnet::IpNet;
@@ -137,7 +138,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let totals = collector.stop();
     worked?;
     let totals = totals.context("cannot finish the last file")?;
-    eprintln!("xdprobe: {totals}");
+    say(&totals);
     if totals.failed > 0 {
         bail!(
             "{} records could not be stored: see the errors above and the free space on the disk",
@@ -159,7 +160,7 @@ fn collect(
         for signal in signals.pending() {
             match signal {
                 SIGHUP => collector.rotate()?,
-                SIGUSR1 => eprintln!("xdprobe: {}", collector.totals()),
+                SIGUSR1 => say(collector.totals()),
                 _ => return Ok(()),
             }
         }

@@ -1,6 +1,7 @@
 //! What `cat` and `print` have in common: they continue after a bad file, end quietly when the
 //! reader of their output has ended, and show a progress bar.
 
+use crate::say::say;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::cell::Cell;
 use std::io::{self, IsTerminal};
@@ -20,7 +21,7 @@ impl Failures {
         if let Err(error) = done
             && let Some(before) = self.0.replace(error)
         {
-            eprintln!("xdprobe: {before:#}");
+            say(format_args!("{before:#}"));
         }
     }
 
@@ -33,17 +34,17 @@ impl Failures {
 /// Says what was left out of the inputs, one line for each reason.
 pub fn report_left_out(inputs: &Inputs) {
     if inputs.repeated > 0 {
-        eprintln!(
-            "xdprobe: {} file names left out: each file is read once, at the first of its names",
+        say(format_args!(
+            "{} file names left out: each file is read once, at the first of its names",
             inputs.repeated
-        );
+        ));
     }
     if inputs.links > 0 {
-        eprintln!(
-            "xdprobe: {} symbolic links in directories left out: name the files or directories \
+        say(format_args!(
+            "{} symbolic links in directories left out: name the files or directories \
              behind them to read these too",
             inputs.links
-        );
+        ));
     }
 }
 

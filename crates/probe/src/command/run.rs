@@ -18,6 +18,7 @@ use clap::{Args, ValueEnum};
 use crossbeam_channel::{never, select, tick};
 use export_options::{ExportOptions, live_engine};
 use sampling::SamplingArguments;
+pub use signals::SecondSignal;
 use signals::{Signal, Signals};
 use std::io::{ErrorKind, Write, stderr, stdout};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -221,37 +222,52 @@ pub fn run(arguments: Arguments) -> anyhow::Result<()> {
             engine.id
         );
     }
-    let outcome = attend(&pipeline, &signals, &files)?;
+    let mut second = None;
+    let Outcome { ledger, error } = attend(&pipeline, &signals, &files, &mut second)?;
     drop(server);
-    print_ledger(&outcome.ledger, report, is_stdout_taken)?;
-    if let Some(error) = outcome.error {
+    let printed = print_ledger(&ledger, report, is_stdout_taken);
+    if let Some(number) = second {
+        let losses = ledger.losses();
+        return Err(SecondSignal { number, losses }.into());
+    }
+    if let Some(error) = error {
         return Err(error.into());
     }
-    let ledger = outcome.ledger;
     if !ledger.is_balanced() {
         bail!("the ledger is out of balance: some packets are in no count, or in two; report this");
     }
     if ledger.lost_every_record() && !is_discarded {
         bail!("every record was lost: {}", ledger.losses());
     }
-    Ok(())
+    printed
 }
 
 /// How often the progress of a capture file is shown.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(20);
 
-/// Passes signals on and shows progress until the probe has ended. The death of a thread that this
-/// needs ends the probe, as that of any other.
-fn attend(pipeline: &Pipeline, signals: &Signals, files: &TableFiles) -> anyhow::Result<Outcome> {
-    let attended = catch_unwind(AssertUnwindSafe(|| pass_on(pipeline, signals, files)));
-    attended.unwrap_or_else(|_| {
+/// Passes signals on and shows progress until the probe has ended; `second` gets the number of a
+/// second signal to stop. The death of a thread that this needs ends the probe, as that of any
+/// other.
+fn attend(
+    pipeline: &Pipeline,
+    signals: &Signals,
+    files: &TableFiles,
+    second: &mut Option<u8>,
+) -> anyhow::Result<Outcome> {
+    let pass_on = AssertUnwindSafe(|| pass_on(pipeline, signals, files, second));
+    catch_unwind(pass_on).unwrap_or_else(|_| {
         pipeline.boards().deaths.note("main");
         let outcome = pipeline.outcome().recv();
         outcome.context("the probe died; please report this")
     })
 }
 
-fn pass_on(pipeline: &Pipeline, signals: &Signals, files: &TableFiles) -> anyhow::Result<Outcome> {
+fn pass_on(
+    pipeline: &Pipeline,
+    signals: &Signals,
+    files: &TableFiles,
+    second: &mut Option<u8>,
+) -> anyhow::Result<Outcome> {
     let bar = pipeline.progress().and_then(ProgressBar::new);
     let due = bar.as_ref().map_or_else(never, |_| tick(PROGRESS_INTERVAL));
     let mut arrivals = signals.arrivals().clone();
@@ -262,7 +278,10 @@ fn pass_on(pipeline: &Pipeline, signals: &Signals, files: &TableFiles) -> anyhow
             }
             recv(arrivals) -> signal => match signal {
                 Ok(Signal::Stop) => pipeline.stop(),
-                Ok(Signal::StopNow) => pipeline.stop_now(),
+                Ok(Signal::StopNow(number)) => {
+                    *second = Some(number);
+                    pipeline.stop_now();
+                }
                 Ok(Signal::Reload) if *files == TableFiles::default() => {
                     tracing::info!("SIGHUP: no file to read again (--rules, --prefixes)");
                 }
@@ -290,17 +309,16 @@ fn print_ledger(ledger: &Ledger, report: Report, is_stdout_taken: bool) -> anyho
         Report::Text => ledger.to_string(),
         Report::Json => serde_json::to_string(ledger)?,
     };
-    let written = if is_stdout_taken {
-        writeln!(stderr(), "{text}")
-    } else {
-        writeln!(stdout(), "{text}")
-    };
-    match written {
-        // The reader closed its end, which is its choice.
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => {}
-        written => written.context("the ledger cannot be written")?,
+    if is_stdout_taken {
+        // As with every line on standard error, nothing depends on it.
+        let _ = stderr().write_all(format!("{text}\n").as_bytes());
+        return Ok(());
     }
-    Ok(())
+    match writeln!(stdout(), "{text}") {
+        // The reader closed its end, which is its choice.
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        written => written.context("the ledger cannot be written"),
+    }
 }
 
 fn start_error(error: StartError) -> anyhow::Error {

@@ -12,12 +12,33 @@ use std::time::Duration;
 pub enum Signal {
     /// SIGINT or SIGTERM: export every resident flow and end.
     Stop,
-    /// A second one of them: end now.
-    StopNow,
+    /// A second one of them, and its number: end now.
+    StopNow(u8),
     /// SIGHUP: read the tables again.
     Reload,
     /// SIGUSR1: log the ledger.
     Report,
+}
+
+/// The run was ended by a second signal.
+#[derive(Debug, thiserror::Error)]
+#[error("ended at once by a second signal: {losses}")]
+pub struct SecondSignal {
+    /// Its number.
+    pub number: u8,
+    /// What was lost in the run.
+    pub losses: String,
+}
+
+impl SecondSignal {
+    /// What the process ends with: 128 and the number, as shells have it.
+    pub fn exit_code(&self) -> u8 {
+        exit_code(self.number)
+    }
+}
+
+fn exit_code(signal: u8) -> u8 {
+    128_u8.saturating_add(signal)
 }
 
 /// Signals, caught until the process ends.
@@ -40,21 +61,22 @@ impl Signals {
             .context("signals cannot be caught")?;
         let (send, arrivals) = bounded(ARRIVALS_MAX);
         let pass_on = move || {
-            let mut stops = 0;
+            let mut is_stopping = false;
             for number in signals.forever() {
                 let signal = match number {
                     SIGHUP => Signal::Reload,
                     SIGUSR1 => Signal::Report,
-                    _ if stops == 0 => Signal::Stop,
-                    _ => Signal::StopNow,
+                    _ if !is_stopping => Signal::Stop,
+                    // Linux: SIGINT is 2, SIGTERM 15.
+                    _ => Signal::StopNow(u8::try_from(number).unwrap_or(0)),
                 };
-                stops += u32::from(matches!(signal, Signal::Stop | Signal::StopNow));
+                is_stopping |= signal == Signal::Stop;
                 // Where many wait already, one more adds nothing; at the end nothing listens.
                 let _ = send.try_send(signal);
-                if signal == Signal::StopNow {
+                if let Signal::StopNow(number) = signal {
                     // The rest of the probe may hang: the process ends all the same.
                     thread::sleep(NOW_MAX);
-                    low_level::exit(128 + number);
+                    low_level::exit(exit_code(number).into());
                 }
             }
         };
