@@ -1,10 +1,11 @@
 //! The end of a run: how long it may take, what is reported meanwhile, and when it is given up.
 
+use crate::counters::Phase;
 use crate::crew::Crew;
 use crate::exporting::ExporterRequest;
 use crate::left_over::{records_left, unread};
 use crate::plan::ExportPlan;
-use crate::snapshot::{Boards, Snapshot};
+use crate::snapshot::{Boards, Snapshot, WorkerSnapshot};
 use crossbeam_channel::{Receiver, Sender, never, select, tick};
 use std::time::Duration;
 
@@ -74,6 +75,7 @@ impl Ending<'_> {
                 recv(due) -> _ => {
                     let now_ms = self.boards.uptime_ms();
                     if by_ms.is_some_and(|by_ms| now_ms >= by_ms.saturating_add(GRACE_MS)) {
+                        report_hanging(&self.boards.snapshot());
                         return false;
                     }
                     if now_ms >= line_due_ms {
@@ -135,6 +137,22 @@ fn report_left(snapshot: &Snapshot, by_ms: Option<u64>) {
         workers.map(|meter| meter.resident_flows).sum::<u64>(),
         snapshot.in_flight().records,
         in_time(snapshot, by_ms)
+    );
+}
+
+/// Reports which threads are not waited for any longer.
+fn report_hanging(snapshot: &Snapshot) {
+    let workers = snapshot.workers.iter();
+    let hanging = workers.filter(|worker| worker.counters.phase() != Phase::Ended);
+    let exporter = (snapshot.exporting.ended == 0).then(|| "exporter".to_owned());
+    let names: Vec<_> = hanging
+        .map(WorkerSnapshot::label)
+        .chain(exporter)
+        .filter(|name| !snapshot.died.contains(name))
+        .collect();
+    tracing::error!(
+        "the time for the end is over, and not waited for any longer: {}",
+        names.join(", ")
     );
 }
 

@@ -658,6 +658,21 @@ mod tests {
         }
     }
 
+    /// An outlet that hangs with the first records, as one on a dead file server.
+    struct Hanging;
+
+    impl Outlet for Hanging {
+        fn push(&mut self, _: &[DetailedRecord], _: Moment) {
+            loop {
+                std::thread::park();
+            }
+        }
+
+        fn counters(&self) -> CollectorCounters {
+            CollectorCounters::default()
+        }
+    }
+
     /// A plan of `workers` workers whose flows end by `idle_ms`, for a collector.
     fn plan(workers: u32, idle_ms: u64, collector: SocketAddr) -> Plan {
         Plan {
@@ -815,6 +830,32 @@ mod tests {
             Ok(())
         });
         assert!(matches!(started.err(), Some(StartError::Died)));
+    }
+
+    #[test]
+    fn a_thread_that_hangs_is_not_waited_for_and_what_it_holds_is_a_named_loss() {
+        let sources = vec![Burst::new(500, None)];
+        let plan = plan(1, 60_000, "127.0.0.1:9".parse().unwrap());
+        let (pipeline, running) = start(plan, sources).unwrap();
+        let (reply, added) = bounded(1);
+        let add = ExporterRequest::Add {
+            name: "hanging".to_owned(),
+            outlet: Box::new(Hanging),
+            reply,
+        };
+        running.exporter_requests.send(add).unwrap();
+        added.recv().unwrap();
+        while pipeline.snapshot().workers[0].counters.meter.cache.created < 500 {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        pipeline.stop_now();
+        let outcome = outcome_of(&pipeline, running);
+        let text = outcome.ledger.to_string();
+        assert!(
+            text.ends_with("ledger balanced, lost 500 records (500 stop)"),
+            "{text}"
+        );
+        assert!(matches!(outcome.error, Some(RunError::CutShort { .. })));
     }
 
     #[test]
