@@ -5,7 +5,7 @@
 
 use crate::counters::WorkerCounters;
 use crate::snapshot::{InterfaceSnapshot, Snapshot};
-use xdprobe_export::Tally;
+use xdprobe_export::{LossReason, Tally};
 use xdprobe_flow::Volume;
 
 /// What is in no other count of the last snapshot, and is lost.
@@ -58,6 +58,19 @@ impl LeftOver {
     pub fn frames(&self) -> u64 {
         self.in_hand + self.unread.iter().sum::<u64>()
     }
+}
+
+/// Whether something was lost because the time for the end of the run was over.
+#[must_use]
+pub fn is_cut_short(last: &Snapshot) -> bool {
+    let is_lost = |lost: &[Tally]| lost[LossReason::Stop as usize].records > 0;
+    last.is_given_up
+        || LeftOver::of(last).frames() > 0
+        || is_lost(&last.exporting.exporter.lost)
+        || last
+            .collectors
+            .iter()
+            .any(|one| is_lost(&one.counters.lost))
 }
 
 /// Frames that were redirected to the sockets of an interface, and are neither taken from them nor

@@ -16,6 +16,7 @@ use crate::exporting::{ExporterRequest, ExporterThread};
 use crate::filter_watch::{FilterWatch, FiltersInForce};
 use crate::hand_over::channels;
 use crate::ledger::Ledger;
+use crate::left_over::is_cut_short;
 use crate::losses::LossLog;
 use crate::mailbox::{Expiry, FlowBatch, Postbox, Request, VISIT_BATCH_FLOWS, Visit};
 use crate::own_export::OwnExport;
@@ -505,7 +506,7 @@ impl Running {
                 octets_total: read.octets_total(),
                 losses,
             })
-        } else if last.is_cut_short() {
+        } else if is_cut_short(&last) {
             Some(RunError::CutShort { losses })
         } else {
             let nothing_read = self.file.and_then(|(path, _)| check_file(&path, &last));

@@ -15,9 +15,7 @@ use crate::published::Published;
 use crate::thread::Deaths;
 use std::sync::Arc;
 use xdprobe_capture::xdp::{InterfaceCounters, XdpInterface};
-use xdprobe_export::{
-    CollectorCounters, CollectorId, CollectorState, Distribution, LossReason, Tally,
-};
+use xdprobe_export::{CollectorCounters, CollectorId, CollectorState, Distribution, Tally};
 
 /// Where everything is counted. Copies read the same counters.
 #[derive(Clone)]
@@ -222,19 +220,6 @@ impl Snapshot {
     #[must_use]
     pub fn has_gaps(&self) -> bool {
         self.is_given_up || !self.died.is_empty()
-    }
-
-    /// Whether something was lost because the time for the end of the run was over.
-    #[must_use]
-    pub fn is_cut_short(&self) -> bool {
-        let is_lost = |lost: &[Tally]| lost[LossReason::Stop as usize].records > 0;
-        self.is_given_up
-            || self.interfaces.iter().any(|on| !self.reads_all_of(on))
-            || is_lost(&self.exporting.exporter.lost)
-            || self
-                .collectors
-                .iter()
-                .any(|one| is_lost(&one.counters.lost))
     }
 
     /// Whether a worker ended before it had read all that its source held.
