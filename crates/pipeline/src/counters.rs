@@ -55,6 +55,8 @@ pub enum Phase {
     Running,
     /// Its link is down; it goes on by itself when the link is back.
     Down,
+    /// It receives no more, and exports what it has.
+    Ending,
     /// It has ended.
     Ended,
 }
@@ -75,7 +77,7 @@ impl WorkerCounters {
     /// How far the worker has come.
     #[must_use]
     pub fn phase(&self) -> Phase {
-        let phases = [Phase::Opening, Phase::Running, Phase::Down];
+        let phases = [Phase::Opening, Phase::Running, Phase::Down, Phase::Ending];
         phases
             .into_iter()
             .find(|&phase| phase as u64 == self.phase)

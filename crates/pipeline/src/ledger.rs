@@ -363,9 +363,9 @@ impl<'a> Balance<'a> {
         } else {
             self.snapshot.under_way_max()
         };
-        (taken_before.records..=taken_after.records.saturating_add(under_way_max))
-            .contains(&handed_over)
-            && taken_before.volume.packets <= volume.packets
+        // A worker hands over within a turn, and publishes that after it.
+        let before = taken_before.records.saturating_sub(under_way_max);
+        (before..=taken_after.records.saturating_add(under_way_max)).contains(&handed_over)
             && (!self.at_rest || volume == taken_after.volume)
     }
 

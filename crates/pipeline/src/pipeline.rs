@@ -470,7 +470,11 @@ impl Running {
             export: &self.export,
             timeout: self.stop_timeout,
         };
-        let has_ended = ending.wait(asked, self.stop.clone());
+        let ended = AssertUnwindSafe(|| ending.wait(asked, self.stop.clone()));
+        let has_ended = catch_unwind(ended).unwrap_or_else(|_| {
+            self.boards.deaths.note("pipeline");
+            false
+        });
         let (worked, finished) = if has_ended {
             let worked = self.crew.join();
             // Its death is noted where it happens.

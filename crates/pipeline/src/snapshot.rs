@@ -16,6 +16,7 @@ use crate::thread::Deaths;
 use std::sync::Arc;
 use xdprobe_capture::xdp::{InterfaceCounters, XdpInterface};
 use xdprobe_export::{CollectorCounters, CollectorId, CollectorState, Distribution, Tally};
+use xdprobe_flow::Volume;
 
 /// Where everything is counted. Copies read the same counters.
 #[derive(Clone)]
@@ -284,11 +285,16 @@ impl Snapshot {
             in_flight.records += expired.records - dropped.records;
             in_flight.volume += expired.volume - dropped.volume;
         }
-        // The exporter was read before the workers, so it cannot have done more than they had
-        // handed over.
-        in_flight.records = in_flight.records.saturating_sub(done.records);
-        in_flight.volume = in_flight.volume - done.volume;
-        in_flight
+        // The exporter may have done more than a worker has published, which hands over within a
+        // turn and publishes after it.
+        Tally {
+            records: in_flight.records.saturating_sub(done.records),
+            datagrams: 0,
+            volume: Volume {
+                packets: in_flight.volume.packets.saturating_sub(done.volume.packets),
+                octets: in_flight.volume.octets.saturating_sub(done.volume.octets),
+            },
+        }
     }
 
     /// Records that were handed over and that the exporter has not taken yet.
@@ -323,7 +329,7 @@ impl Snapshot {
                 Phase::Running => return None,
                 Phase::Opening => "has not begun to receive",
                 Phase::Down => "link is down",
-                Phase::Ended => "receives no more",
+                Phase::Ending | Phase::Ended => "receives no more",
             };
             Some(format!("{}: {what}", worker.label()))
         });
@@ -351,6 +357,20 @@ impl Snapshot {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nothing_is_in_flight_where_the_exporter_is_ahead_of_what_a_worker_has_published() {
+        let mut snapshot = Snapshot::default();
+        snapshot.exporting.exporter.exported = Tally {
+            records: 1,
+            datagrams: 1,
+            volume: Volume {
+                packets: 2,
+                octets: 80,
+            },
+        };
+        assert_eq!(snapshot.in_flight(), Tally::default());
+    }
 
     #[test]
     fn a_thread_that_died_is_a_reason_not_to_be_ready() {

@@ -28,6 +28,8 @@ pub struct Worker<S, C> {
 
 /// The longest that a worker sleeps: the hand then has a tenth of its round to go.
 const WAIT_MAX: Duration = Duration::from_millis(50);
+/// Sets that are drained between two publications of the counters: at most 960 flows.
+const DRAIN_SETS_MAX: usize = 64;
 /// What libpcap's buffer holds when the probe is stopped is still read, but no longer than this, in
 /// ms: packets go on arriving in it.
 const STOPPING_MS_MAX: u64 = 200;
@@ -75,6 +77,7 @@ impl<S: Source, C: Clock> Worker<S, C> {
         let worked = self.work();
         // What overflows libpcap's buffer while the cache drains was not to be read any more.
         self.source.look_for_losses();
+        self.board.published.publish(&self.counters(Phase::Ending));
         self.drain();
         let counters = WorkerCounters {
             resident: self.meter.resident(),
@@ -221,7 +224,10 @@ impl<S: Source, C: Clock> Worker<S, C> {
         self.clock
             .meter(now, true, &mut self.meter, &mut self.outbox);
         self.outbox.begin_turn(self.clock.read());
-        self.meter.drain(&mut self.outbox);
+        // An exporter that waits for its pace makes this last: what is done is published meanwhile.
+        while !self.meter.drain(DRAIN_SETS_MAX, &mut self.outbox) {
+            self.board.published.publish(&self.counters(Phase::Ending));
+        }
         self.outbox.hand_over();
         debug_assert_eq!(self.meter.counters().resident_flows, 0);
     }

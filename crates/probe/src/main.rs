@@ -50,8 +50,14 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
     survive_file_size_limit();
+    say::start();
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) if error.use_stderr() => return refuse(&error),
+        // Help, on standard output.
+        Err(error) => error.exit(),
+    };
     let level = match (arguments.verbose, arguments.quiet) {
         (true, _) => LevelFilter::DEBUG,
         (_, true) => LevelFilter::WARN,
@@ -64,13 +70,28 @@ fn main() -> ExitCode {
         Command::Collect(arguments) => command::collect::run(&arguments),
         Command::Print(arguments) => command::print::run(&arguments),
     };
-    match done {
+    let code = match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             say(format_args!("{error:#}"));
             ExitCode::from(exit_code(&error))
         }
-    }
+    };
+    say::flush();
+    code
+}
+
+/// Says what is wrong with the command line.
+fn refuse(error: &clap::Error) -> ExitCode {
+    let text = error.render();
+    let text = if stderr().is_terminal() {
+        text.ansi().to_string()
+    } else {
+        text.to_string()
+    };
+    say::put(text.into_bytes());
+    say::flush();
+    ExitCode::from(2)
 }
 
 fn exit_code(error: &anyhow::Error) -> u8 {
@@ -94,11 +115,8 @@ fn survive_file_size_limit() {
 /// Logs the events of xdprobe's own crates, not those of libraries.
 fn log_to_stderr(level: LevelFilter) {
     let lines = tracing_subscriber::fmt::layer()
-        .with_writer(stderr)
+        .with_writer(|| say::Log)
         .with_ansi(stderr().is_terminal());
-    // A line that cannot be written is left out: by default the library would print why, and panic
-    // where that cannot be written either.
-    let lines = lines.log_internal_errors(false);
     let lines = lines.without_time().with_target(false);
     let ours = Targets::new().with_target("xdprobe", level);
     tracing_subscriber::registry()

@@ -1,13 +1,16 @@
-//! Standard error that is closed, or full: nothing dies of it, and no exit code changes.
+//! Standard error that is closed, full, or not read: nothing dies of it or waits for it, and no
+//! exit code changes.
 #![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
 mod harness;
 
 use harness::{pause, xdprobe};
+use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 use nix::unistd::Pid;
 use std::fs::{self, File};
+use std::io::Write;
 use std::net::{SocketAddr, UdpSocket};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -16,11 +19,20 @@ use tempfile::TempDir;
 use xdprobe_lab::frames::{ByteOrder, Ethernet, PcapWriter, StampResolution, udp};
 use xdprobe_lab::requirements::skip;
 
-/// Standard errors that take nothing: a pipe that was closed, and a device that is full.
+/// Standard errors that take nothing: a pipe that was closed, one that is full and not read, and a
+/// device that is full.
 fn broken(folder: &TempDir) -> Vec<Stdio> {
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
     let mut broken = vec![Stdio::from(writer)];
+    let (unread, mut writer) = std::io::pipe().unwrap();
+    // Open until the test ends.
+    std::mem::forget(unread);
+    let octets = fcntl(&writer, FcntlArg::F_GETPIPE_SZ).unwrap();
+    writer
+        .write_all(&vec![0; octets.try_into().unwrap()])
+        .unwrap();
+    broken.push(Stdio::from(writer));
     let full = folder.path().join("full");
     let is_there = full.exists()
         || mknod(

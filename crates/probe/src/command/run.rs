@@ -13,6 +13,7 @@ mod values;
 use super::usage::UsageError;
 use crate::metrics;
 use crate::progress::ProgressBar;
+use crate::say::put;
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
 use crossbeam_channel::{never, select, tick};
@@ -20,7 +21,7 @@ use export_options::{ExportOptions, live_engine};
 use sampling::SamplingArguments;
 pub use signals::SecondSignal;
 use signals::{Signal, Signals};
-use std::io::{ErrorKind, Write, stderr, stdout};
+use std::io::{ErrorKind, Write, stdout};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -310,8 +311,7 @@ fn print_ledger(ledger: &Ledger, report: Report, is_stdout_taken: bool) -> anyho
         Report::Json => serde_json::to_string(ledger)?,
     };
     if is_stdout_taken {
-        // As with every line on standard error, nothing depends on it.
-        let _ = stderr().write_all(format!("{text}\n").as_bytes());
+        put(format!("{text}\n").into_bytes());
         return Ok(());
     }
     match writeln!(stdout(), "{text}") {
