@@ -5,7 +5,7 @@
 //! written, is left out.
 
 use crossbeam_channel::{Receiver, Sender, bounded};
-use std::backtrace::Backtrace;
+use std::backtrace::{Backtrace, BacktraceStatus};
 use std::fmt::Display;
 use std::io::{self, Write, stderr};
 use std::sync::OnceLock;
@@ -43,10 +43,12 @@ pub fn start() {
     panic::set_hook(Box::new(|panic| {
         let thread = thread::current();
         let name = thread.name().unwrap_or("without a name");
-        say(format_args!(
-            "thread {name} {panic}\n{}",
-            Backtrace::capture()
-        ));
+        say(format_args!("thread {name} {panic}"));
+        // With RUST_BACKTRACE only.
+        let backtrace = Backtrace::capture();
+        if backtrace.status() == BacktraceStatus::Captured {
+            say(backtrace);
+        }
     }));
 }
 
