@@ -8,7 +8,8 @@ use harness::{
     Probe, TOOLS, assert_balanced, count, ledger_of, pause, send, traffic, wire, xdprobe,
 };
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::stat::Mode;
+use nix::unistd::{Pid, mkfifo};
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -279,6 +280,31 @@ fn a_file_that_was_read_to_its_end_is_not_said_to_be_read_in_part() {
     assert_balanced(&ledger);
     assert!(
         last_line.contains("stopped before everything was exported"),
+        "{last_line}"
+    );
+}
+
+#[test]
+fn a_second_signal_ends_a_start_that_hangs() {
+    let folder = TempDir::new().unwrap();
+    let fifo = folder.path().join("fifo");
+    mkfifo(&fifo, Mode::S_IRWXU).unwrap();
+    let mut command = xdprobe(&["run", "127.0.0.1:9", "-r"]);
+    command
+        .arg(&fifo)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let child = command.spawn().unwrap();
+    // It waits for a writer.
+    pause(500);
+    let id = Pid::from_raw(child.id().try_into().unwrap());
+    kill(id, Signal::SIGINT).unwrap();
+    pause(200);
+    let (code, _, last_line) = stop(child, Signal::SIGINT);
+    assert_eq!(code, Some(130), "{last_line}");
+    assert!(
+        last_line.ends_with("ended at once by a second signal: it had not begun to receive"),
         "{last_line}"
     );
 }

@@ -205,8 +205,8 @@ pub fn run(arguments: Arguments) -> anyhow::Result<()> {
     let is_discarded = plan.export.destinations.iter().all(Destination::discards);
     // What else is printed must not mix with records.
     let is_stdout_taken = plan.export.destinations.iter().any(Destination::is_stdout);
-    let pipeline = Pipeline::start(plan).and_then(Starting::wait);
-    let pipeline = pipeline.map_err(start_error)?;
+    let starting = Pipeline::start(plan).map_err(start_error)?;
+    let pipeline = await_start(&starting, &signals)?;
     let server = listener
         .map(|listener| metrics::Server::start(listener, pipeline.boards().clone()))
         .transpose();
@@ -245,6 +245,31 @@ pub fn run(arguments: Arguments) -> anyhow::Result<()> {
 
 /// How often the progress of a capture file is shown.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(20);
+
+/// Waits until the probe receives. A signal to stop is passed on then; a second one ends the start.
+fn await_start(starting: &Starting, signals: &Signals) -> anyhow::Result<Pipeline> {
+    let mut is_stopping = false;
+    loop {
+        select! {
+            recv(starting.started()) -> started => {
+                let pipeline = started.unwrap_or(Err(StartError::Died)).map_err(start_error)?;
+                if is_stopping {
+                    pipeline.stop();
+                }
+                return Ok(pipeline);
+            }
+            recv(signals.arrivals()) -> signal => match signal? {
+                Signal::Stop => is_stopping = true,
+                Signal::StopNow(number) => {
+                    let losses = "it had not begun to receive".to_owned();
+                    return Err(SecondSignal { number, losses }.into());
+                }
+                // The tables are being read, and there is no ledger yet.
+                Signal::Reload | Signal::Report => {}
+            },
+        }
+    }
+}
 
 /// Passes signals on and shows progress until the probe has ended; `second` gets the number of a
 /// second signal to stop. The death of a thread that this needs ends the probe, as that of any
