@@ -48,8 +48,12 @@ impl AddAssign for SourceCounters {
 pub struct Dropped {
     /// In the network card or its driver, before the XDP program ran.
     pub driver: u64,
+    /// Not seen by the XDP program, because it was not attached or not run on their channel.
+    pub no_program: u64,
     /// Passed on to the host because their queue had no socket.
     pub no_socket: u64,
+    /// The kernel had unbound the socket: the interface was removed or moved away.
+    pub unbound: u64,
     /// The socket's receive ring was full: the reader was too slow.
     pub ring_full: u64,
     /// The socket had no free UMEM frame, or the packet was too long for one.
@@ -69,10 +73,12 @@ impl Dropped {
 
     /// Each place with the name that reports and metrics use for it.
     #[must_use]
-    pub fn by_place(&self) -> [(&'static str, u64); 6] {
+    pub fn by_place(&self) -> [(&'static str, u64); 8] {
         [
             ("driver", self.driver),
+            ("no_program", self.no_program),
             ("no_socket", self.no_socket),
+            ("unbound", self.unbound),
             ("ring_full", self.ring_full),
             ("no_frame", self.no_frame),
             ("kernel", self.kernel),
@@ -84,7 +90,9 @@ impl Dropped {
 impl AddAssign for Dropped {
     fn add_assign(&mut self, other: Self) {
         self.driver += other.driver;
+        self.no_program += other.no_program;
         self.no_socket += other.no_socket;
+        self.unbound += other.unbound;
         self.ring_full += other.ring_full;
         self.no_frame += other.no_frame;
         self.kernel += other.kernel;

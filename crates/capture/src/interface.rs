@@ -5,16 +5,16 @@ mod driver;
 mod ethtool;
 mod host;
 mod named_drops;
+mod napi;
 mod sysfs;
 
-pub use driver::{Driver, RefusedFrame};
+pub use driver::{Driver, LinkCount, RefusedFrame};
 pub use named_drops::NamedDrops;
+pub use napi::{Deferral, Napis};
 
 use crate::error::CaptureError;
-use std::fs;
 use std::io;
-use std::path::PathBuf;
-use sysfs::{entries, read_number, sysfs};
+use sysfs::Folder;
 
 /// A network interface of this host.
 #[derive(Clone, Debug)]
@@ -29,6 +29,8 @@ pub struct Interface {
     pub queue_count: u32,
     /// Its driver.
     pub driver: Driver,
+    /// Where its counters and settings are, whatever its name is by now.
+    folder: Folder,
 }
 
 /// Assumed where sysfs does not show the MTU: Ethernet's.
@@ -46,22 +48,33 @@ impl Interface {
         // sysfs and libpcap know no alternative names.
         let main_name = name_of(index);
         let name = main_name.as_deref().unwrap_or(name);
-        let mtu = read_number(&sysfs(name).join("mtu"))
+        let folder = Folder::of(name, index);
+        let mtu = folder
+            .number("mtu")
             .and_then(|mtu| u32::try_from(mtu).ok())
             .unwrap_or(MTU_UNKNOWN);
-        let queue_count = entries(&sysfs(name).join("queues"))
-            .filter(|queue| queue.starts_with("rx-"))
-            .count();
-        // Without sysfs there is no queue directory; an interface has at least one queue.
-        let queue_count =
-            u32::try_from(queue_count.max(1)).expect("queues are numbered in 32 bits");
         Ok(Self {
             name: name.to_owned(),
             index,
             mtu,
-            queue_count,
-            driver: Driver::of(name),
+            // Without sysfs there is no queue directory; an interface has at least one queue.
+            queue_count: channels_in(&folder).unwrap_or(1),
+            driver: Driver::of(index),
+            folder,
         })
+    }
+
+    /// An interface that no host has, with the files of this folder.
+    #[cfg(test)]
+    pub(crate) fn in_folder(folder: &std::path::Path) -> Self {
+        Self {
+            name: "ngeth77".to_owned(),
+            index: i32::MAX.unsigned_abs(),
+            mtu: MTU_UNKNOWN,
+            queue_count: 1,
+            driver: Driver::of(i32::MAX.unsigned_abs()),
+            folder: Folder::at(folder),
+        }
     }
 
     /// Whether its frames start with an Ethernet header, as AF_XDP requires; network-layer tunnels
@@ -71,7 +84,7 @@ impl Interface {
         const ARPHRD_ETHER: u64 = 1;
         const ARPHRD_LOOPBACK: u64 = 772;
         matches!(
-            read_number(&sysfs(&self.name).join("type")),
+            self.folder.number("type"),
             Some(ARPHRD_ETHER | ARPHRD_LOOPBACK)
         )
     }
@@ -110,52 +123,69 @@ impl Interface {
         self.statistics(&["rx_missed_errors", "rx_fifo_errors"])
     }
 
-    /// The sum of some of its counters; 0 if it has been removed.
-    fn statistics(&self, counters: &[&str]) -> u64 {
-        let statistics = self.folder().join("statistics");
-        counters
-            .iter()
-            .filter_map(|counter| read_number(&statistics.join(counter)))
-            .sum()
-    }
-
-    /// Its folder in sysfs, by its present name.
-    fn folder(&self) -> PathBuf {
-        let name = self.present_name();
-        sysfs(name.as_deref().unwrap_or(&self.name))
+    /// Frames that the interface has received, by its own count, since it was created; `None` if it
+    /// is gone. [`Driver::link_count`] says which frames its driver counts there.
+    #[must_use]
+    pub fn received(&self) -> Option<u64> {
+        self.folder.number("statistics/rx_packets")
     }
 
     /// Packets that the interface has received and sent, by its own count, since it was created; 0
     /// if it is gone.
     #[must_use]
     pub fn packets(&self) -> u64 {
-        let statistics = self.folder().join("statistics");
-        let counters = ["rx_packets", "tx_packets"];
-        counters
-            .into_iter()
-            .filter_map(|counter| read_number(&statistics.join(counter)))
-            .sum()
+        self.statistics(&["rx_packets", "tx_packets"])
     }
 
-    /// Writes a tunable of the device in sysfs and returns its former value.
+    /// Its RX queues (channels) by now; `None` if it is gone.
+    #[must_use]
+    pub fn channels(&self) -> Option<u32> {
+        channels_in(&self.folder)
+    }
+
+    /// The sum of some of its counters; 0 if it has been removed.
+    fn statistics(&self, counters: &[&str]) -> u64 {
+        let count = |counter: &&str| self.folder.number(&format!("statistics/{counter}"));
+        counters.iter().filter_map(count).sum()
+    }
+
+    /// How the device defers interrupts, where its NAPI instances have no settings of their own;
+    /// `None` if it is gone.
+    #[must_use]
+    pub fn deferral(&self) -> Option<Deferral> {
+        let polls = self.folder.number(DEFER_POLLS)?;
+        Some(Deferral {
+            polls: u32::try_from(polls).ok()?,
+            timeout_ns: self.folder.number(DEFER_TIMEOUT)?,
+        })
+    }
+
+    /// Sets how the device, and so each of its NAPI instances, defers interrupts.
     ///
     /// # Errors
     ///
     /// The system's error.
-    pub fn set_tunable(&self, tunable: &str, value: u64) -> io::Result<u64> {
-        let path = self.folder().join(tunable);
-        let before = read_number(&path).ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
-        fs::write(&path, value.to_string())?;
-        Ok(before)
+    pub fn set_deferral(&self, deferral: Deferral) -> io::Result<()> {
+        self.folder.set_number(DEFER_POLLS, deferral.polls.into())?;
+        self.folder.set_number(DEFER_TIMEOUT, deferral.timeout_ns)
     }
+}
+
+/// The files of [`Deferral`] in the folder of an interface.
+const DEFER_POLLS: &str = "napi_defer_hard_irqs";
+const DEFER_TIMEOUT: &str = "gro_flush_timeout";
+
+/// The RX queues of the interface with this folder; `None` if they cannot be read.
+fn channels_in(folder: &Folder) -> Option<u32> {
+    let count = folder.count("queues", "rx-").filter(|&count| count > 0)?;
+    u32::try_from(count).ok()
 }
 
 /// The name of the interface with this ifIndex.
 fn name_of(index: u32) -> Option<String> {
-    nix::net::if_::if_indextoname(index)
-        .ok()?
-        .into_string()
-        .ok()
+    let name = nix::net::if_::if_indextoname(index).ok()?;
+    // For an interface that does not exist nix 0.31 returns an empty name, not an error.
+    name.into_string().ok().filter(|name| !name.is_empty())
 }
 
 #[cfg(test)]
@@ -173,6 +203,12 @@ mod tests {
                 .unwrap()
                 .contains("127.0.0.1")
         );
+    }
+
+    #[test]
+    fn an_ifindex_that_no_interface_has_has_no_name() {
+        assert_eq!(name_of(i32::MAX.unsigned_abs()), None);
+        assert_eq!(name_of(1).as_deref(), Some("lo"));
     }
 
     #[test]

@@ -13,8 +13,10 @@
 mod abi;
 mod bell;
 mod config;
+mod deferral;
 mod frames;
 mod interface;
+mod link;
 #[cfg(test)]
 mod memory;
 mod program;
@@ -23,8 +25,10 @@ mod rest;
 mod rings;
 mod socket;
 mod socket_options;
+mod watch;
 
 pub use config::{Mode, XdpConfig};
 pub use interface::{InterfaceCounters, LoadedInterface, QueueCounters, XdpInterface};
 pub use queue::{QueueMemory, QueueReport, XdpQueue};
 pub use socket_options::Losses;
+pub use watch::{Difference, Reason};

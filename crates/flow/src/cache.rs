@@ -151,7 +151,7 @@ impl<K: Key> FlowCache<K> {
         let key = packet.key.to_bits();
         let hash = self.table.hash(key);
         match self.table.find(hash, key) {
-            Some(place) => self.join(hash, place, arrival, now_ms, sink),
+            Some(_) => self.join(hash, arrival, now_ms, sink),
             None => self.begin_off_clock(hash, arrival, now_ms, sink),
         }
     }
@@ -165,7 +165,7 @@ impl<K: Key> FlowCache<K> {
     /// nothing does are not looked at.
     pub fn expire(&mut self, now_ms: u64, sets_max: usize, sink: &mut impl RecordSink<K>) -> bool {
         if self.hand.elapsed_ms(now_ms) > DISTINCT_MS {
-            self.hand.start_reading_groups();
+            self.hand.start_reading_nearly_due();
         }
         self.dues.begin_call();
         let mut left = self.hand.advance(now_ms, sets_max);
@@ -221,15 +221,14 @@ impl<K: Key> FlowCache<K> {
         if !self.dues.are_distinct(set, self.hand.advanced_ms()) {
             return places().map(due_ms).fold(earliest_ms, u64::min);
         }
-        let ticks = |place: &Place| self.dues.ticks_after_bound(*place);
-        let mut next = places().map(|place| ticks(&place)).min();
-        while let Some(now) = next
-            && self.dues.due_after_ms(set, now.into()) < earliest_ms
+        let noted_ms = |place| self.dues.noted_after_ms(place);
+        let mut next = places().map(noted_ms).min();
+        while let Some(after_ms) = next
+            && after_ms < earliest_ms
         {
-            let due = places().filter(|place| ticks(place) == now);
-            earliest_ms = due.map(due_ms).fold(earliest_ms, u64::min);
-            let later = places().map(|place| ticks(&place));
-            next = later.filter(|&ticks| ticks > now).min();
+            let noted = places().filter(|&place| noted_ms(place) == after_ms);
+            earliest_ms = noted.map(due_ms).fold(earliest_ms, u64::min);
+            next = places().map(noted_ms).filter(|&ms| ms > after_ms).min();
         }
         earliest_ms
     }
@@ -416,49 +415,50 @@ impl<K: Key> FlowCache<K> {
     fn update(&mut self, lookup: Lookup, arrival: &Arrival<K>, sink: &mut impl RecordSink<K>) {
         let (hash, key) = (lookup.hash, arrival.packet.key.to_bits());
         // An earlier packet of the burst may have changed the place.
-        let place = if self.table.resident(lookup.place).holds(key) {
-            lookup.place
-        } else if let Some(place) = self.table.find(hash, key) {
-            place
+        let is_there =
+            self.table.resident(lookup.place).holds(key) || self.table.find(hash, key).is_some();
+        if is_there {
+            self.join(hash, arrival, arrival.at_ms, sink);
         } else {
-            return self.begin(hash, arrival, arrival.at_ms, sink);
-        };
-        self.join(hash, place, arrival, arrival.at_ms, sink);
+            self.begin(hash, arrival, arrival.at_ms, sink);
+        }
     }
 
     /// Adds a packet to a flow of its key, or ends that and begins another, or begins one beside
-    /// it. There is a flow of its key at `place`, and perhaps others.
+    /// it. There is a flow of its key, and perhaps several.
     #[inline(never)]
     fn join(
         &mut self,
         hash: u64,
-        place: Place,
         arrival: &Arrival<K>,
         now_ms: u64,
         sink: &mut impl RecordSink<K>,
     ) {
-        let flow = self.table.resident_mut(place);
-        if self.hand.reads_all() {
-            self.policy.renew(flow);
-        }
-        let (mut place, mut is_in_time) = (place, self.policy.is_in_time(flow, arrival));
-        if !is_in_time {
-            let key = arrival.packet.key.to_bits();
-            let is_over = |place: &Place| {
-                let last_ms = self.table.resident(*place).last_ms;
-                last_ms <= arrival.at_ms && arrival.at_ms <= now_ms
-            };
-            let in_time = |place: &Place| {
-                let flow = self.table.resident(*place);
-                self.policy.is_in_time(flow, arrival)
-            };
-            if let Some(other) = self.table.find_all(hash, key).find(in_time) {
-                (place, is_in_time) = (other, true);
-            } else if let Some(over) = self.table.find_all(hash, key).find(is_over) {
-                place = over;
-            } else {
-                return self.begin_off_clock(hash, arrival, now_ms, sink);
+        let reads_all = self.hand.reads_all();
+        let places = || self.table.find_all(hash, arrival.packet.key.to_bits());
+        let is_in_time = |place: &Place| {
+            let mut flow = *self.table.resident(*place);
+            if reads_all {
+                self.policy.renew(&mut flow);
             }
+            self.policy.is_in_time(&flow, arrival)
+        };
+        let last_ms = |place: &Place| self.table.resident(*place).last_ms;
+        let is_over = |place: &Place| last_ms(place) <= arrival.at_ms && arrival.at_ms <= now_ms;
+        // Where clocks are apart, each has its own flow: that whose last packet is nearest.
+        let in_time = places().filter(is_in_time);
+        let nearest = in_time.min_by_key(|place| {
+            let last_ms = last_ms(place);
+            (last_ms.abs_diff(arrival.at_ms), last_ms)
+        });
+        let over = places().find(is_over);
+        let (place, is_in_time) = match (nearest, over) {
+            (Some(nearest), _) => (nearest, true),
+            (None, Some(over)) => (over, false),
+            (None, None) => return self.begin_off_clock(hash, arrival, now_ms, sink),
+        };
+        if reads_all {
+            self.policy.renew(self.table.resident_mut(place));
         }
         let flow = self.table.resident_mut(place);
         if is_in_time && self.policy.has_room(flow, arrival) {
@@ -562,7 +562,7 @@ impl<K: Key> FlowCache<K> {
             let range = set..sets.end;
             let next = match reading {
                 Reading::Due => self.dues.first_due(range, now_ms),
-                Reading::GroupsDue => self.dues.first_nearly_due(range, now_ms),
+                Reading::NearlyDue => self.dues.first_nearly_due(range, now_ms),
                 Reading::All => self.dues.first_occupied(range),
             };
             let first = next.unwrap_or(sets.end);
@@ -585,16 +585,16 @@ impl<K: Key> FlowCache<K> {
         now_ms: u64,
         sink: &mut impl RecordSink<K>,
     ) {
-        let reads_all = reading != Reading::Due || !self.dues.are_distinct(sets.start, now_ms);
+        let reads_all = reading == Reading::All || !self.dues.are_distinct(sets.start, now_ms);
         let (mut places, mut count) = ([Place::default(); 4 * STRIDE], 0);
         let mut next_ms = u64::MAX;
         for set in sets.clone() {
             #[cfg(test)]
             self.sets_read.set(self.sets_read.get() + 1);
-            let due = if reads_all {
-                Ways::ALL
-            } else {
-                self.dues.ways_due(set, now_ms)
+            let due = match reading {
+                _ if reads_all => Ways::ALL,
+                Reading::Due => self.dues.ways_due(set, now_ms),
+                Reading::NearlyDue | Reading::All => self.dues.ways_nearly_due(set, now_ms),
             };
             if due.count() == 0 {
                 continue;

@@ -252,9 +252,72 @@ fn lanes_up_to_sse2(lanes: &[u8; 16], value: u8) -> u16 {
     !u16::from_le_bytes([a, b])
 }
 
+/// How far the first of some lanes is ahead of `value`, modulo 256 and from -128 to 127; 127 if
+/// there is none. They are those whose bit in the row's mask differs from `without`.
+pub fn least_ahead(rows: &[[u8; 16]], masks: &[u16], without: bool, value: u8) -> i8 {
+    let flip = if without { u16::MAX } else { 0 };
+    let masks = masks.iter().map(|mask| mask ^ flip);
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: SSE2 is part of x86_64.
+    return unsafe { least_ahead_sse2(rows, masks, value) };
+    #[cfg(not(target_arch = "x86_64"))]
+    rows.iter()
+        .zip(masks)
+        .flat_map(|(row, mask)| {
+            let picked = row.iter().enumerate();
+            let picked = picked.filter(move |(lane, _)| mask >> lane & 1 == 1);
+            picked.map(move |(_, other)| other.wrapping_sub(value).cast_signed())
+        })
+        .fold(i8::MAX, i8::min)
+}
+
+#[cfg(target_arch = "x86_64")]
+#[inline]
+#[target_feature(enable = "sse2")]
+fn least_ahead_sse2(rows: &[[u8; 16]], masks: impl Iterator<Item = u16>, value: u8) -> i8 {
+    use std::arch::x86_64::{
+        _mm_and_si128, _mm_andnot_si128, _mm_cmpeq_epi8, _mm_loadu_si128, _mm_min_epu8,
+        _mm_or_si128, _mm_set_epi64x, _mm_set1_epi8, _mm_storeu_si128, _mm_sub_epi8,
+    };
+    /// As unsigned octets, lanes that are less far ahead come first.
+    const BIAS: u8 = 0x80;
+    const LANE_BITS: i64 = 0x8040_2010_0804_0201_u64.cast_signed();
+    let of_octet = |octet: u8| i64::from_le_bytes([octet; 8]);
+    let (bits, all) = (_mm_set_epi64x(LANE_BITS, LANE_BITS), _mm_set1_epi8(-1));
+    let from = _mm_set1_epi8(value.wrapping_sub(BIAS).cast_signed());
+    let mut least = all;
+    for (row, mask) in rows.iter().zip(masks) {
+        let [low, high] = mask.to_le_bytes();
+        let mask = _mm_and_si128(_mm_set_epi64x(of_octet(high), of_octet(low)), bits);
+        let mask = _mm_cmpeq_epi8(mask, bits);
+        // SAFETY: 16 octets are read from a row of 16; the load requires no alignment.
+        let lanes = unsafe { _mm_loadu_si128(row.as_ptr().cast()) };
+        let ahead = _mm_and_si128(_mm_sub_epi8(lanes, from), mask);
+        least = _mm_min_epu8(least, _mm_or_si128(ahead, _mm_andnot_si128(mask, all)));
+    }
+    let mut lanes = [0; 16];
+    // SAFETY: 16 octets are written to an array of 16; the store requires no alignment.
+    unsafe { _mm_storeu_si128(lanes.as_mut_ptr().cast(), least) };
+    let least = lanes.into_iter().fold(u8::MAX, u8::min);
+    (least ^ BIAS).cast_signed()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn the_least_ahead_is_that_of_the_lanes_one_by_one(
+            rows: [[u8; 16]; 3], masks: [u16; 3], without: bool, value: u8,
+        ) {
+            let lanes = (0..48).filter(|at| (masks[at / 16] >> (at % 16) & 1 == 1) != without);
+            let ahead = lanes.map(|at| rows[at / 16][at % 16].wrapping_sub(value).cast_signed());
+            let expected = ahead.min().unwrap_or(i8::MAX);
+            prop_assert_eq!(least_ahead(&rows, &masks, without, value), expected);
+        }
+    }
 
     #[test]
     fn tables_begin_zeroed_and_hold_what_is_written() {

@@ -1,8 +1,9 @@
 //! Tools for tests and benchmarks; nothing here is shipped. [`namespace`] makes network namespaces
 //! with veth pairs. [`send`] generates traffic with exact counts, and [`plain`] does the same on
 //! drivers without XDP. [`frames`] builds frames and capture files, [`capture_file`] large capture
-//! files from a seed. [`confine`] withholds system calls from a program. [`test_collector`] is a
-//! collector that checks an exporter's datagrams.
+//! files from a seed. [`confine`] withholds system calls from a program, [`intrude`] does to a
+//! probe's XDP program what another process may do. [`test_collector`] is a collector that checks
+//! an exporter's datagrams.
 //!
 //! A test makes a [`namespace::Namespace`] with a veth pair in it, starts the probe on one end and
 //! a [`send::Sender`] on the other, and compares the probe's ledger and the
@@ -14,6 +15,7 @@ pub mod confine;
 pub mod frames;
 mod headers;
 pub mod interface;
+pub mod intrude;
 pub mod namespace;
 pub mod plain;
 pub mod requirements;

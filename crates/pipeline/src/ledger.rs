@@ -321,7 +321,7 @@ impl<'a> Balance<'a> {
         self.snapshot.died.contains(&worker.label()) || is_observed_and_expired(&worker.counters)
     }
 
-    /// Frames redirected to sockets were taken from them, refused by them, or are in their rings.
+    /// Frames redirected to sockets were taken from them, lost there, or are in their rings.
     fn is_received(&self, interface: &InterfaceSnapshot) -> bool {
         let InterfaceSnapshot {
             redirected_before,
@@ -340,7 +340,7 @@ impl<'a> Balance<'a> {
         };
         let before = redirected_before.saturating_sub(counters.offered_again);
         (before.saturating_sub(under_way_max)..=interface.redirected())
-            .contains(&(self.snapshot.taken_from(interface) + interface.refused()))
+            .contains(&(self.snapshot.taken_from(interface) + interface.lost_at_sockets()))
     }
 
     /// Expired records were dropped at hand-over, taken by the exporter, or are under way to it.
@@ -803,6 +803,29 @@ mod tests {
             worker(it).meter.undecoded[0] = 1;
             it.interfaces[0].counters.queues.push(queue_of_64_frames(1));
         }));
+        assert!(balanced(|it| {
+            worker(it).source.received = 9;
+            worker(it).meter.undecoded[0] = 1;
+            it.interfaces[0].counters.unbound = 1;
+        }));
+    }
+
+    #[test]
+    fn what_a_stop_leaves_in_rings_is_not_lost_once_more_by_sockets_that_were_unbound() {
+        let mut last = snapshot();
+        last.is_last = true;
+        let counters = worker(&mut last);
+        counters.left_unread = 1;
+        counters.source.received = 9;
+        counters.meter.undecoded[0] = 1;
+        let lost = |last: &Snapshot| {
+            let ledger = Ledger::draw_up(last);
+            assert!(ledger.is_balanced());
+            (ledger.dropped["unbound"], ledger.dropped[STOP])
+        };
+        assert_eq!(lost(&last), (0, 1));
+        last.interfaces[0].counters.unbound = 1;
+        assert_eq!(lost(&last), (1, 0));
     }
 
     #[test]

@@ -74,11 +74,11 @@ pub fn is_cut_short(last: &Snapshot) -> bool {
 }
 
 /// Frames that were redirected to the sockets of an interface, and are neither taken from them nor
-/// refused.
+/// lost there.
 #[must_use]
 pub fn unread(snapshot: &Snapshot, on: &InterfaceSnapshot) -> u64 {
     on.redirected()
-        .saturating_sub(snapshot.taken_from(on) + on.refused())
+        .saturating_sub(snapshot.taken_from(on) + on.lost_at_sockets())
 }
 
 /// Flows that were created, less the records that were exported or lost.

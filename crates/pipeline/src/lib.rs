@@ -37,6 +37,7 @@ mod own_export;
 mod pipeline;
 pub mod plan;
 pub mod published;
+pub mod readiness;
 pub mod regime;
 mod resolver;
 mod rules;
@@ -44,6 +45,7 @@ pub mod snapshot;
 pub mod tables;
 mod thread;
 pub mod unread;
+mod watch;
 pub mod worker;
 
 pub use control::{Applying, Change, Refused};

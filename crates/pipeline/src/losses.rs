@@ -140,7 +140,12 @@ fn losses_in(snapshot: &Snapshot) -> BTreeMap<Kind, u64> {
 fn remedy(reason: &str) -> &'static str {
     let remedy = match reason {
         "driver" => "use a larger ring of the network card (ethtool -G), or more queues",
-        "no_socket" => "the number of channels was changed (ethtool -L): restart the probe",
+        "no_socket" => "their queue is not read: capture all queues, or check the channels",
+        "no_program" => {
+            "the XDP program did not see them: it was detached, or not run on a new channel; \
+             restart the probe if this goes on"
+        }
+        "unbound" => "the interface was removed, or moved to another network namespace",
         "ring_full" => "give the worker a core of its own, use a larger --ring or more queues",
         "no_frame" => "use a larger --ring; check the MTU",
         "kernel" => "libpcap's buffer was full: capture with AF_XDP",

@@ -25,6 +25,7 @@ use crate::resolver::Resolver;
 use crate::snapshot::{Boards, Snapshot};
 use crate::thread::{CoreList, Deaths};
 use crate::unread::{UnreadLog, check_file};
+use crate::watch::{Watch, WatchLog};
 use crossbeam_channel::{Receiver, Sender, bounded, select, tick};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -304,7 +305,8 @@ struct Running {
     export: ExportPlan,
     stop_timeout: Duration,
     boards: Boards,
-    filters: FilterWatch,
+    logs: Logs,
+    watch: Watch,
     /// The capture file, where it is one.
     file: Option<(PathBuf, ReadProgress)>,
     stop: Receiver<Stop>,
@@ -398,6 +400,7 @@ impl Running {
             clock,
             workers: std::mem::take(&mut crew.boards),
             interfaces: crew.interfaces.clone(),
+            looked_ms: Arc::default(),
             exporter: board,
             deaths: deaths.clone(),
         };
@@ -415,8 +418,10 @@ impl Running {
             resolver,
             filters,
         };
-        let control = match Control::start(controlled, deaths) {
-            Ok(control) => control,
+        let helped =
+            Watch::over(&boards).and_then(|watch| Ok((watch, Control::start(controlled, deaths)?)));
+        let (watch, control) = match helped {
+            Ok(both) => both,
             Err(error) => {
                 drop(has_started);
                 crew.stop(0);
@@ -446,7 +451,8 @@ impl Running {
             export,
             stop_timeout: plan.stop_timeout,
             boards,
-            filters: filter_watch,
+            logs: Logs::new(filter_watch),
+            watch,
             stop: stop_requests,
             outcome,
         };
@@ -455,10 +461,8 @@ impl Running {
 
     /// Waits until the probe is to end, ends it, and sends the outcome.
     fn run(mut self) {
-        let mut losses = LossLog::default();
-        let mut unread = UnreadLog::default();
-        let watched = AssertUnwindSafe(|| self.watch(&mut losses, &mut unread));
-        let asked = catch_unwind(watched).unwrap_or_else(|_| {
+        let waited = AssertUnwindSafe(|| self.wait());
+        let asked = catch_unwind(waited).unwrap_or_else(|_| {
             self.boards.deaths.note("pipeline");
             Some(Stop::InTime)
         });
@@ -482,14 +486,14 @@ impl Running {
         } else {
             (Ok(()), Ok(()))
         };
+        // It has a copy of the boards, and may have died.
+        drop(self.watch);
         let last = Snapshot {
             is_last: true,
             is_given_up: !has_ended,
             ..self.boards.snapshot()
         };
-        inform_of(&unread.lines(&last));
-        warn_of(&losses.last_lines(&last));
-        warn_of(&self.filters.last_lines(&last));
+        self.logs.report_last(&last);
         let ledger = Ledger::draw_up(&last);
         // Programs are detached with the last copy of the boards: from here on, the handle's.
         drop(self.boards);
@@ -521,7 +525,7 @@ impl Running {
     }
 
     /// Reports what happens, until the probe is asked to stop, or for another reason to end.
-    fn watch(&mut self, losses: &mut LossLog, unread: &mut UnreadLog) -> Option<Stop> {
+    fn wait(&mut self) -> Option<Stop> {
         let due = tick(LOOK_INTERVAL);
         loop {
             select! {
@@ -531,14 +535,45 @@ impl Running {
                 // end.
                 recv(self.crew.ended) -> _ => return None,
                 recv(self.boards.deaths.bell()) -> _ => return Some(Stop::InTime),
-                recv(due) -> _ => {
-                    let snapshot = self.boards.snapshot();
-                    inform_of(&unread.lines(&snapshot));
-                    warn_of(&losses.lines(&snapshot));
-                    warn_of(&self.filters.lines(&snapshot));
-                }
+                recv(due) -> _ => self.logs.report(&self.boards.snapshot()),
             }
         }
+    }
+}
+
+/// What is read from snapshots for the log.
+struct Logs {
+    filters: FilterWatch,
+    losses: LossLog,
+    unread: UnreadLog,
+    watched: WatchLog,
+}
+
+impl Logs {
+    fn new(filters: FilterWatch) -> Self {
+        Self {
+            filters,
+            losses: LossLog::default(),
+            unread: UnreadLog::default(),
+            watched: WatchLog::default(),
+        }
+    }
+
+    /// Logs what is due by a snapshot.
+    fn report(&mut self, snapshot: &Snapshot) {
+        inform_of(&self.unread.lines(snapshot));
+        warn_of(&self.watched.warnings(snapshot));
+        inform_of(&self.watched.all_clear(snapshot));
+        warn_of(&self.losses.lines(snapshot));
+        warn_of(&self.filters.lines(snapshot));
+    }
+
+    /// Logs at the end what no line has said yet.
+    fn report_last(&mut self, last: &Snapshot) {
+        inform_of(&self.unread.lines(last));
+        warn_of(&self.watched.warnings(last));
+        warn_of(&self.losses.last_lines(last));
+        warn_of(&self.filters.last_lines(last));
     }
 }
 
@@ -572,6 +607,7 @@ fn pinned_count(captures: &[CapturePlan]) -> usize {
 mod tests {
     use super::*;
     use crate::crew::{Opening, Post};
+    use crate::readiness::not_ready;
     use crate::tables::Tables;
     use std::net::{Ipv4Addr, SocketAddr};
     use xdprobe_capture::xdp::{Mode, XdpConfig};
@@ -746,7 +782,7 @@ mod tests {
         let (pipeline, running) = start(plan(2, 60_000, collector.address()), sources).unwrap();
         // Not asked to stop: the death ends the run.
         let outcome = outcome_of(&pipeline, running);
-        assert_eq!(pipeline.snapshot().not_ready()[0], "memory/0 died");
+        assert_eq!(not_ready(&pipeline.snapshot())[0], "memory/0 died");
         let text = outcome.ledger.to_string();
         assert!(
             text.ends_with("ledger balanced, lost 3 packets (3 died) and 10 records (10 died)"),
@@ -779,7 +815,7 @@ mod tests {
         }
         assert_eq!(pipeline.expire(&FlowFilter::default()).wait(), 500);
         let outcome = outcome_of(&pipeline, running);
-        assert_eq!(pipeline.snapshot().not_ready()[0], "exporter died");
+        assert_eq!(not_ready(&pipeline.snapshot())[0], "exporter died");
         let ledger = serde_json::to_value(&outcome.ledger).unwrap();
         assert_eq!(ledger["balanced"], true, "{}", outcome.ledger);
         let died = ledger["lost"]["reasons"]["died"].as_u64().unwrap();

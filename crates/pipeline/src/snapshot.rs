@@ -10,12 +10,12 @@ use crate::clock::{Clock, LiveClock};
 use crate::counters::{Phase, WorkerCounters};
 use crate::exporting::{CollectorBoard, ExporterBoard, ExportingCounters};
 use crate::hand_over::UNDER_WAY_MAX;
-use crate::plan::FILE_PREFIX;
 use crate::published::Published;
 use crate::thread::Deaths;
 use std::sync::Arc;
-use xdprobe_capture::xdp::{InterfaceCounters, XdpInterface};
-use xdprobe_export::{CollectorCounters, CollectorId, CollectorState, Distribution, Tally};
+use std::sync::atomic::{AtomicU64, Ordering};
+use xdprobe_capture::xdp::{Difference, InterfaceCounters, QueueCounters, Reason, XdpInterface};
+use xdprobe_export::{CollectorCounters, CollectorId, Distribution, Tally};
 use xdprobe_flow::Volume;
 
 /// Where everything is counted. Copies read the same counters.
@@ -27,6 +27,8 @@ pub struct Boards {
     pub workers: Vec<WorkerBoard>,
     /// Interfaces that are captured from with AF_XDP.
     pub interfaces: Vec<Arc<XdpInterface>>,
+    /// When these interfaces were looked at last, in ms since the probe's start.
+    pub looked_ms: Arc<AtomicU64>,
     /// The exporter.
     pub exporter: Arc<ExporterBoard>,
     /// Threads that died.
@@ -55,6 +57,8 @@ pub struct Snapshot {
     pub workers: Vec<WorkerSnapshot>,
     /// Each interface that is captured from with AF_XDP.
     pub interfaces: Vec<InterfaceSnapshot>,
+    /// When these interfaces were looked at last, in ms since the probe's start.
+    pub looked_ms: u64,
     /// The exporter.
     pub exporting: ExportingCounters,
     /// Records that the exporter had taken when all other counts had been read.
@@ -95,6 +99,10 @@ pub struct InterfaceSnapshot {
     pub counters: InterfaceCounters,
     /// The driver's own counters of received frames lost, by name; in no sum of the ledger.
     pub named_drops: Vec<(String, u64)>,
+    /// What is no longer as it was when frames began to be received, or was not a moment ago.
+    pub differences: Vec<Difference>,
+    /// How often each kind of difference has begun, in the order of [`Reason::ALL`].
+    pub differences_begun: [u64; Reason::ALL.len()],
 }
 
 /// One collector.
@@ -115,6 +123,11 @@ impl Boards {
         { self.clock }.read().uptime_ms
     }
 
+    /// Notes that the interfaces were looked at just now.
+    pub(crate) fn note_look(&self) {
+        self.looked_ms.store(self.uptime_ms(), Ordering::Relaxed);
+    }
+
     /// Reads all counters: some system calls for each queue, so at most once a second while frames
     /// come.
     #[must_use]
@@ -128,20 +141,23 @@ impl Boards {
             .map(read_collector)
             .collect();
         let exporting = self.exporter.counters.read();
-        let workers = self.workers.iter().map(WorkerBoard::snapshot).collect();
+        let workers: Vec<_> = self.workers.iter().map(WorkerBoard::snapshot).collect();
         let taken_after = self.exporter.counters.read().taken;
         let interfaces = self.interfaces.iter().zip(redirected_before);
         let interfaces = interfaces.map(|(on, redirected_before)| InterfaceSnapshot {
             name: on.interface().name.clone(),
             redirected_before,
-            counters: on.counters(),
+            counters: settled(on, &workers),
             named_drops: on.named_drops(),
+            differences: on.differences(),
+            differences_begun: on.differences_begun(),
         });
         let interfaces = interfaces.collect();
         Snapshot {
             uptime_ms: self.uptime_ms(),
             workers,
             interfaces,
+            looked_ms: self.looked_ms.load(Ordering::Relaxed),
             exporting,
             taken_after,
             distribution: self.exporter.distribution,
@@ -151,6 +167,18 @@ impl Boards {
             is_given_up: false,
         }
     }
+}
+
+/// What an interface counted. Once its workers have ended, what they left of unbound sockets is
+/// known.
+fn settled(on: &XdpInterface, workers: &[WorkerSnapshot]) -> InterfaceCounters {
+    let mut counters = on.counters();
+    let here = |worker: &&WorkerSnapshot| worker.interface == on.interface().name;
+    let here = || workers.iter().filter(here).map(|worker| &worker.counters);
+    if here().all(|counters| counters.phase() == Phase::Ended) {
+        counters.settle(here().map(|counters| counters.source.taken()).sum());
+    }
+    counters
 }
 
 fn read_collector(board: &CollectorBoard) -> CollectorSnapshot {
@@ -195,13 +223,14 @@ impl InterfaceSnapshot {
         redirected.saturating_sub(offered_again)
     }
 
-    /// Of these, frames that the sockets refused.
+    /// Of these, frames that were lost at the sockets, which refused them or were unbound.
     #[must_use]
-    pub fn refused(&self) -> u64 {
-        let queues = self.counters.queues.iter();
-        queues
-            .map(|queue| queue.losses.ring_full + queue.losses.no_frame)
-            .sum()
+    pub fn lost_at_sockets(&self) -> u64 {
+        let InterfaceCounters {
+            unbound, queues, ..
+        } = &self.counters;
+        let refused = |queue: &QueueCounters| queue.losses.ring_full + queue.losses.no_frame;
+        unbound + queues.iter().map(refused).sum::<u64>()
     }
 }
 
@@ -214,6 +243,17 @@ impl Snapshot {
                 .workers
                 .iter()
                 .all(|worker| worker.counters.phase() == Phase::Ended)
+    }
+
+    /// Whether a worker receives frames: it runs, and the program and sockets of its interface are
+    /// in place.
+    #[must_use]
+    pub fn receives(&self, worker: &WorkerSnapshot) -> bool {
+        let here = |on: &&InterfaceSnapshot| on.name == worker.interface;
+        let is_blind = |found: &Difference| found.lasts && found.reason.is_total();
+        let is_blind = |on: &InterfaceSnapshot| on.differences.iter().any(is_blind);
+        worker.counters.phase() == Phase::Running
+            && !self.interfaces.iter().filter(here).any(is_blind)
     }
 
     /// Whether a thread died or was not waited for: counts that follow on each other may differ by
@@ -319,39 +359,6 @@ impl Snapshot {
     pub fn under_way_max(&self) -> u64 {
         UNDER_WAY_MAX * self.workers.len() as u64
     }
-
-    /// Why the probe is not ready, if it is not: each thread that died, each queue that does not
-    /// receive, each file that cannot be written, and that no collector takes records.
-    #[must_use]
-    pub fn not_ready(&self) -> Vec<String> {
-        let down = self.workers.iter().filter_map(|worker| {
-            let what = match worker.counters.phase() {
-                Phase::Running => return None,
-                Phase::Opening => "has not begun to receive",
-                Phase::Down => "link is down",
-                Phase::Ending | Phase::Ended => "receives no more",
-            };
-            Some(format!("{}: {what}", worker.label()))
-        });
-        let files = self
-            .collectors
-            .iter()
-            .filter(|one| one.name.starts_with(FILE_PREFIX))
-            .filter(|one| !one.counters.state().takes_records())
-            .map(|one| format!("{} cannot be written", one.name));
-        let states = || self.collectors.iter().map(|one| one.counters.state());
-        let nowhere = !states().any(CollectorState::takes_records);
-        let why = if states().any(|state| state == CollectorState::Refusing) {
-            "every collector refuses"
-        } else {
-            "no collector can be reached"
-        };
-        let died = self.died.iter().map(|name| format!("{name} died"));
-        died.chain(down)
-            .chain(files)
-            .chain(nowhere.then(|| why.to_owned()))
-            .collect()
-    }
 }
 
 #[cfg(test)]
@@ -370,41 +377,5 @@ mod tests {
             },
         };
         assert_eq!(snapshot.in_flight(), Tally::default());
-    }
-
-    #[test]
-    fn a_thread_that_died_is_a_reason_not_to_be_ready() {
-        let snapshot = Snapshot {
-            died: vec!["control".to_owned()],
-            ..Snapshot::default()
-        };
-        assert_eq!(snapshot.not_ready()[0], "control died");
-    }
-
-    #[test]
-    fn a_file_that_cannot_be_written_is_a_reason_not_to_be_ready() {
-        let collector = |name: &str, state: CollectorState| CollectorSnapshot {
-            id: CollectorId::FIRST,
-            name: name.into(),
-            counters: CollectorCounters {
-                state: state as u64,
-                ..CollectorCounters::default()
-            },
-        };
-        let not_ready = |collectors| {
-            let snapshot = Snapshot {
-                collectors,
-                ..Snapshot::default()
-            };
-            snapshot.not_ready()
-        };
-        let up = collector("192.0.2.9:2055", CollectorState::Up);
-        let full = collector("file:x.ft", CollectorState::Refusing);
-        assert_eq!(
-            not_ready(vec![up.clone(), full]),
-            ["file:x.ft cannot be written"]
-        );
-        let refusing = collector("192.0.2.8:2055", CollectorState::Refusing);
-        assert!(not_ready(vec![up, refusing]).is_empty());
     }
 }

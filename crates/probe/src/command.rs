@@ -2,6 +2,7 @@
 
 pub mod cat;
 pub mod collect;
+pub mod config;
 mod files;
 pub mod print;
 pub mod run;

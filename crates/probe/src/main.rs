@@ -5,33 +5,29 @@
 #![forbid(unsafe_code)]
 
 mod command;
+mod config;
+mod logging;
 mod metrics;
 mod progress;
 mod say;
 
 use clap::{Parser, Subcommand};
-use say::say;
+use command::run::SecondSignal;
+use command::usage::UsageError;
+use config::{Effective, Faults};
+use logging::{LogLevel, report};
 use signal_hook::consts::SIGXFSZ;
 use std::io::{IsTerminal, stderr};
 use std::process::ExitCode;
 use std::sync::Arc;
-use tracing_subscriber::Layer;
-use tracing_subscriber::filter::{LevelFilter, Targets};
-use tracing_subscriber::layer::SubscriberExt;
-use tracing_subscriber::util::SubscriberInitExt;
 
 /// A NetFlow probe for line-rate taps: packets on an interface become NetFlow records, and every
 /// packet is accounted for
 #[derive(Debug, Parser)]
 #[command(name = "xdprobe", version)]
 struct Arguments {
-    /// Log more on standard error
-    #[arg(short, long, global = true)]
-    verbose: bool,
-
-    /// Log only warnings and errors on standard error
-    #[arg(short, long, global = true, conflicts_with = "verbose")]
-    quiet: bool,
+    #[command(flatten)]
+    log: logging::LogOptions,
 
     #[command(subcommand)]
     command: Command,
@@ -40,7 +36,9 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the probe: on interfaces, or over a capture file
-    Run(Box<command::run::Arguments>),
+    Run(Box<config::Line<command::run::Arguments>>),
+    /// Check or print the configuration of the probe
+    Config(command::config::Arguments),
     /// Join flow-tools files into one, on standard output or in a file
     Cat(command::cat::Arguments),
     /// Receive NetFlow datagrams and store their records in flow-tools files
@@ -51,38 +49,33 @@ enum Command {
 
 fn main() -> ExitCode {
     survive_file_size_limit();
-    say::start();
-    let arguments = match Arguments::try_parse() {
-        Ok(arguments) => arguments,
-        Err(error) if error.use_stderr() => return refuse(&error),
+    say::start(logging::report_left_out);
+    let code = match Arguments::try_parse() {
+        Ok(arguments) => execute(arguments).map_or_else(|error| fail(&error), |()| 0),
+        Err(error) if error.use_stderr() => refuse(&error),
         // Help, on standard output.
         Err(error) => error.exit(),
     };
-    let level = match (arguments.verbose, arguments.quiet) {
-        (true, _) => LevelFilter::DEBUG,
-        (_, true) => LevelFilter::WARN,
-        _ => LevelFilter::INFO,
-    };
-    log_to_stderr(level);
-    let done = match arguments.command {
-        Command::Run(arguments) => command::run::run(*arguments),
-        Command::Cat(arguments) => command::cat::run(&arguments),
-        Command::Collect(arguments) => command::collect::run(&arguments),
-        Command::Print(arguments) => command::print::run(&arguments),
-    };
-    let code = match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            say(format_args!("{error:#}"));
-            ExitCode::from(exit_code(&error))
-        }
-    };
     say::flush();
-    code
+    ExitCode::from(code)
 }
 
-/// Says what is wrong with the command line.
-fn refuse(error: &clap::Error) -> ExitCode {
+/// Reports why the command failed, and returns its exit code.
+fn fail(error: &anyhow::Error) -> u8 {
+    let text = format!("{error:#}");
+    if error.is::<UsageError>() || error.is::<Faults>() {
+        // There may be several, one in each line.
+        text.lines().for_each(|line| report(LogLevel::Error, line));
+        return 2;
+    }
+    report(LogLevel::Error, text);
+    error
+        .downcast_ref()
+        .map_or(1, |second: &SecondSignal| second.exit_code())
+}
+
+/// Reports what is wrong with the command line, in clap's words, and returns the exit code.
+fn refuse(error: &clap::Error) -> u8 {
     let text = error.render();
     let text = if stderr().is_terminal() {
         text.ansi().to_string()
@@ -90,17 +83,23 @@ fn refuse(error: &clap::Error) -> ExitCode {
         text.to_string()
     };
     say::put(text.into_bytes());
-    say::flush();
-    ExitCode::from(2)
+    2
 }
 
-fn exit_code(error: &anyhow::Error) -> u8 {
-    if let Some(second) = error.downcast_ref::<command::run::SecondSignal>() {
-        second.exit_code()
-    } else if error.is::<command::usage::UsageError>() {
-        2
-    } else {
-        1
+fn execute(arguments: Arguments) -> anyhow::Result<()> {
+    if let Command::Run(line) = arguments.command {
+        // The file may say how to log; where it is wrong, only the command line does.
+        let effective = Effective::load(*line).inspect_err(|_| logging::start(&arguments.log))?;
+        logging::start(&effective.arguments().log);
+        return command::run::run(&effective);
+    }
+    logging::start(&arguments.log);
+    match arguments.command {
+        Command::Run(_) => unreachable!("handled above"),
+        Command::Config(arguments) => command::config::run(&arguments),
+        Command::Cat(arguments) => command::cat::run(&arguments),
+        Command::Collect(arguments) => command::collect::run(&arguments),
+        Command::Print(arguments) => command::print::run(&arguments),
     }
 }
 
@@ -110,16 +109,4 @@ fn survive_file_size_limit() {
     // Caught, not ignored, so that programs which this one starts have the default. If it cannot be
     // caught, the default stays.
     let _ = signal_hook::flag::register(SIGXFSZ, Arc::default());
-}
-
-/// Logs the events of xdprobe's own crates, not those of libraries.
-fn log_to_stderr(level: LevelFilter) {
-    let lines = tracing_subscriber::fmt::layer()
-        .with_writer(|| say::Log)
-        .with_ansi(stderr().is_terminal());
-    let lines = lines.without_time().with_target(false);
-    let ours = Targets::new().with_target("xdprobe", level);
-    tracing_subscriber::registry()
-        .with(lines.with_filter(ours))
-        .init();
 }

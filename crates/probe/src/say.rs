@@ -1,17 +1,16 @@
-//! Lines for people on standard error.
+//! Lines on standard error.
 //!
 //! A thread of their own writes them, so that nothing waits for who reads them, and nothing ends
 //! where standard error is closed or full. A line for which there is no room, or that cannot be
 //! written, is left out.
 
 use crossbeam_channel::{Receiver, Sender, bounded};
-use std::backtrace::{Backtrace, BacktraceStatus};
-use std::fmt::Display;
+use std::cell::Cell;
 use std::io::{self, Write, stderr};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
 use std::time::Duration;
-use std::{panic, thread};
 
 /// What the thread gets.
 enum Message {
@@ -30,36 +29,27 @@ const LINES_MAX: usize = 1_024;
 /// How long the end of the process waits for lines that are not written.
 const FLUSH_MAX: Duration = Duration::from_secs(1);
 
-/// Starts the thread. Without it, lines are written where they are said. The lines of a panic are
-/// written as all others.
-pub fn start() {
+thread_local! {
+    /// Whether this thread is the one that writes.
+    static WRITES: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Starts the thread, which calls `report_left_out` with the number of lines for which there was no
+/// room, once there is again. Without it, lines are written where they are put.
+pub fn start(report_left_out: fn(u64)) {
     let (lines, arrived) = bounded(LINES_MAX);
     let started = thread::Builder::new()
         .name("log".to_owned())
-        .spawn(move || write(&arrived));
+        .spawn(move || write(&arrived, report_left_out));
     if started.is_ok() {
         let _ = LINES.set(lines);
     }
-    panic::set_hook(Box::new(|panic| {
-        let thread = thread::current();
-        let name = thread.name().unwrap_or("without a name");
-        say(format_args!("thread {name} {panic}"));
-        // With RUST_BACKTRACE only.
-        let backtrace = Backtrace::capture();
-        if backtrace.status() == BacktraceStatus::Captured {
-            say(backtrace);
-        }
-    }));
 }
 
-/// Says a line, behind `xdprobe: `.
-pub fn say(line: impl Display) {
-    put(format!("xdprobe: {line}\n").into_bytes());
-}
-
-/// Says text that has its own line ends.
+/// Puts text that has its own line ends behind all that was put before.
 pub fn put(text: Vec<u8>) {
-    let Some(lines) = LINES.get() else {
+    let Some(lines) = LINES.get().filter(|_| !WRITES.get()) else {
+        // There is no other place to report an error to.
         let _ = stderr().write_all(&text);
         return;
     };
@@ -68,7 +58,7 @@ pub fn put(text: Vec<u8>) {
     }
 }
 
-/// Waits until what was said is written, but not for long.
+/// Waits until what was put is written, but not for long.
 pub fn flush() {
     let (done, written) = bounded(1);
     if let Some(lines) = LINES.get()
@@ -93,20 +83,18 @@ impl Write for Log {
 }
 
 /// Writes lines until the process ends.
-fn write(arrived: &Receiver<Message>) {
+fn write(arrived: &Receiver<Message>, report_left_out: fn(u64)) {
+    WRITES.set(true);
     for message in arrived {
         match message {
-            Message::Line(line) => {
-                let _ = stderr().write_all(&line);
-            }
+            Message::Line(line) => put(line),
             Message::Flush(done) => {
                 let _ = done.try_send(());
             }
         }
         let left_out = LEFT_OUT.swap(0, Ordering::Relaxed);
         if left_out > 0 {
-            let text = format!("xdprobe: {left_out} lines are left out here\n");
-            let _ = stderr().write_all(text.as_bytes());
+            report_left_out(left_out);
         }
     }
 }

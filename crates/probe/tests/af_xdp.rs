@@ -5,11 +5,13 @@
 mod harness;
 
 use harness::{Probe, TOOLS, assert_balanced, count, pause, send, traffic, wire};
+use nix::net::if_::if_nametoindex;
 use std::net::SocketAddr;
 use xdprobe_lab::namespace::VethOptions;
-use xdprobe_lab::requirements::are_met;
+use xdprobe_lab::requirements::{are_met, skip};
 use xdprobe_lab::send::{Options, Pattern, Report, Sender, Sizes};
 use xdprobe_lab::test_collector::{Keep, TestCollector};
+use xdprobe_pipeline::capture::interface::{Deferral, Napis};
 
 const TWO_QUEUES: VethOptions = VethOptions {
     queues: 2,
@@ -763,6 +765,59 @@ fn busy_polling_receives_as_well() {
         .output("cat", &["/sys/class/net/tap0/napi_defer_hard_irqs"])
         .unwrap();
     assert_eq!(restored.trim(), "0");
+}
+
+#[test]
+fn what_busy_polling_sets_is_undone_at_the_end_and_after_a_kill_at_the_next_start() {
+    if !are_met(&TOOLS) {
+        return;
+    }
+    let wire = wire(TWO_QUEUES);
+    let index = wire.run(|| if_nametoindex("tap0").unwrap()).unwrap();
+    let napis = || {
+        wire.run(|| Napis::of(index).map(|napis| napis.list().unwrap()))
+            .unwrap()
+    };
+    let deferrals = || {
+        let napis = napis().expect("the interface is up");
+        Vec::from_iter(napis.iter().map(|napi| napi.deferral))
+    };
+    let files = ["napi_defer_hard_irqs", "gro_flush_timeout"];
+    let device = || {
+        let paths = files.map(|file| format!("/sys/class/net/tap0/{file}"));
+        wire.output("cat", &[&paths[0], &paths[1]]).unwrap()
+    };
+    let Some(first) = napis().and_then(|napis| napis.first().copied()) else {
+        skip("the kernel has no settings for NAPI instances: Linux 6.13 or newer is needed");
+        return;
+    };
+    // One instance has a setting of its own.
+    let own = Deferral {
+        polls: 5,
+        timeout_ns: 12_345,
+    };
+    let set = || Napis::of(index).unwrap().set(first.id, own).unwrap();
+    wire.run(set).unwrap();
+    let before = (deferrals(), device());
+    let start = |arguments: &[&str]| Probe::start(&wire, &line(arguments));
+    let probe = start(&["--busy-poll"]);
+    let busy = deferrals();
+    assert!(busy.iter().all(|set| set.polls == 2), "{busy:?}");
+    assert_eq!(device(), before.1);
+    probe.stop();
+    assert_eq!((deferrals(), device()), before);
+    // A kill leaves it; the next start ends that, whether it polls or not.
+    for arguments in [&[][..], &["--busy-poll"]] {
+        start(&["--busy-poll"]).kill();
+        assert_eq!(deferrals(), busy);
+        start(arguments).stop();
+        let undone = deferrals();
+        assert!(
+            undone.iter().all(|set| *set == Deferral::default()),
+            "{undone:?}"
+        );
+        assert_eq!(device(), before.1);
+    }
 }
 
 #[test]

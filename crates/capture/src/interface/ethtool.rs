@@ -2,13 +2,14 @@
 //! hardware.
 
 use nix::libc;
+use nix::net::if_::{if_indextoname, if_nametoindex};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 use std::os::fd::{AsRawFd, OwnedFd};
 
-/// Access to the driver of an interface.
+/// Access to the driver of an interface, by its ifIndex.
 pub struct Ethtool {
     socket: OwnedFd,
-    interface: [libc::c_char; libc::IFNAMSIZ],
+    index: u32,
 }
 
 /// A driver's name and its number of counters.
@@ -44,8 +45,8 @@ const COUNTERS_MAX: usize = 16_384;
 const ROOM: usize = 4 * COUNTERS_MAX;
 
 impl Ethtool {
-    /// Access to the driver of the interface with this name; `None` if no interface can have it.
-    pub fn of(interface: &str) -> Option<Self> {
+    /// Access to the driver of the interface with this ifIndex; `None` if the system gives none.
+    pub fn of(index: u32) -> Option<Self> {
         let socket = socket(
             AddressFamily::Inet,
             SockType::Datagram,
@@ -53,17 +54,7 @@ impl Ethtool {
             None,
         )
         .ok()?;
-        let mut name: [libc::c_char; libc::IFNAMSIZ] = [0; libc::IFNAMSIZ];
-        if interface.len() >= name.len() {
-            return None;
-        }
-        for (into, octet) in name.iter_mut().zip(interface.bytes()) {
-            *into = libc::c_char::try_from(octet).ok()?;
-        }
-        Some(Self {
-            socket,
-            interface: name,
-        })
+        Some(Self { socket, index })
     }
 
     /// The driver's name and number of counters.
@@ -112,25 +103,32 @@ impl Ethtool {
         (read(&head[4..8])? == count).then(|| counters.collect())
     }
 
-    /// Passes a request to the driver, whose answer overwrites it.
+    /// Passes a request to the driver, whose answer overwrites it. The kernel finds the driver by
+    /// name: `None` if the name that the interface had before is not its name afterwards.
     ///
     /// # Safety
     ///
     /// `request` must start with a command and be at least as long as the kernel's answer to that
     /// command.
     unsafe fn call(&self, request: &mut [u8]) -> Option<()> {
+        let name = if_indextoname(self.index).ok()?;
+        let mut ifr_name: [libc::c_char; libc::IFNAMSIZ] = [0; libc::IFNAMSIZ];
+        for (into, octet) in ifr_name.iter_mut().zip(name.to_bytes_with_nul()) {
+            *into = libc::c_char::from_ne_bytes([*octet]);
+        }
         let data = libc::__c_anonymous_ifr_ifru {
             ifru_data: request.as_mut_ptr().cast(),
         };
         let mut ifreq = libc::ifreq {
-            ifr_name: self.interface,
+            ifr_name,
             ifr_ifru: data,
         };
-        // SAFETY: SIOCETHTOOL requires an ifreq with a terminated name (zeroed, and the last octet
-        // stays 0) whose data points to the command, with room for the answer, which the caller
+        // SAFETY: SIOCETHTOOL requires an ifreq with a terminated name (the kernel's own, with its
+        // NUL) whose data points to the command, with room for the answer, which the caller
         // promises; both live until the call returns.
         let answered = unsafe { libc::ioctl(self.socket.as_raw_fd(), SIOCETHTOOL, &raw mut ifreq) };
-        (answered == 0).then_some(())
+        let is_same = || if_nametoindex(name.as_c_str()) == Ok(self.index);
+        (answered == 0 && is_same()).then_some(())
     }
 }
 

@@ -3,15 +3,16 @@
 use super::abi;
 use super::bell::ProgramBell;
 use super::config::Mode;
+use super::link::{Link, Place};
 use crate::error::{errno, in_one_line};
 use crate::forbidden::{BPF, NET_ADMIN, forbidden};
 use crate::interface::Interface;
 use crate::sampling::{Sampling, SamplingMode};
 use aya::maps::{Array, ArrayOfMaps, Map, MapData, MapError, PerCpuArray, RingBuf, XskMap};
-use aya::programs::links::FdLink;
-use aya::programs::{ProgramError, Xdp, xdp::XdpMode};
+use aya::programs::{ProgramError, Xdp};
 use aya::{Ebpf, EbpfLoader};
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -42,13 +43,15 @@ pub(super) enum Counter {
 }
 
 impl Program {
-    /// Loads the program for an interface with so many queues; with `frags` it takes frames of
-    /// several buffers. It samples nothing out, and does not count frames without a socket.
+    /// Loads the program for an interface with so many queues, or more later; with `frags` it takes
+    /// frames of several buffers. It samples nothing out, and does not count frames without a
+    /// socket.
     ///
     /// # Errors
     ///
     /// What failed and what to do, on one line.
     pub fn load(queue_count: u32, frags: bool) -> Result<Self, String> {
+        let queue_count = queue_count.max(QUEUES_MIN);
         let mut loaded = EbpfLoader::new()
             .map_max_entries("sockets", queue_count)
             .map_max_entries("rests", queue_count)
@@ -90,27 +93,16 @@ impl Program {
     /// # Errors
     ///
     /// What failed and what to do, on one line.
-    pub fn attach(&mut self, interface: &Interface, mode: Mode) -> Result<Attached, String> {
-        let places: &[(XdpMode, bool)] = match mode {
-            Mode::Auto => &[(XdpMode::Driver, true), (XdpMode::Skb, false)],
-            Mode::ZeroCopy | Mode::Copy => &[(XdpMode::Driver, true)],
-            Mode::Skb => &[(XdpMode::Skb, false)],
+    pub fn attach(&self, interface: &Interface, mode: Mode) -> Result<Attached, String> {
+        let places: &[Place] = match mode {
+            Mode::Auto => &[Place::Driver, Place::Skb],
+            Mode::ZeroCopy | Mode::Copy => &[Place::Driver],
+            Mode::Skb => &[Place::Skb],
         };
-        let xdp = xdp_program(&mut self.loaded, self.entry);
         let mut reason = String::new();
-        for &(place, in_driver) in places {
-            match xdp.attach_to_if_index(interface.index, place) {
-                Ok(id) => {
-                    let link = xdp.take_link(id).map_err(|error| in_one_line(&error))?;
-                    // Otherwise netlink was used, and the program would stay after a crash.
-                    let link = FdLink::try_from(link).map_err(|_| {
-                        "the kernel has no BPF links for XDP: use Linux 5.9 or newer".to_owned()
-                    })?;
-                    return Ok(Attached {
-                        in_driver,
-                        _link: link,
-                    });
-                }
+        for &place in places {
+            match self.attach_at(interface.index, place) {
+                Ok(link) => return Ok(Attached { place, link }),
                 Err(error) if is_busy(&error) => {
                     return Err(
                         "another XDP program is attached to it already, perhaps by another \
@@ -123,7 +115,10 @@ impl Program {
                     if let Some(forbidden) = forbidden(what, &error, &[NET_ADMIN, BPF]) {
                         return Err(forbidden);
                     }
-                    reason = in_one_line(&error);
+                    reason = match error.raw_os_error() {
+                        Some(libc::EINVAL) => format!("{error}; Linux 5.9 or newer is needed"),
+                        _ => error.to_string(),
+                    };
                 }
             }
         }
@@ -136,6 +131,21 @@ impl Program {
         ))
     }
 
+    /// Attaches the program once more where it was attached before.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's error.
+    pub fn attach_at(&self, index: u32, place: Place) -> io::Result<Link> {
+        let xdp: Option<&Xdp> = self
+            .loaded
+            .program(self.entry)
+            .and_then(|program| program.try_into().ok());
+        let program = xdp.expect("redirect.bpf.c has this XDP program").fd();
+        let program = program.expect("the program was loaded");
+        Link::attach(program.as_fd(), index, place)
+    }
+
     /// Redirects the frames of a queue to a socket from now on.
     ///
     /// # Errors
@@ -144,6 +154,23 @@ impl Program {
     pub fn set_socket(&self, queue: u32, socket: BorrowedFd<'_>) -> Result<(), String> {
         let set = locked(&self.sockets).set(queue, socket.as_raw_fd(), 0);
         set.map_err(|error| in_one_line(&error))
+    }
+
+    /// Puts the socket of a queue back into the map if another process took it out. Returns whether
+    /// one did.
+    ///
+    /// # Errors
+    ///
+    /// The system's error on one line.
+    pub fn restore_socket(&self, queue: u32, socket: BorrowedFd<'_>) -> Result<bool, String> {
+        /// linux/bpf.h: only replaces what is there.
+        const BPF_EXIST: u64 = 2;
+        match locked(&self.sockets).set(queue, socket.as_raw_fd(), BPF_EXIST) {
+            Ok(()) => return Ok(false),
+            Err(error) if errno(&error) == Some(libc::ENOENT) => {}
+            Err(error) => return Err(in_one_line(&error)),
+        }
+        self.set_socket(queue, socket).map(|()| true)
     }
 
     /// Redirects no frame from now on.
@@ -204,12 +231,17 @@ impl Program {
     }
 }
 
-/// The program attached to an interface, until this is dropped or the process ends in any way.
+/// The program attached to an interface.
 pub(super) struct Attached {
-    /// The program runs in the driver, not after it on socket buffers.
-    pub in_driver: bool,
-    _link: FdLink,
+    /// Where it runs.
+    pub place: Place,
+    /// Detaches it when it is dropped.
+    pub link: Link,
 }
+
+/// The maps have places for as many queues at least: for channels that are added later. A place
+/// takes 8 octets.
+const QUEUES_MIN: u32 = 1024;
 
 /// Aligned as the ELF reader requires it.
 #[repr(C, align(8))]
@@ -238,12 +270,8 @@ fn take_map<M: TryFrom<Map, Error = MapError>>(loaded: &mut Ebpf, name: &str) ->
         .expect("redirect.bpf.c declares this map with this type")
 }
 
-fn is_busy(error: &ProgramError) -> bool {
-    let errno = match error {
-        ProgramError::SyscallError(error) => error.io_error.raw_os_error(),
-        _ => None,
-    };
-    matches!(errno, Some(libc::EBUSY | libc::EEXIST))
+fn is_busy(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EBUSY | libc::EEXIST))
 }
 
 /// The maps' handles have no state that a panic could leave half changed.

@@ -1,9 +1,10 @@
 //! One queue as a source of frames: a socket, the accounting of its UMEM frames, and the sleep of
-//! its reader.
+//! its reader. Channels that are added to the interface later are given to the readers that there
+//! are, which then read several queues in turn.
 
 use super::abi::Stamp;
 use super::bell::{Bell, ProgramBell};
-use super::config::{Mode, XdpConfig};
+use super::config::XdpConfig;
 use super::frames::{Frames, Whole};
 use super::rest::{Sleeper, Slept};
 use super::rings::Rings;
@@ -16,16 +17,24 @@ use crate::frame::Frame;
 use crate::interface::{Interface, RefusedFrame};
 use crate::prefetch::{PREFETCH_AHEAD, prefetch};
 use crate::source::{Received, Source, SourceChange, Unchangeable};
+use crossbeam_channel::{Receiver, Sender, bounded};
 use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// An AF_XDP socket bound to one RX queue.
+/// An AF_XDP socket bound to one RX queue, and those of channels that were added later.
 pub struct XdpQueue {
-    reader: Reader<Socket, ProgramBell>,
+    readers: Readers<Socket, ProgramBell>,
     report: QueueReport,
+    arrivals: Sender<AddedQueue>,
 }
+
+/// A queue on its way to the one that reads it.
+pub(super) type AddedQueue = Reader<Socket, ProgramBell>;
+
+/// Queues that may be on their way to one reader: more than a card has.
+const ARRIVALS_MAX: usize = 1024;
 
 /// The memory of a queue that is to be opened: the part of opening it that takes long.
 pub struct QueueMemory {
@@ -75,18 +84,6 @@ impl XdpQueue {
         let bound = bind(interface, queue, &layout, &binding, memory).map_err(failed)?;
         let zero_copy = socket_options::is_zero_copy(bound.socket.as_fd())
             .map_err(|error| failed(format!("the kernel does not report XDP_OPTIONS: {error}")))?;
-        if config.mode == Mode::Auto && in_driver && !zero_copy {
-            let frames = if frags {
-                " for frames of several buffers"
-            } else {
-                ""
-            };
-            tracing::info!(
-                "{} queue {queue}: driver and kernel have no zero-copy{frames}, so each frame is \
-                 copied once",
-                interface.name
-            );
-        }
         if config.busy_poll {
             socket_options::prefer_busy_poll(bound.socket.as_fd()).map_err(|error| {
                 failed(format!(
@@ -116,8 +113,10 @@ impl XdpQueue {
         }
         // Some drivers (mlx5) look at the fill ring only after a kick.
         reader.kick();
+        let (arrivals, arriving) = bounded(ARRIVALS_MAX);
         Ok(Self {
-            reader,
+            readers: Readers::new(reader, arriving),
+            arrivals,
             report: QueueReport {
                 zero_copy,
                 in_driver,
@@ -137,28 +136,38 @@ impl XdpQueue {
 
     /// The socket, for the XDP program's map and the socket's counters.
     pub(super) fn socket(&self) -> BorrowedFd<'_> {
-        self.reader.rings.as_fd()
+        self.readers.own.rings.as_fd()
+    }
+
+    /// Where queues arrive that this one is to read too.
+    pub(super) fn arrivals(&self) -> Sender<AddedQueue> {
+        self.arrivals.clone()
+    }
+
+    /// The queue, to be read by another one.
+    pub(super) fn into_added(self) -> AddedQueue {
+        self.readers.own
     }
 }
 
 impl Source for XdpQueue {
     #[inline]
     fn receive(&mut self, each: &mut impl FnMut(Frame<'_>)) -> Result<Received, CaptureError> {
-        self.reader.receive(each)
+        self.readers.receive(each)
     }
 
     fn wait(&mut self, timeout: Duration) {
-        self.reader.wait(timeout);
+        self.readers.wait(timeout);
     }
 
     /// The frames that its socket refused are counted by the interface:
     /// [`InterfaceCounters`](super::InterfaceCounters).
     fn counters(&self) -> SourceCounters {
-        self.reader.counters
+        self.readers.counters()
     }
 
     fn is_down(&self) -> bool {
-        self.reader.link == Link::Down
+        self.readers.own.link == Link::Down
     }
 
     fn runs_dry(&self) -> bool {
@@ -169,7 +178,7 @@ impl Source for XdpQueue {
     /// for all queues of the interface,
     /// [`XdpInterface::set_sampling`](super::XdpInterface::set_sampling).
     fn apply(&mut self, change: SourceChange) -> Result<(), Unchangeable> {
-        self.reader.apply(change)
+        self.readers.apply(&change)
     }
 }
 
@@ -210,8 +219,103 @@ impl fmt::Display for QueueReport {
     }
 }
 
+/// The reader of a queue, and those that were added to it.
+struct Readers<R: Rings, B> {
+    own: Reader<R, B>,
+    added: Vec<Reader<R, B>>,
+    arriving: Receiver<Reader<R, B>>,
+    /// Whose turn was last: 0 is `own`.
+    turn: usize,
+    /// Naps in a row in which nothing arrived.
+    vain_naps: u32,
+}
+
+impl<R: Rings, B: Bell> Readers<R, B> {
+    fn new(own: Reader<R, B>, arriving: Receiver<Reader<R, B>>) -> Self {
+        Self {
+            own,
+            added: Vec::new(),
+            arriving,
+            turn: 0,
+            vain_naps: 0,
+        }
+    }
+
+    #[inline]
+    fn receive(&mut self, each: &mut impl FnMut(Frame<'_>)) -> Result<Received, CaptureError> {
+        if self.added.is_empty() && self.arriving.is_empty() {
+            return self.own.receive(each);
+        }
+        self.receive_in_turn(each)
+    }
+
+    /// Shows a burst of the next reader that has frames.
+    #[inline(never)]
+    fn receive_in_turn(
+        &mut self,
+        each: &mut impl FnMut(Frame<'_>),
+    ) -> Result<Received, CaptureError> {
+        while let Ok(mut reader) = self.arriving.try_recv() {
+            reader.filter.clone_from(&self.own.filter);
+            // Allocates, once for each channel that is added.
+            self.added.push(reader);
+        }
+        let readers = 1 + self.added.len();
+        let mut ended = Ok(Received::Nothing);
+        for _ in 0..readers {
+            self.turn = (self.turn + 1) % readers;
+            let reader = match self.turn {
+                0 => &mut self.own,
+                added => &mut self.added[added - 1],
+            };
+            match reader.receive(each) {
+                Ok(Received::Frames) => {
+                    self.vain_naps = 0;
+                    return Ok(Received::Frames);
+                }
+                Ok(_) => {}
+                // What the others hold is shown first.
+                Err(error) => ended = Err(error),
+            }
+        }
+        ended
+    }
+
+    fn wait(&mut self, timeout: Duration) {
+        /// So many naps are as long as a rest, after which a reader asks for the link's state.
+        const KICK_NAPS: u32 = 100;
+        if self.added.is_empty() {
+            return self.own.wait(timeout);
+        }
+        if self.own.busy_poll {
+            return;
+        }
+        // A rest ends by the bell of one queue: of several, each frame has its time by naps alone.
+        self.own.sleeper.nap(timeout);
+        self.vain_naps += 1;
+        if self.vain_naps.is_multiple_of(KICK_NAPS) {
+            self.own.kick();
+            self.added.iter_mut().for_each(Reader::kick);
+        }
+    }
+
+    fn counters(&self) -> SourceCounters {
+        let mut counters = self.own.counters;
+        self.added
+            .iter()
+            .for_each(|added| counters += added.counters);
+        counters
+    }
+
+    fn apply(&mut self, change: &SourceChange) -> Result<(), Unchangeable> {
+        self.own.apply(change.clone())?;
+        let mut added = self.added.iter_mut();
+        added.try_for_each(|reader| reader.apply(change.clone()))
+    }
+}
+
 /// The receive path, over any rings and any bell.
-struct Reader<R: Rings, B> {
+pub(super) struct Reader<R: Rings, B> {
     rings: R,
     frames: Frames<R::Descriptor>,
     sleeper: Sleeper<B>,
@@ -337,7 +441,10 @@ impl<R: Rings, B: Bell> Reader<R, B> {
         match link {
             Link::Down => tracing::warn!("{interface} queue {queue}: link is down; flows are kept"),
             Link::Up => tracing::info!("{interface} queue {queue}: link is up again"),
-            Link::Gone => tracing::warn!("{interface} queue {queue}: the interface was removed"),
+            Link::Gone => tracing::warn!(
+                "{interface} queue {queue}: the interface was removed, or moved to another network \
+                 namespace"
+            ),
         }
         self.link = link;
     }
@@ -416,6 +523,38 @@ mod tests {
         }
         let counters = reader.counters;
         assert_eq!((counters.received, counters.received_octets), (30, 1830));
+    }
+
+    #[test]
+    fn added_queues_are_read_in_turn_and_what_they_hold_is_shown_before_the_end_is_told() {
+        let (arrivals, arriving) = bounded(2);
+        let mut readers = Readers::new(reader(8), arriving);
+        let receive = |readers: &mut Readers<_, _>| {
+            let mut lengths = Vec::new();
+            let received = readers.receive(&mut |frame| lengths.push(frame.wire_octets));
+            (received.map_err(drop), lengths)
+        };
+        readers.own.rings.arrive(&[60]);
+        assert_eq!(receive(&mut readers), (Ok(Received::Frames), vec![60]));
+        for octets in [40, 50] {
+            let mut added = reader(8);
+            added.rings.arrive(&[octets]);
+            added.rings.arrive(&[octets + 1]);
+            assert!(arrivals.try_send(added).is_ok());
+        }
+        readers.own.rings.arrive(&[61]);
+        readers.own.link = Link::Gone;
+        let bursts: Vec<_> = (0..3).map(|_| receive(&mut readers)).collect();
+        let shown = |lengths: &[u32]| (Ok(Received::Frames), lengths.to_vec());
+        assert_eq!(bursts, [shown(&[40, 41]), shown(&[50, 51]), shown(&[61])]);
+        assert_eq!(receive(&mut readers), (Err(()), vec![]));
+        assert_eq!(readers.counters().received, 6);
+        readers.own.link = Link::Up;
+        assert_eq!(receive(&mut readers), (Ok(Received::Nothing), vec![]));
+        // Of several queues each frame has its time by naps: the program knows of no rest.
+        readers.wait(SECOND);
+        let calls = std::mem::take(&mut readers.own.sleeper.bell.calls);
+        assert!(matches!(calls[..], [Call::Nap(_)]), "{calls:?}");
     }
 
     #[test]

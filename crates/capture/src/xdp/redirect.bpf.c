@@ -17,7 +17,7 @@
 
 struct {
 	__uint(type, BPF_MAP_TYPE_XSKMAP);
-	__uint(max_entries, 1); /* the queue count, set before loading */
+	__uint(max_entries, 1); /* set before loading: the queue count at least */
 	__type(key, __u32);
 	__type(value, __u32);
 } sockets SEC(".maps");
@@ -51,7 +51,7 @@ struct {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 1); /* the queue count, set before loading */
+	__uint(max_entries, 1); /* set before loading: the queue count at least */
 	__type(key, __u32);
 	__type(value, struct rest);
 } rests SEC(".maps");
@@ -64,7 +64,7 @@ struct bell {
 /* Each reader sleeps on its own bell. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
-	__uint(max_entries, 1); /* the queue count, set before loading */
+	__uint(max_entries, 1); /* set before loading: the queue count at least */
 	__type(key, __u32);
 	__array(values, struct bell);
 } bells SEC(".maps");

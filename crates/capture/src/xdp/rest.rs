@@ -98,16 +98,17 @@ impl<B: Bell> Sleeper<B> {
             Slept::TimedOut => false,
         };
         self.slept = if naps {
-            self.nap(timeout)
+            self.nap(timeout);
+            Slept::Napped
         } else {
             self.rest(timeout, has_frames)
         };
         self.slept
     }
 
-    fn nap(&mut self, timeout: Duration) -> Slept {
+    /// Sleeps for the time of a nap, at most for `timeout`, whatever arrives.
+    pub fn nap(&mut self, timeout: Duration) {
         self.bell.nap(NAP.min(timeout));
-        Slept::Napped
     }
 
     fn rest(&mut self, timeout: Duration, has_frames: impl FnOnce() -> bool) -> Slept {
@@ -123,7 +124,8 @@ impl<B: Bell> Sleeper<B> {
         };
         if !self.publish(frames) {
             // The bell would not ring.
-            return self.nap(timeout);
+            self.nap(timeout);
+            return Slept::Napped;
         }
         // Frames that arrived before the program knew of the rest ring no bell.
         let woken = has_frames() || self.bell.wait(timeout);

@@ -85,6 +85,12 @@ pub fn kick(socket: BorrowedFd<'_>) -> io::Result<()> {
     }
 }
 
+/// Whether the kernel has unbound an AF_XDP socket, because its interface was removed or moved to
+/// another network namespace.
+pub fn is_unbound(socket: BorrowedFd<'_>) -> bool {
+    kick(socket).is_err_and(|error| error.raw_os_error() == Some(libc::ENXIO))
+}
+
 /// Puts the interface with this index into promiscuous mode as long as the returned socket is open:
 /// the kernel counts such requests and undoes this one with the socket, after a crash too.
 pub fn promiscuous(interface_index: u32) -> io::Result<OwnedFd> {

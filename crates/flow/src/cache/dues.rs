@@ -2,23 +2,27 @@
 //!
 //! Times are counted in ticks and rounded up: no flow is early, and none is late by more than a
 //! tick. The time of a flow is kept modulo 256 in an octet, which distinguishes no times more than
-//! [`AHEAD_MAX`] ticks ahead: a flow that is due later is read at that time, and noted again. A
-//! packet that puts off its flow's time changes no note: a flow that turns out not to be due is
-//! noted again.
+//! [`AHEAD_MAX`] ticks ahead. A flow that is due later is far, and its octet counts eras of [`ERA`]
+//! ticks: it is read when that era begins, and noted again. A packet that puts off its flow's time
+//! changes no note: a flow that turns out not to be due is noted again.
 //!
 //! Sets are in groups, and groups in blocks. Each has a bound in whole ticks: none of its flows is
 //! due earlier. So what falls due in a gap of the traffic is found without a look at the rest of
 //! the cache, and a group whose flows are all due much later is not read before.
 
 use super::set::{Place, Ways};
-use crate::memory::{Backing, Table, lanes_up_to};
+use crate::memory::{Backing, Table, lanes_up_to, least_ahead};
 use std::io;
 use std::ops::Range;
 
 /// A tick, in ms: with a round of the hand less than a second.
 const TICK_MS: u64 = 128;
-/// The most ticks ahead that a flow is noted: 16 s.
-const AHEAD_MAX: u64 = 127;
+/// The most ticks ahead that a flow is noted, 16 s; and the most eras, 34 min. One less than a
+/// signed octet can be, which stands for none.
+const AHEAD_MAX: u64 = 126;
+/// Ticks of an era: a flow that is due in an era to come is not more than [`AHEAD_MAX`] ticks ahead
+/// when it begins.
+const ERA: u64 = AHEAD_MAX + 1;
 /// Sets of a group.
 const GROUP: usize = 64;
 /// Groups of a block.
@@ -33,6 +37,8 @@ pub(super) const DISTINCT_MS: u64 = DISTINCT * TICK_MS;
 pub(super) struct Dues {
     /// For each set an octet for each of its ways, and an unused one.
     flows: Table<[u8; 16]>,
+    /// For each set a bit for each of its ways whose flow is far.
+    far: Table<u16>,
     groups: Box<[Group]>,
     /// For each block a tick before which none of its flows is due; `u64::MAX` where it is known
     /// to have none.
@@ -47,8 +53,8 @@ pub(super) struct Dues {
 #[derive(Clone, Copy, Default)]
 struct Group {
     flows: u32,
-    /// Whether `due` is further ahead than an octet can be: when it comes, the octets mean nothing.
-    is_far: bool,
+    /// Whether `due` is further ahead than eras can be: when it comes, the octets mean nothing.
+    is_beyond: bool,
     /// The tick before which none of the flows is due.
     due: u64,
 }
@@ -70,6 +76,7 @@ impl Dues {
         let groups: Box<[Group]> = vec![Group::default(); sets.div_ceil(GROUP)].into();
         Ok(Self {
             flows: Table::zeroed(sets, backing)?,
+            far: Table::zeroed(sets, backing)?,
             blocks: vec![u64::MAX; groups.len().div_ceil(BLOCK)].into(),
             groups,
             part: None,
@@ -88,7 +95,7 @@ impl Dues {
     pub(super) fn add(&mut self, set: usize) {
         let group = &mut self.groups[set / GROUP];
         if group.flows == 0 {
-            (group.due, group.is_far) = (u64::MAX, false);
+            (group.due, group.is_beyond) = (u64::MAX, false);
         }
         group.flows += 1;
     }
@@ -96,9 +103,20 @@ impl Dues {
     /// Notes that a flow is due at `due_ms`, in place of what was noted before.
     #[inline]
     pub(super) fn note(&mut self, place: Place, due_ms: u64, now_ms: u64) {
-        let due = due_ms.div_ceil(TICK_MS).min(now_ms / TICK_MS + AHEAD_MAX);
-        let set = place.set();
-        self.flows[set][place.way()] = low_octet(due);
+        let (set, way) = (place.set(), place.way());
+        let mut due = due_ms.div_ceil(TICK_MS);
+        let far = self.far[set];
+        if due <= now_ms / TICK_MS + AHEAD_MAX {
+            self.flows[set][way] = low_octet(due);
+            if far != 0 {
+                self.far[set] = far & !(1 << way);
+            }
+        } else {
+            let era = (due / ERA).min(now_ms / TICK_MS / ERA + AHEAD_MAX);
+            self.flows[set][way] = low_octet(era);
+            self.far[set] = far | 1 << way;
+            due = era * ERA;
+        }
         let group = set / GROUP;
         if due < self.groups[group].due {
             self.groups[group].due = due;
@@ -184,7 +202,24 @@ impl Dues {
     /// group are [distinct](Self::are_distinct).
     #[inline]
     pub(super) fn ways_due(&self, set: usize, now_ms: u64) -> Ways {
-        Ways::of_mask(lanes_up_to(&self.flows[set], low_octet(now_ms / TICK_MS)))
+        self.ways_due_by(set, now_ms / TICK_MS)
+    }
+
+    /// The ways of a set that may hold a flow that is due at `now_ms` or less than a tick later, as
+    /// [`ways_due`](Self::ways_due).
+    #[inline]
+    pub(super) fn ways_nearly_due(&self, set: usize, now_ms: u64) -> Ways {
+        self.ways_due_by(set, now_ms.div_ceil(TICK_MS))
+    }
+
+    #[inline]
+    fn ways_due_by(&self, set: usize, now: u64) -> Ways {
+        let (flows, far) = (&self.flows[set], self.far[set]);
+        let mut due = lanes_up_to(flows, low_octet(now)) & !far;
+        if far != 0 {
+            due |= lanes_up_to(flows, low_octet(now / ERA)) & far;
+        }
+        Ways::of_mask(due)
     }
 
     /// Whether the octets of a set's group, which may have a flow that is due, say at `now_ms`
@@ -192,28 +227,29 @@ impl Dues {
     #[inline]
     pub(super) fn are_distinct(&self, set: usize, now_ms: u64) -> bool {
         let group = &self.groups[set / GROUP];
-        !group.is_far && now_ms / TICK_MS <= group.due.saturating_add(DISTINCT)
+        !group.is_beyond && now_ms / TICK_MS <= group.due.saturating_add(DISTINCT)
     }
 
-    /// How many ticks after its group's bound a flow is noted as due; its octets are distinct.
+    /// The uptime in ms after which a flow is due, as it is noted; the octets of its group are
+    /// distinct.
     #[inline]
-    pub(super) fn ticks_after_bound(&self, place: Place) -> u8 {
-        let noted = self.flows[place.set()][place.way()];
-        noted.wrapping_sub(low_octet(self.groups[place.set() / GROUP].due))
-    }
-
-    /// The uptime in ms after which a flow of the group is due that is noted so many ticks after
-    /// the group's bound.
-    #[inline]
-    pub(super) fn due_after_ms(&self, set: usize, ticks_after_bound: u64) -> u64 {
-        let tick = self.groups[set / GROUP].due + ticks_after_bound;
+    pub(super) fn noted_after_ms(&self, place: Place) -> u64 {
+        let (set, way) = (place.set(), place.way());
+        let (bound, octet) = (self.groups[set / GROUP].due, self.flows[set][way]);
+        let since = |from: u64| from + u64::from(octet.wrapping_sub(low_octet(from)));
+        let tick = if self.far[set] >> way & 1 == 0 {
+            since(bound)
+        } else {
+            since(bound / ERA) * ERA
+        };
         tick.saturating_sub(1).saturating_mul(TICK_MS)
     }
 
     /// Notes the ways of a set that hold no flow as far ahead as possible.
     #[inline]
     pub(super) fn put_off(&mut self, set: usize, free: Ways, now_ms: u64) {
-        let later = low_octet(now_ms / TICK_MS + AHEAD_MAX);
+        let later = low_octet(now_ms / TICK_MS / ERA + AHEAD_MAX);
+        self.far[set] = free.set_in(self.far[set]);
         free.for_each(|way| self.flows[set][way] = later);
     }
 
@@ -222,14 +258,16 @@ impl Dues {
     #[inline]
     pub(super) fn sum_up(&mut self, set: usize, now_ms: u64) {
         let (now, group) = (now_ms / TICK_MS, set / GROUP);
-        let flows = &self.flows[group * GROUP..self.flows.len().min((group + 1) * GROUP)];
-        let ahead = |lane: &u8| lane.wrapping_sub(low_octet(now)).cast_signed();
-        let first = flows
-            .as_flattened()
-            .iter()
-            .map(ahead)
-            .fold(i8::MAX, i8::min);
-        self.set_due(group, now.saturating_add_signed(first.into()), false);
+        let sets = self.group_of(set);
+        let (flows, far) = (&self.flows[sets.clone()], &self.far[sets]);
+        let first_era = least_ahead(flows, far, false, low_octet(now / ERA));
+        let era = (now / ERA).saturating_add_signed(first_era.into());
+        let due = match least_ahead(flows, far, true, low_octet(now)) {
+            // Nothing is nearer.
+            i8::MAX => era * ERA,
+            first => now.saturating_add_signed(first.into()).min(era * ERA),
+        };
+        self.set_due(group, due, false);
     }
 
     /// Counts a call of the hand.
@@ -269,8 +307,8 @@ impl Dues {
             return;
         }
         if part.call == self.calls {
-            let is_far = part.due > now_ms / TICK_MS + AHEAD_MAX;
-            self.set_due(all.start / GROUP, part.due, is_far);
+            let is_beyond = part.due / ERA > now_ms / TICK_MS / ERA + AHEAD_MAX;
+            self.set_due(all.start / GROUP, part.due, is_beyond);
         } else {
             // Flows may have been noted since the first part was read.
             self.sum_up(all.start, now_ms);
@@ -278,8 +316,8 @@ impl Dues {
     }
 
     #[inline]
-    fn set_due(&mut self, group: usize, due: u64, is_far: bool) {
-        (self.groups[group].due, self.groups[group].is_far) = (due, is_far);
+    fn set_due(&mut self, group: usize, due: u64, is_beyond: bool) {
+        (self.groups[group].due, self.groups[group].is_beyond) = (due, is_beyond);
         let block = &mut self.blocks[group / BLOCK];
         *block = due.min(*block);
     }
@@ -360,8 +398,27 @@ mod tests {
         let mut dues = dues(0);
         dues.add(5);
         dues.note(Place::new(5, 14), 1_000_000, 0);
-        assert_eq!(dues.first_due(0..200, AHEAD_MAX * TICK_MS - 1), None);
-        assert_eq!(dues.first_due(0..200, AHEAD_MAX * TICK_MS), Some(0));
+        let era_ms = ERA * TICK_MS;
+        let begins_ms = 1_000_000 / era_ms * era_ms;
+        assert_eq!(dues.first_due(0..200, begins_ms - 1), None);
+        assert_eq!(dues.first_due(0..200, begins_ms), Some(0));
+        assert!(!ways(&dues, 5, begins_ms - 1).contains(&14));
+        assert!(ways(&dues, 5, begins_ms).contains(&14));
+        (0..64).for_each(|set| dues.put_off(set, Ways::ALL, begins_ms));
+        dues.note(Place::new(5, 14), 1_000_000, begins_ms);
+        dues.sum_up(5, begins_ms);
+        assert_eq!(dues.first_due(0..200, 1_000_000), None);
+        assert_eq!(dues.first_due(0..200, 1_000_000 + TICK_MS), Some(0));
+    }
+
+    #[test]
+    fn the_furthest_near_flow_bounds_its_group() {
+        let mut dues = dues(0);
+        dues.add(5);
+        dues.note(Place::new(5, 0), AHEAD_MAX * TICK_MS, 0);
+        dues.sum_up(5, 0);
+        assert_eq!(dues.first_due(0..64, AHEAD_MAX * TICK_MS), Some(0));
+        assert_eq!(dues.first_due(0..64, AHEAD_MAX * TICK_MS - 1), None);
     }
 
     #[test]

@@ -24,8 +24,8 @@ pub(super) struct Hand {
     remainder: u64,
     /// Sets ahead in which it has to read every flow, whatever is noted of them.
     read_all: usize,
-    /// Sets ahead in which it has to read every flow of the groups that have one that is due.
-    read_groups: usize,
+    /// Sets ahead in which it has to read the flows that are nearly due as well.
+    read_nearly_due: usize,
 }
 
 /// Which flows of the sets ahead the hand has to read.
@@ -33,8 +33,8 @@ pub(super) struct Hand {
 pub(super) enum Reading {
     /// Those that are noted as due.
     Due,
-    /// All of each group that has one that is due.
-    GroupsDue,
+    /// Those that are noted as due, or as due less than a tick later.
+    NearlyDue,
     /// All.
     All,
 }
@@ -49,7 +49,7 @@ impl Hand {
             behind: 0,
             remainder: 0,
             read_all: 0,
-            read_groups: 0,
+            read_nearly_due: 0,
         }
     }
 
@@ -104,10 +104,10 @@ impl Hand {
         self.read_all = self.sets;
     }
 
-    /// Makes the hand read every flow of the groups that have one that is due, for one round.
+    /// Makes the hand read the flows that are nearly due as well, for one round.
     #[inline]
-    pub(super) fn start_reading_groups(&mut self) {
-        self.read_groups = self.sets;
+    pub(super) fn start_reading_nearly_due(&mut self) {
+        self.read_nearly_due = self.sets;
     }
 
     /// Whether the hand has to read every flow of the sets that it passes next.
@@ -119,9 +119,9 @@ impl Hand {
     /// Which flows of the sets that it passes next it has to read.
     #[inline]
     pub(super) fn reading(&self) -> Reading {
-        match (self.read_all, self.read_groups) {
+        match (self.read_all, self.read_nearly_due) {
             (0, 0) => Reading::Due,
-            (0, _) => Reading::GroupsDue,
+            (0, _) => Reading::NearlyDue,
             _ => Reading::All,
         }
     }
@@ -130,7 +130,7 @@ impl Hand {
     #[inline]
     pub(super) fn has_read(&mut self, sets: usize) {
         self.read_all = self.read_all.saturating_sub(sets);
-        self.read_groups = self.read_groups.saturating_sub(sets);
+        self.read_nearly_due = self.read_nearly_due.saturating_sub(sets);
     }
 }
 

@@ -103,6 +103,12 @@ impl Ways {
         Self(self.0 & !others.0)
     }
 
+    /// The mask with the bits of these ways.
+    #[inline]
+    pub(super) fn set_in(self, mask: u16) -> u16 {
+        mask | self.0
+    }
+
     #[inline]
     pub(super) fn count(self) -> u32 {
         self.0.count_ones()

@@ -549,6 +549,24 @@ fn a_flow_of_packets_that_are_late_has_its_idle_time_by_their_own_times() {
     assert_eq!(records[0].end, EndReason::Idle);
 }
 
+/// One packet of a flow is 20 s ahead, and the others go on without a gap.
+#[test]
+fn a_packet_whose_time_is_wrong_cuts_its_own_flow_nowhere_else() {
+    let mut cache = cache_with(100, Timeouts::default());
+    let mut records = observe(&mut cache, &[arrival(1, 40, 0, 120_000)]);
+    for step in 0..40 {
+        let now_ms = 120_000.max(100_000 + step * 500);
+        records.extend(strays(&mut cache, &[100_000 + step * 500], now_ms));
+    }
+    cache.drain(usize::MAX, &mut records);
+    let mut spans: Vec<_> = records
+        .iter()
+        .map(|record| (record.first_ms, record.last_ms, record.volume.packets))
+        .collect();
+    spans.sort_unstable();
+    assert_eq!(spans, [(100_000, 119_500, 40), (120_000, 120_000, 1)]);
+}
+
 /// Lets time pass from one time to another as in a capture file: from one flow that is due to the
 /// next.
 fn let_time_pass(cache: &mut FlowCache, from_ms: u64, until_ms: u64) -> Vec<FlowRecord> {
@@ -584,9 +602,10 @@ fn a_gap_in_a_large_cache_costs_as_much_as_the_flows_that_fall_due_in_it() {
 #[test]
 fn a_gap_reads_no_flows_that_are_due_much_later() {
     const FLOWS: u32 = 50_000;
+    const GAPS: u64 = 30;
     let timeouts = Timeouts {
-        idle_ms: 1 << 30,
-        active_ms: 1 << 40,
+        idle_ms: 2_000_000,
+        active_ms: 3_000_000,
         linger_ms: 1_000,
         lifetime_spread_ms: 0,
     };
@@ -595,7 +614,7 @@ fn a_gap_reads_no_flows_that_are_due_much_later() {
     assert!(observe(&mut cache, &arrivals).is_empty());
     assert!(let_time_pass(&mut cache, 0, 60_000).is_empty());
     reads(&cache);
-    for gap in 1..=100 {
+    for gap in 1..=GAPS {
         let (now_ms, flow) = (gap * 60_000, FLOWS + u32::try_from(gap).unwrap());
         observe(&mut cache, &[arrival(flow, 40, 1, now_ms)]);
         let ended = let_time_pass(&mut cache, now_ms, now_ms + 60_000);
@@ -603,5 +622,38 @@ fn a_gap_reads_no_flows_that_are_due_much_later() {
     }
     // One group of some 400 flows in each gap, to find the flow and to expire it.
     let (flows, sets) = reads(&cache);
-    assert!(flows <= 100 * 2_000 && sets <= 64 * 200, "{flows} {sets}");
+    assert!(
+        flows <= GAPS * 2_000 && sets <= 64 * 2 * GAPS,
+        "{flows} {sets}"
+    );
+}
+
+/// Gaps too short to be looked into, in which nothing falls due.
+#[test]
+fn short_gaps_read_no_flows_that_are_due_much_later() {
+    const FLOWS: u32 = 50_000;
+    let timeouts = Timeouts {
+        idle_ms: 2_000_000,
+        active_ms: 3_000_000,
+        linger_ms: 1_000,
+        lifetime_spread_ms: 0,
+    };
+    for gap_ms in [600, 2_000, 10_000, 14_000] {
+        let mut cache = cache_with(100_000, timeouts);
+        for flow in 0..FLOWS {
+            observe(&mut cache, &[arrival(flow, 40, 0, u64::from(flow))]);
+        }
+        reads(&cache);
+        for gap in 1..=100 {
+            let now_ms = u64::from(FLOWS) + gap * gap_ms;
+            observe(&mut cache, &[arrival(0, 40, 0, now_ms)]);
+            assert!(let_time_pass(&mut cache, now_ms, now_ms + gap_ms).is_empty());
+        }
+        // No flow but that with packets.
+        let (flows, sets) = reads(&cache);
+        assert!(
+            flows <= 200 && sets <= 64 * 200,
+            "{gap_ms} ms: {flows} {sets}"
+        );
+    }
 }

@@ -4,7 +4,7 @@ use super::files::{
     Failures, InputProgress, is_broken_pipe, quietly, report_left_out, still_being_written,
 };
 use super::usage::UsageError;
-use crate::say::say;
+use crate::logging::{LogLevel, report};
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
 use jiff::{Timestamp, Zoned};
@@ -200,10 +200,13 @@ fn copy(
         }
     }
     if reader.is_unfinished() {
-        say(format_args!(
-            "{input}: not closed properly: {} records up to its end",
-            reader.records()
-        ));
+        report(
+            LogLevel::Warn,
+            format_args!(
+                "{input}: not closed properly: {} records up to its end",
+                reader.records()
+            ),
+        );
     }
     Ok(())
 }
@@ -402,7 +405,10 @@ fn choose(arguments: &Arguments, output: &[FileId]) -> anyhow::Result<Chosen> {
         if let Input::File(path) = &input
             && FileId::of_input(path).is_some_and(|id| output.contains(&id))
         {
-            say(format_args!("{input}: left out, since it is the output"));
+            report(
+                LogLevel::Warn,
+                format_args!("{input}: left out, since it is the output"),
+            );
             continue;
         }
         let header = header_of(&input);

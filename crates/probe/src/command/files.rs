@@ -1,7 +1,7 @@
 //! What `cat` and `print` have in common: they continue after a bad file, end quietly when the
 //! reader of their output has ended, and show a progress bar.
 
-use crate::say::say;
+use crate::logging::{LogLevel, report};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::cell::Cell;
 use std::io::{self, IsTerminal};
@@ -21,7 +21,7 @@ impl Failures {
         if let Err(error) = done
             && let Some(before) = self.0.replace(error)
         {
-            say(format_args!("{before:#}"));
+            report(LogLevel::Error, format_args!("{before:#}"));
         }
     }
 
@@ -34,17 +34,23 @@ impl Failures {
 /// Says what was left out of the inputs, one line for each reason.
 pub fn report_left_out(inputs: &Inputs) {
     if inputs.repeated > 0 {
-        say(format_args!(
-            "{} file names left out: each file is read once, at the first of its names",
-            inputs.repeated
-        ));
+        report(
+            LogLevel::Warn,
+            format_args!(
+                "{} file names left out: each file is read once, at the first of its names",
+                inputs.repeated
+            ),
+        );
     }
     if inputs.links > 0 {
-        say(format_args!(
-            "{} symbolic links in directories left out: name the files or directories \
+        report(
+            LogLevel::Warn,
+            format_args!(
+                "{} symbolic links in directories left out: name the files or directories \
              behind them to read these too",
-            inputs.links
-        ));
+                inputs.links
+            ),
+        );
     }
 }
 

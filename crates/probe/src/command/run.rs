@@ -11,6 +11,8 @@ mod table_options;
 mod values;
 
 use super::usage::UsageError;
+use crate::config::Effective;
+use crate::logging::LogOptions;
 use crate::metrics;
 use crate::progress::ProgressBar;
 use crate::say::put;
@@ -46,17 +48,12 @@ use xdprobe_pipeline::{
   xdprobe run -i tap0 192.0.2.9:2055                     every queue of tap0, by AF_XDP if possible
   xdprobe run -i ngeth0 -f ip 172.27.20.3:2055           only IP
   xdprobe run -i eth0 --capture pcap 192.0.2.9:2055      passive capture with libpcap
+  xdprobe run -c /etc/xdprobe.toml                       all of it from a file
   xdprobe run -r capture.pcap --report json 192.0.2.9:2055
   xdprobe run -r capture.pcap file:flows.ft && xdprobe print flows.ft")]
 pub struct Arguments {
     /// Capture from this interface; repeat for several
-    #[arg(
-        short,
-        long,
-        value_name = "IFACE",
-        required_unless_present = "read",
-        conflicts_with = "read"
-    )]
+    #[arg(short, long, value_name = "IFACE", conflicts_with = "read")]
     interface: Vec<String>,
 
     /// Read this capture file (pcap or pcapng; - for standard input) by the packets' own clock
@@ -127,7 +124,7 @@ pub struct Arguments {
     flows_per_queue: usize,
 
     /// Input ifIndex in the records [default: the interface's own; 0 for a capture file]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(0..))]
     input: Option<u16>,
 
     #[arg(
@@ -155,6 +152,9 @@ pub struct Arguments {
 
     #[command(flatten)]
     export: ExportOptions,
+
+    #[command(flatten)]
+    pub log: LogOptions,
 }
 
 /// How to capture.
@@ -194,12 +194,16 @@ pub enum Report {
 }
 
 /// Runs the probe until its file ends or a signal stops it.
-pub fn run(arguments: Arguments) -> anyhow::Result<()> {
+pub fn run(effective: &Effective<Arguments>) -> anyhow::Result<()> {
+    let arguments = effective.arguments();
     let (report, address) = (arguments.report, arguments.metrics.clone());
     let files = arguments.tables.files();
     let signals = Signals::catch()?;
     let listener = address.as_ref().map(metrics::Address::listen).transpose()?;
-    let plan = plan(arguments)?;
+    let plan = plan(arguments).map_err(|error| match error.downcast() {
+        Ok(UsageError(text)) => UsageError(effective.located(&text)).into(),
+        Err(error) => error,
+    })?;
     let (is_live, worker_count) = (plan.regime().is_live(), plan.worker_count());
     let engine = plan.export.format.engine;
     let is_discarded = plan.export.destinations.iter().all(Destination::discards);
@@ -355,6 +359,52 @@ fn start_error(error: StartError) -> anyhow::Error {
 }
 
 impl Arguments {
+    /// What is wrong with options that depend on each other; all that can be known without the
+    /// host, but for the filter.
+    pub fn faults(&self) -> Vec<String> {
+        let timeouts = self.timeouts().check().map_err(|error| {
+            format!("{error} (--idle-timeout, --active-timeout, --lifetime-spread)")
+        });
+        let misplaced = self.read.as_ref().and_then(|_| self.only_for_interfaces());
+        let misplaced =
+            misplaced.map(|option| format!("{option} is for interfaces, not for -r: leave it out"));
+        let sampling = self.sampling.plan().err().map(|UsageError(text)| text);
+        let faults = [timeouts.err(), sampling, misplaced];
+        faults
+            .into_iter()
+            .flatten()
+            .chain(self.export.faults())
+            .collect()
+    }
+
+    /// The filter, compiled.
+    pub fn filter(&self) -> Result<Option<Filter>, UsageError> {
+        let filter = self.filter.as_deref().map(Filter::new).transpose();
+        filter.map_err(|error| UsageError(format!("{error} (--filter)")))
+    }
+
+    /// Checks that there are packets, and a place for records. Either may be in a configuration
+    /// file, so that the parser cannot demand it.
+    fn check_complete(&self) -> Result<(), UsageError> {
+        let missing = if self.interface.is_empty() && self.read.is_none() {
+            "no packets: expected --interface IFACE, or --read FILE for a capture file"
+        } else if self.export.collectors.is_empty() {
+            "no COLLECTOR: expected HOST:PORT, or file:PATH for a flow-tools file"
+        } else {
+            return Ok(());
+        };
+        Err(UsageError(missing.to_owned()))
+    }
+
+    fn timeouts(&self) -> Timeouts {
+        Timeouts {
+            idle_ms: ms(self.idle_timeout),
+            active_ms: ms(self.active_timeout),
+            linger_ms: ms(self.linger),
+            lifetime_spread_ms: ms(self.lifetime_spread),
+        }
+    }
+
     /// An option that was given and has no meaning for a capture file.
     fn only_for_interfaces(&self) -> Option<&'static str> {
         [
@@ -381,37 +431,20 @@ impl Arguments {
 /// Checks what the parser could not: options that depend on each other or on the host.
 fn plan(arguments: Arguments) -> anyhow::Result<Plan> {
     let usage = |text: String| anyhow::Error::from(UsageError(text));
-    let filter = arguments
-        .filter
-        .as_deref()
-        .map(Filter::new)
-        .transpose()
-        .map_err(|error| usage(error.to_string()))?;
-    let timeouts = Timeouts {
-        idle_ms: ms(arguments.idle_timeout),
-        active_ms: ms(arguments.active_timeout),
-        linger_ms: ms(arguments.linger),
-        lifetime_spread_ms: ms(arguments.lifetime_spread),
-    };
-    timeouts.check().map_err(|error| {
-        usage(format!(
-            "{error} (--idle-timeout, --active-timeout, --lifetime-spread)"
-        ))
-    })?;
+    arguments.check_complete()?;
+    let faults = arguments.faults();
+    if !faults.is_empty() {
+        return Err(usage(faults.join("\n")));
+    }
+    let filter = arguments.filter()?;
+    let timeouts = arguments.timeouts();
     let sampling = arguments.sampling.plan()?;
     let captures = match &arguments.read {
-        Some(path) => {
-            if let Some(option) = arguments.only_for_interfaces() {
-                return Err(usage(format!(
-                    "{option} is for interfaces, not for -r: leave it out"
-                )));
-            }
-            vec![CapturePlan::File {
-                path: path.clone(),
-                filter,
-                sampling: sampling.capture,
-            }]
-        }
+        Some(path) => vec![CapturePlan::File {
+            path: path.clone(),
+            filter,
+            sampling: sampling.capture,
+        }],
         None => {
             let plan =
                 |name: &String| plan_interface(&arguments, name, filter.clone(), sampling.capture);
@@ -425,7 +458,7 @@ fn plan(arguments: Arguments) -> anyhow::Result<Plan> {
         sampling.header,
         inputs.cloned().collect(),
         default_engine(&captures),
-    )?;
+    );
     if export.format.version != Version::V5 && sampling.header != SamplingInterval::default() {
         let version = export.format.version.number();
         tracing::warn!(
@@ -588,7 +621,7 @@ pub mod tests {
     #[test]
     fn refuses_what_cannot_be_meant() {
         refused("127.0.0.1:9", "--interface");
-        refused("-i lo", "COLLECTOR");
+        refused("-i lo", "no COLLECTOR");
         refused("-i lo -r x.pcap 127.0.0.1:9", "cannot be used with");
         refused("-i ngeth77 127.0.0.1:9", "'ngeth77' does not exist");
         refused("-i lo -i lo 127.0.0.1:9", "'lo' is captured twice");

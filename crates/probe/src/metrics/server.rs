@@ -27,6 +27,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
+use xdprobe_pipeline::readiness::not_ready;
 use xdprobe_pipeline::{Boards, Snapshot};
 
 /// A server at work; it ends when this is dropped.
@@ -138,7 +139,7 @@ impl Page {
                 )
             }
             "/healthz" => text(StatusCode::OK, "ok\n".to_owned()),
-            "/readyz" => match self.snapshot().not_ready() {
+            "/readyz" => match not_ready(self.snapshot()) {
                 reasons if reasons.is_empty() => text(StatusCode::OK, "ready\n".to_owned()),
                 reasons => text(StatusCode::SERVICE_UNAVAILABLE, reasons.join("\n") + "\n"),
             },

@@ -1,16 +1,16 @@
 //! The metrics page: each metric by its name, and where its value is in a snapshot.
 //!
 //! Each subject has series of its own, which are looked up when it is first written and then found
-//! by their place: the probe with its interfaces and queues is one subject, which never changes,
-//! and each collector is one, known by its id. A page that knows a collector which has gone is
-//! begun anew: counters are set to what was counted, so nothing is lost by that.
+//! by their place: the probe with its interfaces and queues is one subject, and each collector is
+//! one, known by its id. A page that knows a collector which has gone, or not a queue which was
+//! added, is begun anew: counters are set to what was counted, so nothing is lost by that.
 
 use metrics::{Counter, Gauge, Key, Label, Level, Metadata, Recorder, with_local_recorder};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusRecorder};
 use std::collections::BTreeMap;
 use xdprobe_pipeline::Ledger;
 use xdprobe_pipeline::capture::Dropped;
-use xdprobe_pipeline::counters::Phase;
+use xdprobe_pipeline::capture::xdp::Reason;
 use xdprobe_pipeline::export::{
     CollectorCounters, CollectorId, CollectorState, LossReason, SendErrorKind, Tally,
 };
@@ -23,6 +23,8 @@ pub struct Sheet {
     process: metrics_process::Collector,
     /// Series of the probe, its interfaces and queues.
     probe: Vec<Series>,
+    /// How many queues these series are of, and how many interfaces with unbound sockets.
+    shape: (usize, usize),
     /// Series of what each worker has met that is not read, in the order of workers. They are added
     /// while the probe runs, when a protocol is first met.
     unread: Vec<Vec<Series>>,
@@ -228,6 +230,14 @@ const COLLECTOR_REFUSING: Metric = Metric {
     name: "xdprobe_collector_refusing",
     help: "1 while the collector's host refuses datagrams.",
 };
+const DIFFERS: Metric = Metric {
+    name: "xdprobe_interface_blind",
+    help: "1 while frames of the interface may pass unread, and for 5 seconds after that.",
+};
+const DIFFERED: Metric = Metric {
+    name: "xdprobe_interface_blind_begun_total",
+    help: "Times that frames of the interface began to pass unread, perhaps.",
+};
 const RUNNING: Metric = Metric {
     name: "xdprobe_receiver_running",
     help: "1 while frames can be received, 0 while they cannot.",
@@ -276,6 +286,7 @@ impl Sheet {
             recorder,
             process,
             probe: Vec::new(),
+            shape: (0, 0),
             unread: Vec::new(),
             collectors: BTreeMap::new(),
         }
@@ -284,8 +295,13 @@ impl Sheet {
     /// The page with the values of a snapshot.
     pub fn render(&mut self, snapshot: &Snapshot) -> String {
         let is_known = |id: &CollectorId| snapshot.collectors.iter().any(|now| now.id == *id);
-        if !self.collectors.keys().all(is_known) {
+        let counters = || snapshot.interfaces.iter().map(|on| &on.counters);
+        let queues = counters().map(|counters| counters.queues.len()).sum();
+        // What a driver counted may turn out to be frames of unbound sockets.
+        let unbound = counters().filter(|counters| counters.unbound > 0).count();
+        if !self.collectors.keys().all(is_known) || self.shape != (queues, unbound) {
             *self = Self::new();
+            self.shape = (queues, unbound);
         }
         Pen::new(&self.recorder, &mut self.probe).write(snapshot);
         self.unread
@@ -336,7 +352,10 @@ impl<'a> Pen<'a> {
             .iter()
             .for_each(|interface| self.write_interface(interface));
         for worker in &snapshot.workers {
-            with_tags_of(worker, |tags| self.write_worker(worker, tags));
+            with_tags_of(worker, |tags| {
+                self.write_worker(worker, tags);
+                self.gauge(&RUNNING, tags, flag(snapshot.receives(worker)));
+            });
         }
         self.write_exporter(snapshot);
     }
@@ -346,12 +365,21 @@ impl<'a> Pen<'a> {
             name,
             counters,
             named_drops,
+            differences,
+            differences_begun,
             ..
         } = interface;
         let on = ("interface", name.as_str());
         self.counter(&OFFERED, &[on], counters.offered());
         self.counter(&SAMPLED_OUT, &[on], counters.sampled_out);
-        self.write_dropped(&[on], &["driver", "no_socket"], &counters.dropped());
+        let places = ["driver", "no_program", "no_socket", "unbound"];
+        self.write_dropped(&[on], &places, &counters.dropped());
+        for (reason, begun) in Reason::ALL.into_iter().zip(differences_begun) {
+            let tags = [on, ("reason", reason.name())];
+            let is_present = differences.iter().any(|found| found.reason == reason);
+            self.gauge(&DIFFERS, &tags, flag(is_present));
+            self.counter(&DIFFERED, &tags, *begun);
+        }
         for (counter, count) in named_drops {
             self.counter(&DRIVER_DROPS, &[on, ("counter", counter)], *count);
         }
@@ -418,7 +446,6 @@ impl<'a> Pen<'a> {
         self.gauge(&RESIDENT_PACKETS, tags, real(counters.resident.packets));
         self.gauge(&RESIDENT_OCTETS, tags, real(counters.resident.octets));
         self.write_lost(tags, "hand_over", &counters.dropped);
-        self.gauge(&RUNNING, tags, flag(counters.phase() == Phase::Running));
         self.counter(&DOWN_SECONDS, tags, counters.down_ms / MS_PER_S);
         self.counter(&IDLE_TURNS, tags, counters.turns.idle);
         self.counter(&BUSY_TURNS, tags, counters.turns.busy);
@@ -600,7 +627,41 @@ fn real(count: u64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use xdprobe_pipeline::capture::interface::RefusedFrame;
+    use xdprobe_pipeline::capture::xdp::{InterfaceCounters, Losses, QueueCounters, QueueReport};
     use xdprobe_pipeline::flow::Unread;
+
+    #[test]
+    fn a_queue_that_is_added_gets_its_series_in_a_page_that_is_begun_anew() {
+        let queue = |queue| QueueCounters {
+            queue,
+            report: QueueReport {
+                zero_copy: false,
+                in_driver: true,
+                huge_pages: false,
+                refused_frame: RefusedFrame::Dropped,
+                frame_count: 1,
+                frame_octets: 2048,
+            },
+            losses: Losses::default(),
+        };
+        let with = |queues: Vec<QueueCounters>| Snapshot {
+            interfaces: vec![InterfaceSnapshot {
+                name: "tap0".to_owned(),
+                counters: InterfaceCounters {
+                    queues,
+                    ..InterfaceCounters::default()
+                },
+                ..InterfaceSnapshot::default()
+            }],
+            ..Snapshot::default()
+        };
+        let mut sheet = Sheet::new();
+        let series = "xdprobe_zero_copy{interface=\"tap0\",queue=\"1\"} 0";
+        assert!(!sheet.render(&with(vec![queue(0)])).contains(series));
+        let page = sheet.render(&with(vec![queue(0), queue(1)]));
+        assert!(page.contains(series), "{page}");
+    }
 
     #[test]
     fn a_protocol_that_is_not_read_has_a_series_from_its_first_frame_on_and_no_more_than_nine() {

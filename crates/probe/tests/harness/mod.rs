@@ -193,12 +193,17 @@ impl Probe {
     }
 
     /// Waits for its end and returns its ledger.
-    pub fn wait(mut self, wanted_code: i32) -> Value {
+    pub fn wait(self, wanted_code: i32) -> Value {
+        self.wait_and_hear(wanted_code).0
+    }
+
+    /// Waits for its end and returns its ledger, and what it said on standard error.
+    pub fn wait_and_hear(mut self, wanted_code: i32) -> (Value, String) {
         let status = self.child.wait().unwrap();
         assert_eq!(status.code(), Some(wanted_code), "{}", self.said());
         let ledger = ledger_of(&fs::read(self.folder.path().join("stdout")).unwrap());
         self.assert_received(&ledger);
-        ledger
+        (ledger, self.said())
     }
 
     /// Waits for its end, and returns its ledger with what it said on standard error.

@@ -1,7 +1,6 @@
 //! Options of `xdprobe run` about export: how, and to which collectors.
 
 use super::values::{ms, parse_timeout};
-use crate::command::usage::UsageError;
 use clap::Args;
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU64;
@@ -18,7 +17,6 @@ use xdprobe_pipeline::{Destination, ExportPlan};
 pub struct ExportOptions {
     #[arg(
         value_name = "COLLECTOR",
-        required = true,
         help_heading = None,
         help = "Where records go: HOST:PORT, [V6]:PORT (of a link-local address with its \
                 interface: [fe80::1%eth0]:PORT), or file:PATH for a flow-tools file (file:- for \
@@ -49,11 +47,11 @@ pub struct ExportOptions {
     flush_delay: Duration,
 
     /// Send each collector at most this many records per second
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = parse_rate)]
     records_per_second: Option<NonZeroU64>,
 
     /// Send each collector at most this many octets of UDP payload per second
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = parse_rate)]
     octets_per_second: Option<NonZeroU64>,
 
     /// Records that may wait for a collector's pace before more are lost and counted
@@ -95,31 +93,34 @@ pub struct ExportOptions {
 }
 
 impl ExportOptions {
-    /// Checks what the parser could not. `sampling` is what headers state, `inputs` are files that
-    /// are read, and `engine` is the default of --engine.
+    /// What is wrong that the parser could not see.
+    pub fn faults(&self) -> Vec<String> {
+        let families = [SocketAddr::is_ipv4, SocketAddr::is_ipv6].into_iter();
+        let count = |family: fn(&SocketAddr) -> bool| {
+            self.source.iter().filter(|source| family(source)).count()
+        };
+        let sources = families.filter(|family| count(*family) > 1).map(|_| {
+            "--source is given twice for one address family: expected at most one IPv4 and one IPv6"
+                .to_owned()
+        });
+        let earlier = |nth: usize| &self.collectors[..nth];
+        let collectors = self.collectors.iter().enumerate();
+        let twice = collectors.filter(|(nth, collector)| earlier(*nth).contains(collector));
+        let twice = twice.map(|(_, collector)| {
+            format!("COLLECTOR {collector} is given twice: expected it once")
+        });
+        sources.chain(twice).collect()
+    }
+
+    /// The export. `sampling` is what headers state, `inputs` are files that are read, and `engine`
+    /// is the default of --engine.
     pub fn plan(
         self,
         sampling: SamplingInterval,
         inputs: Vec<PathBuf>,
         engine: Engine,
-    ) -> Result<ExportPlan, UsageError> {
-        for family in [SocketAddr::is_ipv4, SocketAddr::is_ipv6] {
-            if self.source.iter().filter(|source| family(source)).count() > 1 {
-                return Err(UsageError(
-                    "--source is given twice for one address family: expected at most one IPv4 \
-                     and one IPv6"
-                        .to_owned(),
-                ));
-            }
-        }
-        for (nth, destination) in self.collectors.iter().enumerate() {
-            if self.collectors[..nth].contains(destination) {
-                return Err(UsageError(format!(
-                    "collector {destination} is named twice: name it once"
-                )));
-            }
-        }
-        Ok(ExportPlan {
+    ) -> ExportPlan {
+        ExportPlan {
             distribution: self.distribute,
             format: FixedFormat {
                 version: self.netflow,
@@ -147,7 +148,7 @@ impl ExportOptions {
             destinations: self.collectors,
             overwrite: self.overwrite,
             inputs,
-        })
+        }
     }
 }
 
@@ -197,6 +198,15 @@ fn parse_source(text: &str) -> Result<SocketAddr, String> {
         .ok_or_else(expected)
 }
 
+fn parse_rate(text: &str) -> Result<NonZeroU64, String> {
+    text.parse().map_err(|_| {
+        format!(
+            "'{text}' is not a rate: expected a number from 1 to {}",
+            u64::MAX
+        )
+    })
+}
+
 fn parse_queue(text: &str) -> Result<usize, String> {
     let expected = || format!("'{text}' is not a number of records: expected 1000 to 100000000");
     text.parse()
@@ -244,7 +254,11 @@ mod tests {
             "-r x --distribute any 127.0.0.1:9",
             "expected copy, balance or failover",
         );
-        refused("-r x --records-per-second 0 127.0.0.1:9", "zero");
+        refused(
+            "-r x --records-per-second 0 127.0.0.1:9",
+            "expected a number from 1",
+        );
+        refused("-r x a:9 b:9 a:9", "COLLECTOR a:9 is given twice");
         refused("-r x --dscp 64 127.0.0.1:9", "64 is not in 0..64");
         refused("-r x --mtu 67 127.0.0.1:9", "67 is not in 68..");
         refused(
