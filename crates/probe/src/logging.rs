@@ -108,7 +108,6 @@ static LOG: OnceLock<Log> = OnceLock::new();
 
 struct Log {
     format: LogFormat,
-    #[cfg_attr(not(test), expect(dead_code, reason = "reload uses it"))]
     filter: reload::Handle<Targets, Registry>,
 }
 

@@ -52,7 +52,6 @@ pub struct Value {
 
 /// A key whose value differs between two configurations.
 #[derive(Clone, Debug, Serialize)]
-#[cfg_attr(not(test), expect(dead_code, reason = "reload uses it"))]
 pub struct Changed {
     /// The key.
     pub key: String,
