@@ -344,11 +344,10 @@ fn of_a_disk_that_is_full_for_a_moment_the_file_has_every_record_that_counts_as_
     let scratch = Scratch::new(1);
     let mut capture = begin_capture();
     (0..4000).for_each(|number| put(&mut capture, 0, number));
-    // These let the first fall due.
-    put(&mut capture, 100, 4000);
-    put(&mut capture, 101, 4001);
+    // These let the first fall due: more than the clock of a capture file looks ahead.
+    (4000..4040).for_each(|number| put(&mut capture, u64::from(number) - 3900, number));
     let half = usize::try_from(capture.octets()).unwrap();
-    (4002..6000).for_each(|number| put(&mut capture, 200, number));
+    (4040..6000).for_each(|number| put(&mut capture, 200, number));
     let octets = capture.finish().unwrap();
     fs::write(scratch.at("first"), &octets[..half]).unwrap();
     fs::write(scratch.at("second"), &octets[half..]).unwrap();
