@@ -7,6 +7,7 @@
 //! on a core, so the median of the longest bursts of all rounds is reported, and of the rounds'
 //! means the least, the median and the most: `cargo bench --bench churn -- --rounds 150` shows over
 //! a minute whether the mean stays the same.
+#![expect(clippy::print_stdout, reason = "its result")]
 
 use clap::Parser;
 use foldhash::SharedSeed;

@@ -21,6 +21,7 @@
 //! Frames are made block by block, outside of the measured time. Times are the median of the
 //! rounds; ratios are made within each round first. `cargo bench --bench engine -- 1000000`
 //! measures one number of flows, `--json` prints JSON.
+#![expect(clippy::print_stdout, reason = "its result")]
 
 use clap::Parser;
 use std::hint::black_box;

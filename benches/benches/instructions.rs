@@ -1,6 +1,11 @@
 //! One step of a packet's way, for callgrind: `instructions STEP COUNT` does the step for COUNT
 //! packets, records or publications. Without arguments it prints the names of the steps.
 //! `scripts/bench-instructions` runs it.
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "its result and its errors"
+)]
 
 use std::process::ExitCode;
 use xdprobe_benches::steps::STEPS;

@@ -4,6 +4,7 @@
 //! The exporter runs on core 0; on core 1 a receiver counts records. `cargo bench --bench loopback
 //! [-- RECORDS_PER_SECOND]`: without a rate the exporter sends as fast as its socket accepts, and
 //! the receiver may lose records; with one, the run shows whether it loses any at that rate.
+#![expect(clippy::print_stdout, reason = "its result")]
 
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::socket::{setsockopt, sockopt};

@@ -4,6 +4,7 @@
 //! * `without`: nothing is published;
 //! * `as it is`: once a millisecond, as a worker does while frames keep arriving;
 //! * `every turn`: after each burst, as a worker does that finds no frame.
+#![expect(clippy::print_stdout, reason = "its result")]
 
 use std::hint::black_box;
 use std::sync::Arc;

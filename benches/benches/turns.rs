@@ -9,6 +9,7 @@
 //! on a shared machine.
 //!
 //! `cargo bench --bench turns -- --rate 4000000 --flows 1000000`
+#![expect(clippy::print_stdout, reason = "its result")]
 
 use clap::Parser;
 use std::sync::Arc;

@@ -35,6 +35,12 @@ pub trait Source: Send {
         false
     }
 
+    /// Whether no frame arrives any more once the probe has stopped redirecting, so that what waits
+    /// can be read to its end.
+    fn runs_dry(&self) -> bool {
+        false
+    }
+
     /// Changes the filter or the sampling while the source runs. Frames shown from the next call
     /// of [`receive`](Self::receive) on follow the new setting.
     ///

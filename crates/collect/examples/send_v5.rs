@@ -2,6 +2,7 @@
 //! RECORDS_PER_SECOND`.
 //!
 //! A rate of 0 means as fast as possible. The records sent and their rate are printed at the end.
+#![expect(clippy::print_stdout, reason = "its result")]
 #![forbid(unsafe_code)]
 #![expect(
     clippy::disallowed_methods,

@@ -162,12 +162,15 @@ pub enum LossReason {
     Removed,
     /// They could not be written to its file; `errors` has the kind.
     Write,
+    /// They still waited when the time for the end of the run was over.
+    Stop,
 }
 
 impl LossReason {
     /// Every reason with the name that reports and metrics use.
-    pub const NAMES: [&'static str; 6] =
-        ["pacing", "socket", "send", "refused", "removed", "write"];
+    pub const NAMES: [&'static str; 7] = [
+        "pacing", "socket", "send", "refused", "removed", "write", "stop",
+    ];
 }
 
 /// Why a datagram could not be sent, or a record not be written to a file.

@@ -272,6 +272,13 @@ impl Outlet for DatagramOutlet {
         self.assembler.take_back(give);
     }
 
+    fn abandon(&mut self) {
+        while let Some(oldest) = self.assembler.get(0) {
+            self.counters.lost[LossReason::Stop as usize] += oldest.tally();
+            self.assembler.pop();
+        }
+    }
+
     fn replace_transport(&mut self, transport: Box<dyn Transport>) {
         self.answers.note_replaced(self.now_ms);
         self.path.replace_transport(transport, self.now_ms);

@@ -242,6 +242,16 @@ impl Exporter {
             .min()
     }
 
+    /// Sends what may leave at once, and loses what would have to wait, by [`LossReason::Stop`].
+    /// `now` is no earlier than any uptime in the records that wait.
+    pub fn abandon(&mut self, now: Moment) {
+        self.flush(now);
+        self.send(true, now);
+        for recipient in &mut self.recipients {
+            recipient.outlet.abandon();
+        }
+    }
+
     /// States another sampling interval with the records that are pushed from here on. Messages
     /// under construction are completed with the present one.
     pub fn set_sampling(&mut self, sampling: SamplingInterval, now: Moment) {

@@ -75,6 +75,10 @@ pub trait Outlet: Send {
         let _ = give;
     }
 
+    /// Loses what still waits, by [`LossReason::Stop`](crate::LossReason::Stop). Nothing is under
+    /// construction, and what may leave has left.
+    fn abandon(&mut self) {}
+
     /// Sends over another transport from here on, where it has one, in the same sequence.
     fn replace_transport(&mut self, transport: Box<dyn Transport>) {
         drop(transport);

@@ -166,9 +166,10 @@ impl Meter {
         self.cache.earliest_due_ms(before_ms)
     }
 
-    /// Expires every flow, due or not. The packets that wait to be observed are in none of them.
-    pub fn drain(&mut self, sink: &mut impl RecordSink) {
-        self.cache.drain(usize::MAX, sink);
+    /// Expires flows, due or not, and returns whether none is left; see [`FlowCache::drain`]. The
+    /// packets that wait to be observed are in none of them.
+    pub fn drain(&mut self, sets_max: usize, sink: &mut impl RecordSink) -> bool {
+        self.cache.drain(sets_max, sink)
     }
 
     /// Shows some of the resident flows; see [`FlowCache::visit`].
@@ -337,7 +338,7 @@ mod tests {
     fn drained(meter: &mut Meter) -> Vec<FlowRecord> {
         let mut records = Vec::new();
         meter.observe(&mut records);
-        meter.drain(&mut records);
+        assert!(meter.drain(usize::MAX, &mut records));
         records
     }
 

@@ -1,7 +1,8 @@
 //! The lab's program: traffic and a test collector for the command line.
 
+use std::fmt::Display;
 use std::fs::File;
-use std::io::BufWriter;
+use std::io::{BufWriter, Write, stderr, stdout};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -10,6 +11,7 @@ use std::sync::atomic::AtomicBool;
 
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
+use serde::Serialize;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use xdprobe_lab::capture_file::{Kind, Recipe};
@@ -88,7 +90,7 @@ fn main() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("xdprobe-lab: {error:#}");
+            say(format_args!("{error:#}"));
             ExitCode::FAILURE
         }
     }
@@ -101,8 +103,7 @@ fn send(options: &Options) -> Result<()> {
     }
     let report = sender.wait()?;
     warn_if_not_received(&report);
-    println!("{}", serde_json::to_string(&report)?);
-    Ok(())
+    print(&report)
 }
 
 fn send_plain(options: &plain::PlainOptions) -> Result<()> {
@@ -110,8 +111,7 @@ fn send_plain(options: &plain::PlainOptions) -> Result<()> {
     for signal in [SIGINT, SIGTERM] {
         signal_hook::flag::register(signal, stop.clone())?;
     }
-    println!("{}", serde_json::to_string(&plain::send(options, &stop)?)?);
-    Ok(())
+    print(&plain::send(options, &stop)?)
 }
 
 fn capture(options: &Capture) -> Result<()> {
@@ -130,8 +130,7 @@ fn capture(options: &Capture) -> Result<()> {
     };
     let written = || recipe.write(BufWriter::with_capacity(WRITE_OCTETS, File::create(file)?));
     let counts = written().with_context(|| format!("writing {}", file.display()))?;
-    println!("{}", serde_json::to_string(&counts)?);
-    Ok(())
+    print(&counts)
 }
 
 /// Octets of a capture file in one write.
@@ -141,38 +140,44 @@ fn collect(options: &Collect) -> Result<()> {
     let mut signals = Signals::new([SIGINT, SIGTERM])?;
     let collector =
         TestCollector::bind(SocketAddr::new(options.address, options.port), Keep::Counts)?;
-    eprintln!("xdprobe-lab: collecting on {}", collector.address());
+    say(format_args!("collecting on {}", collector.address()));
     signals.forever().next();
     let received = collector.stop()?;
-    println!(
-        "{}",
-        serde_json::json!({
-            "datagrams": received.datagrams,
-            "records": received.records,
-            "packets": received.packets,
-            "octets": received.octets,
-            "gaps": received.gaps.len(),
-            "violations": received.violations.len(),
-            "undecoded": received.undecoded.len(),
-            "dropped_by_socket": received.dropped_by_socket,
-        })
-    );
-    Ok(())
+    print(&serde_json::json!({
+        "datagrams": received.datagrams,
+        "records": received.records,
+        "packets": received.packets,
+        "octets": received.octets,
+        "gaps": received.gaps.len(),
+        "violations": received.violations.len(),
+        "undecoded": received.undecoded.len(),
+        "dropped_by_socket": received.dropped_by_socket,
+    }))
 }
 
 fn warn_if_not_received(report: &Report) {
     let (interface, packets) = (&report.interface, report.packets);
     match report.driver {
-        None => eprintln!(
-            "xdprobe-lab: the driver of {interface} does not count XDP frames: unknown whether it \
+        None => say(format_args!(
+            "the driver of {interface} does not count XDP frames: unknown whether it \
              accepted any of {packets}"
-        ),
-        Some(driver) if driver.accepted == 0 && driver.refused == 0 => eprintln!(
-            "xdprobe-lab: the driver of {interface} accepted none of {packets} frames, expected a \
+        )),
+        Some(driver) if driver.accepted == 0 && driver.refused == 0 => say(format_args!(
+            "the driver of {interface} accepted none of {packets} frames, expected a \
              peer \
              that is up and has GRO or an XDP program: run `ethtool -K PEER gro on`, then set \
              {interface} down and up again"
-        ),
+        )),
         Some(_) => {}
     }
+}
+
+/// Prints a result as a line of JSON.
+fn print(result: &impl Serialize) -> Result<()> {
+    Ok(writeln!(stdout(), "{}", serde_json::to_string(result)?)?)
+}
+
+/// Writes a line on standard error. Nothing depends on it.
+fn say(line: impl Display) {
+    let _ = stderr().write_all(format!("xdprobe-lab: {line}\n").as_bytes());
 }

@@ -6,6 +6,7 @@
 //! programs `ip` and `ethtool`.
 
 use std::fs::{self, File};
+use std::io::{Write, stderr};
 use std::path::Path;
 use std::process::Command;
 use std::sync::Once;
@@ -217,7 +218,7 @@ impl Namespace {
 impl Drop for Namespace {
     fn drop(&mut self) {
         if let Err(error) = delete(&self.name) {
-            eprintln!("{error:#}");
+            let _ = writeln!(stderr(), "{error:#}");
         }
     }
 }

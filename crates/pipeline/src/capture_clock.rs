@@ -271,7 +271,7 @@ impl CaptureClock {
     /// Exports all by the old clock, which the new one then follows.
     fn set_back(&mut self, first: &Burst, meter: &mut Meter, outbox: &mut Outbox) {
         outbox.begin_turn(self.moment_at(self.now_ms));
-        meter.drain(outbox);
+        meter.drain(usize::MAX, outbox);
         outbox.hand_over();
         outbox.set_may_stray(false);
         self.passed_ms = self.now_ms;

@@ -11,7 +11,7 @@ use crate::plan::{Destination, ExportPlan};
 use crate::resolver::Resolver;
 use crate::snapshot::WorkerBoard;
 use crate::tables::{TableFiles, Tables};
-use crate::thread::spawn;
+use crate::thread::Deaths;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -104,10 +104,10 @@ impl Control {
     /// # Errors
     ///
     /// If the system gives no thread.
-    pub fn start(probe: Controlled) -> Result<Self, StartError> {
+    pub fn start(probe: Controlled, deaths: &Deaths) -> Result<Self, StartError> {
         let (orders, arrived) = bounded(ORDERS_MAX);
         // Not waited for at the end: a resolver or a file may keep it waiting.
-        spawn("control", move || probe.run(&arrived))?;
+        deaths.spawn("control", move || probe.run(&arrived))?;
         Ok(Self(orders))
     }
 

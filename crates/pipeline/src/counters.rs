@@ -28,6 +28,8 @@ pub struct WorkerCounters {
     pub turns: Turns,
     /// Time for which its link was down, in ms.
     pub down_ms: u64,
+    /// 1 where it ended before it had read all that its source held.
+    pub left_unread: u64,
     /// A [`Phase`].
     pub phase: u64,
 }
@@ -53,15 +55,29 @@ pub enum Phase {
     Running,
     /// Its link is down; it goes on by itself when the link is back.
     Down,
+    /// It receives no more, and exports what it has.
+    Ending,
     /// It has ended.
     Ended,
 }
 
 impl WorkerCounters {
+    /// Packets that were received and are in a count of the meter.
+    #[must_use]
+    pub fn metered(&self) -> u64 {
+        let MeterCounters {
+            undecoded,
+            excluded,
+            cache,
+            ..
+        } = &self.meter;
+        undecoded.iter().sum::<u64>() + excluded.packets + cache.observed.packets
+    }
+
     /// How far the worker has come.
     #[must_use]
     pub fn phase(&self) -> Phase {
-        let phases = [Phase::Opening, Phase::Running, Phase::Down];
+        let phases = [Phase::Opening, Phase::Running, Phase::Down, Phase::Ending];
         phases
             .into_iter()
             .find(|&phase| phase as u64 == self.phase)

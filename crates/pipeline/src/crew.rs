@@ -14,9 +14,9 @@ use crate::plan::CapturePlan;
 use crate::published::Published;
 use crate::snapshot::WorkerBoard;
 use crate::tables::Tables;
-use crate::thread::{CoreList, pin, spawn};
+use crate::thread::{CoreList, Deaths, pin};
 use crate::worker::Worker;
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, Sender, bounded, select};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use xdprobe_capture::xdp::{LoadedInterface, QueueMemory, XdpConfig, XdpInterface};
@@ -52,24 +52,27 @@ pub struct Common {
     pub own: OwnExport,
     /// The system's time.
     pub clock: LiveClock,
+    /// Threads that died.
+    pub deaths: Deaths,
 }
 
 impl Crew {
-    /// Starts a worker for each queue, interface or file of `captures`, each with one of
-    /// `outboxes`, and returns once every one of them receives.
+    /// Starts the workers that `add` adds, each with one of `outboxes`, and returns once every one
+    /// of them receives.
     ///
     /// # Errors
     ///
     /// Why one of them could not start; the others have ended then.
     pub fn start(
         common: Common,
-        captures: Vec<CapturePlan>,
         outboxes: Vec<Outbox>,
         cores: CoreList,
+        add: impl FnOnce(&mut NewCrew) -> Result<(), StartError>,
     ) -> Result<Self, StartError> {
+        let deaths = common.deaths.clone();
         let (prepared, preparations) = bounded(outboxes.len().max(1));
         let (started, reports) = bounded(outboxes.len().max(1));
-        let mut starting = Starting {
+        let mut new = NewCrew {
             common,
             cores,
             outboxes: outboxes.into_iter(),
@@ -85,27 +88,24 @@ impl Crew {
                 ended: reports,
             },
         };
-        let added = captures
-            .into_iter()
-            .try_for_each(|capture| starting.add(capture));
-        let Starting {
+        let added = add(&mut new);
+        let NewCrew {
             mut crew,
             loaded,
             prepared,
             started,
             ..
-        } = starting;
-        // Each worker has its own: where all are gone, one has died without a report.
+        } = new;
         drop((prepared, started));
         let begun = added
-            .and_then(|()| await_all(crew.threads.len(), &preparations))
+            .and_then(|()| await_all(crew.threads.len(), &preparations, &deaths))
             .and_then(|()| crew.attach(loaded))
-            .and_then(|()| await_all(crew.threads.len(), &crew.ended))
+            .and_then(|()| await_all(crew.threads.len(), &crew.ended, &deaths))
             .and_then(|()| crew.start_redirecting());
         match begun {
             Ok(()) => Ok(crew),
             Err(error) => {
-                crew.ask_to_stop();
+                crew.stop(0);
                 // What the others met on their way out adds nothing.
                 let _ = crew.join();
                 Err(error)
@@ -120,26 +120,27 @@ impl Crew {
     }
 
     /// Asks every worker to stop. No frame is redirected to their sockets any more; what was
-    /// redirected by now is read to its end.
-    pub fn ask_to_stop(&self) {
+    /// redirected by now is read to its end, but only before the uptime `by_ms`.
+    pub fn stop(&self, by_ms: u64) {
         self.interfaces.iter().for_each(|on| on.stop_redirecting());
         for postbox in &self.postboxes {
-            postbox.post_or_wait(Request::Stop);
+            postbox.post_or_wait(Request::Stop(by_ms));
         }
     }
 
-    /// Waits until every worker has ended, and returns what ended them: the first failure of a
-    /// source, and the names of workers that panicked.
-    pub fn join(self) -> (Result<(), CaptureError>, Vec<String>) {
-        let (mut worked, mut died) = (Ok(()), Vec::new());
-        for thread in self.threads {
-            let name = thread.thread().name().unwrap_or("a worker").to_owned();
-            match thread.join() {
-                Ok(ended) => worked = worked.and(ended),
-                Err(_) => died.push(name),
-            }
+    /// Leaves workers that were asked to stop less time.
+    pub fn hurry(&self, by_ms: u64) {
+        for postbox in &self.postboxes {
+            // One that does not look into its mailbox is reading no more.
+            let _ = postbox.post(Request::Stop(by_ms));
         }
-        (worked, died)
+    }
+
+    /// Waits until every worker has ended, and returns the first failure of a source.
+    pub fn join(self) -> Result<(), CaptureError> {
+        let ended = self.threads.into_iter().map(JoinHandle::join);
+        // Deaths are noted where they happen.
+        ended.filter_map(Result::ok).fold(Ok(()), Result::and)
     }
 
     /// Attaches the XDP programs, and gives each interface to its workers.
@@ -163,13 +164,23 @@ impl Crew {
     }
 }
 
-/// Waits until `count` workers have reported that they are ready, or one that it cannot be.
-fn await_all(count: usize, reports: &Receiver<StartReport>) -> Result<(), StartError> {
-    (0..count).try_for_each(|_| reports.recv().unwrap_or(Err(StartError::Died)))
+/// Waits until `count` workers have reported that they are ready, or one that it cannot be, or a
+/// thread has died.
+fn await_all(
+    count: usize,
+    reports: &Receiver<StartReport>,
+    deaths: &Deaths,
+) -> Result<(), StartError> {
+    (0..count).try_for_each(|_| {
+        select! {
+            recv(reports) -> report => report.unwrap_or(Err(StartError::Died)),
+            recv(deaths.bell()) -> _ => Err(StartError::Died),
+        }
+    })
 }
 
 /// A crew that is being started.
-struct Starting {
+pub struct NewCrew {
     common: Common,
     cores: CoreList,
     outboxes: std::vec::IntoIter<Outbox>,
@@ -189,7 +200,7 @@ struct Loaded {
 }
 
 /// How a worker gets its source, on its own thread.
-struct Opening<Prepare, Attached, Open> {
+pub struct Opening<Prepare, Attached, Open> {
     /// Allocates what takes long.
     prepare: Prepare,
     /// Where what the source is opened on arrives; closed if another worker cannot start.
@@ -199,17 +210,20 @@ struct Opening<Prepare, Attached, Open> {
 }
 
 /// Where a worker receives from.
-struct Post {
+pub struct Post {
     /// The interface, or `file`.
-    interface: String,
-    queue: Option<u32>,
-    core: Option<usize>,
-    rules: Arc<PointRules>,
+    pub interface: String,
+    /// The queue, where it has one to itself.
+    pub queue: Option<u32>,
+    /// The core that it is pinned to.
+    pub core: Option<usize>,
+    /// Rules for its packets.
+    pub rules: Arc<PointRules>,
 }
 
 impl<Open> Opening<fn() -> Result<(), CaptureError>, (), Open> {
     /// An opening that takes no preparation and waits for nothing.
-    fn at_once(open: Open) -> Self {
+    pub fn at_once(open: Open) -> Self {
         let (attach, attached) = bounded(1);
         attach.send(()).expect("there is room for one");
         Self {
@@ -220,9 +234,13 @@ impl<Open> Opening<fn() -> Result<(), CaptureError>, (), Open> {
     }
 }
 
-impl Starting {
+impl NewCrew {
     /// Starts the workers of one interface or file.
-    fn add(&mut self, capture: CapturePlan) -> Result<(), StartError> {
+    ///
+    /// # Errors
+    ///
+    /// Why it cannot be captured from.
+    pub fn add(&mut self, capture: CapturePlan) -> Result<(), StartError> {
         match capture {
             CapturePlan::File {
                 path,
@@ -333,7 +351,11 @@ impl Starting {
 
     /// Starts one worker; it opens its source on its own thread, once it is pinned and has its
     /// flow cache.
-    fn spawn<S: Source + 'static, C: Clock + 'static, Memory, Attached: Send + 'static>(
+    ///
+    /// # Errors
+    ///
+    /// If the system gives no thread.
+    pub fn spawn<S: Source + 'static, C: Clock + 'static, Memory, Attached: Send + 'static>(
         &mut self,
         post: Post,
         clock: C,
@@ -369,7 +391,8 @@ impl Starting {
         });
         self.crew.postboxes.push(postbox);
         let (prepared, started) = (self.prepared.clone(), self.started.clone());
-        self.crew.threads.push(spawn(&label.clone(), move || {
+        let name = label.clone();
+        let thread = self.common.deaths.spawn(&name, move || {
             let Opening {
                 prepare,
                 attached,
@@ -397,7 +420,8 @@ impl Starting {
                 tracing::error!("{label}: {error}");
             }
             worked
-        })?);
+        })?;
+        self.crew.threads.push(thread);
         Ok(())
     }
 }

@@ -131,8 +131,8 @@ pub enum StartError {
         /// What the system said.
         error: io::Error,
     },
-    /// A worker ended before it could say whether it started.
-    #[error("a worker died while it started; please report this")]
+    /// A thread panicked before every worker had started.
+    #[error("a thread died while the probe started; please report this")]
     Died,
 }
 

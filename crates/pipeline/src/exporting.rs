@@ -5,10 +5,10 @@ use crate::dating::{self, Dating};
 use crate::hand_over::{Batch, Inbox};
 use crate::published::Published;
 use crate::regime::Regime;
-use crossbeam_channel::{Receiver, Sender, select};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, select};
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::sleep;
 use std::time::Duration;
 use xdprobe_export::netflow::v5::SamplingInterval;
 use xdprobe_export::{
@@ -27,6 +27,8 @@ pub struct ExporterThread {
     clock: LiveClock,
     counters: ExportingCounters,
     board: Arc<ExporterBoard>,
+    /// After this uptime, in ms, what cannot leave is lost.
+    end_by_ms: u64,
     /// The collectors' places on the board.
     collectors: Vec<CollectorBoard>,
 }
@@ -51,6 +53,8 @@ pub enum ExporterRequest {
     SetSampling(SamplingInterval),
     /// Export to a collector no longer; what waits for it is sent now, or lost.
     Remove(CollectorId),
+    /// Lose what cannot leave by this uptime, in ms, rather than wait.
+    EndBy(u64),
 }
 
 /// What the exporter's thread did, published after each batch and before it sleeps.
@@ -129,6 +133,7 @@ impl ExporterThread {
             clock,
             counters: ExportingCounters::default(),
             board: Arc::new(board),
+            end_by_ms: u64::MAX,
             collectors: Vec::new(),
         };
         this.renew_board();
@@ -146,7 +151,20 @@ impl ExporterThread {
     /// # Errors
     ///
     /// Why what was exported is not complete.
+    ///
+    /// # Panics
+    ///
+    /// As its parts do. What was exported is completed first, and what was counted published.
     pub fn run(mut self, regime: Regime) -> io::Result<()> {
+        catch_unwind(AssertUnwindSafe(|| self.run_to_the_end(regime))).unwrap_or_else(|panic| {
+            // What it says is less than the panic.
+            let _ = self.exporter.finish();
+            self.publish(self.counters.caught_up_ms);
+            resume_unwind(panic)
+        })
+    }
+
+    fn run_to_the_end(&mut self, regime: Regime) -> io::Result<()> {
         let now = match regime {
             Regime::Live => self.run_live(),
             Regime::Replay => self.run_replay(),
@@ -299,17 +317,28 @@ impl ExporterThread {
         now_ms
     }
 
-    /// Sends what may leave and sleeps until more may; `true` where some has still to wait.
+    /// Sends what may leave and sleeps until more may; `true` where some has still to wait. Once
+    /// the time for that is over, it is lost.
     fn send_or_wait(&mut self, now: Moment) -> bool {
         let now_ms = self.begin_turn_at(now);
-        let due_ms = self.exporter.send(true, now);
-        if let Some(due_ms) = due_ms {
-            self.publish(self.counters.caught_up_ms);
-            sleep(Duration::from_millis(
-                due_ms.saturating_sub(now_ms).min(IDLE_MS),
-            ));
+        let Some(due_ms) = self.exporter.send(true, now) else {
+            return false;
+        };
+        if now_ms >= self.end_by_ms {
+            self.exporter.abandon(now);
         }
-        due_ms.is_some()
+        self.publish(self.counters.caught_up_ms);
+        if now_ms >= self.end_by_ms {
+            return false;
+        }
+        let until_ms = due_ms.min(self.end_by_ms).min(now_ms + IDLE_MS);
+        let timeout = Duration::from_millis(until_ms.saturating_sub(now_ms));
+        match self.requests.recv_timeout(timeout) {
+            Ok(request) => self.carry_out(request, now),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => self.requests = crossbeam_channel::never(),
+        }
+        true
     }
 
     fn carry_out_all(&mut self, now: Moment) {
@@ -340,6 +369,7 @@ impl ExporterThread {
                 let _ = reply.try_send(id);
             }
             ExporterRequest::SetSampling(sampling) => self.exporter.set_sampling(sampling, now),
+            ExporterRequest::EndBy(end_by_ms) => self.end_by_ms = end_by_ms.min(self.end_by_ms),
             ExporterRequest::Remove(id) => {
                 if let Some(removed) = self.exporter.remove(id, now)
                     && let Err(error) = removed.finished

@@ -6,7 +6,7 @@
 //! counts it with its packets: back-pressure never reaches a network card. The worker of a capture
 //! file waits.
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded};
 use xdprobe_export::{Moment, Tally};
 use xdprobe_flow::{FlowRecord, RecordSink};
 
@@ -59,6 +59,8 @@ pub struct Outbox {
     may_stray: bool,
     pushed: Tally,
     dropped: Tally,
+    /// The exporter died: what is pushed is in no count from here on, and the ledger names it.
+    is_cut_off: bool,
 }
 
 /// The exporter's end.
@@ -100,6 +102,7 @@ fn outbox(
             may_stray: false,
             pushed,
             dropped,
+            is_cut_off: false,
         },
         give_back,
     )
@@ -126,32 +129,16 @@ impl Outbox {
         if self.batch.is_empty() {
             return;
         }
-        let patient = self.patience == Patience::Wait;
         let batch = Batch {
             records: std::mem::take(&mut self.batch),
             moment: self.now,
-            patient,
+            patient: self.patience == Patience::Wait,
             may_stray: self.may_stray,
             worker: self.worker,
         };
-        // There is room for as many batches as there are; only an exporter that died leaves them
-        // untaken.
-        let refused = match self.patience {
-            Patience::Wait => self.full.send(batch).err().map(|error| error.0),
-            Patience::Drop => self
-                .full
-                .try_send(batch)
-                .err()
-                .map(crossbeam_channel::TrySendError::into_inner),
-        };
-        if let Some(mut batch) = refused {
-            batch
-                .records
-                .iter()
-                .for_each(|record| self.dropped.add_record(record));
-            batch.records.clear();
-            self.batch = batch.records;
-        }
+        // There is room for as many batches as there are: only where the exporter died, none is
+        // taken.
+        self.is_cut_off |= self.full.try_send(batch).is_err();
     }
 
     /// Waits for empty batches from here on: a worker that stops has no packets to lose meanwhile.
@@ -192,10 +179,11 @@ impl Outbox {
 
     fn take_empty_batch(&mut self) -> bool {
         let empty = match self.patience {
-            Patience::Wait => self.empty.recv().ok(),
-            Patience::Drop => self.empty.try_recv().ok(),
+            Patience::Wait => self.empty.recv().map_err(TryRecvError::from),
+            Patience::Drop => self.empty.try_recv(),
         };
-        empty.map(|batch| self.batch = batch).is_some()
+        self.is_cut_off |= empty == Err(TryRecvError::Disconnected);
+        empty.map(|batch| self.batch = batch).is_ok()
     }
 }
 
@@ -203,7 +191,9 @@ impl RecordSink for Outbox {
     fn push(&mut self, record: FlowRecord) {
         self.pushed.add_record(&record);
         if self.batch.is_empty() && !self.begin_batch() {
-            self.dropped.add_record(&record);
+            if !self.is_cut_off {
+                self.dropped.add_record(&record);
+            }
             return;
         }
         self.batch.push(record);

@@ -6,6 +6,7 @@
 
 use crate::counters::WorkerCounters;
 use crate::exporting::ExportingCounters;
+use crate::left_over::{DIED, LeftOver, STOP};
 use crate::snapshot::{CollectorSnapshot, InterfaceSnapshot, Snapshot, WorkerSnapshot};
 use crate::unread::unread_by_name;
 use serde::Serialize;
@@ -106,7 +107,7 @@ struct Lost {
     reasons: BTreeMap<&'static str, u64>,
 }
 
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Default, Serialize)]
 struct Resident {
     flows: u64,
     packets: u64,
@@ -150,7 +151,7 @@ impl Ledger {
     /// is under way between two counts, which the memory for it bounds: the frames of a queue, the
     /// batches of a worker..
     pub fn draw_up(snapshot: &Snapshot) -> Self {
-        let sum = Sums::of(&snapshot.workers);
+        let (sum, left) = (Sums::of(&snapshot.workers), LeftOver::of(snapshot));
         let mut dropped = sum.source.dropped;
         for InterfaceSnapshot { counters, .. } in &snapshot.interfaces {
             dropped += counters.dropped();
@@ -180,14 +181,32 @@ impl Ledger {
                 .map(offered_to)
                 .sum::<u64>();
         let exporter = snapshot.exporting.exporter;
-        let (exported, lost) = (exporter.exported, exporter.lost_total() + sum.dropped);
+        let exported = exporter.exported;
+        let lost = exporter.lost_total() + sum.dropped + left.records;
         let reasons = LossReason::NAMES
             .into_iter()
             .zip(exporter.lost.map(|lost| lost.records));
+        let mut reasons: BTreeMap<_, _> = reasons
+            .chain([("hand_over", sum.dropped.records), (DIED, 0)])
+            .collect();
+        *reasons.entry(left.reason).or_default() += left.records.records;
+        let mut dropped: BTreeMap<_, _> = dropped.by_place().into_iter().collect();
+        dropped.extend([(DIED, 0), (STOP, 0)]);
+        dropped.insert(left.reason, left.frames());
+        let resident = if snapshot.is_last && snapshot.has_gaps() {
+            // Among what is left.
+            Resident::default()
+        } else {
+            Resident {
+                flows: sum.meter.resident_flows,
+                packets: sum.resident.packets,
+                octets: sum.resident.octets,
+            }
+        };
         Self {
             offered: Packets { packets: offered },
             received: PacketsAndOctets {
-                packets: sum.source.received,
+                packets: sum.source.received - left.in_hand,
                 octets: sum.source.received_octets,
             },
             sampled_out: Packets {
@@ -196,7 +215,7 @@ impl Ledger {
             filtered: Packets {
                 packets: sum.source.filtered,
             },
-            dropped: dropped.by_place().into_iter().collect(),
+            dropped,
             undecoded: DecodeError::REASONS
                 .into_iter()
                 .zip(sum.meter.undecoded)
@@ -221,20 +240,14 @@ impl Ledger {
                 records: lost.records,
                 packets: lost.volume.packets,
                 octets: lost.volume.octets,
-                reasons: reasons
-                    .chain([("hand_over", sum.dropped.records)])
-                    .collect(),
+                reasons,
             },
-            resident: Resident {
-                flows: sum.meter.resident_flows,
-                packets: sum.resident.packets,
-                octets: sum.resident.octets,
-            },
+            resident,
             distribution: snapshot.distribution.name(),
             collectors: snapshot
                 .collectors
                 .iter()
-                .map(CollectorEntry::from)
+                .map(|collector| CollectorEntry::of(collector, snapshot, left.reason))
                 .collect(),
             balanced: Balance::of(snapshot).holds(),
         }
@@ -303,14 +316,19 @@ impl Ledger {
 /// The identities, each with what may be under way between its two sides.
 struct Balance<'a> {
     snapshot: &'a Snapshot,
+    /// A part died or was not waited for: what it held may be between any two sides.
+    has_gaps: bool,
+    /// Nothing is under way.
     at_rest: bool,
 }
 
 impl<'a> Balance<'a> {
     fn of(snapshot: &'a Snapshot) -> Self {
+        let has_gaps = snapshot.has_gaps();
         Self {
             snapshot,
-            at_rest: snapshot.is_at_rest(),
+            has_gaps,
+            at_rest: snapshot.is_at_rest() && !has_gaps,
         }
     }
 
@@ -323,44 +341,37 @@ impl<'a> Balance<'a> {
                 .snapshot
                 .workers
                 .iter()
-                .all(|worker| is_observed_and_expired(&worker.counters))
+                .all(|worker| self.is_observed_and_expired(worker))
             && self.is_taken()
             && self.is_exported()
             && self.is_distributed()
     }
 
-    /// Frames redirected to sockets were taken from them, refused by them, lost because they were
-    /// unbound, or are in their rings.
+    /// What a worker that died had in hand is in no count of its own.
+    fn is_observed_and_expired(&self, worker: &WorkerSnapshot) -> bool {
+        self.snapshot.died.contains(&worker.label()) || is_observed_and_expired(&worker.counters)
+    }
+
+    /// Frames redirected to sockets were taken from them, lost there, or are in their rings.
     fn is_received(&self, interface: &InterfaceSnapshot) -> bool {
         let InterfaceSnapshot {
-            name,
             redirected_before,
             counters,
             ..
         } = interface;
-        let workers = self
-            .snapshot
-            .workers
-            .iter()
-            .filter(|worker| worker.interface == *name);
-        let taken: u64 = workers.map(|worker| worker.counters.source.taken()).sum();
-        let refused: u64 = counters
-            .queues
-            .iter()
-            .map(|queue| queue.losses.ring_full + queue.losses.no_frame)
-            .sum();
-        let lost = refused + counters.unbound;
         // Frames that were shown are given back before they are published as received.
         let under_way_max =
             |queue: &QueueCounters| u64::from(queue.report.frame_count) + BURST_MAX as u64;
-        let under_way_max = counters.queues.iter().map(under_way_max).sum();
-        let redirected = |count: u64| count.saturating_sub(counters.offered_again);
-        self.is_between(
-            redirected(*redirected_before),
-            taken + lost,
-            redirected(counters.redirected),
-            under_way_max,
-        )
+        let under_way_max = if !self.snapshot.reads_all_of(interface) {
+            u64::MAX
+        } else if self.at_rest {
+            0
+        } else {
+            counters.queues.iter().map(under_way_max).sum()
+        };
+        let before = redirected_before.saturating_sub(counters.offered_again);
+        (before.saturating_sub(under_way_max)..=interface.redirected())
+            .contains(&(self.snapshot.taken_from(interface) + interface.lost_at_sockets()))
     }
 
     /// Expired records were dropped at hand-over, taken by the exporter, or are under way to it.
@@ -376,15 +387,16 @@ impl<'a> Balance<'a> {
         let handed_over = sum.expired.records - sum.dropped.records;
         let volume = sum.expired.volume - sum.dropped.volume;
         // Here the later count is the one that was read twice.
-        (taken_before.records
-            ..=taken_after.records
-                + if self.at_rest {
-                    0
-                } else {
-                    self.snapshot.under_way_max()
-                })
-            .contains(&handed_over)
-            && taken_before.volume.packets <= volume.packets
+        let under_way_max = if self.has_gaps {
+            u64::MAX
+        } else if self.at_rest {
+            0
+        } else {
+            self.snapshot.under_way_max()
+        };
+        // A worker hands over within a turn, and publishes that after it.
+        let before = taken_before.records.saturating_sub(under_way_max);
+        (before..=taken_after.records.saturating_add(under_way_max)).contains(&handed_over)
             && (!self.at_rest || volume == taken_after.volume)
     }
 
@@ -413,17 +425,10 @@ impl<'a> Balance<'a> {
                 || (meant.records, meant.volume) == (taken.records, taken.volume)
         };
         let is_accounted_for = |CollectorSnapshot { counters, .. }: &CollectorSnapshot| {
-            counters.accounts_for_all()
+            (self.has_gaps || counters.accounts_for_all())
                 && (!self.at_rest || (counters.waiting.records == 0 && has_all(counters)))
         };
         collectors.iter().all(is_accounted_for)
-    }
-
-    /// Whether a count that is reached later is neither above what came in by now, nor further
-    /// below what had come in before than can be under way.
-    fn is_between(&self, before: u64, later: u64, now: u64, under_way_max: u64) -> bool {
-        let under_way_max = if self.at_rest { 0 } else { under_way_max };
-        (before.saturating_sub(under_way_max)..=now).contains(&later)
     }
 }
 
@@ -439,13 +444,11 @@ fn is_observed_and_expired(worker: &WorkerCounters) -> bool {
         ..
     } = worker;
     let MeterCounters {
-        undecoded,
-        excluded,
         cache,
         resident_flows,
         ..
     } = meter;
-    source.received == undecoded.iter().sum::<u64>() + excluded.packets + cache.observed.packets
+    source.received == worker.metered()
         && cache.created == cache.expired_total() + resident_flows
         && cache.expired_total() == expired.records
         && cache.observed == expired.volume + *resident
@@ -537,10 +540,19 @@ impl From<Tally> for Records {
     }
 }
 
-impl From<&CollectorSnapshot> for CollectorEntry {
-    fn from(collector: &CollectorSnapshot) -> Self {
+impl CollectorEntry {
+    /// What still waits for it at the end was lost by `left`.
+    fn of(collector: &CollectorSnapshot, snapshot: &Snapshot, left: &'static str) -> Self {
         let CollectorSnapshot { name, counters, .. } = collector;
+        let waiting = counters.waiting.records;
+        let (waiting, left_over) = if snapshot.is_last {
+            (0, waiting)
+        } else {
+            (waiting, 0)
+        };
         let lost = counters.lost.map(|lost| lost.records);
+        let mut lost: BTreeMap<_, _> = LossReason::NAMES.into_iter().zip(lost).collect();
+        *lost.entry(left).or_default() += left_over;
         let send_errors = SendErrorKind::NAMES.into_iter().zip(counters.errors);
         Self {
             collector: name.to_string(),
@@ -549,14 +561,14 @@ impl From<&CollectorSnapshot> for CollectorEntry {
             packets: counters.sent.volume.packets,
             datagrams: counters.sent.datagrams,
             octets: counters.octets,
-            lost: LossReason::NAMES.into_iter().zip(lost).collect(),
+            lost,
             exported: counters.exported.records,
             in_doubt: counters.in_doubt.records,
             refusals: counters.refusals,
             send_errors: send_errors.collect(),
             delayed_records: counters.delayed_records,
             delayed_ms: counters.delayed_ms,
-            waiting: counters.waiting.records,
+            waiting,
             resolves: counters.resolves,
             resolve_failures: counters.resolve_failures,
         }
@@ -829,6 +841,29 @@ mod tests {
             worker(it).meter.undecoded[0] = 1;
             it.interfaces[0].counters.queues.push(queue_of_64_frames(1));
         }));
+        assert!(balanced(|it| {
+            worker(it).source.received = 9;
+            worker(it).meter.undecoded[0] = 1;
+            it.interfaces[0].counters.unbound = 1;
+        }));
+    }
+
+    #[test]
+    fn what_a_stop_leaves_in_rings_is_not_lost_once_more_by_sockets_that_were_unbound() {
+        let mut last = snapshot();
+        last.is_last = true;
+        let counters = worker(&mut last);
+        counters.left_unread = 1;
+        counters.source.received = 9;
+        counters.meter.undecoded[0] = 1;
+        let lost = |last: &Snapshot| {
+            let ledger = Ledger::draw_up(last);
+            assert!(ledger.is_balanced());
+            (ledger.dropped["unbound"], ledger.dropped[STOP])
+        };
+        assert_eq!(lost(&last), (0, 1));
+        last.interfaces[0].counters.unbound = 1;
+        assert_eq!(lost(&last), (1, 0));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! A kind is a place and a reason: the queue `tap0/0` with `ring_full`, the collector
 //! `192.0.2.9:2055` with `refused`. [`LossLog`] compares snapshots; it has no clock of its own.
 
+use crate::left_over::{DIED, LeftOver, STOP};
 use crate::snapshot::Snapshot;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -105,6 +106,14 @@ fn losses_in(snapshot: &Snapshot) -> BTreeMap<Kind, u64> {
     for worker in &snapshot.workers {
         packets(&worker.label(), &worker.counters.source.dropped);
     }
+    let left = LeftOver::of(snapshot);
+    let places = snapshot.interfaces.iter().map(|on| on.name.as_str());
+    let unread = places.zip(left.unread.iter().copied());
+    for (place, count) in unread.chain([("all workers", left.in_hand)]) {
+        *losses
+            .entry(Kind::new(place, left.reason, Unit::Packets))
+            .or_insert(0) += count;
+    }
     let mut records = |place: &str, reason, count| {
         *losses
             .entry(Kind::new(place, reason, Unit::Records))
@@ -117,6 +126,7 @@ fn losses_in(snapshot: &Snapshot) -> BTreeMap<Kind, u64> {
             worker.counters.dropped.records,
         );
     }
+    records("all collectors", left.reason, left.records.records);
     for collector in &snapshot.collectors {
         let lost = LossReason::NAMES.into_iter().zip(collector.counters.lost);
         for (reason, lost) in lost {
@@ -152,6 +162,8 @@ fn remedy(reason: &str) -> &'static str {
             "its host became unreachable, and what was sent shortly before may not have arrived"
         }
         "removed" => "its collector was removed while they waited",
+        STOP => "the time for the end was over: raise --stop-timeout, or the limit of the pace",
+        DIED => "threads of the probe died: report the lines above that say where",
         _ => "",
     };
     debug_assert!(!remedy.is_empty(), "{reason} has a remedy");
@@ -235,7 +247,10 @@ mod tests {
     fn every_reason_has_a_remedy() {
         let places = Dropped::default().by_place();
         let reasons = places.iter().map(|(reason, _)| *reason);
-        for reason in reasons.chain(LossReason::NAMES).chain(["hand_over"]) {
+        for reason in reasons
+            .chain(LossReason::NAMES)
+            .chain(["hand_over", DIED, STOP])
+        {
             assert!(!remedy(reason).is_empty(), "{reason}");
         }
     }

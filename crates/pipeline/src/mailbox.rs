@@ -14,8 +14,9 @@ use xdprobe_flow::{Cursor, FlowFilter, FlowRecord, Meter, OwnDatagrams, PointRul
 
 /// What a worker can be asked.
 pub enum Request {
-    /// Read what the source still holds, export every resident flow, and end.
-    Stop,
+    /// Read what the source still holds, but only before this uptime, in ms; export every resident
+    /// flow, and end.
+    Stop(u64),
     /// Give out the resident flows that a filter picks.
     Visit(Visit),
     /// Expire the resident flows that a filter picks.
@@ -44,7 +45,7 @@ pub fn mailbox() -> (Postbox, Mailbox) {
     let mailbox = Mailbox {
         requests: arrived,
         errands: VecDeque::new(),
-        is_stopping: false,
+        stop_by_ms: None,
     };
     (Postbox(requests), mailbox)
 }
@@ -71,7 +72,7 @@ impl Postbox {
 pub struct Mailbox {
     requests: Receiver<Request>,
     errands: VecDeque<Errand>,
-    is_stopping: bool,
+    stop_by_ms: Option<u64>,
 }
 
 /// A long request, of which some has been done.
@@ -107,10 +108,10 @@ impl Mailbox {
         self.work_off_some(source, meter, outbox)
     }
 
-    /// Whether the worker was asked to end.
+    /// The uptime by which the worker has to have read its source, in ms, if it was asked to end.
     #[inline]
-    pub fn is_stopping(&self) -> bool {
-        self.is_stopping
+    pub fn stop_by_ms(&self) -> Option<u64> {
+        self.stop_by_ms
     }
 
     #[cold]
@@ -122,7 +123,9 @@ impl Mailbox {
     ) -> bool {
         while let Ok(request) = self.requests.try_recv() {
             match request {
-                Request::Stop => self.is_stopping = true,
+                Request::Stop(by_ms) => {
+                    self.stop_by_ms = Some(self.stop_by_ms.map_or(by_ms, |by| by.min(by_ms)));
+                }
                 Request::Visit(visit) => self.errands.push_back(Errand::Visit(visit)),
                 Request::Expire(expiry) => self.errands.push_back(Errand::Expire(expiry)),
                 Request::Timeouts(timeouts) => meter.set_timeouts(timeouts),

@@ -317,6 +317,7 @@ mod tests {
 
     fn plan(capture: CapturePlan) -> Plan {
         Plan {
+            stop_timeout: Duration::from_secs(60),
             captures: vec![capture],
             cores: None,
             timeouts: Timeouts::default(),

@@ -13,7 +13,9 @@ use std::time::Duration;
 use xdprobe_capture::xdp::XdpConfig;
 use xdprobe_capture::{Filter, Interface, Sampling};
 use xdprobe_collect::output::Target;
-use xdprobe_export::{CollectorAddress, DatagramConfig, Distribution, FixedFormat, SocketOptions};
+use xdprobe_export::{
+    CollectorAddress, DatagramConfig, Distribution, FixedFormat, Format, Pace, SocketOptions,
+};
 use xdprobe_flow::Timeouts;
 
 /// What the probe is to do.
@@ -35,6 +37,9 @@ pub struct Plan {
     pub input: Option<u16>,
     /// Rules for interfaces, and routes.
     pub tables: Tables,
+    /// How long the probe may take to end once it is asked to: what is not exported by then is
+    /// lost.
+    pub stop_timeout: Duration,
 }
 
 /// How records are exported, and where to.
@@ -145,6 +150,32 @@ impl Plan {
     #[must_use]
     pub const fn counter_max(&self) -> u64 {
         COUNTER_MAX
+    }
+}
+
+impl ExportPlan {
+    /// How long so many records take at the pace of the collectors; none without a pace.
+    #[must_use]
+    pub fn time_at_pace(&self, records: u64) -> Option<Duration> {
+        let is_paced = |to: &&Destination| matches!(to, Destination::Collector(_));
+        let paced_count = self.destinations.iter().filter(is_paced).count() as u64;
+        if paced_count == 0 {
+            return None;
+        }
+        let records = match self.distribution {
+            Distribution::Copy | Distribution::Failover => records,
+            Distribution::Balance => records.div_ceil(self.destinations.len() as u64),
+        };
+        let message_octets = self.format.message_octets_max();
+        let message_records = self.format.records_in(message_octets) as u64;
+        let octets = records.saturating_mul(message_octets as u64) / message_records;
+        let Pace {
+            records_per_s,
+            octets_per_s,
+        } = self.datagrams.pace;
+        let by_records = records_per_s.map(|rate| records / rate);
+        let by_octets = octets_per_s.map(|rate| octets / rate);
+        by_records.max(by_octets).map(Duration::from_secs)
     }
 }
 

@@ -7,17 +7,18 @@ use crate::plan::FILE_PREFIX;
 use crate::snapshot::Snapshot;
 use xdprobe_export::CollectorState;
 
-/// Why the probe is not ready, if it is not: each queue that does not receive, each interface that
-/// is no longer as it was, each file that cannot be written, that no collector takes records, and
-/// that the ledger is out of balance.
+/// Why the probe is not ready, if it is not: each thread that died, each queue that does not
+/// receive, each interface that is no longer as it was, each file that cannot be written, that no
+/// collector takes records, and that the ledger is out of balance.
 #[must_use]
 pub fn not_ready(snapshot: &Snapshot) -> Vec<String> {
+    let died = snapshot.died.iter().map(|name| format!("{name} died"));
     let down = snapshot.workers.iter().filter_map(|worker| {
         let what = match worker.counters.phase() {
             Phase::Running => return None,
             Phase::Opening => "has not begun to receive",
             Phase::Down => "link is down",
-            Phase::Ended => "receives no more",
+            Phase::Ending | Phase::Ended => "receives no more",
         };
         Some(format!("{}: {what}", worker.label()))
     });
@@ -48,7 +49,8 @@ pub fn not_ready(snapshot: &Snapshot) -> Vec<String> {
         "no collector can be reached"
     };
     let unbalanced = !Ledger::draw_up(snapshot).is_balanced();
-    down.chain(differences)
+    died.chain(down)
+        .chain(differences)
         .chain(late)
         .chain(files)
         .chain(nowhere.then(|| why.to_owned()))
@@ -84,6 +86,15 @@ mod tests {
             collectors: vec![collector("192.0.2.9:2055", CollectorState::Up)],
             ..Snapshot::default()
         }
+    }
+
+    #[test]
+    fn a_thread_that_died_is_a_reason_not_to_be_ready() {
+        let without_control = Snapshot {
+            died: vec!["control".to_owned()],
+            ..sound()
+        };
+        assert_eq!(not_ready(&without_control), ["control died"]);
     }
 
     #[test]

@@ -9,7 +9,7 @@
 use crate::error::StartError;
 use crate::exporting::ExporterRequest;
 use crate::own_export::OwnExport;
-use crate::thread::spawn;
+use crate::thread::Deaths;
 use crossbeam_channel::{Receiver, SendError, Sender, after, bounded, never, select, tick};
 use std::io;
 use std::net::SocketAddr;
@@ -21,6 +21,7 @@ pub struct Resolver {
     work: Work,
     interval: Duration,
     requests: Option<Sender<NameRequest>>,
+    deaths: Deaths,
 }
 
 /// A collector that has a name rather than an address, or no path yet.
@@ -53,6 +54,7 @@ impl Resolver {
         sockets: SocketOptions,
         own: OwnExport,
         exporter: Sender<ExporterRequest>,
+        deaths: Deaths,
     ) -> Self {
         Self {
             work: Work {
@@ -62,6 +64,7 @@ impl Resolver {
             },
             interval,
             requests: None,
+            deaths,
         }
     }
 
@@ -92,7 +95,8 @@ impl Resolver {
         let (requests, arrived) = bounded(REQUESTS_MAX);
         let (work, interval) = (self.work.clone(), self.interval);
         // Not waited for at the end: it may be waiting for an answer that never comes.
-        spawn("resolver", move || work.run(&arrived, interval))?;
+        self.deaths
+            .spawn("resolver", move || work.run(&arrived, interval))?;
         Ok(requests)
     }
 }
@@ -236,6 +240,7 @@ mod tests {
             SocketOptions::default(),
             OwnExport::default(),
             exporter,
+            Deaths::default(),
         );
         let collector = NamedCollector {
             id: CollectorId::FIRST,

@@ -11,10 +11,12 @@ use crate::counters::{Phase, WorkerCounters};
 use crate::exporting::{CollectorBoard, ExporterBoard, ExportingCounters};
 use crate::hand_over::UNDER_WAY_MAX;
 use crate::published::Published;
+use crate::thread::Deaths;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use xdprobe_capture::xdp::{Difference, InterfaceCounters, Reason, XdpInterface};
+use xdprobe_capture::xdp::{Difference, InterfaceCounters, QueueCounters, Reason, XdpInterface};
 use xdprobe_export::{CollectorCounters, CollectorId, Distribution, Tally};
+use xdprobe_flow::Volume;
 
 /// Where everything is counted. Copies read the same counters.
 #[derive(Clone)]
@@ -29,6 +31,8 @@ pub struct Boards {
     pub looked_ms: Arc<AtomicU64>,
     /// The exporter.
     pub exporter: Arc<ExporterBoard>,
+    /// Threads that died.
+    pub deaths: Deaths,
 }
 
 /// Where a worker publishes what it counts.
@@ -63,6 +67,12 @@ pub struct Snapshot {
     pub distribution: Distribution,
     /// Each collector.
     pub collectors: Vec<CollectorSnapshot>,
+    /// Threads that died, by name.
+    pub died: Vec<String>,
+    /// Nothing is counted any more: the run has ended, or is not waited for.
+    pub is_last: bool,
+    /// The last one, and not every thread has ended: the time for that was over.
+    pub is_given_up: bool,
 }
 
 /// One worker.
@@ -152,6 +162,9 @@ impl Boards {
             taken_after,
             distribution: self.exporter.distribution,
             collectors,
+            died: self.deaths.names(),
+            is_last: false,
+            is_given_up: false,
         }
     }
 }
@@ -198,6 +211,29 @@ impl WorkerSnapshot {
     }
 }
 
+impl InterfaceSnapshot {
+    /// Frames that were redirected to sockets, each counted once.
+    #[must_use]
+    pub fn redirected(&self) -> u64 {
+        let InterfaceCounters {
+            redirected,
+            offered_again,
+            ..
+        } = self.counters;
+        redirected.saturating_sub(offered_again)
+    }
+
+    /// Of these, frames that were lost at the sockets, which refused them or were unbound.
+    #[must_use]
+    pub fn lost_at_sockets(&self) -> u64 {
+        let InterfaceCounters {
+            unbound, queues, ..
+        } = &self.counters;
+        let refused = |queue: &QueueCounters| queue.losses.ring_full + queue.losses.no_frame;
+        unbound + queues.iter().map(refused).sum::<u64>()
+    }
+}
+
 impl Snapshot {
     /// Whether nothing is under way any more: every worker has ended, and the exporter after them.
     #[must_use]
@@ -218,6 +254,45 @@ impl Snapshot {
         let is_blind = |on: &InterfaceSnapshot| on.differences.iter().any(is_blind);
         worker.counters.phase() == Phase::Running
             && !self.interfaces.iter().filter(here).any(is_blind)
+    }
+
+    /// Whether a thread died or was not waited for: counts that follow on each other may differ by
+    /// what it held.
+    #[must_use]
+    pub fn has_gaps(&self) -> bool {
+        self.is_given_up || !self.died.is_empty()
+    }
+
+    /// Whether a worker ended before it had read all that its source held.
+    #[must_use]
+    pub fn leaves_unread(&self) -> bool {
+        self.workers
+            .iter()
+            .any(|worker| worker.counters.left_unread > 0)
+    }
+
+    /// Whether nothing keeps the workers of an interface from reading all that is redirected to
+    /// them.
+    #[must_use]
+    pub fn reads_all_of(&self, on: &InterfaceSnapshot) -> bool {
+        !self.has_gaps()
+            && self
+                .workers_of(on)
+                .all(|worker| worker.counters.left_unread == 0)
+    }
+
+    /// Frames that were taken from the sockets of an interface.
+    #[must_use]
+    pub fn taken_from(&self, on: &InterfaceSnapshot) -> u64 {
+        self.workers_of(on)
+            .map(|worker| worker.counters.source.taken())
+            .sum()
+    }
+
+    fn workers_of(&self, on: &InterfaceSnapshot) -> impl Iterator<Item = &WorkerSnapshot> {
+        self.workers
+            .iter()
+            .filter(move |worker| worker.interface == on.name)
     }
 
     /// Age of the oldest record that was expired and is neither exported nor lost, in ms; an upper
@@ -250,11 +325,16 @@ impl Snapshot {
             in_flight.records += expired.records - dropped.records;
             in_flight.volume += expired.volume - dropped.volume;
         }
-        // The exporter was read before the workers, so it cannot have done more than they had
-        // handed over.
-        in_flight.records = in_flight.records.saturating_sub(done.records);
-        in_flight.volume = in_flight.volume - done.volume;
-        in_flight
+        // The exporter may have done more than a worker has published, which hands over within a
+        // turn and publishes after it.
+        Tally {
+            records: in_flight.records.saturating_sub(done.records),
+            datagrams: 0,
+            volume: Volume {
+                packets: in_flight.volume.packets.saturating_sub(done.volume.packets),
+                octets: in_flight.volume.octets.saturating_sub(done.volume.octets),
+            },
+        }
     }
 
     /// Records that were handed over and that the exporter has not taken yet.
@@ -278,5 +358,24 @@ impl Snapshot {
     #[must_use]
     pub fn under_way_max(&self) -> u64 {
         UNDER_WAY_MAX * self.workers.len() as u64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_in_flight_where_the_exporter_is_ahead_of_what_a_worker_has_published() {
+        let mut snapshot = Snapshot::default();
+        snapshot.exporting.exporter.exported = Tally {
+            records: 1,
+            datagrams: 1,
+            volume: Volume {
+                packets: 2,
+                octets: 80,
+            },
+        };
+        assert_eq!(snapshot.in_flight(), Tally::default());
     }
 }

@@ -7,8 +7,11 @@
 use crate::error::TablesError;
 use crate::mailbox::{Postbox, Request};
 use crate::rules::Rules;
+use nix::fcntl::OFlag;
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -147,10 +150,13 @@ impl Tables {
         let Some(path) = &files.rules else {
             return Ok(());
         };
-        let file = fs::read_to_string(path).map_err(|error| TablesError::Read {
-            path: path.clone(),
-            error,
-        })?;
+        let mut file = String::new();
+        open(path)
+            .and_then(|mut opened| opened.read_to_string(&mut file))
+            .map_err(|error| TablesError::Read {
+                path: path.clone(),
+                error,
+            })?;
         let rules = Rules::read(&file).map_err(|error| wrong(path, &error))?;
         let mut metering = self.metering();
         let mut points = metering.points.clone();
@@ -180,10 +186,13 @@ impl Tables {
         let Some(path) = &files.prefixes else {
             return Ok(());
         };
-        let file = fs::read(path).map_err(|error| TablesError::Read {
-            path: path.clone(),
-            error,
-        })?;
+        let mut file = Vec::new();
+        open(path)
+            .and_then(|mut opened| opened.read_to_end(&mut file))
+            .map_err(|error| TablesError::Read {
+                path: path.clone(),
+                error,
+            })?;
         let routes = RouteTable::read(&file).map_err(|error| wrong(path, &error))?;
         let skipped = match routes.skipped_count() {
             0 => String::new(),
@@ -212,6 +221,29 @@ fn wrong(path: &Path, error: &TableError) -> TablesError {
     }
 }
 
+/// Opens a table, which has to be a regular file: it is read again at any time, and a FIFO or a
+/// device may have nothing to read, for ever.
+fn open(path: &Path) -> io::Result<File> {
+    let file = File::options()
+        .read(true)
+        .custom_flags(OFlag::O_NONBLOCK.bits())
+        .open(path)?;
+    let found = file.metadata()?.file_type();
+    if found.is_file() {
+        return Ok(file);
+    }
+    let found = if found.is_dir() {
+        "directory"
+    } else if found.is_fifo() {
+        "FIFO"
+    } else {
+        "device"
+    };
+    Err(io::Error::other(format!(
+        "it is a {found}, expected a regular file"
+    )))
+}
+
 /// Frees a table here, once no worker or exporter uses it any more: they do not wait for that.
 fn retire<T>(table: Arc<T>) {
     const PAUSE: Duration = Duration::from_millis(1);
@@ -228,7 +260,37 @@ fn retire<T>(table: Arc<T>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::path::Path;
+    use nix::sys::stat::Mode;
+    use nix::unistd::mkfifo;
+    use tempfile::TempDir;
+
+    #[test]
+    fn a_fifo_and_a_directory_are_refused_at_once() {
+        let folder = TempDir::new().unwrap();
+        let fifo = folder.path().join("fifo");
+        mkfifo(&fifo, Mode::S_IRWXU).unwrap();
+        for (path, found) in [(fifo, "FIFO"), (folder.path().to_owned(), "directory")] {
+            let rules = TableFiles {
+                rules: Some(path.clone()),
+                prefixes: None,
+            };
+            let prefixes = TableFiles {
+                rules: None,
+                prefixes: Some(path.clone()),
+            };
+            for files in [rules, prefixes] {
+                let error = Tables::read(&files).err().unwrap().to_string();
+                assert_eq!(
+                    error,
+                    format!(
+                        "{} cannot be read: it is a {found}, expected a regular file",
+                        path.display()
+                    )
+                );
+                assert_eq!(Tables::default().reload(&files).len(), 1);
+            }
+        }
+    }
 
     #[test]
     fn the_examples_in_configs_are_tables() {

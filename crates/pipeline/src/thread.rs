@@ -1,25 +1,96 @@
-//! Threads with names, and cores for those that are pinned.
+//! Threads with names, the list of those that died, and cores for those that are pinned.
 
 use crate::error::StartError;
+use crossbeam_channel::{Receiver, Sender, bounded};
 use std::io;
-use std::thread::{Builder, JoinHandle};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{Builder, JoinHandle, panicking};
 
-/// Starts a thread called `name`.
-///
-/// # Errors
-///
-/// If the system gives none.
-pub fn spawn<T: Send + 'static>(
-    name: &str,
-    work: impl FnOnce() -> T + Send + 'static,
-) -> Result<JoinHandle<T>, StartError> {
-    Builder::new()
-        .name(name.to_owned())
-        .spawn(work)
-        .map_err(|error| StartError::Thread {
+/// The threads of a probe that died, which means that they panicked. Copies are the same list.
+#[derive(Clone)]
+pub struct Deaths {
+    names: Arc<Mutex<Vec<String>>>,
+    bell: Sender<()>,
+    rung: Receiver<()>,
+}
+
+impl Default for Deaths {
+    /// An empty list.
+    fn default() -> Self {
+        // One message is enough: the list has the names.
+        let (bell, rung) = bounded(1);
+        Self {
+            names: Arc::default(),
+            bell,
+            rung,
+        }
+    }
+}
+
+impl Deaths {
+    /// Starts a thread called `name`, whose death is noted at once.
+    ///
+    /// # Errors
+    ///
+    /// If the system gives none.
+    pub fn spawn<T: Send + 'static>(
+        &self,
+        name: &str,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<JoinHandle<T>, StartError> {
+        let alarm = Alarm {
             name: name.to_owned(),
-            error,
-        })
+            deaths: self.clone(),
+        };
+        let work = move || {
+            let _alarm = alarm;
+            work()
+        };
+        Builder::new()
+            .name(name.to_owned())
+            .spawn(work)
+            .map_err(|error| StartError::Thread {
+                name: name.to_owned(),
+                error,
+            })
+    }
+
+    /// Notes that the thread called `name` died.
+    pub fn note(&self, name: &str) {
+        tracing::error!("{name} died: the probe exports what the other threads hold, and ends");
+        self.lock().push(name.to_owned());
+        let _ = self.bell.try_send(());
+    }
+
+    /// Gets a message when a thread has died. Several receivers share the messages.
+    #[must_use]
+    pub fn bell(&self) -> &Receiver<()> {
+        &self.rung
+    }
+
+    /// The threads that died, the first one first.
+    #[must_use]
+    pub fn names(&self) -> Vec<String> {
+        self.lock().clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<String>> {
+        self.names.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Notes the death of a thread when it is dropped by a panic.
+struct Alarm {
+    name: String,
+    deaths: Deaths,
+}
+
+impl Drop for Alarm {
+    fn drop(&mut self) {
+        if panicking() {
+            self.deaths.note(&self.name);
+        }
+    }
 }
 
 /// Pins the current thread, which is `worker`, to a core.

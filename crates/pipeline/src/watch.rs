@@ -6,7 +6,6 @@
 
 use crate::error::StartError;
 use crate::snapshot::{Boards, Snapshot};
-use crate::thread::spawn;
 use crossbeam_channel::{Receiver, Sender, bounded, select, tick};
 use std::collections::BTreeMap;
 use std::thread::JoinHandle;
@@ -31,8 +30,10 @@ impl Watch {
         }
         let (stop, stopped) = bounded(0);
         boards.note_look();
-        let boards = boards.clone();
-        let thread = spawn("watch", move || run(&boards, &stopped))?;
+        let watched = boards.clone();
+        let thread = boards
+            .deaths
+            .spawn("watch", move || run(&watched, &stopped))?;
         Ok(Self(Some((stop, thread))))
     }
 }
@@ -41,7 +42,7 @@ impl Drop for Watch {
     fn drop(&mut self) {
         if let Some((stop, thread)) = self.0.take() {
             drop(stop);
-            // It holds nothing that a panic could lose.
+            // Its death is noted where it happens.
             let _ = thread.join();
         }
     }

@@ -5,6 +5,7 @@ use crate::counters::{Phase, Turns, WorkerCounters};
 use crate::hand_over::Outbox;
 use crate::mailbox::Mailbox;
 use crate::published::Published;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 use xdprobe_capture::{CaptureError, Frame, Received, Source};
@@ -27,8 +28,10 @@ pub struct Worker<S, C> {
 
 /// The longest that a worker sleeps: the hand then has a tenth of its round to go.
 const WAIT_MAX: Duration = Duration::from_millis(50);
-/// What a ring or buffer holds when the probe is stopped is still read, but no longer than this, in
-/// ms.
+/// Sets that are drained between two publications of the counters: at most 960 flows.
+const DRAIN_SETS_MAX: usize = 64;
+/// What libpcap's buffer holds when the probe is stopped is still read, but no longer than this, in
+/// ms: packets go on arriving in it.
 const STOPPING_MS_MAX: u64 = 200;
 
 impl<S: Source, C: Clock> Worker<S, C> {
@@ -57,10 +60,24 @@ impl<S: Source, C: Clock> Worker<S, C> {
     /// # Errors
     ///
     /// Why the source ended, where that was not the end of a file. Every flow is exported then too.
+    ///
+    /// # Panics
+    ///
+    /// As its parts do. What it had counted is published first.
     pub fn run(mut self) -> Result<(), CaptureError> {
+        catch_unwind(AssertUnwindSafe(|| self.work_to_the_end())).unwrap_or_else(|panic| {
+            // What had expired is whole.
+            self.outbox.hand_over();
+            self.board.published.publish(&self.counters(Phase::Ended));
+            resume_unwind(panic)
+        })
+    }
+
+    fn work_to_the_end(&mut self) -> Result<(), CaptureError> {
         let worked = self.work();
         // What overflows libpcap's buffer while the cache drains was not to be read any more.
         self.source.look_for_losses();
+        self.board.published.publish(&self.counters(Phase::Ending));
         self.drain();
         let counters = WorkerCounters {
             resident: self.meter.resident(),
@@ -71,21 +88,27 @@ impl<S: Source, C: Clock> Worker<S, C> {
     }
 
     fn work(&mut self) -> Result<(), CaptureError> {
-        let mut read_until_ms = u64::MAX;
+        let mut stopping_since_ms = None;
         loop {
-            let stopping = self.mailbox.is_stopping();
+            let stop_by_ms = self.mailbox.stop_by_ms();
             let turn = self.turn_and_publish()?;
             match turn.received {
                 Received::End => return Ok(()),
-                Received::Nothing if stopping => return Ok(()),
+                // A pipe may be silent for a moment.
+                Received::Nothing if stop_by_ms.is_some() && C::REGIME.is_live() => return Ok(()),
                 Received::Nothing if !turn.owes_more => self.source.wait(WAIT_MAX),
                 Received::Nothing | Received::Frames => {}
             }
-            if stopping {
-                read_until_ms = read_until_ms.min(turn.now_ms + STOPPING_MS_MAX);
-                if !C::REGIME.is_live() || turn.now_ms >= read_until_ms {
-                    return Ok(());
-                }
+            let Some(stop_by_ms) = stop_by_ms else {
+                continue;
+            };
+            if !C::REGIME.is_live() || turn.now_ms >= stop_by_ms {
+                self.board.left_unread = true;
+                return Ok(());
+            }
+            let since_ms = *stopping_since_ms.get_or_insert(turn.now_ms);
+            if !self.source.runs_dry() && turn.now_ms >= since_ms + STOPPING_MS_MAX {
+                return Ok(());
             }
         }
     }
@@ -188,6 +211,7 @@ impl<S: Source, C: Clock> Worker<S, C> {
             kept_since_ms,
             turns: self.board.turns,
             down_ms: self.board.down_ms,
+            left_unread: u64::from(self.board.left_unread),
             phase: phase as u64,
         }
     }
@@ -200,7 +224,10 @@ impl<S: Source, C: Clock> Worker<S, C> {
         self.clock
             .meter(now, true, &mut self.meter, &mut self.outbox);
         self.outbox.begin_turn(self.clock.read());
-        self.meter.drain(&mut self.outbox);
+        // An exporter that waits for its pace makes this last: what is done is published meanwhile.
+        while !self.meter.drain(DRAIN_SETS_MAX, &mut self.outbox) {
+            self.board.published.publish(&self.counters(Phase::Ending));
+        }
         self.outbox.hand_over();
         debug_assert_eq!(self.meter.counters().resident_flows, 0);
     }
@@ -234,6 +261,8 @@ struct Board {
     turned_ms: u64,
     /// Time for which the link was down, in ms.
     down_ms: u64,
+    /// It ends before its source was read to its end.
+    left_unread: bool,
 }
 
 impl Board {
@@ -246,6 +275,7 @@ impl Board {
             taken: 0,
             turned_ms: 0,
             down_ms: 0,
+            left_unread: false,
         }
     }
 
@@ -271,6 +301,7 @@ impl Board {
         is_time
     }
 }
+
 #[cfg(test)]
 mod tests {
     use super::*;

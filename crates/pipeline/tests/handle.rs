@@ -48,6 +48,7 @@ fn plan(capture: CapturePlan, collectors: &[SocketAddr]) -> Plan {
         },
         input: None,
         tables: Tables::default(),
+        stop_timeout: Duration::from_secs(60),
     }
 }
 

@@ -76,6 +76,7 @@ impl<A: Args> Effective<A> {
     /// # Errors
     ///
     /// As [`Self::load`].
+    #[cfg_attr(not(test), expect(dead_code, reason = "reload uses it"))]
     pub fn reload(&self) -> Result<Self, Faults> {
         Self::load(self.line.clone())
     }
@@ -98,6 +99,7 @@ impl<A: Args> Effective<A> {
 
 impl<A> Effective<A> {
     /// The configuration file.
+    #[expect(dead_code, reason = "reload uses it")]
     pub fn path(&self) -> Option<&Path> {
         self.line.path.as_deref()
     }
@@ -108,6 +110,7 @@ impl<A> Effective<A> {
     }
 
     /// The keys whose value differs in `new`.
+    #[cfg_attr(not(test), expect(dead_code, reason = "reload uses it"))]
     pub fn difference(&self, new: &Self) -> Vec<Changed> {
         let pairs = self.settings.iter().zip(&new.settings);
         let changed = pairs.filter(|(old, new)| old.value != new.value);

@@ -1,15 +1,18 @@
-//! Logs on standard error, one line an event: text for people, or JSON for programs.
+//! Logs on standard error, one line an event: text for people, or JSON for programs. All lines go
+//! through [`say`].
 //!
 //! Events of xdprobe's own crates are logged, not those of libraries. The level can change while
 //! the program runs. An event has a time stamp, except in the journal, which stamps each line
 //! itself, and as text on a terminal.
 
+use crate::say;
 use clap::{Args, ValueEnum};
+use std::backtrace::{Backtrace, BacktraceStatus};
 use std::env;
 use std::ffi::OsStr;
 use std::fmt;
 use std::fs::File;
-use std::io::{self, IsTerminal, Write, stderr};
+use std::io::{self, IsTerminal, stderr};
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::panic;
@@ -128,20 +131,23 @@ fn open(options: &LogOptions) -> bool {
     LOG.set(log).is_ok() && log_to.try_init().is_ok()
 }
 
-/// Makes a panic an event on one line. As text, `RUST_BACKTRACE` keeps the many lines that it asks
+/// Makes a panic an event on one line. As text, `RUST_BACKTRACE` adds the many lines that it asks
 /// for.
 fn log_panics(format: LogFormat) {
-    if format == LogFormat::Json || env::var_os("RUST_BACKTRACE").is_none() {
-        panic::set_hook(Box::new(|panicked| {
-            let thread = thread::current();
-            let name = thread.name().unwrap_or("unnamed");
-            let panicked = panicked.to_string().replace('\n', " ");
-            tracing::error!("thread '{name}' {panicked}; please report this");
-        }));
-    }
+    panic::set_hook(Box::new(move |panicked| {
+        let thread = thread::current();
+        let name = thread.name().unwrap_or("unnamed");
+        let panicked = panicked.to_string().replace('\n', " ");
+        tracing::error!("thread '{name}' {panicked}; please report this");
+        let backtrace = Backtrace::capture();
+        if format == LogFormat::Text && backtrace.status() == BacktraceStatus::Captured {
+            say::put(format!("{backtrace}\n").into_bytes());
+        }
+    }));
 }
 
 /// Changes what is logged, from the next event on.
+#[cfg_attr(not(test), expect(dead_code, reason = "reload uses it"))]
 pub fn set_level(level: LogLevel) {
     if let Some(log) = LOG.get() {
         // Fails only where the log is gone, which lives as long as the process.
@@ -149,15 +155,29 @@ pub fn set_level(level: LogLevel) {
     }
 }
 
-/// Writes a line for people: `xdprobe: LINE`, or where logs are JSON an event, so that every line
-/// is.
-pub fn report(line: &str) {
-    if LOG.get().is_some_and(|log| log.format == LogFormat::Json) {
-        tracing::error!("{line}");
-    } else {
-        // There is no other place to report to.
-        let _ = stderr().write_all(format!("xdprobe: {}\n", printable(line)).as_bytes());
+/// Writes a line for people: `xdprobe: LINE`, or where logs are JSON an event of this level, so
+/// that every line is.
+pub fn report(level: LogLevel, line: impl fmt::Display) {
+    if LOG.get().is_none_or(|log| log.format == LogFormat::Text) {
+        let line = line.to_string();
+        say::put(format!("xdprobe: {}\n", printable(&line)).into_bytes());
+        return;
     }
+    match level {
+        LogLevel::Error => tracing::error!("{line}"),
+        LogLevel::Warn => tracing::warn!("{line}"),
+        LogLevel::Info => tracing::info!("{line}"),
+        LogLevel::Debug => tracing::debug!("{line}"),
+    }
+}
+
+/// Reports how many lines [`say`] left out.
+pub fn report_left_out(count: u64) {
+    let lines = if count == 1 { "line is" } else { "lines are" };
+    report(
+        LogLevel::Warn,
+        format_args!("{count} {lines} left out here"),
+    );
 }
 
 /// Events of this program's own crates.
@@ -174,7 +194,7 @@ fn targets(level: LogLevel) -> Targets {
 fn layer(format: LogFormat, has_time: bool) -> Box<dyn Layer<Registry> + Send + Sync> {
     // An error in writing has no place to be reported.
     let lines = layers::layer()
-        .with_writer(stderr)
+        .with_writer(|| say::Log)
         .with_target(false)
         .log_internal_errors(false);
     match (format, has_time) {

@@ -9,11 +9,15 @@ mod config;
 mod logging;
 mod metrics;
 mod progress;
+mod say;
 
 use clap::{Parser, Subcommand};
+use command::run::SecondSignal;
 use command::usage::UsageError;
 use config::{Effective, Faults};
+use logging::{LogLevel, report};
 use signal_hook::consts::SIGXFSZ;
+use std::io::{IsTerminal, stderr};
 use std::process::ExitCode;
 use std::sync::Arc;
 use xdprobe_pipeline::memory;
@@ -49,21 +53,47 @@ const COMMAND_OCTETS: u64 = 12 << 20;
 
 fn main() -> ExitCode {
     survive_file_size_limit();
+    say::start(logging::report_left_out);
     let has_room = memory::require(COMMAND_OCTETS).map_err(anyhow::Error::from);
-    match has_room.and_then(|()| execute(Arguments::parse())) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            let text = format!("{error:#}");
-            if error.is::<UsageError>() || error.is::<Faults>() {
-                // There may be several, one in each line.
-                text.lines().for_each(logging::report);
-                ExitCode::from(2)
-            } else {
-                logging::report(&text);
-                ExitCode::from(1)
-            }
-        }
+    if let Err(error) = has_room {
+        let code = fail(&error);
+        say::flush();
+        return ExitCode::from(code);
     }
+    let code = match Arguments::try_parse() {
+        Ok(arguments) => execute(arguments).map_or_else(|error| fail(&error), |()| 0),
+        Err(error) if error.use_stderr() => refuse(&error),
+        // Help, on standard output.
+        Err(error) => error.exit(),
+    };
+    say::flush();
+    ExitCode::from(code)
+}
+
+/// Reports why the command failed, and returns its exit code.
+fn fail(error: &anyhow::Error) -> u8 {
+    let text = format!("{error:#}");
+    if error.is::<UsageError>() || error.is::<Faults>() {
+        // There may be several, one in each line.
+        text.lines().for_each(|line| report(LogLevel::Error, line));
+        return 2;
+    }
+    report(LogLevel::Error, text);
+    error
+        .downcast_ref()
+        .map_or(1, |second: &SecondSignal| second.exit_code())
+}
+
+/// Reports what is wrong with the command line, in clap's words, and returns the exit code.
+fn refuse(error: &clap::Error) -> u8 {
+    let text = error.render();
+    let text = if stderr().is_terminal() {
+        text.ansi().to_string()
+    } else {
+        text.to_string()
+    };
+    say::put(text.into_bytes());
+    2
 }
 
 fn execute(arguments: Arguments) -> anyhow::Result<()> {

@@ -5,6 +5,8 @@
 mod harness;
 
 use harness::{Probe, TOOLS, assert_balanced, count, pause, run_over, send, traffic, wire};
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
 use std::collections::BTreeSet;
 use std::fs;
 use std::net::SocketAddr;
@@ -310,4 +312,35 @@ fn tables_are_read_again_without_a_gap_and_bad_ones_change_nothing() {
         packets.into_iter().collect::<Vec<_>>(),
         [((1, 2, 10), 5_000), ((1, 3, 20), 10_000)]
     );
+}
+
+#[test]
+fn a_table_that_became_a_fifo_is_refused_and_keeps_no_probe_from_its_end() {
+    if !are_met(&TOOLS) {
+        return;
+    }
+    let (wire, folder) = (wire(VethOptions::default()), TempDir::new().unwrap());
+    let prefixes = write(&folder, "prefixes.csv", PREFIXES);
+    let probe = Probe::start(
+        &wire,
+        &[
+            "-i",
+            "tap0",
+            "--flows-per-queue",
+            "1000",
+            "--prefixes",
+            prefixes.to_str().unwrap(),
+        ],
+    );
+    fs::remove_file(&prefixes).unwrap();
+    mkfifo(&prefixes, Mode::S_IRWXU).unwrap();
+    probe.signal("HUP");
+    while !probe
+        .said()
+        .contains("it is a FIFO, expected a regular file")
+    {
+        pause(10);
+    }
+    assert!(probe.said().contains("stays in force"), "{}", probe.said());
+    assert_balanced(&probe.stop());
 }

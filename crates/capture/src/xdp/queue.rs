@@ -177,6 +177,10 @@ impl Source for XdpQueue {
         self.readers.own.link == Link::Down
     }
 
+    fn runs_dry(&self) -> bool {
+        true
+    }
+
     /// The filter changes with the next burst. Sampling is refused: the XDP program has one setting
     /// for all queues of the interface,
     /// [`XdpInterface::set_sampling`](super::XdpInterface::set_sampling).

@@ -156,6 +156,40 @@ fn a_pace_spreads_what_comes_at_once_and_refuses_what_does_not_fit() {
 }
 
 #[test]
+fn what_waits_when_the_time_is_over_is_lost_by_that_reason_and_what_need_not_wait_is_sent() {
+    let (paced, free) = (Line::new(), Line::new());
+    let pace = Pace {
+        records_per_s: NonZeroU64::new(30),
+        octets_per_s: None,
+    };
+    let config = DatagramConfig {
+        pace,
+        ..Default::default()
+    };
+    let mut exporter = exporter(Distribution::Copy, config, from_ref(&paced));
+    exporter.add(
+        "free",
+        outlet(FixedFormat::default(), DatagramConfig::default(), &free),
+    );
+    exporter.begin_turn(100);
+    exporter.push(&numbered(0..100), moment(100));
+    exporter.abandon(moment(100));
+    for nth in 0..2 {
+        let counters = counters_of(&exporter, nth);
+        assert_eq!(counters.waiting.records, 0);
+        assert!(counters.accounts_for_all());
+        assert_eq!(
+            (
+                counters.sent.records,
+                counters.lost[LossReason::Stop as usize].records
+            ),
+            [(30, 70), (100, 0)][nth]
+        );
+    }
+    assert_eq!(exporter.send(true, moment(100)), None);
+}
+
+#[test]
 fn a_socket_that_takes_nothing_keeps_records_waiting_and_then_loses_them() {
     let line = Line::new();
     let mut exporter = copying(from_ref(&line));

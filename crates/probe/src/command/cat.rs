@@ -5,6 +5,7 @@ use super::files::{
     still_being_written, without_outputs,
 };
 use super::usage::UsageError;
+use crate::logging::{LogLevel, report};
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
 use jiff::{Timestamp, Zoned};
@@ -200,9 +201,12 @@ fn copy(
         }
     }
     if reader.is_unfinished() {
-        eprintln!(
-            "xdprobe: {input}: not closed properly: {} records up to its end",
-            reader.records()
+        report(
+            LogLevel::Warn,
+            format_args!(
+                "{input}: not closed properly: {} records up to its end",
+                reader.records()
+            ),
         );
     }
     Ok(())

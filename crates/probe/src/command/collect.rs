@@ -1,13 +1,14 @@
 //! `xdprobe collect`: receives datagrams and stores them in flow-tools files, as flow-capture does.
 
 use super::cat::Order;
+use crate::logging::{LogLevel, report};
 use anyhow::{Context, bail};
 use clap::Args;
 use ipnet::IpNet;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 use std::fs;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -103,7 +104,6 @@ pub struct Arguments {
 
 /// Collects until SIGINT, SIGTERM or SIGQUIT.
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    log_to_stderr();
     if !arguments.directory.is_dir() {
         bail!(
             "{} is not a directory: create it, or choose another with -w",
@@ -137,7 +137,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let totals = collector.stop();
     worked?;
     let totals = totals.context("cannot finish the last file")?;
-    eprintln!("xdprobe: {totals}");
+    report(LogLevel::Info, &totals);
     if totals.failed > 0 {
         bail!(
             "{} records could not be stored: see the errors above and the free space on the disk",
@@ -159,7 +159,7 @@ fn collect(
         for signal in signals.pending() {
             match signal {
                 SIGHUP => collector.rotate()?,
-                SIGUSR1 => eprintln!("xdprobe: {}", collector.totals()),
+                SIGUSR1 => report(LogLevel::Info, collector.totals()),
                 _ => return Ok(()),
             }
         }
@@ -395,15 +395,6 @@ fn size(text: &str) -> Result<u64, String> {
         .ok()
         .and_then(|number| number.checked_mul(unit));
     octets.ok_or_else(|| "expected a number of octets, or a number with unit b, K, M or G".into())
-}
-
-fn log_to_stderr() {
-    // Another part of the program may have set up logging already.
-    let _ = tracing_subscriber::fmt()
-        .with_writer(io::stderr)
-        .with_ansi(io::stderr().is_terminal())
-        .with_target(false)
-        .try_init();
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 //! end quietly when its reader has ended, and show a progress bar.
 
 use super::usage::UsageError;
+use crate::logging::{LogLevel, report};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::cell::Cell;
 use std::io::{self, IsTerminal};
@@ -23,7 +24,7 @@ impl Failures {
         if let Err(error) = done
             && let Some(before) = self.0.replace(error)
         {
-            eprintln!("xdprobe: {before:#}");
+            report(LogLevel::Error, format_args!("{before:#}"));
         }
     }
 
@@ -36,16 +37,22 @@ impl Failures {
 /// Says what was left out of the inputs, one line for each reason.
 pub fn report_left_out(inputs: &Inputs) {
     if inputs.repeated > 0 {
-        eprintln!(
-            "xdprobe: {} file names left out: each file is read once, at the first of its names",
-            inputs.repeated
+        report(
+            LogLevel::Warn,
+            format_args!(
+                "{} file names left out: each file is read once, at the first of its names",
+                inputs.repeated
+            ),
         );
     }
     if inputs.links > 0 {
-        eprintln!(
-            "xdprobe: {} symbolic links in directories left out: name the files or directories \
+        report(
+            LogLevel::Warn,
+            format_args!(
+                "{} symbolic links in directories left out: name the files or directories \
              behind them to read these too",
-            inputs.links
+                inputs.links
+            ),
         );
     }
 }

@@ -6,6 +6,7 @@ use super::files::{
     report_left_out, still_being_written, without_outputs,
 };
 use super::usage::UsageError;
+use crate::logging::{LogLevel, report};
 use anyhow::Context;
 use clap::Args;
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -151,9 +152,9 @@ fn print_inputs(arguments: &Arguments, output: &mut Output) -> anyhow::Result<()
     let inputs = Inputs::find(&arguments.paths, arguments.all)?;
     report_left_out(&inputs);
     if inputs.unfinished > 0 {
-        eprintln!("xdprobe: {}", still_being_written(inputs.unfinished));
+        report(LogLevel::Warn, still_being_written(inputs.unfinished));
     } else if inputs.list.is_empty() {
-        eprintln!("xdprobe: the directories hold no file to print");
+        report(LogLevel::Warn, "the directories hold no file to print");
     }
     let outputs: Vec<_> = FileId::of_stdout().into_iter().collect();
     let inputs = without_outputs(inputs.list, &outputs);
@@ -173,7 +174,10 @@ fn print_inputs(arguments: &Arguments, output: &mut Output) -> anyhow::Result<()
         .map(Printer::left_out)
         .filter(|left_out| *left_out > 0)
     {
-        eprintln!("xdprobe: {left_out} records of 0 packets left out");
+        report(
+            LogLevel::Warn,
+            format_args!("{left_out} records of 0 packets left out"),
+        );
     }
     failures.last()
 }
@@ -208,9 +212,12 @@ fn print_input(input: &Input, output: &mut Output, progress: &InputProgress) -> 
         }
     }
     if reader.is_unfinished() {
-        eprintln!(
-            "xdprobe: {input}: not closed properly: {} records up to its end",
-            reader.records()
+        report(
+            LogLevel::Warn,
+            format_args!(
+                "{input}: not closed properly: {} records up to its end",
+                reader.records()
+            ),
         );
     }
     Ok(())
@@ -224,7 +231,10 @@ fn listen(address: SocketAddr, output: &mut Output) -> anyhow::Result<()> {
     }
     let mut receiver = Receiver::bind(address, SOCKET_BUFFER_OCTETS)
         .with_context(|| format!("cannot listen on UDP {address}"))?;
-    eprintln!("xdprobe: listening on UDP {}", receiver.local_addr()?);
+    report(
+        LogLevel::Info,
+        format_args!("listening on UDP {}", receiver.local_addr()?),
+    );
     let mut records = Vec::new();
     let (mut printed, mut refusals) = (0_u64, Refusals::default());
     while !stop.load(Ordering::Relaxed) {
@@ -254,9 +264,12 @@ fn listen(address: SocketAddr, output: &mut Output) -> anyhow::Result<()> {
         }
         output.flush()?;
     }
-    eprintln!(
-        "xdprobe: {printed} records printed, {} datagrams refused",
-        refusals.count
+    report(
+        LogLevel::Info,
+        format_args!(
+            "{printed} records printed, {} datagrams refused",
+            refusals.count
+        ),
     );
     Ok(())
 }
@@ -274,14 +287,14 @@ impl Refusals {
     fn note_malformed(&mut self, exporter: IpAddr, error: &DatagramError) {
         self.count += 1;
         if self.malformed[Refusal::from(*error) as usize].note(unix_s()) {
-            eprintln!("xdprobe: from {exporter}: {error}");
+            report(LogLevel::Warn, format_args!("from {exporter}: {error}"));
         }
     }
 
     fn note_format(&mut self, exporter: IpAddr, missing: &MissingField) {
         self.count += 1;
         if self.format.note(unix_s()) {
-            eprintln!("xdprobe: from {exporter}: {missing}");
+            report(LogLevel::Warn, format_args!("from {exporter}: {missing}"));
         }
     }
 
@@ -291,8 +304,11 @@ impl Refusals {
         let malformed = names.zip(&mut self.malformed);
         for (reason, throttle) in malformed.chain([("format", &mut self.format)]) {
             if let Some(more) = throttle.due(now) {
-                eprintln!(
-                    "xdprobe: {more} more datagrams refused in the last {REPORT_S} s, reason {reason}"
+                report(
+                    LogLevel::Warn,
+                    format_args!(
+                        "{more} more datagrams refused in the last {REPORT_S} s, reason {reason}"
+                    ),
                 );
             }
         }
@@ -318,8 +334,11 @@ fn chosen_names(arguments: &Arguments) -> Option<Names> {
     }
     Names::system()
         .inspect_err(|error| {
-            eprintln!(
-                "xdprobe: numbers instead of names: {error}; on Debian, install the package netbase"
+            report(
+                LogLevel::Warn,
+                format_args!(
+                    "numbers instead of names: {error}; on Debian, install the package netbase"
+                ),
             );
         })
         .ok()

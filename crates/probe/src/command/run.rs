@@ -16,13 +16,16 @@ use crate::config::Effective;
 use crate::logging::LogOptions;
 use crate::metrics;
 use crate::progress::ProgressBar;
+use crate::say::put;
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
 use crossbeam_channel::{never, select, tick};
 use export_options::{ExportOptions, live_engine};
 use sampling::SamplingArguments;
+pub use signals::SecondSignal;
 use signals::{Signal, Signals};
-use std::io::{ErrorKind, Write, stderr, stdout};
+use std::io::{ErrorKind, Write, stdout};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::time::Duration;
 use table_options::TableArguments;
@@ -138,6 +141,10 @@ pub struct Arguments {
     )]
     metrics: Option<metrics::Address>,
 
+    /// How long the end may take once a signal asks for it; what is not exported by then is lost
+    #[arg(long, default_value = "60s", value_name = "TIME", value_parser = parse_timeout)]
+    stop_timeout: Duration,
+
     /// How the ledger is printed on standard output when the probe ends
     #[arg(long, value_enum, default_value_t, value_name = "FORM")]
     report: Report,
@@ -211,8 +218,8 @@ pub fn run(effective: &Effective<Arguments>) -> anyhow::Result<()> {
     let is_discarded = plan.export.destinations.iter().all(Destination::discards);
     // What else is printed must not mix with records.
     let is_stdout_taken = plan.export.destinations.iter().any(Destination::is_stdout);
-    let pipeline = Pipeline::start(plan).and_then(Starting::wait);
-    let pipeline = pipeline.map_err(start_error)?;
+    let starting = Pipeline::start(plan).map_err(start_error)?;
+    let pipeline = await_start(&starting, &signals)?;
     let server = listener
         .map(|listener| metrics::Server::start(listener, pipeline.boards().clone()))
         .transpose();
@@ -229,13 +236,17 @@ pub fn run(effective: &Effective<Arguments>) -> anyhow::Result<()> {
             engine.id
         );
     }
-    let outcome = attend(&pipeline, &signals, &files)?;
+    let mut second = None;
+    let Outcome { ledger, error } = attend(&pipeline, &signals, &files, &mut second)?;
     drop(server);
-    print_ledger(&outcome.ledger, report, is_stdout_taken)?;
-    if let Some(error) = outcome.error {
+    let printed = print_ledger(&ledger, report, is_stdout_taken);
+    if let Some(number) = second {
+        let losses = ledger.losses();
+        return Err(SecondSignal { number, losses }.into());
+    }
+    if let Some(error) = error {
         return Err(error.into());
     }
-    let ledger = outcome.ledger;
     if !ledger.is_balanced() {
         bail!("the ledger is out of balance: some packets are in no count, or in two; report this");
     }
@@ -247,29 +258,84 @@ pub fn run(effective: &Effective<Arguments>) -> anyhow::Result<()> {
         };
         bail!("{what}: {}", ledger.losses());
     }
-    Ok(())
+    printed
 }
 
 /// How often the progress of a capture file is shown.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(20);
 
-/// Passes signals on and shows progress until the probe has ended.
-fn attend(pipeline: &Pipeline, signals: &Signals, files: &TableFiles) -> anyhow::Result<Outcome> {
+/// Waits until the probe receives. A signal to stop is passed on then; a second one ends the start.
+fn await_start(starting: &Starting, signals: &Signals) -> anyhow::Result<Pipeline> {
+    let mut is_stopping = false;
+    loop {
+        select! {
+            recv(starting.started()) -> started => {
+                let pipeline = started.unwrap_or(Err(StartError::Died)).map_err(start_error)?;
+                if is_stopping {
+                    pipeline.stop();
+                }
+                return Ok(pipeline);
+            }
+            recv(signals.arrivals()) -> signal => match signal? {
+                Signal::Stop => is_stopping = true,
+                Signal::StopNow(number) => {
+                    let losses = "it had not begun to receive".to_owned();
+                    return Err(SecondSignal { number, losses }.into());
+                }
+                // The tables are being read, and there is no ledger yet.
+                Signal::Reload | Signal::Report => {}
+            },
+        }
+    }
+}
+
+/// Passes signals on and shows progress until the probe has ended; `second` gets the number of a
+/// second signal to stop. The death of a thread that this needs ends the probe, as that of any
+/// other.
+fn attend(
+    pipeline: &Pipeline,
+    signals: &Signals,
+    files: &TableFiles,
+    second: &mut Option<u8>,
+) -> anyhow::Result<Outcome> {
+    let pass_on = AssertUnwindSafe(|| pass_on(pipeline, signals, files, second));
+    catch_unwind(pass_on).unwrap_or_else(|_| {
+        pipeline.boards().deaths.note("main");
+        let outcome = pipeline.outcome().recv();
+        outcome.context("the probe died; please report this")
+    })
+}
+
+fn pass_on(
+    pipeline: &Pipeline,
+    signals: &Signals,
+    files: &TableFiles,
+    second: &mut Option<u8>,
+) -> anyhow::Result<Outcome> {
     let bar = pipeline.progress().and_then(ProgressBar::new);
     let due = bar.as_ref().map_or_else(never, |_| tick(PROGRESS_INTERVAL));
+    let mut arrivals = signals.arrivals().clone();
     loop {
         select! {
             recv(pipeline.outcome()) -> outcome => {
                 return outcome.context("the probe died; please report this");
             }
-            recv(signals.arrivals()) -> signal => match signal? {
-                Signal::Stop => pipeline.stop(),
-                Signal::Reload if *files == TableFiles::default() => {
+            recv(arrivals) -> signal => match signal {
+                Ok(Signal::Stop) => pipeline.stop(),
+                Ok(Signal::StopNow(number)) => {
+                    *second = Some(number);
+                    pipeline.stop_now();
+                }
+                Ok(Signal::Reload) if *files == TableFiles::default() => {
                     tracing::info!("SIGHUP: no file to read again (--rules, --prefixes)");
                 }
                 // What is wrong with a file is logged, and its old table stays in force.
-                Signal::Reload => drop(pipeline.apply(Change::Tables(files.clone()))),
-                Signal::Report => log_ledger(pipeline),
+                Ok(Signal::Reload) => drop(pipeline.apply(Change::Tables(files.clone()))),
+                Ok(Signal::Report) => log_ledger(pipeline),
+                Err(_) => {
+                    pipeline.boards().deaths.note("signals");
+                    arrivals = never();
+                }
             },
             recv(due) -> _ => bar.iter().for_each(ProgressBar::show),
         }
@@ -287,17 +353,15 @@ fn print_ledger(ledger: &Ledger, report: Report, is_stdout_taken: bool) -> anyho
         Report::Text => ledger.to_string(),
         Report::Json => serde_json::to_string(ledger)?,
     };
-    let written = if is_stdout_taken {
-        writeln!(stderr(), "{text}")
-    } else {
-        writeln!(stdout(), "{text}")
-    };
-    match written {
-        // The reader closed its end, which is its choice.
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => {}
-        written => written.context("the ledger cannot be written")?,
+    if is_stdout_taken {
+        put(format!("{text}\n").into_bytes());
+        return Ok(());
     }
-    Ok(())
+    match writeln!(stdout(), "{text}") {
+        // The reader closed its end, which is its choice.
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        written => written.context("the ledger cannot be written"),
+    }
 }
 
 fn start_error(error: StartError) -> anyhow::Error {
@@ -424,6 +488,7 @@ fn plan(arguments: Arguments) -> anyhow::Result<Plan> {
         shrink_to_fit: arguments.shrink_to_fit,
         input: arguments.input,
         tables: Tables::read(&files).map_err(|error| usage(error.to_string()))?,
+        stop_timeout: arguments.stop_timeout,
         export,
     };
     plan.check().map_err(start_error)?;

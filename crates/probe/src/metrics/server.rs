@@ -16,9 +16,12 @@ use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use std::collections::VecDeque;
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::io;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::{self, JoinHandle};
+use std::task::Poll;
+use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
@@ -58,31 +61,30 @@ impl Server {
             .context("metrics cannot be served: no runtime")?;
         tracing::info!("metrics on {listener}");
         let (stop, stopped) = oneshot::channel();
+        let (deaths, noted) = (boards.deaths.clone(), boards.deaths.clone());
         let page = Arc::new(Mutex::new(Page {
             sheet: Sheet::new(),
             boards,
             snapshot: None,
         }));
         let work = move || {
-            runtime.spawn(async {
-                // The probe goes on without it.
-                if let Err(error) = serve(listener, page).await {
-                    tracing::error!("metrics are no longer served: {error}");
-                }
-            });
             // Nothing is sent: the channel is closed when the server is dropped.
-            let _ = runtime.block_on(stopped);
+            let served = runtime.block_on(either(serve(listener, page), stopped));
+            if let Some(Err(error)) = served {
+                tracing::error!("metrics are no longer served: {error}");
+                noted.note(THREAD);
+            }
         };
-        let thread = thread::Builder::new()
-            .name("metrics".to_owned())
-            .spawn(work)
-            .context("no thread for metrics")?;
+        let thread = deaths.spawn(THREAD, work)?;
         Ok(Self {
             stop: Some(stop),
             thread: Some(thread),
         })
     }
 }
+
+/// The thread's name.
+const THREAD: &str = "metrics";
 
 impl Drop for Server {
     fn drop(&mut self) {
@@ -154,6 +156,16 @@ fn text(status: StatusCode, text: String) -> Response<Full<Bytes>> {
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, TEXT);
     response
+}
+
+/// What `work` returns; none if `end` is over before.
+async fn either<T>(work: impl Future<Output = T>, end: impl Future) -> Option<T> {
+    let (mut work, mut end) = (pin!(work), pin!(end));
+    poll_fn(|context| match work.as_mut().poll(context) {
+        Poll::Ready(done) => Poll::Ready(Some(done)),
+        Poll::Pending => end.as_mut().poll(context).map(|_| None),
+    })
+    .await
 }
 
 async fn serve(listener: Listener, page: Arc<Mutex<Page>>) -> io::Result<()> {

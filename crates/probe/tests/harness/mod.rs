@@ -206,6 +206,20 @@ impl Probe {
         (ledger, self.said())
     }
 
+    /// Waits for its end, and returns its ledger with what it said on standard error.
+    pub fn said_at_the_end(mut self, wanted_code: i32) -> Said {
+        let status = self.child.wait().unwrap();
+        let all = self.said();
+        assert_eq!(status.code(), Some(wanted_code), "{all}");
+        let ledger = ledger_of(&fs::read(self.folder.path().join("stdout")).unwrap());
+        self.assert_received(&ledger);
+        Said {
+            ledger,
+            last_line: all.lines().last().unwrap_or_default().to_owned(),
+            all,
+        }
+    }
+
     /// Ends it as a crash does.
     pub fn kill(mut self) {
         self.child.kill().unwrap();
@@ -223,6 +237,15 @@ impl Probe {
     pub fn is_running(&mut self) -> bool {
         self.child.try_wait().unwrap().is_none()
     }
+}
+
+/// What a probe said at its end.
+pub struct Said {
+    /// Its ledger.
+    pub ledger: Value,
+    /// The last line on standard error, and all of them.
+    pub last_line: String,
+    pub all: String,
 }
 
 impl Drop for Probe {

@@ -3,21 +3,42 @@
 use anyhow::Context;
 use crossbeam_channel::{Receiver, bounded};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
-use signal_hook::iterator;
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use signal_hook::{iterator, low_level};
 use std::thread;
+use std::time::Duration;
 
 /// What a signal asks for.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Signal {
-    /// SIGINT or SIGTERM: export every resident flow and end. The second of them ends the process
-    /// at once.
+    /// SIGINT or SIGTERM: export every resident flow and end.
     Stop,
+    /// A second one of them, and its number: end now.
+    StopNow(u8),
     /// SIGHUP: read the tables again.
     Reload,
     /// SIGUSR1: log the ledger.
     Report,
+}
+
+/// The run was ended by a second signal.
+#[derive(Debug, thiserror::Error)]
+#[error("ended at once by a second signal: {losses}")]
+pub struct SecondSignal {
+    /// Its number.
+    pub number: u8,
+    /// What was lost in the run.
+    pub losses: String,
+}
+
+impl SecondSignal {
+    /// What the process ends with: 128 and the number, as shells have it.
+    pub fn exit_code(&self) -> u8 {
+        exit_code(self.number)
+    }
+}
+
+fn exit_code(signal: u8) -> u8 {
+    128_u8.saturating_add(signal)
 }
 
 /// Signals, caught until the process ends.
@@ -26,6 +47,9 @@ pub struct Signals(Receiver<Signal>);
 /// Signals that wait to be obeyed; more of them would ask for nothing new.
 const ARRIVALS_MAX: usize = 8;
 
+/// How long the process goes on after a second request to stop, at most.
+const NOW_MAX: Duration = Duration::from_secs(5);
+
 impl Signals {
     /// Catches SIGINT, SIGTERM, SIGHUP and SIGUSR1.
     ///
@@ -33,29 +57,27 @@ impl Signals {
     ///
     /// If the system does not let them be caught.
     pub fn catch() -> anyhow::Result<Self> {
-        let asked_before = Arc::new(AtomicBool::new(false));
-        for signal in [SIGINT, SIGTERM] {
-            // In this order: a first signal finds the flag unset, and then sets it.
-            signal_hook::flag::register_conditional_shutdown(
-                signal,
-                128 + signal,
-                Arc::clone(&asked_before),
-            )
-            .and_then(|_| signal_hook::flag::register(signal, Arc::clone(&asked_before)))
-            .context("signals cannot be caught")?;
-        }
         let mut signals = iterator::Signals::new([SIGINT, SIGTERM, SIGHUP, SIGUSR1])
             .context("signals cannot be caught")?;
         let (send, arrivals) = bounded(ARRIVALS_MAX);
         let pass_on = move || {
-            for signal in signals.forever() {
-                let signal = match signal {
+            let mut is_stopping = false;
+            for number in signals.forever() {
+                let signal = match number {
                     SIGHUP => Signal::Reload,
                     SIGUSR1 => Signal::Report,
-                    _ => Signal::Stop,
+                    _ if !is_stopping => Signal::Stop,
+                    // Linux: SIGINT is 2, SIGTERM 15.
+                    _ => Signal::StopNow(u8::try_from(number).unwrap_or(0)),
                 };
+                is_stopping |= signal == Signal::Stop;
                 // Where many wait already, one more adds nothing; at the end nothing listens.
                 let _ = send.try_send(signal);
+                if let Signal::StopNow(number) = signal {
+                    // The rest of the probe may hang: the process ends all the same.
+                    thread::sleep(NOW_MAX);
+                    low_level::exit(exit_code(number).into());
+                }
             }
         };
         // Not waited for: it ends with the process.
