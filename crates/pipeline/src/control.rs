@@ -13,7 +13,7 @@ use crate::snapshot::WorkerBoard;
 use crate::tables::{TableFiles, Tables};
 use crate::thread::spawn;
 use crossbeam_channel::{Receiver, Sender, bounded};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 use xdprobe_capture::xdp::XdpInterface;
 use xdprobe_capture::{Filter, Sampling, SourceChange};
@@ -156,6 +156,8 @@ pub struct Controlled {
     pub resolver: Resolver,
     /// The filters in force, which are watched.
     pub filters: FiltersInForce,
+    /// The timeouts in force, which the handle shows.
+    pub timeouts: Arc<Mutex<Timeouts>>,
 }
 
 impl Controlled {
@@ -188,6 +190,7 @@ impl Controlled {
         for worker in &self.workers {
             worker.post_or_wait(Request::Timeouts(timeouts));
         }
+        *self.timeouts.lock().unwrap_or_else(PoisonError::into_inner) = timeouts;
         Ok(())
     }
 

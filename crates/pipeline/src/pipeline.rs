@@ -27,12 +27,12 @@ use crate::watch::{Watch, WatchLog};
 use crossbeam_channel::{Receiver, Sender, bounded, select, tick};
 use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use xdprobe_capture::{CaptureError, ReadProgress};
-use xdprobe_export::Exporter;
-use xdprobe_flow::{CacheConfig, FlowFilter, FlowRecord};
+use xdprobe_export::{DetailTables, Exporter};
+use xdprobe_flow::{CacheConfig, FlowFilter, FlowRecord, Timeouts};
 
 /// A probe at work. No call waits for a worker or the exporter; dropping the handle stops the
 /// probe.
@@ -40,6 +40,8 @@ pub struct Pipeline {
     boards: Boards,
     workers: Vec<Postbox>,
     control: Control,
+    details: Arc<DetailTables>,
+    timeouts: Arc<Mutex<Timeouts>>,
     progress: Option<ReadProgress>,
     stop: Sender<()>,
     outcome: Receiver<Outcome>,
@@ -130,6 +132,18 @@ impl Pipeline {
     #[must_use]
     pub fn progress(&self) -> Option<&ReadProgress> {
         self.progress.as_ref()
+    }
+
+    /// Interfaces by observation point, and routes.
+    #[must_use]
+    pub fn details(&self) -> &DetailTables {
+        &self.details
+    }
+
+    /// The timeouts in force.
+    #[must_use]
+    pub fn timeouts(&self) -> Timeouts {
+        *self.timeouts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Asks every worker for the resident flows that `filter` picks. Each flow that stays resident
@@ -337,6 +351,8 @@ impl Running {
             looked_ms: Arc::default(),
             exporter: board,
         };
+        let details = plan.tables.details();
+        let timeouts = Arc::new(Mutex::new(plan.timeouts));
         let controlled = Controlled {
             workers: crew.postboxes().to_vec(),
             boards: boards.workers.clone(),
@@ -349,6 +365,7 @@ impl Running {
             own,
             resolver,
             filters,
+            timeouts: Arc::clone(&timeouts),
         };
         let helped =
             Watch::over(&boards).and_then(|watch| Ok((watch, Control::start(controlled)?)));
@@ -370,6 +387,8 @@ impl Running {
             boards: boards.clone(),
             workers: crew.postboxes().to_vec(),
             control,
+            details,
+            timeouts,
             progress: crew.progress.take(),
             stop,
             outcome: outcomes,

@@ -27,6 +27,8 @@ pub struct Worker<S, C> {
 
 /// The longest that a worker sleeps: the hand then has a tenth of its round to go.
 const WAIT_MAX: Duration = Duration::from_millis(50);
+/// The longest while a visit of its flows waits for the reader to return a batch.
+const ERRAND_WAIT_MAX: Duration = Duration::from_millis(1);
 /// What a ring or buffer holds when the probe is stopped is still read, but no longer than this, in
 /// ms.
 const STOPPING_MS_MAX: u64 = 200;
@@ -78,7 +80,7 @@ impl<S: Source, C: Clock> Worker<S, C> {
             match turn.received {
                 Received::End => return Ok(()),
                 Received::Nothing if stopping => return Ok(()),
-                Received::Nothing if !turn.owes_more => self.source.wait(WAIT_MAX),
+                Received::Nothing if !turn.owes_more => self.source.wait(self.wait_max()),
                 Received::Nothing | Received::Frames => {}
             }
             if stopping {
@@ -87,6 +89,14 @@ impl<S: Source, C: Clock> Worker<S, C> {
                     return Ok(());
                 }
             }
+        }
+    }
+
+    fn wait_max(&self) -> Duration {
+        if self.mailbox.has_errands() {
+            ERRAND_WAIT_MAX
+        } else {
+            WAIT_MAX
         }
     }
 

@@ -3,7 +3,10 @@
 pub mod cat;
 pub mod collect;
 pub mod config;
+pub mod expire;
 mod files;
 pub mod print;
 pub mod run;
+pub mod show;
+pub mod stop;
 pub mod usage;

@@ -6,6 +6,8 @@
 
 mod command;
 mod config;
+mod control;
+mod http;
 mod logging;
 mod metrics;
 mod progress;
@@ -35,6 +37,12 @@ enum Command {
     Run(Box<config::Line<command::run::Arguments>>),
     /// Check or print the configuration of the probe
     Config(command::config::Arguments),
+    /// Look into a running probe: flows, sums, ledger, queues, collectors
+    Show(command::show::Arguments),
+    /// Export resident flows of a running probe now
+    Expire(command::expire::Arguments),
+    /// Stop a running probe, which exports what it has
+    Stop(command::stop::Arguments),
     /// Join flow-tools files into one, on standard output or in a file
     Cat(command::cat::Arguments),
     /// Receive NetFlow datagrams and store their records in flow-tools files
@@ -73,6 +81,9 @@ fn execute(arguments: Arguments) -> anyhow::Result<()> {
     match arguments.command {
         Command::Run(_) => unreachable!("handled above"),
         Command::Config(arguments) => command::config::run(&arguments),
+        Command::Show(arguments) => command::show::run(&arguments),
+        Command::Expire(arguments) => command::expire::run(&arguments),
+        Command::Stop(arguments) => command::stop::run(&arguments),
         Command::Cat(arguments) => command::cat::run(&arguments),
         Command::Collect(arguments) => command::collect::run(&arguments),
         Command::Print(arguments) => command::print::run(&arguments),

@@ -12,17 +12,20 @@ mod values;
 
 use super::usage::UsageError;
 use crate::config::Effective;
+use crate::control::{self, ControlSocket};
+use crate::http::{Access, Address, Endpoint, Listener, Server};
 use crate::logging::LogOptions;
 use crate::metrics;
 use crate::progress::ProgressBar;
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
-use crossbeam_channel::{never, select, tick};
+use crossbeam_channel::{Receiver, Sender, bounded, never, select, tick};
 use export_options::{ExportOptions, live_engine};
 use sampling::SamplingArguments;
 use signals::{Signal, Signals};
 use std::io::{ErrorKind, Write, stderr, stdout};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 use table_options::TableArguments;
 use values::{
@@ -130,7 +133,16 @@ pub struct Arguments {
         help = "Serve Prometheus metrics, /healthz and /readyz on ADDR:PORT, [V6]:PORT, PORT (on \
                 127.0.0.1) or unix:PATH"
     )]
-    metrics: Option<metrics::Address>,
+    metrics: Option<Address>,
+
+    /// Serve requests of `xdprobe show` and others on this Unix socket; none for no socket
+    /// [default: /run/xdprobe/IFACE.sock, where it can be made]
+    #[arg(long, value_name = "PATH")]
+    control: Option<ControlSocket>,
+
+    /// Let members of this group look through the control socket [default: the probe's own group]
+    #[arg(long, value_name = "GROUP")]
+    control_group: Option<String>,
 
     /// How the ledger is printed on standard output when the probe ends
     #[arg(long, value_enum, default_value_t, value_name = "FORM")]
@@ -189,10 +201,10 @@ pub enum Report {
 /// Runs the probe until its file ends or a signal stops it.
 pub fn run(effective: &Effective<Arguments>) -> anyhow::Result<()> {
     let arguments = effective.arguments();
-    let (report, address) = (arguments.report, arguments.metrics.clone());
+    let report = arguments.report;
     let files = arguments.tables.files();
     let signals = Signals::catch()?;
-    let listener = address.as_ref().map(metrics::Address::listen).transpose()?;
+    let listeners = Listeners::bind(&arguments)?;
     let plan = plan(arguments).map_err(|error| match error.downcast() {
         Ok(UsageError(text)) => UsageError(effective.located(&text)).into(),
         Err(error) => error,
@@ -204,10 +216,9 @@ pub fn run(effective: &Effective<Arguments>) -> anyhow::Result<()> {
     let is_stdout_taken = plan.export.destinations.iter().any(Destination::is_stdout);
     let pipeline = Pipeline::start(plan).and_then(Starting::wait);
     let pipeline = pipeline.map_err(start_error)?;
-    let server = listener
-        .map(|listener| metrics::Server::start(listener, pipeline.boards().clone()))
-        .transpose();
-    let server = server.inspect_err(|_| {
+    let pipeline = Arc::new(pipeline);
+    let (orders, ordered) = bounded(ORDERS_MAX);
+    let server = listeners.serve(&pipeline, orders).inspect_err(|_| {
         // Files that were begun are completed before the program ends.
         pipeline.stop();
         let _ = pipeline.outcome().recv();
@@ -220,7 +231,7 @@ pub fn run(effective: &Effective<Arguments>) -> anyhow::Result<()> {
             engine.id
         );
     }
-    let outcome = attend(&pipeline, &signals, &files)?;
+    let outcome = attend(&pipeline, &signals, &ordered, &files)?;
     drop(server);
     print_ledger(&outcome.ledger, report, is_stdout_taken)?;
     if let Some(error) = outcome.error {
@@ -236,11 +247,84 @@ pub fn run(effective: &Effective<Arguments>) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Orders from the control socket that wait.
+const ORDERS_MAX: usize = 16;
+/// How long a scrape may last, and an answer of the control socket: a listing may have millions of
+/// lines.
+const SCRAPE_MAX: Duration = Duration::from_secs(30);
+const ANSWER_MAX: Duration = Duration::from_secs(3_600);
+
+/// Where the probe can be asked, bound before anything else starts.
+struct Listeners {
+    metrics: Option<Listener>,
+    control: Option<Listener>,
+}
+
+impl Listeners {
+    fn bind(arguments: &Arguments) -> anyhow::Result<Self> {
+        const METRICS: Access = Access {
+            mode: 0o666,
+            what: "metrics",
+            option: "--metrics",
+        };
+        let metrics = arguments.metrics.as_ref();
+        let metrics = metrics.map(|address| address.listen(&METRICS));
+        let control = match arguments.read {
+            Some(_) => None,
+            None => {
+                let socket = arguments.control.clone().unwrap_or_default();
+                let name = arguments.interface.join("+");
+                socket.listen(&name, arguments.control_group.as_deref())?
+            }
+        };
+        Ok(Self {
+            metrics: metrics.transpose()?,
+            control,
+        })
+    }
+
+    /// Serves what is asked for; nothing if there is no listener.
+    fn serve(
+        self,
+        pipeline: &Arc<Pipeline>,
+        orders: Sender<control::Order>,
+    ) -> anyhow::Result<Option<Server>> {
+        let metrics = self.metrics.map(|listener| {
+            tracing::info!("metrics on {listener}{}", metrics::PATH);
+            Endpoint {
+                name: "metrics",
+                listener,
+                pages: metrics::pages(pipeline.boards().clone()),
+                connection_max: SCRAPE_MAX,
+            }
+        });
+        let control = self.control.map(|listener| {
+            tracing::info!("control socket {listener}");
+            Endpoint {
+                name: "control socket",
+                listener,
+                pages: control::pages(Arc::clone(pipeline), orders),
+                connection_max: ANSWER_MAX,
+            }
+        });
+        let endpoints: Vec<_> = metrics.into_iter().chain(control).collect();
+        if endpoints.is_empty() {
+            return Ok(None);
+        }
+        Server::start(endpoints).map(Some)
+    }
+}
+
 /// How often the progress of a capture file is shown.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Passes signals on and shows progress until the probe has ended.
-fn attend(pipeline: &Pipeline, signals: &Signals, files: &TableFiles) -> anyhow::Result<Outcome> {
+fn attend(
+    pipeline: &Pipeline,
+    signals: &Signals,
+    ordered: &Receiver<control::Order>,
+    files: &TableFiles,
+) -> anyhow::Result<Outcome> {
     let bar = pipeline.progress().and_then(ProgressBar::new);
     let due = bar.as_ref().map_or_else(never, |_| tick(PROGRESS_INTERVAL));
     loop {
@@ -256,6 +340,11 @@ fn attend(pipeline: &Pipeline, signals: &Signals, files: &TableFiles) -> anyhow:
                 // What is wrong with a file is logged, and its old table stays in force.
                 Signal::Reload => drop(pipeline.apply(Change::Tables(files.clone()))),
                 Signal::Report => log_ledger(pipeline),
+            },
+            recv(ordered) -> order => match order {
+                Ok(control::Order::Stop) => pipeline.stop(),
+                // Nothing is served any more.
+                Err(_) => {}
             },
             recv(due) -> _ => bar.iter().for_each(ProgressBar::show),
         }
@@ -346,6 +435,8 @@ impl Arguments {
         [
             (self.capture != CaptureKind::Auto, "--capture"),
             (self.cores.is_some(), "--cores"),
+            (self.control.is_some(), "--control"),
+            (self.control_group.is_some(), "--control-group"),
         ]
         .into_iter()
         .chain(self.only_for_af_xdp())

@@ -1,0 +1,217 @@
+//! `xdprobe show`: what a running probe sees and has done, as tables for people or as JSON.
+
+mod flows;
+mod top;
+
+use super::files::quietly;
+use crate::control::{Client, FlowsQuery, Queues, TopQuery};
+use clap::{Args, Subcommand};
+use comfy_table::{CellAlignment, Table, presets};
+use serde_json::Value;
+use std::io::{Write, stdout};
+use std::path::PathBuf;
+
+/// The command line of `xdprobe show`.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  xdprobe show flows --port 53 --limit 20
+  xdprobe show flows --wide --prefix 10.0.0.0/8 --least-octets 1000000
+  xdprobe show top --by packets --over port -n 5
+  xdprobe show ledger --control /run/xdprobe/tap0.sock
+  xdprobe show queues --json | jq .")]
+pub struct Arguments {
+    #[command(subcommand)]
+    what: What,
+
+    #[command(flatten)]
+    to: To,
+
+    /// Print JSON: lines for flows, else one object
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+/// Which probe is asked.
+#[derive(Args, Clone, Debug)]
+pub struct To {
+    /// Control socket of the probe [default: that of the only running probe]
+    #[arg(long, global = true, value_name = "PATH")]
+    control: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// The resident flows, one a line
+    Flows(Flows),
+    /// The resident flows added up by source, pair, port or protocol, largest first
+    Top(TopQuery),
+    /// Where every packet is
+    Ledger,
+    /// Each queue: packets, losses, flow cache
+    Queues,
+    /// Each collector: state, records, losses
+    Collectors,
+}
+
+/// How flows are listed.
+#[derive(Args, Debug)]
+struct Flows {
+    #[command(flatten)]
+    query: FlowsQuery,
+
+    /// Show octets, age, idle time, time left and TCP flags as well
+    #[arg(long)]
+    wide: bool,
+}
+
+impl To {
+    /// A client of the probe.
+    pub fn client(&self) -> anyhow::Result<Client> {
+        Client::new(self.control.as_deref())
+    }
+}
+
+/// Asks the probe, and prints what it says.
+pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    quietly(show(arguments))
+}
+
+/// Writes on standard output, at once.
+pub fn write_to_stdout(octets: &[u8]) -> anyhow::Result<()> {
+    let mut out = stdout().lock();
+    out.write_all(octets).and_then(|()| out.flush())?;
+    Ok(())
+}
+
+fn show(arguments: &Arguments) -> anyhow::Result<()> {
+    let client = arguments.to.client()?;
+    let json = arguments.json;
+    match &arguments.what {
+        What::Flows(Flows { query, .. }) if json => flows::print_json(&client, query),
+        What::Flows(Flows { query, wide }) => flows::print(&client, query, *wide),
+        What::Top(query) => top::print(&client, query, json),
+        What::Ledger if json => print_json(&client, "/ledger"),
+        What::Ledger => {
+            let mut text = Vec::new();
+            client.lines("/ledger.txt", |line| {
+                text.extend_from_slice(line);
+                text.push(b'\n');
+                Ok(true)
+            })?;
+            write_to_stdout(&text)
+        }
+        What::Queues if json => print_json(&client, "/queues"),
+        What::Queues => write_to_stdout(queues(&client.get("/queues")?).as_bytes()),
+        What::Collectors if json => print_json(&client, "/collectors"),
+        What::Collectors => {
+            let answer: Value = client.get("/collectors")?;
+            write_to_stdout(collectors(&answer).as_bytes())
+        }
+    }
+}
+
+fn print_json(client: &Client, path: &str) -> anyhow::Result<()> {
+    let answer: Value = client.get(path)?;
+    write_to_stdout(format!("{answer}\n").as_bytes())
+}
+
+/// A table without lines: names of columns, and all but the first to the right.
+pub fn table(columns: &[&str]) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_header(columns);
+    for (nth, column) in table.column_iter_mut().enumerate() {
+        column.set_padding((0, 2));
+        if nth > 0 {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    table
+}
+
+/// The table's lines, without the blanks at their ends.
+pub fn text_of(table: &Table) -> String {
+    let text = table.to_string();
+    let lines = text.lines().map(|line| format!("{}\n", line.trim_end()));
+    lines.collect()
+}
+
+fn queues(answer: &Queues) -> String {
+    let mut table = table(&[
+        "Queue",
+        "State",
+        "Received",
+        "Octets",
+        "Filtered",
+        "Dropped",
+        "Undecoded",
+        "Flows",
+        "Full %",
+        "Created",
+        "Evicted",
+        "Busy %",
+    ]);
+    let percent = |part: u64, of: u64| match of {
+        0 => "-".to_owned(),
+        // Counts are far below 2^53.
+        #[expect(clippy::cast_precision_loss, reason = "a percentage has three digits")]
+        of => format!("{:.1}", part as f64 * 100.0 / of as f64),
+    };
+    for queue in &answer.queues {
+        let turns = queue.idle_turns + queue.busy_turns;
+        table.add_row([
+            queue.label(),
+            queue.state.clone(),
+            queue.received_packets.to_string(),
+            queue.received_octets.to_string(),
+            (queue.filtered + queue.sampled_out).to_string(),
+            queue.dropped.values().sum::<u64>().to_string(),
+            queue.undecoded.to_string(),
+            queue.resident_flows.to_string(),
+            percent(queue.resident_flows, queue.flows_max),
+            queue.flows_created.to_string(),
+            queue.flows_evicted.to_string(),
+            percent(queue.busy_turns, turns),
+        ]);
+    }
+    let mut text = text_of(&table);
+    let outside = answer.interfaces.iter().flat_map(|(name, dropped)| {
+        dropped
+            .iter()
+            .map(move |(place, packets)| format!("{name}: {packets} packets dropped: {place}\n"))
+    });
+    text.extend(outside);
+    text
+}
+
+fn collectors(answer: &Value) -> String {
+    let mut table = table(&[
+        "Collector",
+        "State",
+        "Records",
+        "Packets",
+        "Datagrams",
+        "Lost",
+        "Waiting",
+        "Refusals",
+    ]);
+    for collector in answer["collectors"].as_array().into_iter().flatten() {
+        let text = |name: &str| match &collector[name] {
+            Value::String(text) => text.clone(),
+            Value::Null => "-".to_owned(),
+            other => other.to_string(),
+        };
+        let lost = collector["lost"].as_object().into_iter().flatten();
+        let lost: u64 = lost.filter_map(|(_, records)| records.as_u64()).sum();
+        table.add_row([
+            text("collector"),
+            text("state"),
+            text("records"),
+            text("packets"),
+            text("datagrams"),
+            lost.to_string(),
+            text("waiting"),
+            text("refusals"),
+        ]);
+    }
+    text_of(&table)
+}

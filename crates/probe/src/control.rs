@@ -1,0 +1,30 @@
+//! The control socket: looking into a running probe, and changing it.
+//!
+//! It is HTTP on a Unix socket. `GET` looks, and is for whoever may open the socket; `POST`
+//! changes, and is for the socket's owner and root. docs/CONTROL.md lists the paths.
+//!
+//! | File | Contents |
+//! |---|---|
+//! | `routes` | the paths, and who may use them |
+//! | `query` | which flows a request is about |
+//! | `flows` | resident flows, one by one |
+//! | `top` | resident flows, added up |
+//! | `queues` | each worker |
+//! | `socket` | where the socket is |
+//! | `client` | requests to a running probe |
+
+mod client;
+mod flows;
+mod query;
+mod queues;
+mod routes;
+mod socket;
+mod top;
+
+pub use client::Client;
+pub use flows::{FlowLine, FlowsQuery, InterfaceNames};
+pub use query::{FlowQuery, to_parameters};
+pub use queues::Queues;
+pub use routes::{Expired, Order, pages};
+pub use socket::ControlSocket;
+pub use top::{By, Sum, Top, TopQuery};
