@@ -17,8 +17,8 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 use xdprobe_capture::xdp::XdpInterface;
 use xdprobe_capture::{Filter, Sampling, SourceChange};
-use xdprobe_export::CollectorId;
 use xdprobe_export::netflow::v5::SamplingInterval;
+use xdprobe_export::{CollectorId, Pace};
 use xdprobe_flow::{FlowFilter, Timeouts};
 
 /// A change to a running probe.
@@ -36,6 +36,9 @@ pub enum Change {
         /// The interval in headers; of the share, and of a tap that is sampled already.
         stated: SamplingInterval,
     },
+    /// Send to each collector at another pace. Records that may wait for it remain as many as they
+    /// were.
+    Pace(Pace),
     /// Read these files, and use what they say.
     Tables(TableFiles),
     /// Export to these destinations. Those that are among the present ones stay as they are, in
@@ -180,6 +183,10 @@ impl Controlled {
             Change::Timeouts(timeouts) => self.set_timeouts(timeouts),
             Change::Filter(filter) => self.set_filter(&filter),
             Change::Sampling { taken, stated } => self.set_sampling(taken, stated),
+            Change::Pace(pace) => {
+                self.export.datagrams.pace = pace;
+                self.ask_exporter(ExporterRequest::SetPace(pace))
+            }
             Change::Tables(files) => self.read_tables(&files),
             Change::Destinations(asked) => self.set_destinations(&asked),
         }
@@ -359,6 +366,7 @@ impl Change {
             Self::Timeouts(_) => "timeouts",
             Self::Filter(_) => "filter",
             Self::Sampling { .. } => "sampling",
+            Self::Pace(_) => "pace",
             Self::Tables(_) => "tables",
             Self::Destinations(_) => "collectors",
         }

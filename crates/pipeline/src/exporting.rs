@@ -12,7 +12,7 @@ use std::thread::sleep;
 use std::time::Duration;
 use xdprobe_export::netflow::v5::SamplingInterval;
 use xdprobe_export::{
-    CollectorCounters, CollectorId, Distribution, Exporter, ExporterCounters, Moment, Outlet,
+    CollectorCounters, CollectorId, Distribution, Exporter, ExporterCounters, Moment, Outlet, Pace,
     Tally, UdpTransport,
 };
 use xdprobe_flow::FlowRecord;
@@ -49,6 +49,8 @@ pub enum ExporterRequest {
     },
     /// State another sampling interval with the records that are taken from here on.
     SetSampling(SamplingInterval),
+    /// Send to each collector at another pace.
+    SetPace(Pace),
     /// Export to a collector no longer; what waits for it is sent now, or lost.
     Remove(CollectorId),
 }
@@ -340,6 +342,7 @@ impl ExporterThread {
                 let _ = reply.try_send(id);
             }
             ExporterRequest::SetSampling(sampling) => self.exporter.set_sampling(sampling, now),
+            ExporterRequest::SetPace(pace) => self.exporter.set_pace(pace),
             ExporterRequest::Remove(id) => {
                 if let Some(removed) = self.exporter.remove(id, now)
                     && let Err(error) = removed.finished

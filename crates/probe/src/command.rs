@@ -6,6 +6,7 @@ pub mod config;
 pub mod expire;
 mod files;
 pub mod print;
+pub mod reload;
 pub mod run;
 pub mod show;
 pub mod stop;

@@ -25,6 +25,6 @@ pub use client::Client;
 pub use flows::{FlowLine, FlowsQuery, InterfaceNames};
 pub use query::{FlowQuery, to_parameters};
 pub use queues::Queues;
-pub use routes::{Expired, Order, pages};
+pub use routes::{Expired, Order, ReloadQuery, ReloadRequest, Reloaded, Unchanged, pages};
 pub use socket::ControlSocket;
 pub use top::{By, Sum, Top, TopQuery};

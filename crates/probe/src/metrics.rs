@@ -4,6 +4,8 @@
 //! they publish their counters in any case.
 
 mod page;
+mod reloads;
 mod sheet;
 
 pub use page::{PATH, pages};
+pub use reloads::Reloads;

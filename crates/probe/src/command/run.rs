@@ -5,6 +5,7 @@
 //! metrics server.
 
 mod export_options;
+mod reload;
 mod sampling;
 mod signals;
 mod table_options;
@@ -12,15 +13,16 @@ mod values;
 
 use super::usage::UsageError;
 use crate::config::Effective;
-use crate::control::{self, ControlSocket};
+use crate::control::{self, ControlSocket, Order, ReloadRequest};
 use crate::http::{Access, Address, Endpoint, Listener, Server};
 use crate::logging::LogOptions;
-use crate::metrics;
+use crate::metrics::{self, Reloads};
 use crate::progress::ProgressBar;
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
 use crossbeam_channel::{Receiver, Sender, bounded, never, select, tick};
 use export_options::{ExportOptions, live_engine};
+use reload::Reloader;
 use sampling::SamplingArguments;
 use signals::{Signal, Signals};
 use std::io::{ErrorKind, Write, stderr, stdout};
@@ -38,8 +40,7 @@ use xdprobe_pipeline::export::netflow::v5::SamplingInterval;
 use xdprobe_pipeline::export::netflow::{Engine, Version};
 use xdprobe_pipeline::flow::Timeouts;
 use xdprobe_pipeline::{
-    CapturePlan, Change, Destination, Ledger, Outcome, Pipeline, Plan, StartError, Starting,
-    TableFiles, Tables,
+    CapturePlan, Destination, Ledger, Outcome, Pipeline, Plan, StartError, Starting, Tables,
 };
 
 /// The command line of `xdprobe run`.
@@ -199,10 +200,9 @@ pub enum Report {
 }
 
 /// Runs the probe until its file ends or a signal stops it.
-pub fn run(effective: &Effective<Arguments>) -> anyhow::Result<()> {
+pub fn run(effective: Effective<Arguments>) -> anyhow::Result<()> {
     let arguments = effective.arguments();
     let report = arguments.report;
-    let files = arguments.tables.files();
     let signals = Signals::catch()?;
     let listeners = Listeners::bind(&arguments)?;
     let plan = plan(arguments).map_err(|error| match error.downcast() {
@@ -218,7 +218,16 @@ pub fn run(effective: &Effective<Arguments>) -> anyhow::Result<()> {
     let pipeline = pipeline.map_err(start_error)?;
     let pipeline = Arc::new(pipeline);
     let (orders, ordered) = bounded(ORDERS_MAX);
-    let server = listeners.serve(&pipeline, orders).inspect_err(|_| {
+    let reloads = Arc::default();
+    let served = listeners
+        .serve(&pipeline, orders, &reloads)
+        .and_then(|server| {
+            Ok((
+                server,
+                Reloader::start(effective, pipeline.clone(), reloads)?,
+            ))
+        });
+    let (server, reloader) = served.inspect_err(|_| {
         // Files that were begun are completed before the program ends.
         pipeline.stop();
         let _ = pipeline.outcome().recv();
@@ -231,7 +240,7 @@ pub fn run(effective: &Effective<Arguments>) -> anyhow::Result<()> {
             engine.id
         );
     }
-    let outcome = attend(&pipeline, &signals, &ordered, &files)?;
+    let outcome = attend(&pipeline, &signals, &ordered, &reloader)?;
     drop(server);
     print_ledger(&outcome.ledger, report, is_stdout_taken)?;
     if let Some(error) = outcome.error {
@@ -287,14 +296,15 @@ impl Listeners {
     fn serve(
         self,
         pipeline: &Arc<Pipeline>,
-        orders: Sender<control::Order>,
+        orders: Sender<Order>,
+        reloads: &Arc<Reloads>,
     ) -> anyhow::Result<Option<Server>> {
         let metrics = self.metrics.map(|listener| {
             tracing::info!("metrics on {listener}{}", metrics::PATH);
             Endpoint {
                 name: "metrics",
                 listener,
-                pages: metrics::pages(pipeline.boards().clone()),
+                pages: metrics::pages(pipeline.boards().clone(), Arc::clone(reloads)),
                 connection_max: SCRAPE_MAX,
             }
         });
@@ -322,8 +332,8 @@ const PROGRESS_INTERVAL: Duration = Duration::from_millis(20);
 fn attend(
     pipeline: &Pipeline,
     signals: &Signals,
-    ordered: &Receiver<control::Order>,
-    files: &TableFiles,
+    ordered: &Receiver<Order>,
+    reloader: &Reloader,
 ) -> anyhow::Result<Outcome> {
     let bar = pipeline.progress().and_then(ProgressBar::new);
     let due = bar.as_ref().map_or_else(never, |_| tick(PROGRESS_INTERVAL));
@@ -334,15 +344,22 @@ fn attend(
             }
             recv(signals.arrivals()) -> signal => match signal? {
                 Signal::Stop => pipeline.stop(),
-                Signal::Reload if *files == TableFiles::default() => {
-                    tracing::info!("SIGHUP: no file to read again (--rules, --prefixes)");
+                Signal::Reload => {
+                    // What comes of it is logged.
+                    let (reply, _) = bounded(1);
+                    let is_dry = false;
+                    reloader.ask(ReloadRequest { is_dry, reply });
                 }
-                // What is wrong with a file is logged, and its old table stays in force.
-                Signal::Reload => drop(pipeline.apply(Change::Tables(files.clone()))),
                 Signal::Report => log_ledger(pipeline),
             },
             recv(ordered) -> order => match order {
-                Ok(control::Order::Stop) => pipeline.stop(),
+                Ok(Order::Stop) => pipeline.stop(),
+                Ok(Order::Reload(request)) => reloader.ask(request),
+                Ok(Order::ShowConfig(reply)) => {
+                    let settings = serde_json::to_value(reloader.settings())?;
+                    // The other side may have stopped waiting.
+                    let _ = reply.try_send(settings);
+                }
                 // Nothing is served any more.
                 Err(_) => {}
             },

@@ -51,6 +51,8 @@ enum What {
     Queues,
     /// Each collector: state, records, losses
     Collectors,
+    /// Each key of the configuration: value, and where it is from
+    Config,
 }
 
 /// How flows are listed.
@@ -107,6 +109,8 @@ fn show(arguments: &Arguments) -> anyhow::Result<()> {
             let answer: Value = client.get("/collectors")?;
             write_to_stdout(collectors(&answer).as_bytes())
         }
+        What::Config if json => print_json(&client, "/config"),
+        What::Config => write_to_stdout(config(&client.get("/config")?).as_bytes()),
     }
 }
 
@@ -181,6 +185,26 @@ fn queues(answer: &Queues) -> String {
     });
     text.extend(outside);
     text
+}
+
+fn config(answer: &Value) -> String {
+    let mut table = table(&["Key", "Value", "From"]);
+    for column in table.column_iter_mut() {
+        column.set_cell_alignment(CellAlignment::Left);
+    }
+    for setting in answer["settings"].as_array().into_iter().flatten() {
+        let text = |name: &str| match &setting[name] {
+            Value::String(text) => text.clone(),
+            Value::Null => "-".to_owned(),
+            other => other.to_string(),
+        };
+        let from = match &setting["from"] {
+            Value::String(from) if from == "file" => format!("{}:{}", text("path"), text("line")),
+            _ => text("from").replace('_', " "),
+        };
+        table.add_row([text("key"), text("value"), from]);
+    }
+    text_of(&table)
 }
 
 fn collectors(answer: &Value) -> String {

@@ -12,10 +12,11 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use crossbeam_channel::Sender;
+use clap::{ArgAction, Args};
+use crossbeam_channel::{Receiver, Sender, bounded};
 use nix::unistd::Uid;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::sync::Arc;
 use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
@@ -33,14 +34,16 @@ pub struct Path {
 }
 
 /// Every path.
-pub const PATHS: [Path; 8] = [
+pub const PATHS: [Path; 10] = [
     path("GET", "/flows", "resident flows, as JSON lines"),
     path("GET", "/top", "resident flows added up, as JSON"),
     path("GET", "/ledger", "the ledger, as JSON"),
     path("GET", "/ledger.txt", "the ledger, as text"),
     path("GET", "/queues", "each queue, as JSON"),
     path("GET", "/collectors", "each collector, as JSON"),
+    path("GET", "/config", "each key of the configuration, as JSON"),
     path("POST", "/expire", "expire resident flows now"),
+    path("POST", "/reload", "read the configuration again"),
     path("POST", "/stop", "stop the probe"),
 ];
 
@@ -79,6 +82,13 @@ impl Probe {
         }
     }
 
+    /// Has the program carry out an order, and waits for its answer; none if it does not take it.
+    async fn order<T: Send + 'static>(&self, order: Order, answer: Receiver<T>) -> Option<T> {
+        self.orders.try_send(order).ok()?;
+        let answer = tokio::task::spawn_blocking(move || answer.recv().ok());
+        answer.await.ok().flatten()
+    }
+
     /// Expires the resident flows that a query is about, and returns how many they were.
     fn expire(&self, query: &FlowQuery) -> anyhow::Result<u64> {
         let expire = |point| self.pipeline.expire(&query.filter(point)).wait();
@@ -92,10 +102,55 @@ impl Probe {
 }
 
 /// What the program is asked, beyond the pipeline.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Order {
     /// To stop.
     Stop,
+    /// To read the configuration again.
+    Reload(ReloadRequest),
+    /// For its configuration, as JSON.
+    ShowConfig(Sender<Value>),
+}
+
+/// A request to reload.
+pub struct ReloadRequest {
+    /// Only find out what would change.
+    pub is_dry: bool,
+    /// Where the answer goes.
+    pub reply: Sender<Result<Reloaded, Unchanged>>,
+}
+
+/// What a reload changed.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Reloaded {
+    /// Whether the changes were made: not in a dry run.
+    pub applied: bool,
+    /// Each key, with its old and new value.
+    pub changed: Vec<Value>,
+    /// The same, each as a line for people.
+    pub text: Vec<String>,
+}
+
+/// Why a reload changed nothing.
+#[derive(Clone, Debug)]
+pub struct Unchanged {
+    /// A line for each reason.
+    pub why: Vec<String>,
+}
+
+/// How a reload is asked for.
+#[derive(Args, Clone, Copy, Debug, Default, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct ReloadQuery {
+    /// Only print what would change
+    #[arg(
+        long,
+        default_value_t,
+        action = ArgAction::Set,
+        num_args = 0..=1,
+        default_missing_value = "true",
+        require_equals = true
+    )]
+    pub dry_run: bool,
 }
 
 /// The answer of `/expire`.
@@ -128,7 +183,9 @@ pub fn pages(pipeline: Arc<Pipeline>, orders: Sender<Order>) -> Router {
         .route("/ledger.txt", get(show_ledger_as_text))
         .route("/queues", get(show_queues))
         .route("/collectors", get(show_collectors))
+        .route("/config", get(show_config))
         .route("/expire", post(expire))
+        .route("/reload", post(reload))
         .route("/stop", post(stop))
         .route("/", get(|| async { text(StatusCode::OK, index()) }))
         .method_not_allowed_fallback(|request: Request| async move {
@@ -261,10 +318,38 @@ async fn expire(State(probe): Shared, RawQuery(query): RawQuery) -> Response {
     }
 }
 
+async fn show_config(State(probe): Shared) -> Response {
+    let (reply, answer) = bounded(1);
+    match probe.order(Order::ShowConfig(reply), answer).await {
+        Some(settings) => Json(json!({ "settings": settings })).into_response(),
+        None => busy(),
+    }
+}
+
+async fn reload(State(probe): Shared, RawQuery(query): RawQuery) -> Response {
+    let query = match of_parameters::<ReloadQuery>(query.as_deref().unwrap_or_default()) {
+        Ok(query) => query,
+        Err(said) => return refused(StatusCode::BAD_REQUEST, said),
+    };
+    let (reply, answer) = bounded(1);
+    let is_dry = query.dry_run;
+    let order = Order::Reload(ReloadRequest { is_dry, reply });
+    match probe.order(order, answer).await {
+        Some(Ok(reloaded)) => Json(reloaded).into_response(),
+        Some(Err(Unchanged { why })) => refused(StatusCode::CONFLICT, why.join("\n")),
+        None => busy(),
+    }
+}
+
 async fn stop(State(probe): Shared) -> Response {
     // Where an order waits already, the probe stops by that.
     let _ = probe.orders.try_send(Order::Stop);
     (StatusCode::ACCEPTED, Json(json!({ "stopping": true }))).into_response()
+}
+
+fn busy() -> Response {
+    let said = "the probe is ending, or too many requests are under way; try again later";
+    refused(StatusCode::SERVICE_UNAVAILABLE, said.to_owned())
 }
 
 fn too_many() -> Response {
@@ -272,4 +357,79 @@ fn too_many() -> Response {
         StatusCode::SERVICE_UNAVAILABLE,
         format!("{LISTINGS_MAX} listings of flows are under way already; try again later"),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Command;
+    use std::collections::BTreeSet;
+
+    /// The names in backquotes.
+    fn quoted(text: &str) -> BTreeSet<String> {
+        text.split('`')
+            .skip(1)
+            .step_by(2)
+            .map(str::to_owned)
+            .collect()
+    }
+
+    fn parameters<T: Args>() -> BTreeSet<String> {
+        let command = T::augment_args(Command::new("parameters"));
+        let names = command
+            .get_arguments()
+            .filter_map(|one| one.get_long().map(str::to_owned));
+        names.collect()
+    }
+
+    fn page() -> String {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/CONTROL.md");
+        std::fs::read_to_string(path).unwrap()
+    }
+
+    #[test]
+    fn the_page_lists_every_path_with_its_parameters() {
+        let page = page();
+        let rows: Vec<Vec<_>> = page
+            .lines()
+            .filter(|line| line.starts_with("| `GET`") || line.starts_with("| `POST`"))
+            .map(|line| line.split('|').map(str::trim).collect())
+            .collect();
+        let documented: Vec<_> = rows
+            .iter()
+            .map(|row| (row[1].trim_matches('`'), row[2].trim_matches('`'), row[3]))
+            .collect();
+        let served: Vec<_> = PATHS
+            .iter()
+            .map(|one| (one.method, one.path, one.what))
+            .collect();
+        assert_eq!(documented, served);
+        let of_flows = parameters::<FlowQuery>();
+        for row in rows {
+            let mut named = quoted(row[4]);
+            if row[4].contains("those of flows") {
+                named.extend(of_flows.clone());
+            }
+            let expected = match row[2].trim_matches('`') {
+                "/flows" => parameters::<FlowsQuery>(),
+                "/top" => parameters::<TopQuery>(),
+                "/expire" => of_flows.clone(),
+                "/reload" => parameters::<ReloadQuery>(),
+                _ => BTreeSet::new(),
+            };
+            assert_eq!(named, expected, "{row:?}");
+        }
+    }
+
+    #[test]
+    fn the_page_lists_every_parameter_of_flows() {
+        let page = page();
+        let table = page.split("| Parameter | Flows |").nth(1).unwrap();
+        let rows = table
+            .lines()
+            .skip(2)
+            .take_while(|line| line.starts_with('|'));
+        let names = rows.flat_map(|row| quoted(row.split('|').nth(1).unwrap()));
+        assert_eq!(names.collect::<BTreeSet<_>>(), parameters::<FlowQuery>());
+    }
 }

@@ -164,9 +164,11 @@ impl FromStr for ControlSocket {
 
     fn from_str(text: &str) -> Result<Self, String> {
         match text {
-            "" => Err("'' is not a path: expected PATH, or none".to_owned()),
             "none" => Ok(Self::None),
-            path => Ok(Self::At(path.into())),
+            path if path.contains('/') => Ok(Self::At(path.into())),
+            _ => Err(format!(
+                "'{text}' is not the path of a socket: expected a path with a /, or none"
+            )),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! `/metrics`, `/healthz` and `/readyz`.
 
+use super::reloads::Reloads;
 use super::sheet::Sheet;
 use crate::http::text;
 use axum::Router;
@@ -18,10 +19,11 @@ pub const PATH: &str = "/metrics";
 const FRESH_MS: u64 = 1_000;
 
 /// The pages about what is published on the boards.
-pub fn pages(boards: Boards) -> Router {
+pub fn pages(boards: Boards, reloads: Arc<Reloads>) -> Router {
     let page = Arc::new(Mutex::new(Page {
         sheet: Sheet::new(),
         boards,
+        reloads,
         snapshot: None,
     }));
     Router::new()
@@ -45,11 +47,14 @@ async fn metrics(State(page): Shared) -> Response {
     let mut page = page.lock().unwrap_or_else(PoisonError::into_inner);
     page.refresh();
     let Page {
-        sheet, snapshot, ..
+        sheet,
+        snapshot,
+        reloads,
+        ..
     } = &mut *page;
     ok(snapshot
         .as_ref()
-        .map(|snapshot| sheet.render(snapshot))
+        .map(|snapshot| sheet.render(snapshot, reloads))
         .unwrap_or_default())
 }
 
@@ -69,6 +74,7 @@ fn ok(said: String) -> Response {
 struct Page {
     sheet: Sheet,
     boards: Boards,
+    reloads: Arc<Reloads>,
     snapshot: Option<Snapshot>,
 }
 
