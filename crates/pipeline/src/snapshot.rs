@@ -14,7 +14,7 @@ use crate::published::Published;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use xdprobe_capture::xdp::{Difference, InterfaceCounters, Reason, XdpInterface};
-use xdprobe_export::{CollectorCounters, CollectorId, Distribution, Tally};
+use xdprobe_export::{CollectorCounters, CollectorId, Distribution, Moment, Tally};
 
 /// Where everything is counted. Copies read the same counters.
 #[derive(Clone)]
@@ -107,10 +107,16 @@ pub struct CollectorSnapshot {
 }
 
 impl Boards {
+    /// What the probe's clock reads.
+    #[must_use]
+    pub fn now(&self) -> Moment {
+        { self.clock }.read()
+    }
+
     /// How long the probe has been up, in ms.
     #[must_use]
     pub fn uptime_ms(&self) -> u64 {
-        { self.clock }.read().uptime_ms
+        self.now().uptime_ms
     }
 
     /// Notes that the interfaces were looked at just now.

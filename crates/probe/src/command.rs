@@ -10,4 +10,6 @@ pub mod reload;
 pub mod run;
 pub mod show;
 pub mod stop;
+mod table;
+mod to;
 pub mod usage;

@@ -5,6 +5,7 @@
 //!
 //! | File | Contents |
 //! |---|---|
+//! | `probe` | what requests reach, and what the program is asked |
 //! | `routes` | the paths, and who may use them |
 //! | `query` | which flows a request is about |
 //! | `flows` | resident flows, one by one |
@@ -15,6 +16,7 @@
 
 mod client;
 mod flows;
+mod probe;
 mod query;
 mod queues;
 mod routes;
@@ -23,8 +25,9 @@ mod top;
 
 pub use client::Client;
 pub use flows::{FlowLine, FlowsQuery, InterfaceNames};
+pub use probe::{Order, ReloadRequest, Reloaded, Unchanged};
 pub use query::{FlowQuery, to_parameters};
 pub use queues::Queues;
-pub use routes::{Expired, Order, ReloadQuery, ReloadRequest, Reloaded, Unchanged, pages};
+pub use routes::{Expired, ReloadQuery, pages};
 pub use socket::ControlSocket;
 pub use top::{By, Sum, Top, TopQuery};

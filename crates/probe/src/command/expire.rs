@@ -1,7 +1,8 @@
 //! `xdprobe expire`: resident flows are exported now.
 
 use super::files::quietly;
-use super::show::{To, write_to_stdout};
+use super::table::write_to_stdout;
+use super::to::To;
 use crate::control::{Expired, FlowQuery, to_parameters};
 use clap::Args;
 

@@ -1,7 +1,8 @@
 //! `xdprobe reload`: a running probe reads its configuration again.
 
 use super::files::quietly;
-use super::show::{To, write_to_stdout};
+use super::table::write_to_stdout;
+use super::to::To;
 use crate::control::{ReloadQuery, Reloaded, to_parameters};
 use clap::Args;
 

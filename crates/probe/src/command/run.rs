@@ -15,14 +15,14 @@ use super::usage::UsageError;
 use crate::config::Effective;
 use crate::control::{self, ControlSocket, Order, ReloadRequest};
 use crate::http::{Access, Address, Endpoint, Listener, Server};
-use crate::logging::LogOptions;
+use crate::logging::{LogLevel, LogOptions};
 use crate::metrics::{self, Reloads};
 use crate::progress::ProgressBar;
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
 use crossbeam_channel::{Receiver, Sender, bounded, never, select, tick};
 use export_options::{ExportOptions, live_engine};
-use reload::Reloader;
+use reload::{Part, Reloadable, Reloader};
 use sampling::SamplingArguments;
 use signals::{Signal, Signals};
 use std::io::{ErrorKind, Write, stderr, stdout};
@@ -40,7 +40,8 @@ use xdprobe_pipeline::export::netflow::v5::SamplingInterval;
 use xdprobe_pipeline::export::netflow::{Engine, Version};
 use xdprobe_pipeline::flow::Timeouts;
 use xdprobe_pipeline::{
-    CapturePlan, Destination, Ledger, Outcome, Pipeline, Plan, StartError, Starting, Tables,
+    CapturePlan, Change, Destination, Ledger, Outcome, Pipeline, Plan, StartError, Starting,
+    TableFiles, Tables,
 };
 
 /// The command line of `xdprobe run`.
@@ -469,6 +470,39 @@ impl Arguments {
             (self.ring != XdpConfig::RING_ENTRIES, "--ring"),
             (self.busy_poll, "--busy-poll"),
         ]
+    }
+}
+
+impl Reloadable for Arguments {
+    fn faults(&self) -> Vec<String> {
+        Arguments::faults(self)
+    }
+
+    fn change(&self, part: Part) -> Result<Option<Change>, String> {
+        let change = match part {
+            Part::Tables => Change::Tables(self.tables.files()),
+            Part::Collectors => Change::Destinations(self.export.collectors.clone()),
+            Part::Filter => Change::Filter(self.filter().map_err(|error| error.to_string())?),
+            Part::Sampling => {
+                let plan = self.sampling.plan().map_err(|error| error.to_string())?;
+                Change::Sampling {
+                    taken: plan.capture,
+                    stated: plan.header,
+                }
+            }
+            Part::Timeouts => Change::Timeouts(self.timeouts()),
+            Part::Pace => Change::Pace(self.export.pace()),
+            Part::LogLevel => return Ok(None),
+        };
+        Ok(Some(change))
+    }
+
+    fn table_files(&self) -> TableFiles {
+        self.tables.files()
+    }
+
+    fn log_level(&self) -> LogLevel {
+        self.log.level()
     }
 }
 

@@ -4,12 +4,12 @@ mod flows;
 mod top;
 
 use super::files::quietly;
+use super::table::{table, text_of, write_to_stdout};
+use super::to::To;
 use crate::control::{Client, FlowsQuery, Queues, TopQuery};
 use clap::{Args, Subcommand};
-use comfy_table::{CellAlignment, Table, presets};
+use comfy_table::CellAlignment;
 use serde_json::Value;
-use std::io::{Write, stdout};
-use std::path::PathBuf;
 
 /// The command line of `xdprobe show`.
 #[derive(Args, Debug)]
@@ -29,14 +29,6 @@ pub struct Arguments {
     /// Print JSON: lines for flows, else one object
     #[arg(long, global = true)]
     json: bool,
-}
-
-/// Which probe is asked.
-#[derive(Args, Clone, Debug)]
-pub struct To {
-    /// Control socket of the probe [default: that of the only running probe]
-    #[arg(long, global = true, value_name = "PATH")]
-    control: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -66,23 +58,9 @@ struct Flows {
     wide: bool,
 }
 
-impl To {
-    /// A client of the probe.
-    pub fn client(&self) -> anyhow::Result<Client> {
-        Client::new(self.control.as_deref())
-    }
-}
-
 /// Asks the probe, and prints what it says.
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     quietly(show(arguments))
-}
-
-/// Writes on standard output, at once.
-pub fn write_to_stdout(octets: &[u8]) -> anyhow::Result<()> {
-    let mut out = stdout().lock();
-    out.write_all(octets).and_then(|()| out.flush())?;
-    Ok(())
 }
 
 fn show(arguments: &Arguments) -> anyhow::Result<()> {
@@ -117,26 +95,6 @@ fn show(arguments: &Arguments) -> anyhow::Result<()> {
 fn print_json(client: &Client, path: &str) -> anyhow::Result<()> {
     let answer: Value = client.get(path)?;
     write_to_stdout(format!("{answer}\n").as_bytes())
-}
-
-/// A table without lines: names of columns, and all but the first to the right.
-pub fn table(columns: &[&str]) -> Table {
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_header(columns);
-    for (nth, column) in table.column_iter_mut().enumerate() {
-        column.set_padding((0, 2));
-        if nth > 0 {
-            column.set_cell_alignment(CellAlignment::Right);
-        }
-    }
-    table
-}
-
-/// The table's lines, without the blanks at their ends.
-pub fn text_of(table: &Table) -> String {
-    let text = table.to_string();
-    let lines = text.lines().map(|line| format!("{}\n", line.trim_end()));
-    lines.collect()
 }
 
 fn queues(answer: &Queues) -> String {

@@ -1,6 +1,6 @@
 //! `xdprobe stop`: a running probe exports what it has, and ends.
 
-use super::show::To;
+use super::to::To;
 use clap::Args;
 use serde_json::Value;
 

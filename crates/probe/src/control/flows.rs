@@ -3,8 +3,8 @@
 //! A thread of its own takes the flows from the workers in batches and writes lines into a bounded
 //! channel. A reader that is slow or gone keeps back that thread, and no worker.
 
+use super::probe::Probe;
 use super::query::FlowQuery;
-use super::routes::Probe;
 use axum::body::Bytes;
 use clap::Args;
 use jiff::Timestamp;
@@ -13,7 +13,6 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io;
 use std::net::Ipv4Addr;
-use std::time::SystemTime;
 use tokio::sync::mpsc::Sender;
 use xdprobe_pipeline::flow::{FlowRecord, Interfaces, KeyV4, Timeouts};
 
@@ -83,10 +82,12 @@ pub struct FlowLines {
     names: InterfaceNames,
 }
 
+const NS_PER_MS: u64 = 1_000_000;
 /// Octets of lines that are written at a time.
 const CHUNK_OCTETS: usize = 1 << 16;
 
-/// Writes the flows as JSON lines, of those with `interface` if one is given, until all are written or the reader is gone.
+/// Writes the flows as JSON lines, of those with `interface` if one is given, until all are written
+/// or the reader is gone.
 pub fn list(
     probe: &Probe,
     query: &FlowsQuery,
@@ -119,11 +120,10 @@ pub fn list(
 impl FlowLines {
     /// Lines of flows as they are now.
     pub fn new(probe: &Probe) -> Self {
-        let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-        let unix_ms = since_epoch.map_or(0, |since| since.as_millis());
+        let now = probe.pipeline.boards().now();
         Self {
-            uptime_ms: probe.pipeline.boards().uptime_ms(),
-            unix_ms: i64::try_from(unix_ms).unwrap_or(i64::MAX),
+            uptime_ms: now.uptime_ms,
+            unix_ms: i64::try_from(now.unix_ns / NS_PER_MS).unwrap_or(i64::MAX),
             timeouts: probe.pipeline.timeouts(),
             names: InterfaceNames::default(),
         }

@@ -71,7 +71,7 @@ impl ControlSocket {
 fn listen_at(path: &Path, group: Option<&str>) -> anyhow::Result<Listener> {
     let access = Access {
         mode: 0o660,
-        what: "the control socket",
+        what: "requests",
         option: "--control",
     };
     let listener = Address::Unix(path.to_owned()).listen(&access)?;

@@ -4,8 +4,8 @@
 //! worker gives its flows out.
 
 use super::flows::InterfaceNames;
+use super::probe::Probe;
 use super::query::{FlowQuery, Protocol};
-use super::routes::Probe;
 use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;

@@ -85,7 +85,7 @@ impl Address {
             Self::Unix(path) => listen_on_file(path, access.mode),
         };
         let Access { what, option, .. } = access;
-        bound.with_context(|| format!("{what} cannot be on {self}; choose another {option}"))
+        bound.with_context(|| format!("{what} cannot be served on {self}; choose another {option}"))
     }
 }
 

@@ -3,15 +3,34 @@
 //! A thread of its own carries reloads out one after the other, since names may take long to
 //! resolve and files to read. SIGHUP and the control socket ask it.
 
-use super::Arguments;
 use crate::config::{Effective, Setting};
 use crate::control::{ReloadRequest, Reloaded, Unchanged};
-use crate::logging;
+use crate::logging::{self, LogLevel};
 use crate::metrics::Reloads;
+use clap::Args;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use serde_json::json;
 use std::sync::{Arc, Mutex, PoisonError};
 use xdprobe_pipeline::{Change, Pipeline, TableFiles};
+
+/// Options of which some change while the probe runs.
+pub trait Reloadable {
+    /// What is wrong with options that depend on each other.
+    fn faults(&self) -> Vec<String>;
+
+    /// The change that puts a part in force; none if the program makes it itself.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with the options.
+    fn change(&self, part: Part) -> Result<Option<Change>, String>;
+
+    /// The files that tables are read from.
+    fn table_files(&self) -> TableFiles;
+
+    /// What is logged.
+    fn log_level(&self) -> LogLevel;
+}
 
 /// Keys that change while the probe runs, by the change that takes them.
 const LIVE: [(Part, &[&str]); 7] = [
@@ -42,7 +61,7 @@ const LIVE: [(Part, &[&str]); 7] = [
 
 /// What changes as one. Those that may fail come first.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Part {
+pub enum Part {
     Tables,
     Collectors,
     Filter,
@@ -63,8 +82,8 @@ const REQUESTS_MAX: usize = 4;
 
 impl Reloader {
     /// Starts the thread; it ends when this is dropped.
-    pub fn start(
-        effective: Effective<Arguments>,
+    pub fn start<A: Args + Reloadable + Send + 'static>(
+        effective: Effective<A>,
         pipeline: Arc<Pipeline>,
         reloads: Arc<Reloads>,
     ) -> anyhow::Result<Self> {
@@ -101,14 +120,14 @@ impl Reloader {
 }
 
 /// What the thread owns.
-struct Reloading {
-    effective: Effective<Arguments>,
+struct Reloading<A> {
+    effective: Effective<A>,
     pipeline: Arc<Pipeline>,
     reloads: Arc<Reloads>,
     settings: Arc<Mutex<Vec<Setting>>>,
 }
 
-impl Reloading {
+impl<A: Args + Reloadable> Reloading<A> {
     fn run(mut self, asked: &Receiver<ReloadRequest>) {
         for ReloadRequest { is_dry, reply } in asked {
             let done = self.reload(is_dry);
@@ -158,15 +177,15 @@ impl Reloading {
         let mut parts: Vec<_> = LIVE.iter().map(|(part, _)| *part).collect();
         parts.retain(|&part| {
             let is_read_again =
-                part == Part::Tables && arguments.tables.files() != TableFiles::default();
+                part == Part::Tables && arguments.table_files() != TableFiles::default();
             is_read_again || changed.iter().any(|one| part_of(&one.key) == Some(part))
         });
-        let changes = parts.iter().map(|part| part.change(&arguments));
+        let changes = parts.iter().map(|part| arguments.change(*part));
         let changes: Result<Vec<_>, _> = changes.collect();
         let changes = changes.map_err(|text| unchanged(new.located(&text)))?;
         if !is_dry {
             self.apply(&parts, changes).map_err(unchanged)?;
-            logging::set_level(arguments.log.level());
+            logging::set_level(arguments.log_level());
             let settings = new.settings().to_vec();
             *self.settings.lock().unwrap_or_else(PoisonError::into_inner) = settings;
             self.effective = new;
@@ -186,7 +205,7 @@ impl Reloading {
             let old = self.effective.arguments();
             // The one that was refused may have been made in part.
             for part in parts[..=nth].iter().rev() {
-                if let Ok(Some(change)) = part.change(&old) {
+                if let Ok(Some(change)) = old.change(*part) {
                     // What cannot be restored is logged where it fails.
                     let _ = self.pipeline.apply(change).wait();
                 }
@@ -203,27 +222,4 @@ impl Reloading {
 fn part_of(key: &str) -> Option<Part> {
     let part = LIVE.iter().find(|(_, keys)| keys.contains(&key));
     part.map(|(part, _)| *part)
-}
-
-impl Part {
-    /// The change that puts these options in force; none if the program makes it itself.
-    fn change(self, arguments: &Arguments) -> Result<Option<Change>, String> {
-        let change = match self {
-            Self::Tables => Change::Tables(arguments.tables.files()),
-            Self::Collectors => Change::Destinations(arguments.export.collectors.clone()),
-            Self::Filter => Change::Filter(arguments.filter().map_err(|error| error.to_string())?),
-            Self::Sampling => {
-                let plan = arguments.sampling.plan();
-                let plan = plan.map_err(|error| error.to_string())?;
-                Change::Sampling {
-                    taken: plan.capture,
-                    stated: plan.header,
-                }
-            }
-            Self::Timeouts => Change::Timeouts(arguments.timeouts()),
-            Self::Pace => Change::Pace(arguments.export.pace()),
-            Self::LogLevel => return Ok(None),
-        };
-        Ok(Some(change))
-    }
 }

@@ -1,6 +1,6 @@
 //! `xdprobe show flows`: the layout of `flowctl show`, to the column.
 
-use super::write_to_stdout;
+use crate::command::table::write_to_stdout;
 use crate::control::{Client, FlowLine, FlowsQuery, to_parameters};
 use anyhow::Context;
 

@@ -1,6 +1,6 @@
 //! `xdprobe show top`: resident flows added up, largest first.
 
-use super::{table, text_of, write_to_stdout};
+use crate::command::table::{table, text_of, write_to_stdout};
 use crate::control::{By, Client, InterfaceNames, Sum, Top, TopQuery, to_parameters};
 use serde_json::Value;
 
