@@ -32,6 +32,8 @@ pub struct DatagramOutlet {
     path: Path,
     answers: Answers,
     pace: Option<Buckets>,
+    /// What the largest datagram takes out of the buckets.
+    largest: Cost,
     /// The time that sending goes by, in ms.
     now_ms: u64,
     /// Since when the socket accepts nothing, in ms of that time.
@@ -149,6 +151,7 @@ impl DatagramOutlet {
             ),
             answers: Answers::default(),
             pace: is_paced.then(|| Buckets::new(config.pace, largest)),
+            largest,
             now_ms: 0,
             blocked_since_ms: None,
             counters: CollectorCounters::default(),
@@ -189,6 +192,11 @@ impl Outlet for DatagramOutlet {
 
     fn set_sampling(&mut self, sampling: SamplingInterval) {
         self.assembler.set_sampling(sampling);
+    }
+
+    fn set_pace(&mut self, pace: Pace) {
+        let is_limited = pace.is_limited();
+        self.pace = is_limited.then(|| Buckets::new(pace, self.largest));
     }
 
     /// Sends whole runs only, unless a pace or `all` asks for less.

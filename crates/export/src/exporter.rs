@@ -7,6 +7,7 @@ use crate::details::{DetailTables, DetailedRecord};
 use crate::failover::Failover;
 use crate::moment::Moment;
 use crate::outlet::{OnRefusal, Outlet};
+use crate::pace::Pace;
 use crate::recipient::Recipient;
 use crate::tally::Tally;
 use crate::totals::{CopyTotals, ExporterCounters};
@@ -258,6 +259,13 @@ impl Exporter {
         self.flush(now);
         for recipient in &mut self.recipients {
             recipient.outlet.set_sampling(sampling);
+        }
+    }
+
+    /// Sends to each collector at another pace from here on.
+    pub fn set_pace(&mut self, pace: Pace) {
+        for recipient in &mut self.recipients {
+            recipient.outlet.set_pace(pace);
         }
     }
 

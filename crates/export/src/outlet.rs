@@ -3,6 +3,7 @@
 use crate::collector::CollectorCounters;
 use crate::details::DetailedRecord;
 use crate::moment::Moment;
+use crate::pace::Pace;
 use crate::transport::Transport;
 use std::io;
 use xdprobe_netflow::v5::SamplingInterval;
@@ -88,6 +89,11 @@ pub trait Outlet: Send {
     /// stated at all. No message is under construction.
     fn set_sampling(&mut self, sampling: SamplingInterval) {
         let _ = sampling;
+    }
+
+    /// Sends at another pace from here on, where it has one.
+    fn set_pace(&mut self, pace: Pace) {
+        let _ = pace;
     }
 
     /// Completes what was delivered; no record follows.

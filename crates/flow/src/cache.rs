@@ -367,9 +367,10 @@ impl<K: Key> FlowCache<K> {
             .flat_map(|set| self.table.places_taken(set))
     }
 
-    /// The sets from the cursor on, at most `sets_max`; moves the cursor behind them.
+    /// The sets from the cursor on, at most `sets_max`, without those before the first group that
+    /// holds a flow; moves the cursor behind them.
     fn next_sets(&self, cursor: &mut Cursor, sets_max: usize) -> Range<usize> {
-        let start = cursor.set.min(self.set_count());
+        let start = self.dues.next_occupied(cursor.set.min(self.set_count()));
         cursor.set = start.saturating_add(sets_max).min(self.set_count());
         start..cursor.set
     }

@@ -125,6 +125,18 @@ impl Points {
         Some(number)
     }
 
+    /// The observation points that have an interface as input or output.
+    #[must_use]
+    pub fn numbers_with(&self, interface: u16) -> Vec<u16> {
+        let own = (interface < FIRST_ASSIGNED).then_some(interface);
+        let assigned = (FIRST_ASSIGNED..=u16::MAX).zip(&self.assigned);
+        let with = |pair: &Interfaces| [pair.input, pair.output].contains(&interface);
+        let assigned = assigned.filter(|(_, pair)| with(pair));
+        own.into_iter()
+            .chain(assigned.map(|(number, _)| number))
+            .collect()
+    }
+
     /// The interfaces of an observation point.
     #[must_use]
     #[inline]

@@ -13,12 +13,12 @@ use crate::snapshot::WorkerBoard;
 use crate::tables::{TableFiles, Tables};
 use crate::thread::Deaths;
 use crossbeam_channel::{Receiver, Sender, bounded};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 use xdprobe_capture::xdp::XdpInterface;
 use xdprobe_capture::{Filter, Interface, LiveCapture, Sampling, SourceChange};
-use xdprobe_export::CollectorId;
 use xdprobe_export::netflow::v5::SamplingInterval;
+use xdprobe_export::{CollectorId, Pace};
 use xdprobe_flow::{FlowFilter, Timeouts};
 
 /// A change to a running probe.
@@ -36,6 +36,9 @@ pub enum Change {
         /// The interval in headers; of the share, and of a tap that is sampled already.
         stated: SamplingInterval,
     },
+    /// Send to each collector at another pace. Records that may wait for it remain as many as they
+    /// were.
+    Pace(Pace),
     /// Read these files, and use what they say.
     Tables(TableFiles),
     /// Export to these destinations. Those that are among the present ones stay as they are, in
@@ -158,6 +161,8 @@ pub struct Controlled {
     pub resolver: Resolver,
     /// The filters in force, which are watched.
     pub filters: FiltersInForce,
+    /// The timeouts in force, which the handle shows.
+    pub timeouts: Arc<Mutex<Timeouts>>,
 }
 
 impl Controlled {
@@ -180,6 +185,10 @@ impl Controlled {
             Change::Timeouts(timeouts) => self.set_timeouts(timeouts),
             Change::Filter(filter) => self.set_filter(&filter),
             Change::Sampling { taken, stated } => self.set_sampling(taken, stated),
+            Change::Pace(pace) => {
+                self.export.datagrams.pace = pace;
+                self.ask_exporter(ExporterRequest::SetPace(pace))
+            }
             Change::Tables(files) => self.read_tables(&files),
             Change::Destinations(asked) => self.set_destinations(&asked),
         }
@@ -190,6 +199,7 @@ impl Controlled {
         for worker in &self.workers {
             worker.post_or_wait(Request::Timeouts(timeouts));
         }
+        *self.timeouts.lock().unwrap_or_else(PoisonError::into_inner) = timeouts;
         Ok(())
     }
 
@@ -364,6 +374,7 @@ impl Change {
             Self::Timeouts(_) => "timeouts",
             Self::Filter(_) => "filter",
             Self::Sampling { .. } => "sampling",
+            Self::Pace(_) => "pace",
             Self::Tables(_) => "tables",
             Self::Destinations(_) => "collectors",
         }

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use xdprobe_export::netflow::v5::SamplingInterval;
 use xdprobe_export::{
-    CollectorCounters, CollectorId, Distribution, Exporter, ExporterCounters, Moment, Outlet,
+    CollectorCounters, CollectorId, Distribution, Exporter, ExporterCounters, Moment, Outlet, Pace,
     Tally, UdpTransport,
 };
 use xdprobe_flow::FlowRecord;
@@ -51,6 +51,8 @@ pub enum ExporterRequest {
     },
     /// State another sampling interval with the records that are taken from here on.
     SetSampling(SamplingInterval),
+    /// Send to each collector at another pace.
+    SetPace(Pace),
     /// Export to a collector no longer; what waits for it is sent now, or lost.
     Remove(CollectorId),
     /// Lose what cannot leave by this uptime, in ms, rather than wait.
@@ -369,6 +371,7 @@ impl ExporterThread {
                 let _ = reply.try_send(id);
             }
             ExporterRequest::SetSampling(sampling) => self.exporter.set_sampling(sampling, now),
+            ExporterRequest::SetPace(pace) => self.exporter.set_pace(pace),
             ExporterRequest::EndBy(end_by_ms) => self.end_by_ms = end_by_ms.min(self.end_by_ms),
             ExporterRequest::Remove(id) => {
                 if let Some(removed) = self.exporter.remove(id, now)

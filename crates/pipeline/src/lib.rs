@@ -57,3 +57,4 @@ pub use plan::{CapturePlan, Destination, ExportPlan, Plan};
 pub use regime::Regime;
 pub use snapshot::{Boards, Snapshot};
 pub use tables::{TableFiles, Tables};
+pub use thread::Deaths;

@@ -114,6 +114,12 @@ impl Mailbox {
         self.stop_by_ms
     }
 
+    /// Whether a long request is under way: it may wait for its reader.
+    #[inline]
+    pub fn has_errands(&self) -> bool {
+        !self.errands.is_empty()
+    }
+
     #[cold]
     fn work_off_some(
         &mut self,

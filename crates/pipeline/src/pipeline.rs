@@ -31,12 +31,12 @@ use crossbeam_channel::{Receiver, Sender, bounded, select, tick};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use xdprobe_capture::{CaptureError, ReadProgress};
-use xdprobe_export::Exporter;
-use xdprobe_flow::{CacheConfig, FlowFilter, FlowRecord};
+use xdprobe_export::{DetailTables, Exporter};
+use xdprobe_flow::{CacheConfig, FlowFilter, FlowRecord, Timeouts};
 
 /// A probe at work. No call waits for a worker or the exporter; dropping the handle stops the
 /// probe.
@@ -44,6 +44,8 @@ pub struct Pipeline {
     boards: Boards,
     workers: Vec<Postbox>,
     control: Control,
+    details: Arc<DetailTables>,
+    timeouts: Arc<Mutex<Timeouts>>,
     progress: Option<ReadProgress>,
     stop: Sender<Stop>,
     outcome: Receiver<Outcome>,
@@ -169,6 +171,18 @@ impl Pipeline {
     #[must_use]
     pub fn progress(&self) -> Option<&ReadProgress> {
         self.progress.as_ref()
+    }
+
+    /// Interfaces by observation point, and routes.
+    #[must_use]
+    pub fn details(&self) -> &DetailTables {
+        &self.details
+    }
+
+    /// The timeouts in force.
+    #[must_use]
+    pub fn timeouts(&self) -> Timeouts {
+        *self.timeouts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Asks every worker for the resident flows that `filter` picks. Each flow that stays resident
@@ -413,6 +427,8 @@ impl Running {
             deaths: deaths.clone(),
         };
         let export = plan.export.clone();
+        let details = plan.tables.details();
+        let timeouts = Arc::new(Mutex::new(plan.timeouts));
         let controlled = Controlled {
             workers: crew.postboxes().to_vec(),
             boards: boards.workers.clone(),
@@ -426,6 +442,7 @@ impl Running {
             own,
             resolver,
             filters,
+            timeouts: Arc::clone(&timeouts),
         };
         let helped =
             Watch::over(&boards).and_then(|watch| Ok((watch, Control::start(controlled, deaths)?)));
@@ -447,6 +464,8 @@ impl Running {
             boards: boards.clone(),
             workers: crew.postboxes().to_vec(),
             control,
+            details,
+            timeouts,
             progress: crew.progress.clone(),
             stop,
             outcome: outcomes,

@@ -15,7 +15,7 @@ use crate::thread::Deaths;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use xdprobe_capture::xdp::{Difference, InterfaceCounters, QueueCounters, Reason, XdpInterface};
-use xdprobe_export::{CollectorCounters, CollectorId, Distribution, Tally};
+use xdprobe_export::{CollectorCounters, CollectorId, Distribution, Moment, Tally};
 use xdprobe_flow::Volume;
 
 /// Where everything is counted. Copies read the same counters.
@@ -117,10 +117,16 @@ pub struct CollectorSnapshot {
 }
 
 impl Boards {
+    /// What the probe's clock reads.
+    #[must_use]
+    pub fn now(&self) -> Moment {
+        { self.clock }.read()
+    }
+
     /// How long the probe has been up, in ms.
     #[must_use]
     pub fn uptime_ms(&self) -> u64 {
-        { self.clock }.read().uptime_ms
+        self.now().uptime_ms
     }
 
     /// Notes that the interfaces were looked at just now.

@@ -28,6 +28,8 @@ pub struct Worker<S, C> {
 
 /// The longest that a worker sleeps: the hand then has a tenth of its round to go.
 const WAIT_MAX: Duration = Duration::from_millis(50);
+/// The longest while a visit of its flows waits for the reader to return a batch.
+const ERRAND_WAIT_MAX: Duration = Duration::from_millis(1);
 /// Sets that are drained between two publications of the counters: at most 960 flows.
 const DRAIN_SETS_MAX: usize = 64;
 /// What libpcap's buffer holds when the probe is stopped is still read, but no longer than this, in
@@ -96,7 +98,7 @@ impl<S: Source, C: Clock> Worker<S, C> {
                 Received::End => return Ok(()),
                 // A pipe may be silent for a moment.
                 Received::Nothing if stop_by_ms.is_some() && C::REGIME.is_live() => return Ok(()),
-                Received::Nothing if !turn.owes_more => self.source.wait(WAIT_MAX),
+                Received::Nothing if !turn.owes_more => self.source.wait(self.wait_max()),
                 Received::Nothing | Received::Frames => {}
             }
             let Some(stop_by_ms) = stop_by_ms else {
@@ -110,6 +112,14 @@ impl<S: Source, C: Clock> Worker<S, C> {
             if !self.source.runs_dry() && turn.now_ms >= since_ms + STOPPING_MS_MAX {
                 return Ok(());
             }
+        }
+    }
+
+    fn wait_max(&self) -> Duration {
+        if self.mailbox.has_errands() {
+            ERRAND_WAIT_MAX
+        } else {
+            WAIT_MAX
         }
     }
 

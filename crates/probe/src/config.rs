@@ -23,7 +23,7 @@ use setting::{Origin, Value};
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::marker::PhantomData;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// The options `A` in force, from command line, file and defaults.
 #[derive(Debug)]
@@ -98,12 +98,6 @@ impl<A: Args> Effective<A> {
 }
 
 impl<A> Effective<A> {
-    /// The configuration file.
-    #[expect(dead_code, reason = "reload uses it")]
-    pub fn path(&self) -> Option<&Path> {
-        self.line.path.as_deref()
-    }
-
     /// Every key with its value and where the value is from.
     pub fn settings(&self) -> &[Setting] {
         &self.settings
@@ -272,6 +266,7 @@ mod tests {
     use clap::Parser;
     use definition::Kind;
     use std::fs;
+    use std::path::Path;
     use tempfile::TempDir;
 
     /// The name of the file in `load` and `faults`.
@@ -428,6 +423,7 @@ mod tests {
             "rules",
             "prefixes",
             "bind-device",
+            "control-group",
         ];
         for key in Definition::of::<Arguments>().keys() {
             let values: &[_] = match key.kind {

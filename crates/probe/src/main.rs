@@ -6,6 +6,8 @@
 
 mod command;
 mod config;
+mod control;
+mod http;
 mod logging;
 mod metrics;
 mod progress;
@@ -40,6 +42,14 @@ enum Command {
     Run(Box<config::Line<command::run::Arguments>>),
     /// Check or print the configuration of the probe
     Config(command::config::Arguments),
+    /// Look into a running probe: flows, sums, ledger, queues, collectors
+    Show(command::show::Arguments),
+    /// Export resident flows of a running probe now
+    Expire(command::expire::Arguments),
+    /// Have a running probe read its configuration again
+    Reload(command::reload::Arguments),
+    /// Stop a running probe, which exports what it has
+    Stop(command::stop::Arguments),
     /// Join flow-tools files into one, on standard output or in a file
     Cat(command::cat::Arguments),
     /// Receive NetFlow datagrams and store their records in flow-tools files
@@ -101,12 +111,16 @@ fn execute(arguments: Arguments) -> anyhow::Result<()> {
         // The file may say how to log; where it is wrong, only the command line does.
         let effective = Effective::load(*line).inspect_err(|_| logging::start(&arguments.log))?;
         logging::start(&effective.arguments().log);
-        return command::run::run(&effective);
+        return command::run::run(effective);
     }
     logging::start(&arguments.log);
     match arguments.command {
         Command::Run(_) => unreachable!("handled above"),
         Command::Config(arguments) => command::config::run(&arguments),
+        Command::Show(arguments) => command::show::run(&arguments),
+        Command::Expire(arguments) => command::expire::run(&arguments),
+        Command::Reload(arguments) => command::reload::run(&arguments),
+        Command::Stop(arguments) => command::stop::run(&arguments),
         Command::Cat(arguments) => command::cat::run(&arguments),
         Command::Collect(arguments) => command::collect::run(&arguments),
         Command::Print(arguments) => command::print::run(&arguments),

@@ -1,12 +1,11 @@
 //! The live ledger over HTTP: a page for Prometheus, and whether the probe is alive and ready.
 //!
-//! [`address`] is where to listen, [`sheet`] makes the page from a snapshot, [`server`] answers
-//! requests on a thread of its own. Workers take no part in it: they publish their counters in any
-//! case.
+//! [`sheet`] makes the page from a snapshot, [`page`] answers requests. Workers take no part in it:
+//! they publish their counters in any case.
 
-mod address;
-mod server;
+mod page;
+mod reloads;
 mod sheet;
 
-pub use address::Address;
-pub use server::Server;
+pub use page::{PATH, pages};
+pub use reloads::Reloads;

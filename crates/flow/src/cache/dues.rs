@@ -340,6 +340,14 @@ impl Dues {
         groups.flat_map(|(group, _)| group * GROUP..self.flows.len().min((group + 1) * GROUP))
     }
 
+    /// The first set from `set` on whose group holds a flow; the number of sets if there is none.
+    pub(super) fn next_occupied(&self, set: usize) -> usize {
+        let own = set / GROUP;
+        let groups = self.groups.get(own..).unwrap_or_default();
+        let found = groups.iter().position(|group| group.flows > 0);
+        found.map_or(self.flows.len(), |skipped| set.max((own + skipped) * GROUP))
+    }
+
     /// The sets of a set's group.
     pub(super) fn group_of(&self, set: usize) -> Range<usize> {
         let group = set / GROUP;

@@ -1,10 +1,10 @@
 //! When a flow ends, and which one makes room for another. How flows are stored is not decided
 //! here.
 
-use super::resident::Resident;
+use super::resident::{FIN_OR_RST, Resident};
 use crate::key::Key;
 use crate::packet::Arrival;
-use crate::record::EndReason;
+use crate::record::{EndReason, FlowRecord};
 use std::time::Duration;
 
 /// How long flows stay, in ms.
@@ -81,6 +81,24 @@ impl Timeouts {
             });
         }
         Ok(())
+    }
+
+    /// Uptime at which a resident flow is due if no packet comes, in ms.
+    #[must_use]
+    pub fn due_ms<K: Key>(&self, flow: &FlowRecord<K>) -> u64 {
+        let Self {
+            idle_ms,
+            active_ms,
+            linger_ms,
+            lifetime_spread_ms,
+        } = consistent(*self);
+        let early_ms = share_of(lifetime_spread_ms, K::fold(&flow.key.to_bits()));
+        let idle_ms = if flow.tcp_flags & FIN_OR_RST == 0 {
+            idle_ms
+        } else {
+            linger_ms
+        };
+        (flow.first_ms + active_ms - early_ms).min(flow.last_ms + idle_ms)
     }
 }
 

@@ -36,7 +36,7 @@ const _: () = {
 };
 
 /// RFC 9293, section 3.1.
-const FIN_OR_RST: u8 = 0x05;
+pub(super) const FIN_OR_RST: u8 = 0x05;
 
 impl<K: Key> Resident<K> {
     /// A flow that begins with this packet.

@@ -5,6 +5,7 @@
 //! metrics server.
 
 mod export_options;
+mod reload;
 mod sampling;
 mod signals;
 mod table_options;
@@ -13,20 +14,24 @@ mod values;
 use super::files::{named_inputs, refuse_stdout_among};
 use super::usage::UsageError;
 use crate::config::Effective;
-use crate::logging::LogOptions;
-use crate::metrics;
+use crate::control::{self, ControlSocket, Order, ReloadRequest};
+use crate::http::{Access, Address, Endpoint, Listener, Server};
+use crate::logging::{LogLevel, LogOptions};
+use crate::metrics::{self, Reloads};
 use crate::progress::ProgressBar;
 use crate::say::put;
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
-use crossbeam_channel::{never, select, tick};
+use crossbeam_channel::{Receiver, Sender, bounded, never, select, tick};
 use export_options::{ExportOptions, live_engine};
+use reload::{Part, Reloadable, Reloader};
 use sampling::SamplingArguments;
 pub use signals::SecondSignal;
 use signals::{Signal, Signals};
 use std::io::{ErrorKind, Write, stdout};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 use table_options::TableArguments;
 use values::{
@@ -139,7 +144,16 @@ pub struct Arguments {
         help = "Serve Prometheus metrics, /healthz and /readyz on ADDR:PORT, [V6]:PORT, PORT (on \
                 127.0.0.1) or unix:PATH"
     )]
-    metrics: Option<metrics::Address>,
+    metrics: Option<Address>,
+
+    /// Serve requests of `xdprobe show` and others on this Unix socket; none for no socket
+    /// [default: /run/xdprobe/IFACE.sock, where it can be made]
+    #[arg(long, value_name = "PATH")]
+    control: Option<ControlSocket>,
+
+    /// Let members of this group look through the control socket [default: the probe's own group]
+    #[arg(long, value_name = "GROUP")]
+    control_group: Option<String>,
 
     /// How long the end may take once a signal asks for it; what is not exported by then is lost
     #[arg(long, default_value = "60s", value_name = "TIME", value_parser = parse_timeout)]
@@ -200,15 +214,14 @@ pub enum Report {
 }
 
 /// Runs the probe until its file ends or a signal stops it.
-pub fn run(effective: &Effective<Arguments>) -> anyhow::Result<()> {
+pub fn run(effective: Effective<Arguments>) -> anyhow::Result<()> {
     let arguments = effective.arguments();
-    let (report, address) = (arguments.report, arguments.metrics.clone());
-    let files = arguments.tables.files();
+    let report = arguments.report;
     let signals = Signals::catch()?;
     if arguments.read.is_some() {
         refuse_stdout_among(&named_inputs(arguments.read.as_slice()))?;
     }
-    let listener = address.as_ref().map(metrics::Address::listen).transpose()?;
+    let listeners = Listeners::bind(&arguments)?;
     let plan = plan(arguments).map_err(|error| match error.downcast() {
         Ok(UsageError(text)) => UsageError(effective.located(&text)).into(),
         Err(error) => error,
@@ -220,10 +233,18 @@ pub fn run(effective: &Effective<Arguments>) -> anyhow::Result<()> {
     let is_stdout_taken = plan.export.destinations.iter().any(Destination::is_stdout);
     let starting = Pipeline::start(plan).map_err(start_error)?;
     let pipeline = await_start(&starting, &signals)?;
-    let server = listener
-        .map(|listener| metrics::Server::start(listener, pipeline.boards().clone()))
-        .transpose();
-    let server = server.inspect_err(|_| {
+    let pipeline = Arc::new(pipeline);
+    let (orders, ordered) = bounded(ORDERS_MAX);
+    let reloads = Arc::default();
+    let served = listeners
+        .serve(&pipeline, orders, &reloads)
+        .and_then(|server| {
+            Ok((
+                server,
+                Reloader::start(effective, pipeline.clone(), reloads)?,
+            ))
+        });
+    let (server, reloader) = served.inspect_err(|_| {
         // Files that were begun are completed before the program ends.
         pipeline.stop();
         let _ = pipeline.outcome().recv();
@@ -237,7 +258,8 @@ pub fn run(effective: &Effective<Arguments>) -> anyhow::Result<()> {
         );
     }
     let mut second = None;
-    let Outcome { ledger, error } = attend(&pipeline, &signals, &files, &mut second)?;
+    let attended = attend(&pipeline, &signals, &ordered, &reloader, &mut second);
+    let Outcome { ledger, error } = attended?;
     drop(server);
     let printed = print_ledger(&ledger, report, is_stdout_taken);
     if let Some(number) = second {
@@ -259,6 +281,75 @@ pub fn run(effective: &Effective<Arguments>) -> anyhow::Result<()> {
         bail!("{what}: {}", ledger.losses());
     }
     printed
+}
+
+/// Orders from the control socket that wait.
+const ORDERS_MAX: usize = 16;
+/// How long a scrape may last, and an answer of the control socket: a listing may have millions of
+/// lines.
+const SCRAPE_MAX: Duration = Duration::from_secs(30);
+const ANSWER_MAX: Duration = Duration::from_secs(3_600);
+
+/// Where the probe can be asked, bound before anything else starts.
+struct Listeners {
+    metrics: Option<Listener>,
+    control: Option<Listener>,
+}
+
+impl Listeners {
+    fn bind(arguments: &Arguments) -> anyhow::Result<Self> {
+        const METRICS: Access = Access {
+            mode: 0o666,
+            what: "metrics",
+            option: "--metrics",
+        };
+        let metrics = arguments.metrics.as_ref();
+        let metrics = metrics.map(|address| address.listen(&METRICS));
+        let control = match arguments.read {
+            Some(_) => None,
+            None => {
+                let socket = arguments.control.clone().unwrap_or_default();
+                let name = arguments.interface.join("+");
+                socket.listen(&name, arguments.control_group.as_deref())?
+            }
+        };
+        Ok(Self {
+            metrics: metrics.transpose()?,
+            control,
+        })
+    }
+
+    /// Serves what is asked for; nothing if there is no listener.
+    fn serve(
+        self,
+        pipeline: &Arc<Pipeline>,
+        orders: Sender<Order>,
+        reloads: &Arc<Reloads>,
+    ) -> anyhow::Result<Option<Server>> {
+        let metrics = self.metrics.map(|listener| {
+            tracing::info!("metrics on {listener}{}", metrics::PATH);
+            Endpoint {
+                name: "metrics",
+                listener,
+                pages: metrics::pages(pipeline.boards().clone(), Arc::clone(reloads)),
+                connection_max: SCRAPE_MAX,
+            }
+        });
+        let control = self.control.map(|listener| {
+            tracing::info!("control socket {listener}");
+            Endpoint {
+                name: "control socket",
+                listener,
+                pages: control::pages(Arc::clone(pipeline), orders),
+                connection_max: ANSWER_MAX,
+            }
+        });
+        let endpoints: Vec<_> = metrics.into_iter().chain(control).collect();
+        if endpoints.is_empty() {
+            return Ok(None);
+        }
+        Server::start(endpoints, &pipeline.boards().deaths).map(Some)
+    }
 }
 
 /// How often the progress of a capture file is shown.
@@ -295,10 +386,11 @@ fn await_start(starting: &Starting, signals: &Signals) -> anyhow::Result<Pipelin
 fn attend(
     pipeline: &Pipeline,
     signals: &Signals,
-    files: &TableFiles,
+    ordered: &Receiver<Order>,
+    reloader: &Reloader,
     second: &mut Option<u8>,
 ) -> anyhow::Result<Outcome> {
-    let pass_on = AssertUnwindSafe(|| pass_on(pipeline, signals, files, second));
+    let pass_on = AssertUnwindSafe(|| pass_on(pipeline, signals, ordered, reloader, second));
     catch_unwind(pass_on).unwrap_or_else(|_| {
         pipeline.boards().deaths.note("main");
         let outcome = pipeline.outcome().recv();
@@ -309,7 +401,8 @@ fn attend(
 fn pass_on(
     pipeline: &Pipeline,
     signals: &Signals,
-    files: &TableFiles,
+    ordered: &Receiver<Order>,
+    reloader: &Reloader,
     second: &mut Option<u8>,
 ) -> anyhow::Result<Outcome> {
     let bar = pipeline.progress().and_then(ProgressBar::new);
@@ -326,16 +419,28 @@ fn pass_on(
                     *second = Some(number);
                     pipeline.stop_now();
                 }
-                Ok(Signal::Reload) if *files == TableFiles::default() => {
-                    tracing::info!("SIGHUP: no file to read again (--rules, --prefixes)");
+                Ok(Signal::Reload) => {
+                    // What comes of it is logged.
+                    let (reply, _) = bounded(1);
+                    let is_dry = false;
+                    reloader.ask(ReloadRequest { is_dry, reply });
                 }
-                // What is wrong with a file is logged, and its old table stays in force.
-                Ok(Signal::Reload) => drop(pipeline.apply(Change::Tables(files.clone()))),
                 Ok(Signal::Report) => log_ledger(pipeline),
                 Err(_) => {
                     pipeline.boards().deaths.note("signals");
                     arrivals = never();
                 }
+            },
+            recv(ordered) -> order => match order {
+                Ok(Order::Stop) => pipeline.stop(),
+                Ok(Order::Reload(request)) => reloader.ask(request),
+                Ok(Order::ShowConfig(reply)) => {
+                    let settings = serde_json::to_value(reloader.settings())?;
+                    // The other side may have stopped waiting.
+                    let _ = reply.try_send(settings);
+                }
+                // Nothing is served any more.
+                Err(_) => {}
             },
             recv(due) -> _ => bar.iter().for_each(ProgressBar::show),
         }
@@ -424,6 +529,8 @@ impl Arguments {
         [
             (self.capture != CaptureKind::Auto, "--capture"),
             (self.cores.is_some(), "--cores"),
+            (self.control.is_some(), "--control"),
+            (self.control_group.is_some(), "--control-group"),
         ]
         .into_iter()
         .chain(self.only_for_af_xdp())
@@ -439,6 +546,39 @@ impl Arguments {
             (self.ring != XdpConfig::RING_ENTRIES, "--ring"),
             (self.busy_poll, "--busy-poll"),
         ]
+    }
+}
+
+impl Reloadable for Arguments {
+    fn faults(&self) -> Vec<String> {
+        Arguments::faults(self)
+    }
+
+    fn change(&self, part: Part) -> Result<Option<Change>, String> {
+        let change = match part {
+            Part::Tables => Change::Tables(self.tables.files()),
+            Part::Collectors => Change::Destinations(self.export.collectors.clone()),
+            Part::Filter => Change::Filter(self.filter().map_err(|error| error.to_string())?),
+            Part::Sampling => {
+                let plan = self.sampling.plan().map_err(|error| error.to_string())?;
+                Change::Sampling {
+                    taken: plan.capture,
+                    stated: plan.header,
+                }
+            }
+            Part::Timeouts => Change::Timeouts(self.timeouts()),
+            Part::Pace => Change::Pace(self.export.pace()),
+            Part::LogLevel => return Ok(None),
+        };
+        Ok(Some(change))
+    }
+
+    fn table_files(&self) -> TableFiles {
+        self.tables.files()
+    }
+
+    fn log_level(&self) -> LogLevel {
+        self.log.level()
     }
 }
 

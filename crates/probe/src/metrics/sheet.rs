@@ -5,6 +5,7 @@
 //! one, known by its id. A page that knows a collector which has gone, or not a queue which was
 //! added, is begun anew: counters are set to what was counted, so nothing is lost by that.
 
+use super::reloads::Reloads;
 use metrics::{Counter, Gauge, Key, Label, Level, Metadata, Recorder, with_local_recorder};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusRecorder};
 use std::collections::BTreeMap;
@@ -30,6 +31,7 @@ pub struct Sheet {
     unread: Vec<Vec<Series>>,
     /// Series of each collector.
     collectors: BTreeMap<CollectorId, Vec<Series>>,
+    reloads: Vec<Series>,
 }
 
 /// A metric: its name, and its help text.
@@ -38,6 +40,10 @@ struct Metric {
     help: &'static str,
 }
 
+const RELOADS: Metric = Metric {
+    name: "xdprobe_reloads_total",
+    help: "Reloads of the configuration, by result.",
+};
 const OFFERED: Metric = Metric {
     name: "xdprobe_offered_packets_total",
     help: "Packets that came to the observation point, received or not.",
@@ -293,11 +299,12 @@ impl Sheet {
             shape: (0, 0),
             unread: Vec::new(),
             collectors: BTreeMap::new(),
+            reloads: Vec::new(),
         }
     }
 
     /// The page with the values of a snapshot.
-    pub fn render(&mut self, snapshot: &Snapshot) -> String {
+    pub fn render(&mut self, snapshot: &Snapshot, reloads: &Reloads) -> String {
         let is_known = |id: &CollectorId| snapshot.collectors.iter().any(|now| now.id == *id);
         let counters = || snapshot.interfaces.iter().map(|on| &on.counters);
         let queues = counters().map(|counters| counters.queues.len()).sum();
@@ -317,6 +324,7 @@ impl Sheet {
             let series = self.collectors.entry(*id).or_default();
             Pen::new(&self.recorder, series).write_collector(counters, ("collector", name));
         }
+        Pen::new(&self.recorder, &mut self.reloads).write_reloads(reloads);
         with_local_recorder(&self.recorder, || self.process.collect());
         self.recorder.handle().render()
     }
@@ -457,6 +465,12 @@ impl<'a> Pen<'a> {
     }
 
     /// At most one series more than a worker has names for.
+    fn write_reloads(&mut self, reloads: &Reloads) {
+        for (result, count) in reloads.by_result() {
+            self.counter(&RELOADS, &[("result", result)], count);
+        }
+    }
+
     fn write_unread(&mut self, worker: &WorkerSnapshot) {
         let unread = worker.counters.meter.unread;
         with_tags_of(worker, |tags| {
@@ -663,8 +677,12 @@ mod tests {
         };
         let mut sheet = Sheet::new();
         let series = "xdprobe_zero_copy{interface=\"tap0\",queue=\"1\"} 0";
-        assert!(!sheet.render(&with(vec![queue(0)])).contains(series));
-        let page = sheet.render(&with(vec![queue(0), queue(1)]));
+        assert!(
+            !sheet
+                .render(&with(vec![queue(0)]), &Reloads::default())
+                .contains(series)
+        );
+        let page = sheet.render(&with(vec![queue(0), queue(1)]), &Reloads::default());
         assert!(page.contains(series), "{page}");
     }
 
@@ -684,13 +702,16 @@ mod tests {
             let lines = page.lines().filter(is_unread);
             lines.filter(|line| line.ends_with(value)).count()
         };
-        assert_eq!(series(&sheet.render(&snapshot), " 0"), 2);
+        assert_eq!(
+            series(&sheet.render(&snapshot, &Reloads::default()), " 0"),
+            2
+        );
         snapshot.workers[0]
             .counters
             .meter
             .unread
             .count(Unread::LinkType(9));
-        let page = sheet.render(&snapshot);
+        let page = sheet.render(&snapshot, &Reloads::default());
         let expected = "xdprobe_unread_packets_total{interface=\"tap0\",kind=\"link_type\",\
                         number=\"9\"} 1";
         assert!(page.contains(expected), "{page}");
@@ -698,7 +719,7 @@ mod tests {
             let unread = &mut snapshot.workers[1].counters.meter.unread;
             unread.count(Unread::EtherType(0x9000 + number));
         }
-        let page = sheet.render(&snapshot);
+        let page = sheet.render(&snapshot, &Reloads::default());
         assert_eq!(series(&page, ""), 2 + 9);
         assert_eq!(series(&page, " 2"), 8);
         assert!(

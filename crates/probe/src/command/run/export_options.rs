@@ -112,6 +112,14 @@ impl ExportOptions {
         sources.chain(twice).collect()
     }
 
+    /// The fastest that records are sent to a collector.
+    pub fn pace(&self) -> Pace {
+        Pace {
+            records_per_s: self.records_per_second,
+            octets_per_s: self.octets_per_second,
+        }
+    }
+
     /// The export. `sampling` is what headers state, `inputs` are files that are read, and `engine`
     /// is the default of --engine.
     pub fn plan(
@@ -129,10 +137,7 @@ impl ExportOptions {
             },
             datagrams: DatagramConfig {
                 flush_delay_ms: ms(self.flush_delay),
-                pace: Pace {
-                    records_per_s: self.records_per_second,
-                    octets_per_s: self.octets_per_second,
-                },
+                pace: self.pace(),
                 paced_records_max: self.paced_records,
                 keeps_records: self.distribute != Distribution::Copy,
             },

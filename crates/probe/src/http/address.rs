@@ -1,11 +1,12 @@
-//! Where metrics are served: a TCP address or a Unix socket, bound before anything else starts.
+//! Where pages are served: a TCP address or a Unix socket, bound before anything else starts.
 
 use anyhow::{Context, anyhow};
+use socket2::{Domain, SockAddr, Socket, Type};
 use std::fmt;
-use std::fs::Metadata;
+use std::fs::{Metadata, Permissions, set_permissions};
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -18,6 +19,17 @@ pub enum Address {
     Tcp(SocketAddr),
     /// A Unix socket.
     Unix(PathBuf),
+}
+
+/// Who may connect, and how errors name the socket.
+#[derive(Clone, Copy, Debug)]
+pub struct Access {
+    /// Mode of the file of a Unix socket.
+    pub mode: u32,
+    /// What is served, as a sentence begins with it.
+    pub what: &'static str,
+    /// The option that names the address.
+    pub option: &'static str,
 }
 
 /// A bound socket.
@@ -67,28 +79,24 @@ impl Address {
     /// # Errors
     ///
     /// The system's reason: in use, no such address, no permission.
-    pub fn listen(&self) -> anyhow::Result<Listener> {
-        match self {
-            Self::Tcp(address) => {
-                let bound = TcpListener::bind(address).and_then(|listener| {
-                    listener.set_nonblocking(true)?;
-                    Ok(Listener::Tcp(listener))
-                });
-                bound.with_context(|| {
-                    format!("metrics cannot be served on {address}; choose another --metrics")
-                })
-            }
-            Self::Unix(path) => listen_on_file(path).with_context(|| {
-                format!(
-                    "metrics cannot be served on unix:{}; choose another --metrics",
-                    path.display()
-                )
-            }),
-        }
+    pub fn listen(&self, access: &Access) -> anyhow::Result<Listener> {
+        let bound = match self {
+            Self::Tcp(address) => listen_on_tcp(*address),
+            Self::Unix(path) => listen_on_file(path, access.mode),
+        };
+        let Access { what, option, .. } = access;
+        bound.with_context(|| format!("{what} cannot be served on {self}; choose another {option}"))
     }
 }
 
-fn listen_on_file(path: &Path) -> anyhow::Result<Listener> {
+fn listen_on_tcp(address: SocketAddr) -> anyhow::Result<Listener> {
+    let listener = TcpListener::bind(address)?;
+    listener.set_nonblocking(true)?;
+    Ok(Listener::Tcp(listener))
+}
+
+fn listen_on_file(path: &Path, mode: u32) -> anyhow::Result<Listener> {
+    const CONNECTIONS_WAITING_MAX: i32 = 128;
     if let Ok(there) = path.symlink_metadata() {
         if !there.file_type().is_socket() {
             return Err(anyhow!("a file of this name exists and is not a socket"));
@@ -102,10 +110,14 @@ fn listen_on_file(path: &Path) -> anyhow::Result<Listener> {
             Ok(_) => return Err(anyhow!("another process is listening on it")),
         }
     }
-    let listener = UnixListener::bind(path)?;
+    // No client connects before the file has its mode.
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.bind(&SockAddr::unix(path)?)?;
     let file = SocketFile::of(path, &path.symlink_metadata()?);
-    listener.set_nonblocking(true)?;
-    Ok(Listener::Unix(listener, file))
+    set_permissions(path, Permissions::from_mode(mode))?;
+    socket.listen(CONNECTIONS_WAITING_MAX)?;
+    socket.set_nonblocking(true)?;
+    Ok(Listener::Unix(socket.into(), file))
 }
 
 impl SocketFile {
@@ -134,17 +146,24 @@ impl Drop for SocketFile {
     }
 }
 
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
 impl fmt::Display for Listener {
-    /// What a client has to request.
+    /// Where a client connects: a URL, or a path.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tcp(listener) => match listener.local_addr() {
-                Ok(address) => write!(f, "http://{address}/metrics"),
+                Ok(address) => write!(f, "http://{address}"),
                 Err(error) => error.fmt(f),
             },
-            Self::Unix(_, SocketFile { path, .. }) => {
-                write!(f, "/metrics on unix:{}", path.display())
-            }
+            Self::Unix(_, SocketFile { path, .. }) => write!(f, "{}", path.display()),
         }
     }
 }
@@ -167,16 +186,25 @@ mod tests {
         }
     }
 
+    const ACCESS: Access = Access {
+        mode: 0o600,
+        what: "metrics",
+        option: "--metrics",
+    };
+
     #[test]
     fn a_socket_that_a_crash_left_is_replaced_and_others_are_not() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("metrics");
         let refused = |expected: &str| {
-            let error = format!("{:#}", Address::Unix(path.clone()).listen().err().unwrap());
+            let error = format!(
+                "{:#}",
+                Address::Unix(path.clone()).listen(&ACCESS).err().unwrap()
+            );
             assert!(error.contains(expected), "{error}");
         };
         drop(UnixListener::bind(&path).unwrap());
-        let listener = Address::Unix(path.clone()).listen().unwrap();
+        let listener = Address::Unix(path.clone()).listen(&ACCESS).unwrap();
         refused("another process is listening on it");
         drop(listener);
         assert!(!path.exists());
