@@ -76,7 +76,6 @@ impl<A: Args> Effective<A> {
     /// # Errors
     ///
     /// As [`Self::load`].
-    #[cfg_attr(not(test), expect(dead_code, reason = "reload uses it"))]
     pub fn reload(&self) -> Result<Self, Faults> {
         Self::load(self.line.clone())
     }
@@ -104,7 +103,6 @@ impl<A> Effective<A> {
     }
 
     /// The keys whose value differs in `new`.
-    #[cfg_attr(not(test), expect(dead_code, reason = "reload uses it"))]
     pub fn difference(&self, new: &Self) -> Vec<Changed> {
         let pairs = self.settings.iter().zip(&new.settings);
         let changed = pairs.filter(|(old, new)| old.value != new.value);

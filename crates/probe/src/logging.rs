@@ -147,7 +147,6 @@ fn log_panics(format: LogFormat) {
 }
 
 /// Changes what is logged, from the next event on.
-#[cfg_attr(not(test), expect(dead_code, reason = "reload uses it"))]
 pub fn set_level(level: LogLevel) {
     if let Some(log) = LOG.get() {
         // Fails only where the log is gone, which lives as long as the process.
