@@ -179,6 +179,18 @@ fn logs_are_json_from_the_first_line_to_the_last() {
 }
 
 #[test]
+fn what_print_reports_is_an_event_of_its_level_where_logs_are_json() {
+    let folder = Folder::new();
+    fs::create_dir(folder.path("empty")).unwrap();
+    for (input, level, code) in [("empty", "WARN", 0), ("none", "ERROR", 1)] {
+        let output = folder.run("", &["--log-format", "json", "print", input]);
+        assert_eq!(output.status.code(), Some(code));
+        let event: Value = serde_json::from_slice(&output.stderr).unwrap();
+        assert_eq!(event["level"], level, "{event}");
+    }
+}
+
+#[test]
 fn lines_have_no_time_where_standard_error_is_the_journal() {
     let folder = Folder::new();
     let journal = File::create(folder.path("journal")).unwrap();

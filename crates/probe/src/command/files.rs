@@ -50,7 +50,7 @@ pub fn report_left_out(inputs: &Inputs) {
             LogLevel::Warn,
             format_args!(
                 "{} symbolic links in directories left out: name the files or directories \
-             behind them to read these too",
+                 behind them to read these too",
                 inputs.links
             ),
         );
@@ -66,7 +66,10 @@ pub fn without_outputs(inputs: Vec<Input>, output: &[FileId]) -> Vec<Input> {
         };
         let is_output = FileId::of_input(path).is_some_and(|id| output.contains(&id));
         if is_output {
-            eprintln!("xdprobe: {input}: left out, since it is the output");
+            report(
+                LogLevel::Warn,
+                format_args!("{input}: left out, since it is the output"),
+            );
         }
         !is_output
     };
