@@ -39,7 +39,7 @@ pub enum Change {
     /// Send to each collector at another pace. Records that may wait for it remain as many as they
     /// were.
     Pace(Pace),
-    /// Read these files, and use what they say.
+    /// Read these files, and use what they say; without a file there is no such table.
     Tables(TableFiles),
     /// Export to these destinations. Those that are among the present ones stay as they are, in
     /// their order; new ones come behind them, which is their order in failover.
@@ -279,7 +279,7 @@ impl Controlled {
         }
         let errors: Vec<_> = errors.iter().map(ToString::to_string).collect();
         Err(format!(
-            "{}; the table that was read before stays in force",
+            "{}; the tables that were read before stay in force",
             errors.join("; ")
         ))
     }

@@ -62,18 +62,33 @@ impl Tables {
     /// The first thing that is wrong with one of them, with its name and line.
     pub fn read(files: &TableFiles) -> Result<Self, TablesError> {
         let tables = Self::default();
-        tables.read_rules(files)?;
-        tables.read_prefixes(files)?;
-        Ok(tables)
+        match tables.reload(files).into_iter().next() {
+            Some(error) => Err(error),
+            None => Ok(tables),
+        }
     }
 
-    /// Reads files again and puts what they say in force. Each file that is wrong leaves its old
-    /// table in force, and is returned.
+    /// What is wrong with the files, without putting them in force.
+    #[must_use]
+    pub fn check(files: &TableFiles) -> Vec<TablesError> {
+        let wrong = [read_rules(files).err(), read_prefixes(files).err()];
+        wrong.into_iter().flatten().collect()
+    }
+
+    /// Reads files again and puts what they say in force, without a file nothing. If anything is
+    /// wrong it is returned, and what was in force stays in force.
     #[must_use]
     pub fn reload(&self, files: &TableFiles) -> Vec<TablesError> {
-        let read = [self.read_rules(files), self.read_prefixes(files)];
+        let (rules, routes) = match (read_rules(files), read_prefixes(files)) {
+            (Ok(rules), Ok(routes)) => (rules, routes),
+            (rules, routes) => return rules.err().into_iter().chain(routes.err()).collect(),
+        };
+        if let Err(error) = self.set_rules(rules, files.rules.as_deref()) {
+            return vec![error];
+        }
+        self.set_routes(routes, files.prefixes.as_deref());
         self.warn_of_unused_rules();
-        read.into_iter().filter_map(Result::err).collect()
+        Vec::new()
     }
 
     /// What the exporter goes by.
@@ -146,18 +161,7 @@ impl Tables {
         self.metering.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn read_rules(&self, files: &TableFiles) -> Result<(), TablesError> {
-        let Some(path) = &files.rules else {
-            return Ok(());
-        };
-        let mut file = String::new();
-        open(path)
-            .and_then(|mut opened| opened.read_to_string(&mut file))
-            .map_err(|error| TablesError::Read {
-                path: path.clone(),
-                error,
-            })?;
-        let rules = Rules::read(&file).map_err(|error| wrong(path, &error))?;
+    fn set_rules(&self, rules: Rules, path: Option<&Path>) -> Result<(), TablesError> {
         let mut metering = self.metering();
         let mut points = metering.points.clone();
         let on = |at: &InterfacePoints| rules.on(&at.name, at.input, &mut points);
@@ -172,9 +176,11 @@ impl Tables {
             }
             retire(std::mem::replace(&mut at.rules, rules));
         }
-        tracing::info!("{}: {} rules in force", path.display(), rules.len());
+        if let Some(path) = path {
+            tracing::info!("{}: {} rules in force", path.display(), rules.len());
+        }
         *metering = Metering {
-            path: Some(path.clone()),
+            path: path.map(Path::to_owned),
             rules,
             points,
             interfaces: std::mem::take(&mut metering.interfaces),
@@ -182,31 +188,51 @@ impl Tables {
         Ok(())
     }
 
-    fn read_prefixes(&self, files: &TableFiles) -> Result<(), TablesError> {
-        let Some(path) = &files.prefixes else {
-            return Ok(());
-        };
-        let mut file = Vec::new();
-        open(path)
-            .and_then(|mut opened| opened.read_to_end(&mut file))
-            .map_err(|error| TablesError::Read {
-                path: path.clone(),
-                error,
-            })?;
-        let routes = RouteTable::read(&file).map_err(|error| wrong(path, &error))?;
-        let skipped = match routes.skipped_count() {
-            0 => String::new(),
-            count => format!(", {count} of IPv6 skipped"),
-        };
-        tracing::info!(
-            "{}: {} prefixes in force{skipped}, {} MiB",
-            path.display(),
-            routes.len(),
-            routes.octets().div_ceil(1 << 20)
-        );
+    fn set_routes(&self, routes: RouteTable, path: Option<&Path>) {
+        if let Some(path) = path {
+            let skipped = match routes.skipped_count() {
+                0 => String::new(),
+                count => format!(", {count} of IPv6 skipped"),
+            };
+            tracing::info!(
+                "{}: {} prefixes in force{skipped}, {} MiB",
+                path.display(),
+                routes.len(),
+                routes.octets().div_ceil(1 << 20)
+            );
+        }
         retire(self.details.routes.swap(Arc::new(routes)));
-        Ok(())
     }
+}
+
+/// The rules of their file; none without one.
+fn read_rules(files: &TableFiles) -> Result<Rules, TablesError> {
+    let Some(path) = &files.rules else {
+        return Ok(Rules::default());
+    };
+    let file = read_file(path)?;
+    let file = String::from_utf8(file).map_err(|error| TablesError::Read {
+        path: path.clone(),
+        error: io::Error::new(io::ErrorKind::InvalidData, error.utf8_error()),
+    })?;
+    Rules::read(&file).map_err(|error| wrong(path, &error))
+}
+
+/// The routes of their file; none without one.
+fn read_prefixes(files: &TableFiles) -> Result<RouteTable, TablesError> {
+    let Some(path) = &files.prefixes else {
+        return Ok(RouteTable::default());
+    };
+    RouteTable::read(&read_file(path)?).map_err(|error| wrong(path, &error))
+}
+
+fn read_file(path: &Path) -> Result<Vec<u8>, TablesError> {
+    let mut file = Vec::new();
+    let read = open(path).and_then(|mut opened| opened.read_to_end(&mut file));
+    read.map(|_| file).map_err(|error| TablesError::Read {
+        path: path.to_owned(),
+        error,
+    })
 }
 
 /// What is wrong with a file. What it quotes from there can neither control a terminal nor add

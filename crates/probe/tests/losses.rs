@@ -510,7 +510,10 @@ fn a_run_that_lost_every_record_says_so_while_it_runs_and_at_the_end_and_fails()
     }
     // Without tables there is nothing to read again, and nothing to die of.
     probe.signal("HUP");
-    while !probe.said().contains("no file to read again") {
+    while !probe
+        .said()
+        .contains("reloaded: the configuration is as it was")
+    {
         pause(20);
     }
     assert_eq!(probe.said().matches(losing).count(), 1, "{}", probe.said());

@@ -11,7 +11,7 @@ use clap::Args;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use serde_json::json;
 use std::sync::{Arc, Mutex, PoisonError};
-use xdprobe_pipeline::{Change, Pipeline, TableFiles};
+use xdprobe_pipeline::{Change, Pipeline, TableFiles, Tables};
 
 /// Options of which some change while the probe runs.
 pub trait Reloadable {
@@ -34,7 +34,6 @@ pub trait Reloadable {
 
 /// Keys that change while the probe runs, by the change that takes them.
 const LIVE: [(Part, &[&str]); 7] = [
-    (Part::Tables, &["rules", "prefixes"]),
     (Part::Collectors, &["collectors"]),
     (Part::Filter, &["filter"]),
     (
@@ -56,18 +55,20 @@ const LIVE: [(Part, &[&str]); 7] = [
         ],
     ),
     (Part::Pace, &["records-per-second", "octets-per-second"]),
+    (Part::Tables, &["rules", "prefixes"]),
     (Part::LogLevel, &["log-level"]),
 ];
 
-/// What changes as one. Those that may fail come first.
+/// What changes as one. What may fail comes first; tables, whose files are checked before, come
+/// last, since what an old file said cannot be restored.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Part {
-    Tables,
     Collectors,
     Filter,
     Sampling,
     Timeouts,
     Pace,
+    Tables,
     LogLevel,
 }
 
@@ -144,7 +145,9 @@ impl<A: Args + Reloadable> Reloading<A> {
                         self.reloads.count_failed();
                     }
                     let lines = why.iter();
-                    lines.for_each(|line| tracing::error!("not reloaded: {line}"));
+                    lines.for_each(|line| {
+                        tracing::error!("not reloaded, what was in force stays in force: {line}");
+                    });
                 }
             }
             // The other side may have stopped waiting.
@@ -182,6 +185,13 @@ impl<A: Args + Reloadable> Reloading<A> {
         let changes = parts.iter().map(|part| arguments.change(*part));
         let changes: Result<Vec<_>, _> = changes.collect();
         let changes = changes.map_err(|text| unchanged(new.located(&text)))?;
+        if parts.contains(&Part::Tables) {
+            let wrong = Tables::check(&arguments.table_files());
+            if !wrong.is_empty() {
+                let why = wrong.iter().map(ToString::to_string).collect();
+                return Err(Unchanged { why });
+            }
+        }
         if !is_dry {
             self.apply(&parts, changes).map_err(unchanged)?;
             logging::set_level(arguments.log_level());
