@@ -281,7 +281,8 @@ impl Ledger {
     }
 
     /// What was lost, and why: `nothing lost`, or `lost 5 packets (5 ring_full) and 2 records (2
-    /// refused)`; and how many records are in doubt, if there are any.
+    /// refused)`; how many records are in doubt, if there are any; and what a collector did not get
+    /// that another one got.
     #[must_use]
     pub fn losses(&self) -> String {
         let packets: u64 = self.dropped.values().sum();
@@ -301,10 +302,32 @@ impl Ledger {
             0 => String::new(),
             count => format!(", delivery of {count} records in doubt"),
         };
-        if lost.is_empty() {
-            return format!("nothing lost{in_doubt}");
+        let lost = if lost.is_empty() {
+            "nothing lost".to_owned()
+        } else {
+            format!("lost {}", lost.join(" and "))
+        };
+        lost + &in_doubt + &self.losses_of_some()
+    }
+
+    /// What some collectors did not get and others did, where each is to get every record.
+    fn losses_of_some(&self) -> String {
+        if self.distribution != Distribution::Copy.name() || self.collectors.len() < 2 {
+            return String::new();
         }
-        format!("lost {}{in_doubt}", lost.join(" and "))
+        let at_hand_over = self.lost.reasons.get("hand_over").copied().unwrap_or(0);
+        let by_all = self.lost.records - at_hand_over;
+        let losses = self.collectors.iter().filter_map(|one| {
+            let records: u64 = one.lost.values().sum();
+            let name = &one.collector;
+            (records > by_all).then(|| {
+                format!(
+                    "; {name} did not get {records} records ({})",
+                    list(&one.lost)
+                )
+            })
+        });
+        losses.collect()
     }
 
     /// Whether every identity holds.
@@ -1068,6 +1091,11 @@ mod tests {
         assert!(text.contains(line), "{text}");
         assert!(!ledger(copy, 10, vec![off(), collector(10, 0, 0)]).lost_every_record());
         assert!(ledger(failover, 8, vec![off(), collector(0, 0, 0)]).lost_every_record());
+        let refusing = ledger(copy, 10, vec![collector(0, 0, 10), collector(10, 0, 0)]);
+        assert_eq!(
+            refusing.losses(),
+            "nothing lost; 192.0.2.9:2055 did not get 10 records (10 refused)"
+        );
         // Another one got the rest, and was removed.
         assert!(!ledger(failover, 9, vec![off()]).lost_every_record());
     }
