@@ -218,7 +218,7 @@ impl ExporterThread {
             recv(self.requests) -> request => {
                 match request {
                     Ok(request) => self.carry_out(request, now),
-                    // Nobody is left to ask anything: no request will wake the thread again.
+                    // No sender is left, so no request will wake the thread again.
                     Err(_) => self.requests = crossbeam_channel::never(),
                 }
                 Woken::Due

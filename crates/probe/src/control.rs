@@ -1,6 +1,6 @@
 //! The control socket: looking into a running probe, and changing it.
 //!
-//! It is HTTP on a Unix socket. `GET` looks, and is for whoever may open the socket; `POST`
+//! It is HTTP on a Unix socket. `GET` looks, and is for those who may open the socket; `POST`
 //! changes, and is for the socket's owner and root. docs/CONTROL.md lists the paths.
 //!
 //! | File | Contents |

@@ -65,7 +65,7 @@ impl Reason {
 }
 
 /// A difference is reported until so many looks in a row did not find it: also one that was mended
-/// at once is seen by whoever looks every few seconds.
+/// at once is seen by a reader that looks every few seconds.
 const CALM_LOOKS: u32 = 5;
 
 /// The differences of an interface.
