@@ -62,7 +62,7 @@ impl Tables {
     /// The first thing that is wrong with one of them, with its name and line.
     pub fn read(files: &TableFiles) -> Result<Self, TablesError> {
         let tables = Self::default();
-        match tables.reload(files).into_iter().next() {
+        match tables.put_in_force(files).into_iter().next() {
             Some(error) => Err(error),
             None => Ok(tables),
         }
@@ -79,6 +79,12 @@ impl Tables {
     /// wrong it is returned, and what was in force stays in force.
     #[must_use]
     pub fn reload(&self, files: &TableFiles) -> Vec<TablesError> {
+        let wrong = self.put_in_force(files);
+        self.warn_of_unused_rules();
+        wrong
+    }
+
+    fn put_in_force(&self, files: &TableFiles) -> Vec<TablesError> {
         let (rules, routes) = match (read_rules(files), read_prefixes(files)) {
             (Ok(rules), Ok(routes)) => (rules, routes),
             (rules, routes) => return rules.err().into_iter().chain(routes.err()).collect(),
@@ -87,7 +93,6 @@ impl Tables {
             return vec![error];
         }
         self.set_routes(routes, files.prefixes.as_deref());
-        self.warn_of_unused_rules();
         Vec::new()
     }
 

@@ -56,6 +56,8 @@ pub struct Peer {
     pub user: u32,
 }
 
+/// How long the end waits for listings that are under way.
+const LISTINGS_END_MAX: Duration = Duration::from_secs(1);
 /// The thread's name.
 const THREAD: &str = "http";
 /// Connections at a time on one address: the next one closes the oldest.
@@ -87,8 +89,8 @@ impl Server {
                 tracing::error!("{why}");
                 noted.note(THREAD);
             }
-            // A reader that never reads keeps no thread waiting.
-            runtime.shutdown_background();
+            // Listings end as their readers go; the handle of the probe goes with them.
+            runtime.shutdown_timeout(LISTINGS_END_MAX);
         };
         let thread = deaths.spawn(THREAD, work)?;
         Ok(Self {

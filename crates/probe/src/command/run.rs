@@ -238,12 +238,7 @@ pub fn run(effective: Effective<Arguments>) -> anyhow::Result<()> {
     let reloads = Arc::default();
     let served = listeners
         .serve(&pipeline, orders, &reloads)
-        .and_then(|server| {
-            Ok((
-                server,
-                Reloader::start(effective, pipeline.clone(), reloads)?,
-            ))
-        });
+        .and_then(|server| Ok((server, Reloader::start(effective, &pipeline, reloads)?)));
     let (server, reloader) = served.inspect_err(|_| {
         // Files that were begun are completed before the program ends.
         pipeline.stop();

@@ -10,7 +10,7 @@ use crate::metrics::Reloads;
 use clap::Args;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use serde_json::json;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use xdprobe_pipeline::{Change, Pipeline, TableFiles, Tables};
 
 /// Options of which some change while the probe runs.
@@ -85,20 +85,22 @@ impl Reloader {
     /// Starts the thread; it ends when this is dropped.
     pub fn start<A: Args + Reloadable + Send + 'static>(
         effective: Effective<A>,
-        pipeline: Arc<Pipeline>,
+        pipeline: &Arc<Pipeline>,
         reloads: Arc<Reloads>,
     ) -> anyhow::Result<Self> {
         let (requests, asked) = bounded(REQUESTS_MAX);
         let settings = Arc::new(Mutex::new(effective.settings().to_vec()));
         let reloading = Reloading {
             effective,
-            pipeline,
+            pipeline: Arc::downgrade(pipeline),
             reloads,
             settings: Arc::clone(&settings),
         };
         // Not waited for at the end: a resolver or a file may keep it waiting.
-        let deaths = reloading.pipeline.boards().deaths.clone();
-        deaths.spawn("reload", move || reloading.run(&asked))?;
+        pipeline
+            .boards()
+            .deaths
+            .spawn("reload", move || reloading.run(&asked))?;
         Ok(Self { requests, settings })
     }
 
@@ -122,7 +124,8 @@ impl Reloader {
 /// What the thread owns.
 struct Reloading<A> {
     effective: Effective<A>,
-    pipeline: Arc<Pipeline>,
+    /// Weak: the thread must not keep interfaces attached when the probe has ended.
+    pipeline: Weak<Pipeline>,
     reloads: Arc<Reloads>,
     settings: Arc<Mutex<Vec<Setting>>>,
 }
@@ -208,15 +211,17 @@ impl<A: Args + Reloadable> Reloading<A> {
 
     /// Makes the changes; where one is refused, those before it are taken back.
     fn apply(&self, parts: &[Part], changes: Vec<Option<Change>>) -> Result<(), String> {
+        let pipeline = self.pipeline.upgrade();
+        let pipeline = pipeline.ok_or_else(|| "the probe has ended".to_owned())?;
         for (nth, change) in changes.into_iter().enumerate() {
-            let made = change.map(|change| self.pipeline.apply(change).wait());
+            let made = change.map(|change| pipeline.apply(change).wait());
             let Some(Err(refused)) = made else { continue };
             let old = self.effective.arguments();
             // The one that was refused may have been made in part.
             for part in parts[..=nth].iter().rev() {
                 if let Ok(Some(change)) = old.change(*part) {
                     // What cannot be restored is logged where it fails.
-                    let _ = self.pipeline.apply(change).wait();
+                    let _ = pipeline.apply(change).wait();
                 }
             }
             return Err(format!(
