@@ -130,7 +130,7 @@ pub fn row_count(known: &Known, page: Page) -> usize {
         Page::Queues => known.history.now().queues.queues.len(),
         Page::Collectors => known.history.now().ledger.collectors.len(),
         Page::Overview | Page::Heaviest => match &known.top {
-            Some(Ok(top)) => top.rows.len(),
+            Some(Ok(top)) => 1 + top.rows.len(),
             _ => 0,
         },
     }
@@ -410,12 +410,9 @@ fn top_table(top: &Top, look: Look, width: usize) -> Vec<Line<'static>> {
             percent(count(sum), count(&top.total)),
         ],
     };
-    let mut rows: Vec<_> = top
-        .rows
-        .iter()
-        .map(|one| row(one.subject.text(&mut names), &one.sum))
-        .collect();
-    rows.push(row(format!("all {}", top.row_count), &top.total));
+    let mut rows = vec![row(format!("all {}", top.row_count), &top.total)];
+    let each = top.rows.iter();
+    rows.extend(each.map(|one| row(one.subject.text(&mut names), &one.sum)));
     grid(look, &HEAVIEST, &rows, width)
 }
 
@@ -552,18 +549,18 @@ xdprobe top  1/5 overview  up 2s  /run/xdprobe/tap0.sock
     driver             0       0       0              7
   Lost records         0       0       0              0
   Caches: 250 of 1.00k flows, 25.0 %; evicted 20 in all, 10/s
-  Collector      State       Records/s    Sent Lost/s   Lost Waiting
-  192.0.2.9:2055 up                 75     150      0      0       0
+  Collector            State Records/s    Sent Lost/s   Lost Waiting
+  192.0.2.9:2055          up        75     150      0      0       0
   Heaviest by octets over source
-            Flows Packets  Octets Share %
-  192.0.2.1     2      99    100k    33.3
-  192.0.2.2     2      98    100k    33.3
-  192.0.2.3     2      97    100k    33.3
-  192.0.2.4     2      96    100k    33.3
-  192.0.2.5     2      95    100k    33.3
-  192.0.2.6     2      94    100k    33.3
-  192.0.2.7     2      93    100k    33.3
-  192.0.2.8     2      92    100k    33.3
+               Flows Packets  Octets Share %
+  all 500        250   3.00k    300k   100.0
+  192.0.2.1        2      99    100k    33.3
+  192.0.2.2        2      98    100k    33.3
+  192.0.2.3        2      97    100k    33.3
+  192.0.2.4        2      96    100k    33.3
+  192.0.2.5        2      95    100k    33.3
+  192.0.2.6        2      94    100k    33.3
+  192.0.2.7        2      93    100k    33.3
 q quit  1-5 page  space freeze  s sort  f filter  o over  up/down scroll";
         assert_eq!(text(&known(40), &at(Page::Overview), (80, 24)), expected);
     }
@@ -649,12 +646,12 @@ q quit  1-5 page  space freeze  s sort";
     #[test]
     fn queues_have_the_rates_of_the_last_ten_seconds() {
         let expected = "\
-! tap0/0 running      1.50k     20       40    250   25.0        10   50.0";
+! tap0/0  running     1.50k     20       40    250   25.0        10   50.0";
         let said = text(&known(40), &at(Page::Queues), (80, 24));
         assert!(said.contains(expected), "{said}");
         let narrow = text(&known(40), &at(Page::Queues), (40, 10));
         assert!(
-            narrow.contains("! tap0/0 running      1.50k     20\n"),
+            narrow.contains("! tap0/0  running     1.50k     20\n"),
             "{narrow}"
         );
     }
@@ -671,7 +668,7 @@ q quit  1-5 page  space freeze  s sort";
             ..known(0)
         };
         let said = text(&known, &at(Page::Collectors), (80, 24));
-        assert!(said.contains("! 192.0.2.9:2055 unresolved "), "{said}");
+        assert!(said.contains("! 192.0.2.9:2055  unresolved "), "{said}");
     }
 
     #[test]
@@ -681,7 +678,7 @@ q quit  1-5 page  space freeze  s sort";
         let said = text(&known(0), &view, (80, 24));
         let heading = "  Heaviest by octets over source; only port=53\n";
         assert!(said.contains(heading), "{said}");
-        view.offset = 15;
+        view.offset = 16;
         let said = text(&known(0), &view, (80, 24));
         assert!(
             !said.contains("192.0.2.15 ") && said.contains("192.0.2.16 "),

@@ -9,9 +9,12 @@ use super::view::{Asked, View};
 use super::watch::{Arrival, Watch};
 use anyhow::Context;
 use crossbeam_channel::{after, never, select};
+use nix::libc::EIO;
 use ratatui::DefaultTerminal;
 use ratatui::crossterm::event::Event;
+use signal_hook::consts::SIGHUP;
 use signal_hook::low_level::emulate_default_handler;
+use std::io;
 use std::time::Duration;
 
 /// Beyond the interval, the time without a sample after which the screen says so.
@@ -46,9 +49,13 @@ pub fn show(
     let terminal = ratatui::try_init().inspect_err(|_| ratatui::restore());
     let mut terminal = terminal.context("the terminal cannot be set up")?;
     let end = screen.run(&mut terminal, look, interval);
-    // Shows the cursor.
-    drop(terminal);
-    ratatui::restore();
+    if terminal.show_cursor().is_ok() {
+        // What fails now fails because there is no terminal any more.
+        let _ = ratatui::try_restore();
+    } else {
+        // Its drop would print this error where nothing can be printed.
+        std::mem::forget(terminal);
+    }
     match end? {
         End::Quit => Ok(()),
         End::Signal(signal) => Ok(emulate_default_handler(signal)?),
@@ -88,9 +95,10 @@ impl Screen<'_> {
         self.ask();
         loop {
             let shown = self.frozen.as_deref().unwrap_or(&self.known);
-            terminal
-                .draw(|frame| draw(frame, shown, &self.view, look))
-                .context("the terminal")?;
+            let drawn = terminal.draw(|frame| draw(frame, shown, &self.view, look));
+            if let Err(error) = drawn {
+                return end_of_terminal(error);
+            }
             select! {
                 recv(arrivals) -> arrival => {
                     let first = arrival.context("no thread is left")?;
@@ -145,6 +153,7 @@ impl Screen<'_> {
                 self.ask();
             }
             Arrival::Terminal(_) => (),
+            Arrival::NoTerminal(error) => return end_of_terminal(error).map(Some),
             Arrival::Signal(signal) => return Ok(Some(End::Signal(signal))),
             Arrival::Failure(error) => return Err(error),
         }
@@ -156,6 +165,14 @@ impl Screen<'_> {
         if self.view.page.has_heaviest() && self.questions.may_ask() {
             self.watch.ask(&self.view.query);
         }
+    }
+}
+
+/// What an error of the terminal means: EIO is that it hung up, of which the signal may come later.
+fn end_of_terminal(error: io::Error) -> anyhow::Result<End> {
+    match error.raw_os_error() {
+        Some(EIO) => Ok(End::Signal(SIGHUP)),
+        _ => Err(error).context("the terminal"),
     }
 }
 
@@ -194,6 +211,39 @@ impl Questions {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::process::Command;
+    use xdprobe_lab::requirements::are_met;
+    use xdprobe_lab::terminal::{self, Terminal};
+
+    const PANICS: &str = "command::top::screen::tests::panics_with_a_full_screen";
+
+    #[test]
+    #[ignore = "run in a terminal, by the next test"]
+    fn panics_with_a_full_screen() {
+        let mut terminal = ratatui::try_init().unwrap();
+        terminal.draw(|_| ()).unwrap();
+        panic!("with a full screen");
+    }
+
+    #[test]
+    fn a_panic_leaves_the_terminal_as_it_was() {
+        if !are_met(&terminal::TOOLS) {
+            return;
+        }
+        let this = std::env::current_exe().unwrap();
+        let program = format!(
+            "RUST_BACKTRACE=0 {} --ignored --exact --nocapture {PANICS}",
+            this.display()
+        );
+        let terminal = Terminal::start(|tmux| Command::new(tmux), (80, 24), &program).unwrap();
+        let left = terminal.wait().unwrap();
+        assert!(
+            left.screen.contains("with a full screen"),
+            "{}",
+            left.screen
+        );
+        assert!(left.is_restored, "{}", left.screen);
+    }
 
     #[test]
     fn the_heaviest_flows_are_asked_for_once_a_sample_and_less_if_that_takes_longer() {

@@ -266,7 +266,6 @@ mod tests {
             ("port=http", "invalid value 'http' for 'port <N>'"),
             ("colour=red", "unexpected argument 'colour'"),
             ("port=1 port=2", "cannot be used multiple times"),
-            ("interface=", "a value is required"),
         ] {
             let mut view = View::default();
             press(&mut view, &typed("f"));

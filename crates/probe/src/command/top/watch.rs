@@ -8,6 +8,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use ratatui::crossterm::event;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use signal_hook::iterator::Signals;
+use std::io;
 use std::path::Path;
 use std::thread;
 use std::time::Duration;
@@ -20,6 +21,8 @@ pub enum Arrival {
     Top(Result<Top, String>),
     /// A key, or another size of the terminal.
     Terminal(event::Event),
+    /// The terminal cannot be read.
+    NoTerminal(io::Error),
     /// A signal that ends the process.
     Signal(i32),
     /// There is nothing more to wait for.
@@ -71,8 +74,12 @@ impl Watch {
         })?;
         start_thread("keys", &send, |send| {
             loop {
-                send(Arrival::Terminal(event::read().context("the terminal")?));
+                match event::read() {
+                    Ok(event) => send(Arrival::Terminal(event)),
+                    Err(error) => break send(Arrival::NoTerminal(error)),
+                }
             }
+            Ok(())
         })?;
         Ok(Self {
             arrivals,
