@@ -88,9 +88,9 @@ impl Watched {
     }
 }
 
-/// Whether the rates over 2 s of packets, bits and flows are above zero.
+/// Whether the rates over 2 s of packets and bits are above zero.
 fn has_rates(screen: &str) -> bool {
-    ["Packets", "Bits", "Flows"].iter().all(|name| {
+    ["Packets", "Bits"].iter().all(|name| {
         let line = screen
             .lines()
             .find_map(|line| line.trim().strip_prefix(name));
@@ -297,7 +297,6 @@ fn once_prints_a_page_as_text_as_wide_as_the_environment_says() {
     let Some(watched) = Watched::start(&[]) else {
         return;
     };
-    // The text of an earlier moment may have no flows yet.
     for (columns, width) in [
         (None, 80),
         (Some("120"), 120),
