@@ -84,7 +84,8 @@ pub fn run(arguments: Arguments) -> anyhow::Result<()> {
         once,
         query,
     } = arguments;
-    if !once && !(stdin().is_terminal() && stdout().is_terminal()) {
+    let has_terminal = stdin().is_terminal() && stdout().is_terminal();
+    if !once && !has_terminal {
         let said = "top needs a terminal as standard input and output: --once prints one page as \
                     text";
         return Err(UsageError(said.to_owned()).into());

@@ -149,7 +149,7 @@ fn title(known: &Known, view: &View) -> Line<'static> {
     let page = view.page as usize + 1;
     spans.push(Span::from(format!(
         "  {page}/5 {}  up {uptime}  {}",
-        name(view.page),
+        name(&view.page),
         known.socket
     )));
     Line::from(spans)
@@ -379,7 +379,7 @@ fn collectors(known: &Known, look: Look, width: usize) -> Vec<Line<'static>> {
 
 /// A heading that says what is added up, and the table.
 fn heaviest(known: &Known, view: &View, look: Look, width: usize) -> Vec<Line<'static>> {
-    let (by, over) = (name(view.query.by), name(view.query.over));
+    let (by, over) = (name(&view.query.by), name(&view.query.over));
     let filter = match words(&view.query.flows) {
         words if words.is_empty() => String::new(),
         words => format!("; only {words}"),

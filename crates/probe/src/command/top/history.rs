@@ -1,8 +1,8 @@
 //! Samples of the last 40 s, and the rates between them.
 //!
 //! A rate over a window is what was counted between the latest sample and the one that was the
-//! latest when the window began, divided by the time between the two by the probe's own clock. While
-//! there are no samples of the whole window, it is over those there are: at the least two.
+//! latest when the window began, divided by the time between the two by the probe's own clock.
+//! While there are no samples of the whole window, it is over those there are: at the least two.
 
 use super::sample::Sample;
 use std::cmp::Ordering;

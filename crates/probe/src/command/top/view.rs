@@ -67,10 +67,14 @@ impl View {
             return Asked::Nothing;
         }
         if key.modifiers.contains(KeyModifiers::CONTROL) {
-            return match key.code {
-                KeyCode::Char('c') => Asked::Quit,
-                _ => Asked::Nothing,
-            };
+            match key.code {
+                KeyCode::Char('c') => return Asked::Quit,
+                KeyCode::Char('u') if self.prompt.is_some() => {
+                    self.prompt = Some(Prompt::default());
+                }
+                _ => (),
+            }
+            return Asked::Nothing;
         }
         if let Some(prompt) = self.prompt.take() {
             return self.on_key_in_prompt(prompt, key.code);
@@ -147,7 +151,7 @@ impl Page {
 }
 
 /// The name of a value, as the command line has it.
-pub fn name(value: impl ValueEnum) -> String {
+pub fn name(value: &impl ValueEnum) -> String {
     let value = value.to_possible_value();
     value.map_or_else(String::new, |value| value.get_name().to_owned())
 }
@@ -233,7 +237,7 @@ mod tests {
         assert_eq!(press(&mut view, &typed("ss")), Asked::Query);
         assert_eq!(view.query.by, By::Octets);
         assert_eq!(press(&mut view, &typed("oo")), Asked::Query);
-        assert_eq!(name(view.query.over), "pair");
+        assert_eq!(name(&view.query.over), "pair");
         assert_eq!(press(&mut view, &typed("  ")), Asked::Nothing);
         assert!(!view.is_frozen);
     }
@@ -254,7 +258,8 @@ mod tests {
         assert_eq!(press(&mut view, &[KeyCode::Esc]), Asked::Nothing);
         assert_eq!(view.query.flows.port, Some(53));
         press(&mut view, &typed("/"));
-        press(&mut view, &[KeyCode::Backspace; 40]);
+        let control_u = KeyEvent::new(KeyCode::Char('u'), KeyModifiers::CONTROL);
+        assert_eq!(view.on_key(control_u, 5), Asked::Nothing);
         assert_eq!(press(&mut view, &[KeyCode::Enter]), Asked::Query);
         assert_eq!(view.query.flows, FlowQuery::default());
     }
