@@ -2,8 +2,8 @@
 //! with veth pairs. [`send`] generates traffic with exact counts, and [`plain`] does the same on
 //! drivers without XDP. [`frames`] builds frames and capture files, [`capture_file`] large capture
 //! files from a seed. [`confine`] withholds system calls from a program, [`intrude`] does to a
-//! probe's XDP program what another process may do. [`test_collector`] is a collector that checks
-//! an exporter's datagrams.
+//! probe's XDP program what another process may do. [`terminal`] runs a program in a terminal and
+//! reads its screen. [`test_collector`] is a collector that checks an exporter's datagrams.
 //!
 //! A test makes a [`namespace::Namespace`] with a veth pair in it, starts the probe on one end and
 //! a [`send::Sender`] on the other, and compares the probe's ledger and the
@@ -20,4 +20,5 @@ pub mod namespace;
 pub mod plain;
 pub mod requirements;
 pub mod send;
+pub mod terminal;
 pub mod test_collector;

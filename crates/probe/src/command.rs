@@ -12,4 +12,5 @@ pub mod show;
 pub mod stop;
 mod table;
 mod to;
+pub mod top;
 pub mod usage;

@@ -23,11 +23,11 @@ mod routes;
 mod socket;
 mod top;
 
-pub use client::Client;
+pub use client::{Client, Refusal};
 pub use flows::{FlowLine, FlowsQuery, InterfaceNames};
 pub use probe::{Order, ReloadRequest, Reloaded, Unchanged};
-pub use query::{FlowQuery, to_parameters};
-pub use queues::Queues;
+pub use query::{FlowQuery, of_parameters, to_parameters};
+pub use queues::{QueueLine, Queues};
 pub use routes::{Expired, ReloadQuery, pages};
 pub use socket::ControlSocket;
 pub use top::{By, Sum, Top, TopQuery};

@@ -44,6 +44,8 @@ enum Command {
     Config(command::config::Arguments),
     /// Look into a running probe: flows, sums, ledger, queues, collectors
     Show(command::show::Arguments),
+    /// Watch a running probe on the full screen: rates, losses, caches, collectors, heaviest flows
+    Top(command::top::Arguments),
     /// Export resident flows of a running probe now
     Expire(command::expire::Arguments),
     /// Have a running probe read its configuration again
@@ -118,6 +120,7 @@ fn execute(arguments: Arguments) -> anyhow::Result<()> {
         Command::Run(_) => unreachable!("handled above"),
         Command::Config(arguments) => command::config::run(&arguments),
         Command::Show(arguments) => command::show::run(&arguments),
+        Command::Top(arguments) => command::top::run(arguments),
         Command::Expire(arguments) => command::expire::run(&arguments),
         Command::Reload(arguments) => command::reload::run(&arguments),
         Command::Stop(arguments) => command::stop::run(&arguments),

@@ -45,6 +45,16 @@ impl Client {
         })
     }
 
+    /// The control socket of the probe.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether something listens on the socket.
+    pub fn is_answered(&self) -> bool {
+        std::os::unix::net::UnixStream::connect(&self.path).is_ok()
+    }
+
     /// Looks: the answer of a path, as JSON.
     ///
     /// # Errors
@@ -102,7 +112,7 @@ impl Client {
     /// Waits until nothing listens on the socket any more.
     pub fn wait_for_end(&self) {
         const INTERVAL: std::time::Duration = std::time::Duration::from_millis(50);
-        while std::os::unix::net::UnixStream::connect(&self.path).is_ok() {
+        while self.is_answered() {
             std::thread::sleep(INTERVAL);
         }
     }
