@@ -233,7 +233,7 @@ fn read_prefixes(files: &TableFiles) -> Result<RouteTable, TablesError> {
 
 fn read_file(path: &Path) -> Result<Vec<u8>, TablesError> {
     let mut file = Vec::new();
-    let read = open(path).and_then(|mut opened| opened.read_to_end(&mut file));
+    let read = open_regular(path).and_then(|mut opened| opened.read_to_end(&mut file));
     read.map(|_| file).map_err(|error| TablesError::Read {
         path: path.to_owned(),
         error,
@@ -252,9 +252,12 @@ fn wrong(path: &Path, error: &TableError) -> TablesError {
     }
 }
 
-/// Opens a table, which has to be a regular file: it is read again at any time, and a FIFO or a
-/// device may have nothing to read, for ever.
-fn open(path: &Path) -> io::Result<File> {
+/// Opens a regular file, without waiting: a FIFO or a device may have nothing to read, for ever.
+///
+/// # Errors
+///
+/// What the path is instead, or the system's error.
+pub fn open_regular(path: &Path) -> io::Result<File> {
     let file = File::options()
         .read(true)
         .custom_flags(OFlag::O_NONBLOCK.bits())

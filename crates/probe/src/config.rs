@@ -373,8 +373,10 @@ mod tests {
         };
         let file = folder.path().join("file");
         assert!(load(&file).contains("cannot be read: No such file"));
-        assert!(load(folder.path()).contains("cannot be read: Is a directory"));
-        assert!(load(Path::new("/dev/zero")).contains("expected at most 1048576 octets"));
+        assert!(load(folder.path()).contains("it is a directory, expected a regular file"));
+        assert!(load(Path::new("/dev/zero")).contains("it is a device, expected a regular file"));
+        fs::write(&file, "\n".repeat((1 << 20) + 1)).unwrap();
+        assert!(load(&file).contains("expected at most 1048576 octets"));
         fs::write(&file, b"ring = 1024\nmode = \"\xff\"").unwrap();
         assert!(load(&file).ends_with(":2:9: found the octet 0xff, expected text in UTF-8"));
         fs::write(&file, "x = \n".repeat(10_000)).unwrap();

@@ -17,6 +17,7 @@ use clap::{Parser, Subcommand};
 use command::run::SecondSignal;
 use command::usage::UsageError;
 use config::{Effective, Faults};
+use control::Refusal;
 use logging::{LogLevel, report};
 use signal_hook::consts::SIGXFSZ;
 use std::io::{IsTerminal, stderr};
@@ -85,10 +86,11 @@ fn main() -> ExitCode {
 /// Reports why the command failed, and returns its exit code.
 fn fail(error: &anyhow::Error) -> u8 {
     let text = format!("{error:#}");
-    if error.is::<UsageError>() || error.is::<Faults>() {
+    let is_usage = error.is::<UsageError>() || error.is::<Faults>();
+    if is_usage || error.is::<Refusal>() {
         // There may be several, one in each line.
         text.lines().for_each(|line| report(LogLevel::Error, line));
-        return 2;
+        return if is_usage { 2 } else { 1 };
     }
     report(LogLevel::Error, text);
     error

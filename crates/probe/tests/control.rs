@@ -339,6 +339,13 @@ fn curl_and_scripts_find_the_paths_and_bad_requests_are_answered_in_one_line() {
             "invalid value 'colour' for 'over",
         ),
         (
+            "POST /stop?x=1",
+            400,
+            "/stop takes no parameters, found 'x=1'",
+        ),
+        ("GET /ledger?x", 400, "/ledger takes no parameters"),
+        ("POST /reload?dry-run", 200, "\"applied\":false"),
+        (
             "POST /expire?prefix=10.0.0.0%2F33",
             400,
             "expected for example 192.0.2.1",
@@ -513,4 +520,43 @@ fn listing_every_flow_and_readers_that_never_read_cost_no_packet() {
     let ledger = probe.probe.stop();
     assert_balanced(&ledger);
     assert_eq!(count(&ledger, "observed.packets"), sent.packets);
+}
+
+#[test]
+fn readers_that_never_read_are_given_up_and_keep_no_listing_from_others() {
+    if !are_met(&TOOLS) {
+        return;
+    }
+    let wire = wire(VethOptions::default());
+    let probe = Controlled::start(&wire, &["--flows-per-queue", "60000", "--ring", "65536"]);
+    let load = Options {
+        packets: 50_000,
+        flows: 50_000,
+        rate: Some(100_000),
+        ..Options::on("tx0")
+    };
+    send(&wire, &load);
+    probe.await_packets(&wire, load.packets);
+    let hold = || {
+        let mut stream = UnixStream::connect(probe.socket()).unwrap();
+        let request = b"GET /flows HTTP/1.1\r\nHost: x\r\n\r\n";
+        stream.write_all(request).unwrap();
+        stream
+    };
+    let mut held: Vec<_> = (0..8).map(|_| hold()).collect();
+    let limited = ["show", "flows", "--limit", "1", "--json"];
+    while probe.ask(&wire, &limited).status.success() {
+        pause(20);
+    }
+    // Sums wait for no reader.
+    let top = probe.json(&wire, &["show", "top"]);
+    assert_eq!(top["total"]["flows"], 50_000);
+    while !probe.ask(&wire, &limited).status.success() {
+        pause(200);
+    }
+    // What was cut does not seem to be whole.
+    let mut rest = Vec::new();
+    held[0].read_to_end(&mut rest).unwrap();
+    assert!(!rest.ends_with(b"0\r\n\r\n"), "the end of a whole answer");
+    assert_balanced(&probe.probe.stop());
 }

@@ -5,6 +5,8 @@ mod harness;
 
 use harness::scrape::Page;
 use harness::{Probe, TOOLS, assert_balanced, count, pause, wire, xdprobe};
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
 use serde_json::Value;
 use std::fs;
 use std::path::PathBuf;
@@ -155,10 +157,20 @@ fn a_reload_that_is_wrong_in_one_place_changes_nothing_and_says_where() {
         assert!(said.contains(expected), "{keys}: {said}");
         assert_eq!(probe.value("idle-timeout"), "15s", "{keys}");
     }
+    let file = probe.path("xdprobe.toml");
+    fs::remove_file(&file).unwrap();
+    mkfifo(&file, Mode::S_IRWXU).unwrap();
+    let output = probe.ask(&["reload"]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(
+        said.contains("it is a FIFO, expected a regular file"),
+        "{said}"
+    );
+    fs::remove_file(&file).unwrap();
     // SIGHUP does the same, and the probe goes on.
     probe.probe().signal("HUP");
     let page = Page::await_on(&wire, probe.probe(), |page| {
-        page.sum_of("xdprobe_reloads_total", &["result=\"failed\""]) == 7
+        page.sum_of("xdprobe_reloads_total", &["result=\"failed\""]) == 8
     });
     assert_eq!(
         page.sum_of("xdprobe_reloads_total", &["result=\"applied\""]),

@@ -6,12 +6,12 @@ use super::fault::{Fault, Faults, Place};
 use super::setting::Value;
 use std::collections::BTreeSet;
 use std::ffi::OsString;
-use std::fs::File;
 use std::io::Read;
 use std::mem;
 use std::path::Path;
 use toml::Spanned;
 use toml::de::{DeArray, DeInteger, DeTable, DeValue};
+use xdprobe_pipeline::tables::open_regular;
 
 /// A key of a file, whose values are valid one by one.
 pub struct Entry<'a> {
@@ -48,7 +48,7 @@ fn read_text(path: &Path) -> Result<String, Faults> {
     let fault = |text: String| Faults::from(Fault::new(path, None, text));
     let unread = |error| fault(format!("this configuration file cannot be read: {error}"));
     let mut octets = Vec::new();
-    let file = File::open(path).map_err(unread)?;
+    let file = open_regular(path).map_err(unread)?;
     file.take(OCTETS_MAX + 1)
         .read_to_end(&mut octets)
         .map_err(unread)?;

@@ -13,7 +13,12 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io;
 use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use tokio::runtime::Handle;
 use tokio::sync::mpsc::Sender;
+use tokio::time::timeout;
 use xdprobe_pipeline::flow::{FlowRecord, Interfaces, KeyV4, Timeouts};
 
 /// Which flows are listed.
@@ -74,6 +79,33 @@ pub struct FlowLine {
 #[derive(Default)]
 pub struct InterfaceNames(BTreeMap<u16, Option<String>>);
 
+/// Where lines are read, from a thread that may wait for it.
+pub struct Reader {
+    /// Where chunks go.
+    pub chunks: Sender<io::Result<Bytes>>,
+    /// Where the time passes by which a reader that takes nothing is given up.
+    pub runtime: Handle,
+    /// Whether it was.
+    pub is_given_up: Arc<AtomicBool>,
+}
+
+/// How long a listing waits for a reader that takes nothing.
+const STALL_MAX: Duration = Duration::from_secs(10);
+
+impl Reader {
+    /// Waits until there is room for a chunk; false if the reader has gone, or takes nothing.
+    fn send(&self, chunk: Vec<u8>) -> bool {
+        let sent = timeout(STALL_MAX, self.chunks.send(Ok(chunk.into())));
+        match self.runtime.block_on(sent) {
+            Ok(sent) => sent.is_ok(),
+            Err(_) => {
+                self.is_given_up.store(true, Ordering::Relaxed);
+                false
+            }
+        }
+    }
+}
+
 /// Makes lines of records.
 pub struct FlowLines {
     uptime_ms: u64,
@@ -88,12 +120,7 @@ const CHUNK_OCTETS: usize = 1 << 16;
 
 /// Writes the flows as JSON lines, of those with `interface` if one is given, until all are written
 /// or the reader is gone.
-pub fn list(
-    probe: &Probe,
-    query: &FlowsQuery,
-    interface: Option<u16>,
-    lines: &Sender<io::Result<Bytes>>,
-) {
+pub fn list(probe: &Probe, query: &FlowsQuery, interface: Option<u16>, lines: &Reader) {
     let mut writer = FlowLines::new(probe);
     let mut left = query.limit.unwrap_or(u64::MAX);
     let mut chunk = Vec::with_capacity(CHUNK_OCTETS + 1_024);
@@ -107,13 +134,12 @@ pub fn list(
         }
         if chunk.len() >= CHUNK_OCTETS {
             let full = std::mem::replace(&mut chunk, Vec::with_capacity(CHUNK_OCTETS + 1_024));
-            is_read = lines.blocking_send(Ok(full.into())).is_ok();
+            is_read = lines.send(full);
         }
         is_read && left > 0
     });
     if is_read && !chunk.is_empty() {
-        // The reader may have gone away.
-        let _ = lines.blocking_send(Ok(chunk.into()));
+        lines.send(chunk);
     }
 }
 
@@ -172,7 +198,8 @@ impl InterfaceNames {
     pub fn of(&mut self, index: u16) -> Option<String> {
         let name = self.0.entry(index).or_insert_with(|| {
             let name = if_indextoname(index.into()).ok()?;
-            Some(name.to_string_lossy().into_owned())
+            // An interface that does not exist has an empty name there.
+            Some(name.to_string_lossy().into_owned()).filter(|name| !name.is_empty())
         });
         name.clone()
     }

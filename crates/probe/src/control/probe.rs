@@ -17,6 +17,8 @@ pub struct Probe {
     pub orders: Sender<Order>,
     /// Listings that may be under way.
     pub listings: Arc<Semaphore>,
+    /// Sums that may be under way: they wait for no reader.
+    pub sums: Arc<Semaphore>,
 }
 
 impl Probe {

@@ -202,9 +202,10 @@ impl From<Protocol> for String {
 pub fn of_parameters<T: Args>(parameters: &str) -> Result<T, String> {
     let pairs: Vec<(String, String)> = serde_urlencoded::from_str(parameters)
         .map_err(|error| format!("parameters that cannot be read: {error}"))?;
-    let options = pairs
-        .iter()
-        .map(|(name, value)| format!("--{name}={value}"));
+    let options = pairs.iter().map(|(name, value)| match &value[..] {
+        "" => format!("--{name}"),
+        value => format!("--{name}={value}"),
+    });
     let command = Command::new("parameters")
         .no_binary_name(true)
         .disable_help_flag(true);

@@ -1,13 +1,14 @@
 //! The paths of the control socket, and who may use them.
 
-use super::flows::{self, FlowsQuery};
+use super::flows::{self, FlowsQuery, Reader};
 use super::probe::{Order, Probe, ReloadRequest, Unchanged};
 use super::query::{FlowQuery, of_parameters};
 use super::queues::Queues;
 use super::top::{self, TopQuery};
 use crate::http::{Peer, text};
 use axum::body::Body;
-use axum::extract::{RawQuery, Request, State};
+use axum::extract::{FromRequestParts, RawQuery, Request, State};
+use axum::http::request::Parts;
 use axum::http::{StatusCode, header::CONTENT_TYPE};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
@@ -18,8 +19,12 @@ use crossbeam_channel::{Sender, bounded};
 use nix::unistd::Uid;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, mpsc};
+use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 use xdprobe_pipeline::{Ledger, Pipeline};
 
@@ -85,6 +90,7 @@ pub fn pages(pipeline: Arc<Pipeline>, orders: Sender<Order>) -> Router {
         pipeline,
         orders,
         listings: Arc::new(Semaphore::new(LISTINGS_MAX)),
+        sums: Arc::new(Semaphore::new(LISTINGS_MAX)),
     });
     Router::new()
         .route("/flows", get(list_flows))
@@ -148,6 +154,23 @@ fn refused(status: StatusCode, said: String) -> Response {
 
 type Shared = State<Arc<Probe>>;
 
+/// That a request has no parameters, for paths that take none.
+struct NoParameters;
+
+impl<S: Sync> FromRequestParts<S> for NoParameters {
+    type Rejection = Response;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Response> {
+        match parts.uri.query() {
+            None | Some("") => Ok(Self),
+            Some(found) => {
+                let said = format!("{} takes no parameters, found '{found}'", parts.uri.path());
+                Err(refused(StatusCode::BAD_REQUEST, said))
+            }
+        }
+    }
+}
+
 async fn list_flows(State(probe): Shared, RawQuery(query): RawQuery) -> Response {
     let query = match of_parameters::<FlowsQuery>(query.as_deref().unwrap_or_default()) {
         Ok(query) => query,
@@ -160,12 +183,21 @@ async fn list_flows(State(probe): Shared, RawQuery(query): RawQuery) -> Response
         Ok(interface) => interface,
         Err(error) => return refused(StatusCode::BAD_REQUEST, format!("{error:#}")),
     };
-    let (lines, chunks) = mpsc::channel(CHUNKS_MAX);
+    let (chunks, taken) = mpsc::channel(CHUNKS_MAX);
+    let is_given_up = Arc::new(AtomicBool::new(false));
+    let reader = Reader {
+        chunks,
+        runtime: Handle::current(),
+        is_given_up: Arc::clone(&is_given_up),
+    };
     tokio::task::spawn_blocking(move || {
-        flows::list(&probe, &query, interface, &lines);
+        flows::list(&probe, &query, interface, &reader);
         drop(permit);
     });
-    let body = Body::from_stream(ReceiverStream::new(chunks));
+    // A listing that is cut must not seem to be whole.
+    let cut = move || is_given_up.load(Ordering::Relaxed);
+    let cut = std::iter::from_fn(move || cut().then(|| Err(io::ErrorKind::TimedOut.into())));
+    let body = Body::from_stream(ReceiverStream::new(taken).chain(tokio_stream::iter(cut)));
     ([(CONTENT_TYPE, "application/jsonl")], body).into_response()
 }
 
@@ -174,7 +206,7 @@ async fn show_top(State(probe): Shared, RawQuery(query): RawQuery) -> Response {
         Ok(query) => query,
         Err(said) => return refused(StatusCode::BAD_REQUEST, said),
     };
-    let Ok(permit) = Arc::clone(&probe.listings).try_acquire_owned() else {
+    let Ok(permit) = Arc::clone(&probe.sums).try_acquire_owned() else {
         return too_many();
     };
     let interface = match query.flows.interface() {
@@ -192,20 +224,20 @@ async fn show_top(State(probe): Shared, RawQuery(query): RawQuery) -> Response {
     }
 }
 
-async fn show_ledger(State(probe): Shared) -> Response {
+async fn show_ledger(State(probe): Shared, _: NoParameters) -> Response {
     Json(Ledger::draw_up(&probe.pipeline.snapshot())).into_response()
 }
 
-async fn show_ledger_as_text(State(probe): Shared) -> Response {
+async fn show_ledger_as_text(State(probe): Shared, _: NoParameters) -> Response {
     let ledger = Ledger::draw_up(&probe.pipeline.snapshot());
     text(StatusCode::OK, format!("{ledger}\n"))
 }
 
-async fn show_queues(State(probe): Shared) -> Response {
+async fn show_queues(State(probe): Shared, _: NoParameters) -> Response {
     Json(Queues::of(&probe.pipeline.snapshot())).into_response()
 }
 
-async fn show_collectors(State(probe): Shared) -> Response {
+async fn show_collectors(State(probe): Shared, _: NoParameters) -> Response {
     let snapshot = probe.pipeline.snapshot();
     let ledger = json!(Ledger::draw_up(&snapshot));
     let answer = json!({
@@ -228,7 +260,7 @@ async fn expire(State(probe): Shared, RawQuery(query): RawQuery) -> Response {
     }
 }
 
-async fn show_config(State(probe): Shared) -> Response {
+async fn show_config(State(probe): Shared, _: NoParameters) -> Response {
     let (reply, answer) = bounded(1);
     match probe.order(Order::ShowConfig(reply), answer).await {
         Some(settings) => Json(json!({ "settings": settings })).into_response(),
@@ -251,7 +283,7 @@ async fn reload(State(probe): Shared, RawQuery(query): RawQuery) -> Response {
     }
 }
 
-async fn stop(State(probe): Shared) -> Response {
+async fn stop(State(probe): Shared, _: NoParameters) -> Response {
     // Where an order waits already, the probe stops by that.
     let _ = probe.orders.try_send(Order::Stop);
     (StatusCode::ACCEPTED, Json(json!({ "stopping": true }))).into_response()
