@@ -279,6 +279,16 @@ fn an_interface_that_is_moved_away_under_traffic_ends_the_probe_with_every_frame
     if !are_met(&TOOLS) {
         return;
     }
+    // A look may come before the first frame after the move.
+    let unbound = (0..4)
+        .map(|_| unbound_after_a_move())
+        .find(|&unbound| unbound > 0);
+    assert!(unbound.is_some(), "no frame was unbound");
+}
+
+/// Moves an interface away under traffic. Returns how many frames were unbound, once all are in a
+/// count.
+fn unbound_after_a_move() -> u64 {
     let (wire, elsewhere) = (wire(VethOptions::default()), Namespace::new().unwrap());
     let probe = Probe::start(&wire, &LINE);
     let sender = keep_sending(
@@ -302,12 +312,12 @@ fn an_interface_that_is_moved_away_under_traffic_ends_the_probe_with_every_frame
         count(&ledger, "offered.packets"),
         count(&ledger, "dropped.unbound"),
     );
-    assert!(unbound > 0, "{ledger:#}");
     assert_eq!(
         count(&ledger, "received.packets") + unbound,
         offered,
         "{ledger:#}"
     );
+    unbound
 }
 
 #[test]
