@@ -248,34 +248,16 @@ impl<R: Rings, B: Bell> Readers<R, B> {
         }
     }
 
+    /// Shows a burst of the next reader that has frames.
+    // One call of `Reader::receive`, so that what is done with each frame is inlined into its loop.
     #[inline]
     fn receive(&mut self, each: &mut impl FnMut(Frame<'_>)) -> Result<Received, CaptureError> {
-        if self.added.is_empty() && self.arriving.is_empty() {
-            return self.own.receive(each);
+        if !self.arriving.is_empty() {
+            self.admit();
         }
-        self.receive_in_turn(each)
-    }
-
-    /// Shows a burst of the next reader that has frames.
-    #[inline(never)]
-    fn receive_in_turn(
-        &mut self,
-        each: &mut impl FnMut(Frame<'_>),
-    ) -> Result<Received, CaptureError> {
-        while let Ok(mut reader) = self.arriving.try_recv() {
-            reader.filter.clone_from(&self.own.filter);
-            // Allocates, once for each channel that is added.
-            self.added.push(reader);
-        }
-        let readers = 1 + self.added.len();
         let mut ended = Ok(Received::Nothing);
-        for _ in 0..readers {
-            self.turn = (self.turn + 1) % readers;
-            let reader = match self.turn {
-                0 => &mut self.own,
-                added => &mut self.added[added - 1],
-            };
-            match reader.receive(each) {
+        for _ in 0..=self.added.len() {
+            match self.next().receive(each) {
                 Ok(Received::Frames) => {
                     self.vain_naps = 0;
                     return Ok(Received::Frames);
@@ -286,6 +268,29 @@ impl<R: Rings, B: Bell> Readers<R, B> {
             }
         }
         ended
+    }
+
+    /// The reader whose turn is next.
+    #[inline]
+    fn next(&mut self) -> &mut Reader<R, B> {
+        if self.added.is_empty() {
+            return &mut self.own;
+        }
+        self.turn = (self.turn + 1) % (1 + self.added.len());
+        match self.turn {
+            0 => &mut self.own,
+            added => &mut self.added[added - 1],
+        }
+    }
+
+    /// Takes the readers that arrived.
+    #[cold]
+    fn admit(&mut self) {
+        while let Ok(mut reader) = self.arriving.try_recv() {
+            reader.filter.clone_from(&self.own.filter);
+            // Allocates, once for each channel that is added.
+            self.added.push(reader);
+        }
     }
 
     fn wait(&mut self, timeout: Duration) {
