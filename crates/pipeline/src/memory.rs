@@ -94,13 +94,6 @@ fn require_of(octets: u64, system: &System<'_>) -> Result<(), StartError> {
 fn fit_into(plan: &mut Plan, system: &System<'_>) -> Result<(), StartError> {
     let (is_live, rooms, huge_pages) =
         (plan.regime().is_live(), system.rooms(), system.huge_pages());
-    if let Some(group) = system.hidden_group() {
-        tracing::warn!(
-            "memory: the limit of control group {} cannot be read, since no control groups are \
-             mounted here: it may leave less than is reported",
-            group.display()
-        );
-    }
     let too_small = |need: &Need| {
         rooms
             .iter()

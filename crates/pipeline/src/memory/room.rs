@@ -118,38 +118,24 @@ impl System<'_> {
 
     /// The memory control group of this process, and the groups above it.
     fn groups(&self) -> Vec<Room> {
-        let own = self.own_groups();
-        let rooms = own.iter().filter_map(|(version, path)| {
-            let top = self.mount_of(version)?;
-            Some(self.rooms_below(&top, path, version))
-        });
-        rooms.flatten().collect()
-    }
-
-    /// The memory control group of this process, if its limit cannot be read since no control
-    /// groups are mounted here.
-    pub fn hidden_group(&self) -> Option<PathBuf> {
-        let own = self.own_groups().into_iter();
-        let mut hidden = own
-            .filter(|(version, path)| path != Path::new("/") && self.mount_of(version).is_none());
-        hidden.next().map(|(_, path)| path)
-    }
-
-    /// The groups of this process that may limit memory, by version.
-    fn own_groups(&self) -> Vec<(Version, PathBuf)> {
         let groups = self.read("proc/self/cgroup").unwrap_or_default();
-        let group = |line: &str| {
+        let mut rooms = Vec::new();
+        for line in groups.lines() {
             // number:controllers:path, without controllers in version 2 (cgroups(7)).
             let mut parts = line.splitn(3, ':').skip(1);
-            let (controllers, path) = (parts.next()?, parts.next()?);
+            let (Some(controllers), Some(path)) = (parts.next(), parts.next()) else {
+                continue;
+            };
             let version = match controllers {
                 "" => VERSION_2,
                 some if some.split(',').any(|one| one == "memory") => VERSION_1,
-                _ => return None,
+                _ => continue,
             };
-            Some((version, PathBuf::from(path)))
-        };
-        groups.lines().filter_map(group).collect()
+            if let Some(top) = self.mount_of(&version) {
+                rooms.extend(self.rooms_below(&top, Path::new(path), &version));
+            }
+        }
+        rooms
     }
 
     /// Where a version of control groups is mounted with its memory controller, and which group is
@@ -333,16 +319,6 @@ mod tests {
             ("sys/fs/cgroup/memory/memory.usage_in_bytes", "0\n"),
         ]);
         assert_eq!(found, [("/sys/fs/cgroup/memory 100".to_owned(), 100)]);
-    }
-
-    #[test]
-    fn a_group_whose_limit_cannot_be_read_is_known() {
-        let hidden = |files: &[(&str, &str)]| System(system(files).path()).hidden_group();
-        let own = ("proc/self/cgroup", "5:memory:/probe\n0::/\n");
-        assert_eq!(hidden(&[own]), Some("/probe".into()));
-        let mounts = "30 23 0:26 / /cg rw - cgroup cgroup rw,memory\n";
-        assert_eq!(hidden(&[own, ("proc/self/mountinfo", mounts)]), None);
-        assert_eq!(hidden(&[("proc/self/cgroup", "0::/\n")]), None);
     }
 
     #[test]
