@@ -230,7 +230,7 @@ fn parse_send_buffer(text: &str) -> Result<usize, String> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{planned, refused};
+    use super::super::plan::tests::{planned, refused};
     use super::*;
 
     #[test]

@@ -3,34 +3,15 @@
 //! A thread of its own carries reloads out one after the other, since names may take long to
 //! resolve and files to read. SIGHUP and the control socket ask it.
 
+use super::arguments::Arguments;
 use crate::config::{Effective, Setting};
 use crate::control::{ReloadRequest, Reloaded, Unchanged};
-use crate::logging::{self, LogLevel};
+use crate::logging;
 use crate::metrics::Reloads;
-use clap::Args;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use serde_json::json;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use xdprobe_pipeline::{Change, Pipeline, TableFiles, Tables};
-
-/// Options of which some change while the probe runs.
-pub trait Reloadable {
-    /// What is wrong with options that depend on each other.
-    fn faults(&self) -> Vec<String>;
-
-    /// The change that puts a part in force; none if the program makes it itself.
-    ///
-    /// # Errors
-    ///
-    /// What is wrong with the options.
-    fn change(&self, part: Part) -> Result<Option<Change>, String>;
-
-    /// The files that tables are read from.
-    fn table_files(&self) -> TableFiles;
-
-    /// What is logged.
-    fn log_level(&self) -> LogLevel;
-}
 
 /// Keys that change while the probe runs, by the change that takes them.
 const LIVE: [(Part, &[&str]); 7] = [
@@ -62,7 +43,7 @@ const LIVE: [(Part, &[&str]); 7] = [
 /// What changes as one. What may fail comes first; tables, whose files are checked before, come
 /// last, since what an old file said cannot be restored.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Part {
+enum Part {
     Collectors,
     Filter,
     Sampling,
@@ -83,8 +64,8 @@ const REQUESTS_MAX: usize = 4;
 
 impl Reloader {
     /// Starts the thread; it ends when this is dropped.
-    pub fn start<A: Args + Reloadable + Send + 'static>(
-        effective: Effective<A>,
+    pub fn start(
+        effective: Effective<Arguments>,
         pipeline: &Arc<Pipeline>,
         reloads: Arc<Reloads>,
     ) -> anyhow::Result<Self> {
@@ -122,15 +103,15 @@ impl Reloader {
 }
 
 /// What the thread owns.
-struct Reloading<A> {
-    effective: Effective<A>,
+struct Reloading {
+    effective: Effective<Arguments>,
     /// Weak: the thread must not keep interfaces attached when the probe has ended.
     pipeline: Weak<Pipeline>,
     reloads: Arc<Reloads>,
     settings: Arc<Mutex<Vec<Setting>>>,
 }
 
-impl<A: Args + Reloadable> Reloading<A> {
+impl Reloading {
     fn run(mut self, asked: &Receiver<ReloadRequest>) {
         for ReloadRequest { is_dry, reply } in asked {
             let done = self.reload(is_dry);
@@ -182,14 +163,14 @@ impl<A: Args + Reloadable> Reloading<A> {
         let mut parts: Vec<_> = LIVE.iter().map(|(part, _)| *part).collect();
         parts.retain(|&part| {
             let is_read_again =
-                part == Part::Tables && arguments.table_files() != TableFiles::default();
+                part == Part::Tables && arguments.tables.files() != TableFiles::default();
             is_read_again || changed.iter().any(|one| part_of(&one.key) == Some(part))
         });
-        let changes = parts.iter().map(|part| arguments.change(*part));
+        let changes = parts.iter().map(|part| part.change(&arguments));
         let changes: Result<Vec<_>, _> = changes.collect();
         let changes = changes.map_err(|text| unchanged(new.located(&text)))?;
         if parts.contains(&Part::Tables) {
-            let wrong = Tables::check(&arguments.table_files());
+            let wrong = Tables::check(&arguments.tables.files());
             if !wrong.is_empty() {
                 let why = wrong.iter().map(ToString::to_string).collect();
                 return Err(Unchanged { why });
@@ -197,7 +178,7 @@ impl<A: Args + Reloadable> Reloading<A> {
         }
         if !is_dry {
             self.apply(&parts, changes).map_err(unchanged)?;
-            logging::set_level(arguments.log_level());
+            logging::set_level(arguments.log.level());
             let settings = new.settings().to_vec();
             *self.settings.lock().unwrap_or_else(PoisonError::into_inner) = settings;
             self.effective = new;
@@ -219,7 +200,7 @@ impl<A: Args + Reloadable> Reloading<A> {
             let old = self.effective.arguments();
             // The one that was refused may have been made in part.
             for part in parts[..=nth].iter().rev() {
-                if let Ok(Some(change)) = old.change(*part) {
+                if let Ok(Some(change)) = part.change(&old) {
                     // What cannot be restored is logged where it fails.
                     let _ = pipeline.apply(change).wait();
                 }
@@ -236,4 +217,27 @@ impl<A: Args + Reloadable> Reloading<A> {
 fn part_of(key: &str) -> Option<Part> {
     let part = LIVE.iter().find(|(_, keys)| keys.contains(&key));
     part.map(|(part, _)| *part)
+}
+
+impl Part {
+    /// The change that puts these options in force; none if the program makes it itself.
+    fn change(self, arguments: &Arguments) -> Result<Option<Change>, String> {
+        let change = match self {
+            Self::Collectors => Change::Destinations(arguments.export.collectors.clone()),
+            Self::Filter => Change::Filter(arguments.filter().map_err(|error| error.to_string())?),
+            Self::Sampling => {
+                let plan = arguments.sampling.plan();
+                let plan = plan.map_err(|error| error.to_string())?;
+                Change::Sampling {
+                    taken: plan.capture,
+                    stated: plan.header,
+                }
+            }
+            Self::Timeouts => Change::Timeouts(arguments.timeouts()),
+            Self::Pace => Change::Pace(arguments.export.pace()),
+            Self::Tables => Change::Tables(arguments.tables.files()),
+            Self::LogLevel => return Ok(None),
+        };
+        Ok(Some(change))
+    }
 }
