@@ -560,3 +560,23 @@ fn readers_that_never_read_are_given_up_and_keep_no_listing_from_others() {
     assert!(!rest.ends_with(b"0\r\n\r\n"), "the end of a whole answer");
     assert_balanced(&probe.probe.stop());
 }
+
+#[test]
+fn a_probe_without_a_control_socket_rests_as_one_with_it_does() {
+    if !are_met(&TOOLS) {
+        return;
+    }
+    let wire = wire(VethOptions::default());
+    let line = ["-i", "tap0", "--control", "none", NOWHERE];
+    let probe = Probe::start(&wire, &line);
+    // The state of its first thread (proc_pid_stat(5)): S is asleep, R is running.
+    let stat = format!("/proc/{0}/task/{0}/stat", probe.id());
+    let state = || {
+        pause(20);
+        let stat = std::fs::read_to_string(&stat).unwrap();
+        stat.rsplit(") ").next().unwrap().starts_with('S')
+    };
+    let asleep = (0..50).filter(|_| state()).count();
+    assert!(asleep > 25, "asleep in {asleep} of 50 looks");
+    probe.stop();
+}

@@ -164,6 +164,7 @@ impl Attendance<'_> {
         let bar = self.pipeline.progress().and_then(ProgressBar::new);
         let due = bar.as_ref().map_or_else(never, |_| tick(PROGRESS_INTERVAL));
         let mut arrivals = self.signals.arrivals().clone();
+        let mut ordered = self.ordered.clone();
         loop {
             select! {
                 recv(self.pipeline.outcome()) -> outcome => {
@@ -187,7 +188,7 @@ impl Attendance<'_> {
                         arrivals = never();
                     }
                 },
-                recv(self.ordered) -> order => match order {
+                recv(ordered) -> order => match order {
                     Ok(Order::Stop) => self.pipeline.stop(),
                     Ok(Order::Reload(request)) => self.reloader.ask(request),
                     Ok(Order::ShowConfig(reply)) => {
@@ -195,8 +196,8 @@ impl Attendance<'_> {
                         // The other side may have stopped waiting.
                         let _ = reply.try_send(settings);
                     }
-                    // Nothing is served any more.
-                    Err(_) => {}
+                    // There is no control socket.
+                    Err(_) => ordered = never(),
                 },
                 recv(due) -> _ => bar.iter().for_each(ProgressBar::show),
             }
