@@ -39,7 +39,8 @@ fn run(cargo_version: Option<&str>, policy: &str) -> (Output, String) {
     );
     let rustup = directory.path().join("rustup");
     let install = format!(
-        "case \"$*\" in *rustup*) printf '#!/bin/bash\\necho rustup $* >>{}\\n' >{rustup}; chmod +x {rustup};; esac",
+        "case \"$*\" in *rustup*) printf '#!/bin/bash\\necho rustup $* >>{}\\n' >{rustup}; \
+         chmod +x {rustup};; esac",
         log.display(),
         rustup = rustup.display()
     );

@@ -338,14 +338,16 @@ mod tests {
         assert_eq!(
             faults("read = \"x\"\n\n interface = [\"tap0\"]\n"),
             [
-                "probe.toml:3:2: interface and read (line 1) exclude each other: expected only one of them"
+                "probe.toml:3:2: interface and read (line 1) exclude each other: expected only \
+                 one of them"
             ]
         );
     }
 
     #[test]
     fn all_faults_are_reported_each_with_its_place() {
-        let file = "é = 1\nlinger = \"soon\"\n  ring = 1000 # é\nsource = [\"192.0.2.7\", \"é\"]\n\
+        let file = "é = 1\nlinger = \"soon\"\n  ring = 1000 # é\n\
+                    source = [\"192.0.2.7\", \"é\"]\n\
                     mode = zero\nlinger = 1\n[export]\nttl = 0\n";
         let starts = [
             "probe.toml:1:1: string",
@@ -577,7 +579,10 @@ mod tests {
             .unwrap()
             .located("--idle-timeout is above --active-timeout");
         assert!(
-            located.ends_with("probe.toml:1:1: --idle-timeout is above --active-timeout; idle-timeout is set in line 2"),
+            located.ends_with(
+                "probe.toml:1:1: --idle-timeout is above --active-timeout; idle-timeout is set in \
+                 line 2"
+            ),
             "{located}"
         );
         let effective = load(file, &["--idle-timeout=3s", "--active-timeout=2s"]).unwrap();

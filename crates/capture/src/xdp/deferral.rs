@@ -88,8 +88,8 @@ impl Drop for Deferred {
     fn drop(&mut self) {
         if let Err(error) = self.undo() {
             tracing::warn!(
-                "{}: the interrupts of its queues stay deferred by up to 0.4 ms ({error}): the next \
-                 start of xdprobe on it undoes that",
+                "{}: the interrupts of its queues stay deferred by up to 0.4 ms ({error}): the \
+                 next start of xdprobe on it undoes that",
                 self.interface.name
             );
         }

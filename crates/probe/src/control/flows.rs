@@ -37,13 +37,13 @@ pub struct FlowsQuery {
 /// A resident flow.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct FlowLine {
-    /// Addresses, in the order of the traffic.
+    /// Source address.
     pub source: Ipv4Addr,
-    /// Where packets go.
+    /// Destination address.
     pub destination: Ipv4Addr,
-    /// As in the flow key: 0 for protocols without ports.
+    /// Source port; 0 for protocols without ports.
     pub source_port: u16,
-    /// As in the flow key: for ICMP type * 256 + code.
+    /// Destination port; for ICMP type * 256 + code.
     pub destination_port: u16,
     /// IP protocol number.
     pub protocol: u8,
@@ -65,13 +65,13 @@ pub struct FlowLine {
     pub idle_ms: u64,
     /// Until the flow is due if no packet comes, in ms.
     pub left_ms: u64,
-    /// Input ifIndex, and its name where an interface has it.
+    /// Input ifIndex.
     pub input: u16,
-    /// See `input`.
+    /// Name of the interface that has it; none if there is none.
     pub input_name: Option<String>,
-    /// Output ifIndex, 0 if it is not known, and its name.
+    /// Output ifIndex; 0 if it is not known.
     pub output: u16,
-    /// See `output`.
+    /// Name of the interface that has it; none if there is none.
     pub output_name: Option<String>,
 }
 

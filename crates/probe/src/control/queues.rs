@@ -31,9 +31,9 @@ pub struct QueueLine {
     pub received_packets: u64,
     /// Their octets on the wire.
     pub received_octets: u64,
-    /// Packets left out by the filter, or by sampling on the worker.
+    /// Packets left out by the filter.
     pub filtered: u64,
-    /// See `filtered`.
+    /// Packets left out by sampling on the worker.
     pub sampled_out: u64,
     /// Packets lost at its socket, by place.
     pub dropped: BTreeMap<String, u64>,
