@@ -107,7 +107,13 @@ impl Clock for CaptureClock {
         u64::try_from(unix_ms - epoch_ms).unwrap_or(0)
     }
 
-    fn meter(&mut self, _: Moment, is_end: bool, meter: &mut Meter, outbox: &mut Outbox) -> bool {
+    fn observe_and_expire(
+        &mut self,
+        _: Moment,
+        is_end: bool,
+        meter: &mut Meter,
+        outbox: &mut Outbox,
+    ) -> bool {
         self.add_burst(meter);
         while let Some(first) = self.waiting.front().copied()
             && (is_end || self.sees_enough(&first))

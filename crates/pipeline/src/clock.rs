@@ -30,7 +30,7 @@ pub trait Clock: Send {
     /// what has fallen due. `now` is the moment of the turn; with `is_end` no packet follows.
     /// Returns whether all that has fallen due was expired.
     #[inline]
-    fn meter(
+    fn observe_and_expire(
         &mut self,
         now: Moment,
         _is_end: bool,

@@ -162,7 +162,7 @@ impl<S: Source, C: Clock> Worker<S, C> {
             });
         }
         let is_end = !matches!(received, Ok(Received::Frames));
-        let expired_all = clock.meter(before, is_end, meter, outbox);
+        let expired_all = clock.observe_and_expire(before, is_end, meter, outbox);
         let now_ms = if C::REGIME.is_live() {
             before.uptime_ms
         } else {
@@ -232,7 +232,7 @@ impl<S: Source, C: Clock> Worker<S, C> {
         let now = self.clock.read();
         self.outbox.wait_from_now_on();
         self.clock
-            .meter(now, true, &mut self.meter, &mut self.outbox);
+            .observe_and_expire(now, true, &mut self.meter, &mut self.outbox);
         self.outbox.begin_turn(self.clock.read());
         // An exporter that waits for its pace makes this last: what is done is published meanwhile.
         while !self.meter.drain(DRAIN_SETS_MAX, &mut self.outbox) {
